@@ -1,0 +1,84 @@
+"""The values that cross a seam, on one screen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Split = Literal["train", "validation", "test"]
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a candidate model is given to answer: the query, and every response so far in order."""
+
+    query: str
+    responses: tuple[str, ...] = ()
+
+    def extended(self, response: str) -> Context:
+        """The context of the next hop."""
+        return Context(self.query, (*self.responses, response))
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How a response is decoded; decoding is always greedy.
+
+    until: texts that end the response; they are not part of it.
+    max_new_tokens: the response is cut off after this many tokens.
+    """
+
+    until: tuple[str, ...]
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question of a task. `(task, doc_id)` is unique within a suite."""
+
+    task: str
+    doc_id: int
+    query: str
+    settings: GenerationSettings
+    split: Split
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One response of one model to one context, with what it used.
+
+    tokens_in: tokens of the rendered context. tokens_out: tokens of the response.
+    seconds: this response's share of its batch's time.
+    """
+
+    response: str
+    tokens_in: int
+    tokens_out: int
+    finish_reason: FinishReason
+    seconds: float
+
+
+class Generator(Protocol):
+    """`Gen` of the MDP: greedy decoding, so a function of (model, context, settings)."""
+
+    def generate(self, model: int, requests: Sequence[tuple[Context, GenerationSettings]]) -> list[Generation]:
+        """Answers of the pool's model number `model`, one per request, in the order of the requests."""
+        ...
+
+
+class Scorer(Protocol):
+    """The score in [0, 1] that an item's task gives a response."""
+
+    def __call__(self, answers: Sequence[tuple[Item, str]]) -> list[float]:
+        """One score per (item, response)."""
+        ...
+
+
+def content_hash(*parts: object) -> str:
+    """sha256, in hex, of the parts' canonical JSON; the parts are made of str, int, float, None, lists and dicts."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
