@@ -1,9 +1,216 @@
 """The finite tree of every item's MDP, as dense arrays over all items.
 
-An item's tree has `N = (M^(L+1) - 1) / (M - 1)` nodes for `M` models and `L` hops. Node 0 is the query; the child of
-node `n` under action `a` is `n * M + 1 + a`, so a node's number *is* the pipeline that leads to it and every step of
-every episode is one array gather. Nodes `0 .. (M^L - 1) / (M - 1) - 1` are the ones where a decision is made.
+An item's tree has `N = 1 + M + ... + M^L` nodes for `M` models and `L` hops. Node 0 is the query; the child of node `n`
+under action `a` is `n * M + 1 + a`, so a node's number *is* the pipeline that leads to it, and every step of every
+episode is one array gather. The first `1 + M + ... + M^(L-1)` nodes are those where a decision is made.
 
-A recording fills the arrays from the start; with live models `require` generates what is missing, in one batch per
+A recording fills the arrays from the start; over live models `require` generates what is missing, in one batch per
 model. No other code knows the difference.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pools.errors import UserError
+from pools.types import Context, Generation, GenerationSettings, Generator, Item, Scorer, Split
+
+IntArray = NDArray[np.int64]
+
+
+class Tree:
+    """All trees of `I` items over `M` models and `L` hops, `N` nodes each.
+
+    Attributes:
+        items: the `I` items. models: the `M` names. max_hops: `L`. nodes: `N`. decision_nodes: nodes above the leaves.
+        depth: `[N]` hops made at a node.
+        known: `[I, N]` whether the hop into the node has been made; the root always is.
+        score: float32 `[I, N]` score of the node's last response; 0 at the root, which answers nothing.
+        tokens_in, tokens_out: int32 `[I, N]` of the hop into the node.
+        context_id: int32 `[I, N]` index into `contexts`; equal contexts, of whatever item or pipeline, share one.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        models: Sequence[str],
+        max_hops: int,
+        generator: Generator | None = None,
+        scorer: Scorer | None = None,
+    ) -> None:
+        if max_hops < 1 or not models:
+            raise UserError(f"a tree needs a hop and a model: got max_hops={max_hops} and {len(models)} models")
+        self.items, self.models, self.max_hops = tuple(items), tuple(models), max_hops
+        level_sizes = [len(models) ** level for level in range(max_hops + 1)]
+        self.nodes, self.decision_nodes = sum(level_sizes), sum(level_sizes[:-1])
+        self.depth: IntArray = np.repeat(np.arange(max_hops + 1), level_sizes)
+        shape = (len(self.items), self.nodes)
+        self.known = np.zeros(shape, bool)
+        self.known[:, 0] = True
+        self.score = np.zeros(shape, np.float32)
+        self.tokens_in = np.zeros(shape, np.int32)
+        self.tokens_out = np.zeros(shape, np.int32)
+        self.context_id = np.full(shape, -1, np.int32)
+        self.contexts: list[Context] = []
+        self._context_ids: dict[Context, int] = {}
+        self._generations: dict[tuple[int, int, GenerationSettings], Generation] = {}
+        self._scores: dict[tuple[int, str], float] = {}
+        self._generator, self._scorer = generator, scorer
+        for index, item in enumerate(self.items):
+            self.context_id[index, 0] = self._intern(Context(item.query))
+
+    # --- the shape of the tree -----------------------------------------------------------------------------------
+
+    def child(self, nodes: ArrayLike, actions: ArrayLike) -> IntArray:
+        """The nodes reached from `nodes` by `actions`, elementwise."""
+        return np.asarray(nodes, np.int64) * len(self.models) + 1 + np.asarray(actions, np.int64)
+
+    def parent(self, nodes: ArrayLike) -> IntArray:
+        """The nodes that `nodes` were reached from; the root has none and must not be asked for."""
+        return (np.asarray(nodes, np.int64) - 1) // len(self.models)
+
+    def action(self, nodes: ArrayLike) -> IntArray:
+        """The last model of each node's pipeline; the root has none and must not be asked for."""
+        return (np.asarray(nodes, np.int64) - 1) % len(self.models)
+
+    def pipeline(self, node: int) -> tuple[int, ...]:
+        """The models that lead to the node, in order."""
+        actions: list[int] = []
+        while node:
+            actions.append((node - 1) % len(self.models))
+            node = (node - 1) // len(self.models)
+        return tuple(reversed(actions))
+
+    def node(self, pipeline: Iterable[int]) -> int:
+        """The node that a pipeline leads to."""
+        node = 0
+        for action in pipeline:
+            node = node * len(self.models) + 1 + action
+        return node
+
+    def level(self, depth: int) -> IntArray:
+        """All nodes that are `depth` hops from the query."""
+        return np.flatnonzero(self.depth == depth)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every node of every item is known, so that expectations over all pipelines can be computed."""
+        return bool(self.known.all())
+
+    # --- its content ---------------------------------------------------------------------------------------------
+
+    def context(self, item: int, node: int) -> Context:
+        """The query and the responses along the node's pipeline."""
+        return self.contexts[self.context_id[item, node]]
+
+    def generation(self, item: int, node: int) -> Generation:
+        """The hop into the node, which is not the root and is known."""
+        parent = self.context_id[item, (node - 1) // len(self.models)]
+        return self._generations[(node - 1) % len(self.models), int(parent), self.items[item].settings]
+
+    def require(self, items: ArrayLike, nodes: ArrayLike) -> None:
+        """Make the nodes `(items[k], nodes[k])` known, with all nodes above them.
+
+        Raises UserError where they are missing and there is no live model to ask.
+        """
+        rows, columns = np.broadcast_arrays(np.asarray(items, np.int64), np.asarray(nodes, np.int64))
+        missing = ~self.known[rows, columns]
+        if not missing.any():
+            return
+        wanted = np.unique(np.stack([rows[missing], columns[missing]], axis=-1).reshape(-1, 2), axis=0)
+        if self._generator is None or self._scorer is None:
+            item, node = self.items[wanted[0, 0]], int(wanted[0, 1])
+            names = " > ".join(self.models[a] for a in self.pipeline(node))
+            raise UserError(
+                f"the recording has no response of {names} to item {item.doc_id} of {item.task} ({len(wanted)} are "
+                "missing); record them (python -m harness record) or use the models (--live)"
+            )
+        levels = [wanted]
+        while levels[-1][:, 1].min() > len(self.models):
+            above = levels[-1].copy()
+            above[:, 1] = self.parent(above[:, 1])
+            levels.append(above)
+        above = np.unique(np.concatenate(levels), axis=0)
+        for depth in range(1, self.max_hops + 1):
+            at_depth = above[(self.depth[above[:, 1]] == depth) & ~self.known[above[:, 0], above[:, 1]]]
+            if len(at_depth):
+                self._generate(at_depth)
+
+    def _generate(self, wanted: IntArray) -> None:
+        """Ask the models for the nodes `wanted` `[K, 2]`, all of one depth, equal requests merged."""
+        assert self._generator is not None and self._scorer is not None
+        for model in range(len(self.models)):
+            mine = wanted[self.action(wanted[:, 1]) == model]
+            keys = {
+                (model, int(self.context_id[item, self.parent(node)]), self.items[item].settings): None
+                for item, node in mine
+            }
+            new = [key for key in keys if key not in self._generations]
+            requests = [(self.contexts[context], settings) for _, context, settings in new]
+            if requests:
+                self._generations.update(zip(new, self._generator.generate(model, requests), strict=True))
+        answers = {(int(item), self.generation(item, node).response): None for item, node in wanted}
+        unscored = [answer for answer in answers if answer not in self._scores]
+        scores = self._scorer([(self.items[item], response) for item, response in unscored])
+        self._scores.update(zip(unscored, scores, strict=True))
+        for item, node in wanted:
+            generation = self.generation(item, node)
+            self.put(item, node, generation, self._scores[int(item), generation.response])
+
+    def put(self, item: int, node: int, generation: Generation, score: float) -> None:
+        """Enter the hop into a node whose parent is known."""
+        parent = self.context_id[item, (node - 1) // len(self.models)]
+        self._generations[(node - 1) % len(self.models), int(parent), self.items[item].settings] = generation
+        self.score[item, node] = score
+        self.tokens_in[item, node], self.tokens_out[item, node] = generation.tokens_in, generation.tokens_out
+        self.context_id[item, node] = self._intern(self.contexts[parent].extended(generation.response))
+        self.known[item, node] = True
+
+    def _intern(self, context: Context) -> int:
+        identifier = self._context_ids.setdefault(context, len(self.contexts))
+        if identifier == len(self.contexts):
+            self.contexts.append(context)
+        return identifier
+
+    # --- parts of it ---------------------------------------------------------------------------------------------
+
+    def subset(self, items: ArrayLike) -> Tree:
+        """The tree of some of the items, in the order given; it shares nothing that is written to."""
+        chosen = np.asarray(items, np.int64)
+        part = Tree([self.items[i] for i in chosen], self.models, self.max_hops, self._generator, self._scorer)
+        for name in ("known", "score", "tokens_in", "tokens_out"):
+            getattr(part, name)[:] = getattr(self, name)[chosen]
+        used, local = np.unique(self.context_id[chosen], return_inverse=True)
+        part.contexts = [self.contexts[c] for c in used if c >= 0]
+        part.context_id[:] = local.reshape(part.context_id.shape) - int(bool(len(used) and used[0] < 0))
+        part._context_ids = {context: index for index, context in enumerate(part.contexts)}
+        back = {int(c): i for i, c in enumerate(c for c in used if c >= 0)}
+        part._generations = {(m, back[c], s): g for (m, c, s), g in self._generations.items() if c in back}
+        place = {int(old): new for new, old in enumerate(chosen)}
+        part._scores = {(place[i], r): s for (i, r), s in self._scores.items() if i in place}
+        return part
+
+    def select(self, split: Split) -> Tree:
+        """The tree of one split's items."""
+        return self.subset([i for i, item in enumerate(self.items) if item.split == split])
+
+    def rows(self) -> Iterable[dict[str, Any]]:
+        """One row per item and pipeline that is known, for a table: the recording's columns."""
+        for index, item in enumerate(self.items):
+            for node in np.flatnonzero(self.known[index])[1:]:
+                made = self.generation(index, int(node))
+                yield {
+                    "task": item.task,
+                    "doc_id": item.doc_id,
+                    "pipeline": [self.models[a] for a in self.pipeline(int(node))],
+                    "response": made.response,
+                    "tokens_in": made.tokens_in,
+                    "tokens_out": made.tokens_out,
+                    "finish_reason": made.finish_reason,
+                    "seconds": made.seconds,
+                    "score": float(self.score[index, node]),
+                }

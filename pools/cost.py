@@ -1,0 +1,45 @@
+"""What a hop costs: the paper's cost model, and dollars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """A price per token read and per token written, for each of `M` models.
+
+    name: how it is chosen (`paper`, `dollars`). unit: what one unit of cost is; every table states it.
+    input_rate, output_rate: cost per token, `M` each.
+    source: where the rates are from and of what date; it goes into every manifest.
+    """
+
+    name: str
+    unit: str
+    input_rate: tuple[float, ...]
+    output_rate: tuple[float, ...]
+    source: str = ""
+
+    def hop_cost(self, models: ArrayLike, tokens_in: ArrayLike, tokens_out: ArrayLike) -> NDArray[np.float64]:
+        """Cost of hops, elementwise: `input_rate * tokens_in + output_rate * tokens_out`.
+
+        With equal rates this is the paper's `base_rate * (tokens_in + tokens_out)` (arXiv 2511.09873).
+        """
+        index = np.asarray(models, np.int64)
+        cost = np.asarray(self.input_rate)[index] * np.asarray(tokens_in, np.float64)
+        return cost + np.asarray(self.output_rate)[index] * np.asarray(tokens_out, np.float64)
+
+
+def paper_cost(base_rates: tuple[float, ...], unit: str, source: str = "") -> CostModel:
+    """The paper's cost model, `base_rate * (tokens_in + tokens_out)`."""
+    return CostModel("paper", unit, base_rates, base_rates, source)
+
+
+def dollar_cost(input_prices: tuple[float, ...], output_prices: tuple[float, ...], source: str = "") -> CostModel:
+    """Dollars, from prices per million tokens read and written."""
+    return CostModel(
+        "dollars", "US$", tuple(p / 1e6 for p in input_prices), tuple(p / 1e6 for p in output_prices), source
+    )

@@ -1,0 +1,131 @@
+"""Thousands of episodes at once as a `gymnasium.vector.VectorEnv`, stepped by array gathers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from pools.cost import CostModel
+from pools.env import Embed, observation_space
+from pools.tree import IntArray, Tree
+from pools.types import Context
+
+
+class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]):
+    """`B` episodes of the MDP of `RoutingEnv`, with the same actions, observations and rewards.
+
+    No Python runs per episode: a step gathers tokens, scores and context numbers out of the tree's arrays, and each
+    distinct context is embedded once, when it is first seen. Over a live tree a step also asks each model, in one
+    batch, for the responses that are not known yet.
+
+    An episode that ends begins anew in the same step (`AutoresetMode.SAME_STEP`), on a new item. `infos` then holds
+    `final_obs` of the ended episodes and `episode`, a dict of arrays `r` (return), `l` (hops), `quality`, `cost`,
+    each with its mask `_final_obs`, `_episode`.
+
+    Attributes for trainers that look embeddings up themselves: `item`, `node`, int64 `[B]`; `cost`, float64 `[B]`;
+    `context_id`, int32 `[B]`, rows of `embeddings`, float32 `[distinct contexts, d]`.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+
+    def __init__(
+        self,
+        tree: Tree,
+        cost_model: CostModel,
+        embed: Embed,
+        num_envs: int,
+        cost_weight: float = 0.0,
+        allow_stop: bool = False,
+    ) -> None:
+        self.tree, self.cost_model, self.embed = tree, cost_model, embed
+        self.num_envs, self.cost_weight, self.allow_stop = num_envs, cost_weight, allow_stop
+        self.embeddings = np.empty((0, embed([Context("")]).shape[1]), np.float32)
+        self.single_observation_space = observation_space(self.embeddings.shape[1], tree.max_hops)
+        self.single_action_space = gymnasium.spaces.Discrete(len(tree.models) + int(allow_stop))
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.item: IntArray = np.zeros(num_envs, np.int64)
+        self.node: IntArray = np.zeros(num_envs, np.int64)
+        self.cost = np.zeros(num_envs)
+        self._return = np.zeros(num_envs)
+
+    @property
+    def context_id(self) -> NDArray[np.int32]:
+        """`[B]` numbers of the current contexts."""
+        return self.tree.context_id[self.item, self.node]
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Start all episodes, on items drawn at random or named by `options["items"]`, int `[B]`."""
+        super().reset(seed=seed)
+        named = (options or {}).get("items")
+        self.item = self._draw(self.num_envs) if named is None else np.array(named, np.int64)
+        self.node = np.zeros(self.num_envs, np.int64)
+        self.cost = np.zeros(self.num_envs)
+        self._return = np.zeros(self.num_envs)
+        return self.observe(), {"item": self.item.copy()}
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Let a model answer in each episode, or stop it."""
+        rewards, ended = self.advance(np.asarray(actions, np.int64))
+        infos: dict[str, Any] = {"item": self.item.copy(), "node": self.node.copy()}
+        if ended.any():
+            infos |= {"final_obs": self.observe(), "_final_obs": ended, "episode": self.episodes(), "_episode": ended}
+            self.restart(ended)
+        return self.observe(), rewards, ended, np.zeros(self.num_envs, bool), infos
+
+    # --- the parts of a step, for trainers that need no observation dict ------------------------------------------
+
+    def advance(self, actions: IntArray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Step all episodes without starting ended ones anew: rewards `[B]`, whether each ended `[B]`."""
+        stopped = actions == len(self.tree.models)
+        node = np.where(stopped, self.node, self.tree.child(self.node, actions))
+        self.tree.require(self.item, node)
+        place = self.item, node
+        model = np.where(stopped, 0, actions)
+        hop_cost = self.cost_model.hop_cost(model, self.tree.tokens_in[place], self.tree.tokens_out[place])
+        hop_cost[stopped] = 0.0
+        ended = stopped | (self.tree.depth[node] == self.tree.max_hops)
+        rewards = np.where(ended, self.tree.score[place], 0.0) - self.cost_weight * hop_cost
+        self.node = node
+        self.cost = self.cost + hop_cost
+        self._return += rewards
+        return rewards, ended
+
+    def episodes(self) -> dict[str, NDArray[Any]]:
+        """Return, hops, quality and cost `[B]` of the episodes as they stand."""
+        return {
+            "r": self._return.copy(),
+            "l": self.tree.depth[self.node],
+            "quality": self.tree.score[self.item, self.node].astype(np.float64),
+            "cost": self.cost.copy(),
+        }
+
+    def restart(self, ended: NDArray[np.bool_]) -> None:
+        """Start the ended episodes anew, on new items."""
+        self.item = np.where(ended, self._draw(self.num_envs), self.item)
+        self.node = np.where(ended, 0, self.node)
+        self.cost = np.where(ended, 0.0, self.cost)
+        self._return = np.where(ended, 0.0, self._return)
+
+    def observe(self) -> dict[str, NDArray[Any]]:
+        """The observations of all episodes."""
+        if len(self.embeddings) < len(self.tree.contexts):
+            new = self.embed(self.tree.contexts[len(self.embeddings) :])
+            self.embeddings = np.concatenate([self.embeddings, new])
+        return {
+            "embedding": self.embeddings[self.context_id],
+            "hop": self.tree.depth[self.node],
+            "cost": self.cost[:, None].astype(np.float32),
+        }
+
+    def _draw(self, count: int) -> IntArray:
+        return self.np_random.integers(len(self.tree.items), size=count)
