@@ -1,0 +1,179 @@
+"""A pool: the candidate models, declared in one YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pools.cost import CostModel, dollar_cost, paper_cost
+from pools.errors import UserError
+from pools.template import CONCATENATION, render
+from pools.types import Context, content_hash
+from pools.weights import Weights, find_weights, folder_hash
+
+FOLDER = Path(__file__).parent
+# Arguments of lm-eval models that say where to run, not what is answered.
+_PLACEMENT = {"device", "batch_size", "max_batch_size", "num_concurrent", "max_retries", "timeout", "parallelize"}
+
+
+@dataclass(frozen=True)
+class Price:
+    """US$ per million tokens read and written, with where and when they were read."""
+
+    input: float
+    output: float
+    source: str
+
+
+@dataclass(frozen=True)
+class CandidateModel:
+    """One model of a pool.
+
+    lm_eval: any model type of lm-eval (`hf`, `vllm`, `local-chat-completions`, ...). arguments: its arguments.
+    base_rate: the paper's cost per token. price: dollars, where it has a price.
+    template: Jinja text over `query` and `responses`; by default the paper's concatenation.
+    chat_template: whether the rendered text is wrapped as a user's message by the tokenizer's chat template.
+    batch_size: requests per call. weights: where they are; API models have none.
+    """
+
+    name: str
+    lm_eval: str
+    base_rate: float
+    arguments: dict[str, Any] = field(default_factory=dict)
+    weights: Weights | None = None
+    template: str = CONCATENATION
+    chat_template: bool = False
+    batch_size: int = 16
+    price: Price | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The candidate models, in the order of their action indices.
+
+    cost_unit: the unit of `base_rate * tokens`. rates: where the base rates are from and of what date.
+    folder: what relative weight paths are relative to.
+    """
+
+    name: str
+    models: tuple[CandidateModel, ...]
+    cost_unit: str
+    rates: str
+    description: str = ""
+    folder: Path = field(default=FOLDER, compare=False)
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The names, in the order of the action indices."""
+        return tuple(model.name for model in self.models)
+
+    def cost_model(self, name: str) -> CostModel:
+        """`paper` or `dollars`. Raises UserError for another name, and where a model has no price."""
+        if name == "paper":
+            return paper_cost(tuple(m.base_rate for m in self.models), self.cost_unit, self.rates)
+        if name != "dollars":
+            raise UserError(f"unknown cost model {name!r}: expected paper or dollars")
+        prices = [m.price for m in self.models if m.price is not None]
+        if len(prices) < len(self.models):
+            unpriced = ", ".join(m.name for m in self.models if m.price is None)
+            raise UserError(
+                f"no price for {unpriced} in pool {self.name}: add `price:` to the pool file, or --cost paper"
+            )
+        source = "; ".join(sorted({p.source for p in prices}))
+        return dollar_cost(tuple(p.input for p in prices), tuple(p.output for p in prices), source)
+
+    def fingerprint(self, model: CandidateModel, weights_dir: Path | None = None) -> str:
+        """Hash of all that decides a model's answers: weights, lm-eval type and arguments, template."""
+        weights = model.weights
+        identity: str | None = None
+        if weights is not None:
+            identity = weights.sha256 or folder_hash(find_weights(weights, model.name, self.folder, weights_dir))
+        arguments = {k: v for k, v in model.arguments.items() if k not in _PLACEMENT}
+        return content_hash(model.lm_eval, arguments, identity, model.template, model.chat_template)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The pool as plain data, as a manifest keeps it."""
+        data = asdict(self)
+        del data["folder"]
+        return {**data, "models": list(data["models"])}
+
+
+def pool_names() -> list[str]:
+    """The pools that ship with the project."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load_pool(name_or_path: str) -> Pool:
+    """A shipped pool by its name, or any pool by the path of its YAML file.
+
+    Raises UserError where there is none, or where the file is not a pool.
+    """
+    import yaml
+
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = FOLDER / f"{name_or_path}.yaml"
+        if not path.exists():
+            close = get_close_matches(name_or_path, pool_names(), 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"unknown pool {name_or_path!r}: known are {', '.join(pool_names())}, or a YAML file{hint}")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read pool file {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"pool file {path} is not YAML: {' '.join(str(error).split())}") from None
+    return pool_from_dict(data, f"pool file {path}", path.parent)
+
+
+def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
+    """A pool from plain data. `where` names the data in the text of a UserError."""
+    top = _checked(data, Pool, where, {"folder"})
+    listed = top["models"]
+    if not isinstance(listed, list) or not listed:
+        raise UserError(f"{where}: `models` must be a list of at least one model")
+    models = []
+    for number, entry in enumerate(listed, 1):
+        at = f"{where}: model {entry.get('name', number) if isinstance(entry, dict) else number}"
+        known = _checked(entry, CandidateModel, at)
+        if known.get("weights") is not None:
+            known["weights"] = Weights(**_checked(known["weights"], Weights, f"{at}: weights"))
+        if known.get("price") is not None:
+            known["price"] = Price(**_checked(known["price"], Price, f"{at}: price"))
+        model = CandidateModel(**known)
+        if not isinstance(model.base_rate, int | float) or model.base_rate < 0:
+            raise UserError(f"{at}: base_rate must be a number >= 0, got {model.base_rate!r}")
+        if not isinstance(model.batch_size, int) or model.batch_size < 1:
+            raise UserError(f"{at}: batch_size must be a whole number >= 1, got {model.batch_size!r}")
+        if model.weights and not (model.weights.path or model.weights.repository):
+            raise UserError(f"{at}: weights need a `path` or a `repository`")
+        try:
+            render(model.template, Context("query", ("response",)))
+        except UserError as error:
+            raise UserError(f"{at}: {error}") from None
+        models.append(model)
+    names = [model.name for model in models]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UserError(f"{where}: model name {repeated[0]} is used twice; names must differ")
+    return Pool(**{**top, "models": tuple(models), "folder": folder})
+
+
+def _checked(data: Any, target: type, where: str, internal: set[str] | None = None) -> dict[str, Any]:
+    """The data as keyword arguments of a dataclass, or a UserError that names the key at fault."""
+    from dataclasses import MISSING
+
+    known = {f.name: f for f in fields(target) if f.name not in (internal or set())}
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: expected a mapping with the keys {', '.join(known)}")
+    unknown = sorted(set(map(str, data)) - set(known))
+    if unknown:
+        raise UserError(f"{where}: unknown key {unknown[0]!r}; expected {', '.join(known)}")
+    required = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+    missing = [name for name in required if name not in data]
+    if missing:
+        raise UserError(f"{where}: `{missing[0]}` is missing")
+    return dict(data)

@@ -1,0 +1,149 @@
+"""The transition store: every response a model ever gave, by content."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from pools.errors import UserError
+from pools.types import Context, Generation, GenerationSettings, content_hash
+
+_COLUMNS = (
+    "key",
+    "fingerprint",
+    "settings",
+    "context",
+    "response",
+    "tokens_in",
+    "tokens_out",
+    "finish_reason",
+    "seconds",
+)
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS transition (
+    key TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, settings TEXT NOT NULL, context TEXT NOT NULL,
+    response TEXT NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL,
+    finish_reason TEXT NOT NULL, seconds REAL NOT NULL
+) WITHOUT ROWID
+"""
+
+
+def transition_key(fingerprint: str, settings: GenerationSettings, context: Context) -> str:
+    """The address of a response: a hash of the model's fingerprint, the settings and the context."""
+    return content_hash(fingerprint, asdict(settings), asdict(context))
+
+
+class TransitionStore:
+    """A SQLite file in WAL mode, safe under several processes and `kill -9`.
+
+    The first response written for a key stays: `put` returns what the store holds, so that all processes go on with
+    the same response and a replay is exact. hits, misses: look-ups so far that found a response, or none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.hits, self.misses = path, 0, 0
+        try:
+            self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.execute(_SCHEMA)
+        except sqlite3.Error as error:
+            raise UserError(
+                f"cannot use {path} as a transition store: {error}; name another file, or remove it"
+            ) from None
+
+    def __len__(self) -> int:
+        return int(self._connection.execute("SELECT COUNT(*) FROM transition").fetchone()[0])
+
+    def get(self, fingerprint: str, settings: GenerationSettings, context: Context) -> Generation | None:
+        """The recorded response, or None."""
+        found = self._read(transition_key(fingerprint, settings, context))
+        if found is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return found
+
+    def put(
+        self, fingerprint: str, entries: Iterable[tuple[Context, GenerationSettings, Generation]]
+    ) -> list[Generation]:
+        """Write responses of one model in one transaction; what the store now holds for each."""
+        rows = [
+            (
+                transition_key(fingerprint, settings, context),
+                fingerprint,
+                json.dumps(asdict(settings), sort_keys=True),
+                json.dumps(asdict(context), sort_keys=True, ensure_ascii=False),
+                *(made.response, made.tokens_in, made.tokens_out, made.finish_reason, made.seconds),
+            )
+            for context, settings, made in entries
+        ]
+        self._insert(rows)
+        held = [self._read(row[0]) for row in rows]
+        return [generation for generation in held if generation is not None]
+
+    def keys(self) -> Iterator[str]:
+        """All keys, in order."""
+        for (key,) in self._connection.execute("SELECT key FROM transition ORDER BY key"):
+            yield key
+
+    def export_parquet(self, path: Path) -> int:
+        """Write all transitions to a Parquet file (zstd); how many."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = self._connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM transition ORDER BY key").fetchall()
+        columns = dict(zip(_COLUMNS, zip(*rows, strict=True) if rows else [()] * len(_COLUMNS), strict=True))
+        types = {"tokens_in": pa.int32(), "tokens_out": pa.int32(), "seconds": pa.float32()}
+        arrays = {name: pa.array(column, types.get(name, pa.string())) for name, column in columns.items()}
+        temporary = path.with_name(path.name + ".partial")
+        pq.write_table(pa.table(arrays), temporary, compression="zstd")
+        temporary.replace(path)
+        return len(rows)
+
+    def import_parquet(self, path: Path) -> int:
+        """Read transitions that `export_parquet` wrote; how many were new. Keys that are there already stay.
+
+        Raises UserError where the file cannot be read as one, or where a key does not belong to its content.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(path, columns=list(_COLUMNS))
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{path} is not an exported transition store: {str(error).splitlines()[0]}") from None
+        rows = list(zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True))
+        for row in rows:
+            settings, context = json.loads(row[2]), json.loads(row[3])
+            if row[0] != content_hash(row[1], settings, context):
+                raise UserError(f"{path} is damaged: key {row[0]} does not belong to its content; export it again")
+        before = len(self)
+        self._insert(rows)
+        return len(self) - before
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(sqlite3.Error):
+            self._connection.close()
+
+    def _insert(self, rows: Sequence[tuple[object, ...]]) -> None:
+        marks = ", ".join("?" * len(_COLUMNS))
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.executemany(f"INSERT OR IGNORE INTO transition VALUES ({marks})", rows)
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def _read(self, key: str) -> Generation | None:
+        row = self._connection.execute(
+            "SELECT response, tokens_in, tokens_out, finish_reason, seconds FROM transition WHERE key = ?", (key,)
+        ).fetchone()
+        return None if row is None else Generation(*row)

@@ -1,0 +1,40 @@
+"""How a model reads a context: a short Jinja text, rendered in Jinja's sandbox."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from pools.errors import UserError
+from pools.types import Context
+
+# The paper's context is the query followed by every response; how it joins them is not stated, blank lines are ours.
+CONCATENATION = (
+    "{{ query }}{% for response in responses %}\n\n{{ response }}{% endfor %}{% if responses %}\n\n{% endif %}"
+)
+
+
+@cache
+def _compiled(template: str) -> Any:
+    from jinja2 import StrictUndefined, TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    try:
+        return environment.from_string(template)
+    except TemplateError as error:
+        raise UserError(f"the template is not valid Jinja: {error}; it may use `query` and `responses`") from None
+
+
+def render(template: str, context: Context) -> str:
+    """The text that a model reads: the template with `query` (text) and `responses` (list of texts).
+
+    Raises UserError where the template is not valid or uses another name.
+    """
+    from jinja2 import TemplateError
+
+    compiled = _compiled(template)
+    try:
+        return str(compiled.render(query=context.query, responses=list(context.responses)))
+    except TemplateError as error:
+        raise UserError(f"the template cannot be rendered: {error}; it may use `query` and `responses`") from None
