@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import os
+import py_compile
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,8 +98,10 @@ def test_no_lm_eval_at_all_is_the_usual_error(tmp_path):
     assert done.stdout.split() == ["lm_eval"], done.stderr
 
 
-def test_start_up_takes_less_than_a_millisecond():
+def test_start_up_takes_less_than_a_millisecond(tmp_path):
+    # Compiled, as pip leaves it.
+    py_compile.compile(str(shutil.copy(SOURCE / "harness_lm_eval_hook.py", tmp_path)))
     # -S leaves out what `site` loads; `os` is of it, so it is there before the hook in any usual start.
     code = "import os, time; t = time.perf_counter(); import harness_lm_eval_hook; print(time.perf_counter() - t)"
     # The best of several: what is measured is the hook, not how busy the machine is.
-    assert min(float(python(code, path=str(SOURCE), flags=("-S",)).stdout) for _ in range(5)) < 1e-3
+    assert min(float(python(code, path=str(tmp_path), flags=("-S",)).stdout) for _ in range(5)) < 1e-3
