@@ -1,0 +1,196 @@
+"""A task of lm-eval: its queries, its filters, its scores.
+
+The query is the text that lm-eval itself would send, and the score is the one that lm-eval itself would log, so that
+plain `lm_eval --model hf` and this project agree item by item.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pools.errors import UserError
+from pools.types import GenerationSettings, Item, content_hash
+from tasks.split import normalised, split_of
+
+FEWSHOT_SEED = 1234  # simple_evaluate's default
+DEFAULT_NEW_TOKENS = 256  # lm-eval's own, where a task names none
+# In lm-eval's order of precedence (lm_eval.models.utils.normalize_gen_kwargs).
+TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+# Without effect on greedy decoding.
+IGNORED = {"do_sample", "temperature", "top_p", "top_k", "until", *TOKEN_LIMITS}
+
+
+class LmEvalTask:
+    """An lm-eval task behind the `Task` protocol.
+
+    task: as `TaskManager.load` gives it, of output type `generate_until`. metric, filter_name: what counts as the
+    score; by default the first of each. threads: scores are computed in so many threads; 1 unless the task's
+    `process_results` is known to be thread-safe.
+
+    Raises UserError where the task samples, asks more than one request per item, or its score is no number in [0, 1].
+    """
+
+    def __init__(self, task: Any, metric: str | None = None, filter_name: str | None = None, threads: int = 1) -> None:
+        self.name: str = task.config.task
+        self._task, self._metric, self._threads = task, metric, threads
+        check_output_type(self.name, task.OUTPUT_TYPE)
+        ensembles = {ensemble.name: ensemble for ensemble in task._filters}
+        if filter_name is not None and filter_name not in ensembles:
+            raise UserError(f"task '{self.name}' has no filter '{filter_name}': expected one of {sorted(ensembles)}")
+        self._filter = ensembles[filter_name] if filter_name is not None else task._filters[0]
+        if task.config.repeats > 1:
+            raise UserError(f"task '{self.name}' asks every item {task.config.repeats} times: decoding is greedy here")
+        if task.config.num_fewshot is None:  # as in simple_evaluate
+            task.set_config(key="num_fewshot", value=0)
+        self._instances: dict[int, Any] = {}
+        self._items: list[Item] = []
+        self._duplicates = 0
+        self._built: float = 0
+
+    @property
+    def duplicates(self) -> int:
+        """How many items were left out because an earlier one asks the same."""
+        self._build(None)
+        return self._duplicates
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of lm-eval's configuration, the metric and filter, and all queries, settings and targets."""
+        self._build(None)
+        config = dataclasses.asdict(self._task.config)
+        # A path of this computer, and what was asked for on another command line.
+        config["metadata"] = {k: v for k, v in (config.get("metadata") or {}).items() if k != "config_source"}
+        items = [
+            [item.doc_id, item.query, str(self._task.doc_to_target(self._instances[item.doc_id].doc))]
+            for item in self._items
+        ]
+        settings = sorted({(item.settings.max_new_tokens, *item.settings.until) for item in self._items})
+        return content_hash(self.name, _plain(config), self._metric, self._filter.name, _plain(settings), items)
+
+    def items(self, limit: int | None = None) -> list[Item]:
+        """The items of the first `limit` documents (as `lm_eval --limit`); of those that ask the same, the first."""
+        self._build(limit)
+        return [item for item in self._items if limit is None or item.doc_id < limit]
+
+    def score(self, answers: Sequence[tuple[int, str]]) -> list[float]:
+        """Scores by the task's own filter and `process_results`; equal answers are scored once."""
+        if not answers:
+            return []
+        if any(doc_id not in self._instances for doc_id, _ in answers):
+            self._build(None)
+        distinct = list(dict.fromkeys(answers))
+        instances = [
+            dataclasses.replace(self._instances[doc_id], resps=[response], filtered_resps={})
+            for doc_id, response in distinct
+        ]
+        self._filter.apply(instances)
+        if self._threads > 1:
+            with ThreadPoolExecutor(self._threads) as pool:
+                scores = list(pool.map(self._score_one, instances))
+        else:
+            scores = [self._score_one(instance) for instance in instances]
+        by_answer = dict(zip(distinct, scores, strict=True))
+        return [by_answer[answer] for answer in answers]
+
+    def _score_one(self, instance: Any) -> float:
+        results = self._task.process_results(instance.doc, [instance.filtered_resps[self._filter.name]])
+        metric = next(iter(results), None) if self._metric is None else self._metric
+        if metric not in results:
+            raise UserError(f"task '{self.name}' has no metric '{metric}': expected one of {sorted(results)}")
+        if self._task.higher_is_better().get(metric) is False:
+            raise UserError(f"task '{self.name}': lower is better for metric '{metric}'; name another in the suite")
+        try:
+            score = float(results[metric])
+        except (TypeError, ValueError):
+            score = math.nan
+        if not 0.0 <= score <= 1.0:
+            raise UserError(
+                f"task '{self.name}': metric '{metric}' gave {str(results[metric])[:60]}, expected a number in [0, 1] "
+                f"per item; name another metric in the suite, of {sorted(results)}"
+            )
+        return score
+
+    def _build(self, limit: int | None) -> None:
+        """Ask lm-eval for the requests of the first `limit` documents, unless that many are here already."""
+        wanted = math.inf if limit is None else limit
+        if wanted <= self._built:
+            return
+        self._task.set_fewshot_seed(seed=FEWSHOT_SEED)  # anew, so that the examples do not depend on earlier calls
+        with _quiet():
+            self._task.build_all_requests(limit=limit)
+        self._instances, self._items, self._duplicates = {}, [], 0
+        seen: set[str] = set()
+        for instance in self._task.instances:
+            if instance.doc_id in self._instances or len(instance.args) != 2 or not isinstance(instance.args[0], str):
+                raise UserError(f"task '{self.name}' asks more than one text per item: only plain questions are routed")
+            self._instances[instance.doc_id] = instance
+            query, arguments = instance.args
+            # Where examples are drawn per item, one question may come in two queries: it is the question that counts.
+            text = query if self._task.config.num_fewshot == 0 else str(self._task.doc_to_text(instance.doc))
+            if normalised(text) in seen:
+                self._duplicates += 1
+                continue
+            seen.add(normalised(text))
+            settings = generation_settings(self.name, arguments)
+            self._items.append(Item(self.name, instance.doc_id, query, settings, split_of(text)))
+        self._built = wanted
+
+
+def check_output_type(name: str, output_type: str | None) -> None:
+    """Raise UserError unless the task is answered by text."""
+    if output_type != "generate_until":
+        raise UserError(
+            f"task '{name}' is of type {output_type}, expected generate_until: "
+            f"multiple-choice tasks run through `lm_eval --model routed --tasks {name}`"
+        )
+
+
+def generation_settings(name: str, arguments: Mapping[str, Any]) -> GenerationSettings:
+    """lm-eval's generation arguments as settings of greedy decoding; UserError where they ask for anything else."""
+    sample = arguments.get("do_sample")
+    if sample is None:  # then lm-eval goes by the temperature
+        sample = float(arguments.get("temperature") or 0.0) > 0.0
+    if sample:
+        raise UserError(f"task '{name}' samples its responses: decoding is greedy here, use one with do_sample: false")
+    harmless = {"num_beams": 1, "repetition_penalty": 1.0}
+    strange = sorted(k for k, v in arguments.items() if k not in IGNORED and harmless.get(k) != v)
+    if strange:
+        raise UserError(f"task '{name}' sets {', '.join(strange)} in generation_kwargs: decoding is greedy here")
+    until = arguments.get("until") or []
+    until = [until] if isinstance(until, str) else until
+    limit = next((arguments[key] for key in TOKEN_LIMITS if arguments.get(key) is not None), DEFAULT_NEW_TOKENS)
+    return GenerationSettings(tuple(text for text in until if text), int(limit))
+
+
+def default_threads() -> int:
+    """As many as there are cores for this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Without lm-eval's progress bars; its warnings go through logging and are not touched."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON could hold it, and equal on every computer: functions by their source."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    try:
+        return inspect.getsource(value)
+    except (TypeError, OSError):
+        return getattr(value, "__qualname__", type(value).__qualname__)

@@ -1,0 +1,1 @@
+"""The development questions of MMLU, as lm-eval's own package holds them."""

@@ -1,0 +1,132 @@
+"""All tasks by name: ours beside this file, and lm-eval's own. Nothing heavy is imported until a task is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pools.errors import UserError
+
+if TYPE_CHECKING:
+    from tasks.task import Task
+
+FOLDER = Path(__file__).parent
+_DECLARATION = re.compile(rb"^[\"']?(task|group)[\"']?:[ \t]*[\"']?([\w.\-+]+)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
+
+
+def names() -> list[str]:
+    """The tasks of this project; lm-eval's own are known by name too."""
+    return sorted(_declared(FOLDER)[0])
+
+
+def lm_eval_names() -> list[str]:
+    """The tasks of the installed lm-eval, of every output type."""
+    return sorted(_declared(_lm_eval_folder())[0])
+
+
+def check(name: str) -> Path:
+    """The file that declares a task; raises UserError where none does, with the names that come close."""
+    if name.endswith(".yaml") and Path(name).is_file():
+        return Path(name)
+    ours, _ = _declared(FOLDER)
+    if name in ours:
+        return ours[name]
+    theirs, groups = _declared(_lm_eval_folder())
+    if name in theirs:
+        return theirs[name]
+    if name in groups:
+        members = [task for task in theirs if task.startswith(name)][:5]
+        raise UserError(f"'{name}' is a group of tasks in lm-eval, expected a task: for instance {', '.join(members)}")
+    close = difflib.get_close_matches(name, [*ours, *theirs], n=4)
+    hint = f"did you mean {', '.join(close)}?" if close else f"ours are {', '.join(sorted(ours))}"
+    raise UserError(f"unknown task '{name}': expected one of ours or of lm-eval's; {hint}")
+
+
+def get(name: str, metric: str | None = None, filter_name: str | None = None) -> Task:
+    """The task of that name, or of the lm-eval YAML file at that path.
+
+    metric, filter_name: what counts as its score; by default the first of each.
+    Raises UserError: no such task, a task that is not answered by text, or data that cannot be had.
+    """
+    path = check(name)
+    _settle_offline()
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    from tasks.lm_eval_task import LmEvalTask, check_output_type, default_threads
+
+    ours = FOLDER in path.resolve().parents
+    config = load_yaml(path, resolve_func=False)  # before any function is imported or any data fetched
+    if "class" not in config:
+        check_output_type(name, config.get("output_type", "generate_until"))
+    if config.get("unsafe_code") and not ours and os.environ.get("HF_ALLOW_CODE_EVAL") != "1":
+        raise UserError(
+            f"task '{name}' executes what models write, through lm-eval and outside of this project's sandbox: "
+            "set HF_ALLOW_CODE_EVAL=1 to accept that, or use human_eval"
+        )
+    with _only_errors(logging.getLogger("lm_eval")):
+        try:
+            [task] = TaskManager(include_defaults=False).load(str(path))["tasks"].values()
+        except Exception as error:
+            if ours:
+                raise
+            raise UserError(
+                f"task '{name}' could not be loaded: {type(error).__name__}: {_first_line(error)}; expected its data "
+                "on the Hugging Face hub or in the local cache: check the network, HF_HOME and HF_HUB_OFFLINE"
+            ) from error
+        parallel = ours and (config.get("metadata") or {}).get("scores_in_threads", False)
+        return LmEvalTask(task, metric, filter_name, default_threads() if parallel else 1)
+
+
+def _settle_offline() -> None:
+    """Let `HF_HUB_OFFLINE=1` alone be enough: without it, `datasets` retries for a long while."""
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+
+@cache
+def _declared(folder: Path) -> tuple[dict[str, Path], set[str]]:
+    """Tasks and groups that the folder's YAML files declare, by a scan of their first-level lines.
+
+    lm-eval's own index parses every file: 4 to 8 seconds for its 13,000; this takes about one.
+    """
+    found: dict[str, Path] = {}
+    groups: set[str] = set()
+    for path in sorted(folder.rglob("*.yaml"), key=lambda path: path.as_posix()):
+        declarations = dict(_DECLARATION.findall(path.read_bytes()))
+        if group := declarations.get(b"group"):
+            groups.add(group.decode())
+        elif task := declarations.get(b"task"):
+            found.setdefault(task.decode(), path)
+    return found, groups
+
+
+def _lm_eval_folder() -> Path:
+    spec = find_spec("lm_eval")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("lm-eval is not installed: `pip install -c constraints.txt -e .`")
+    return Path(spec.submodule_search_locations[0]) / "tasks"
+
+
+def _first_line(error: BaseException) -> str:
+    lines: list[Any] = str(error).strip().splitlines()
+    return str(lines[0])[:200] if lines else "no reason given"
+
+
+@contextlib.contextmanager
+def _only_errors(logger: logging.Logger) -> Iterator[None]:
+    """lm-eval warns of every default it takes; here they are all chosen."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
