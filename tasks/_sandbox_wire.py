@@ -1,0 +1,181 @@
+"""What the two ends of a sandbox say to each other: one JSON object a line.
+
+Values travel as JSON; what JSON lacks is an object with one tagged key (`{"tuple": [...]}`). Only built-in types ever
+come out of `decode`, whatever the other side sent, so a hostile value cannot bring its own `__eq__` along. A value that
+is no literal (a class instance, a function) arrives as an `Opaque`, which equals nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+MAX_ITEMS = 1_000_000
+"""Items taken out of a lazy iterable (a generator, `range`) before it is cut off."""
+
+
+class Opaque:
+    """A value that is no literal: equal to nothing; keeps its truth value and, of an iterable, the items."""
+
+    __hash__ = object.__hash__
+
+    def __init__(self, truth: bool, items: list[Any] | None) -> None:
+        self._truth = truth
+        self._items = items
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __bool__(self) -> bool:
+        return self._truth
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._items is None:
+            raise TypeError("the value is not iterable")
+        return iter(self._items)
+
+
+def encode(value: Any) -> Any:
+    """The JSON form of `value`; subclasses of built-in types are sent as the built-in type they extend."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        value = int(value)
+        return value if value.bit_length() <= 64 else {"int": hex(value)}  # hex: no limit on digits
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, list):
+        return [encode(item) for item in list.__iter__(value)]
+    if isinstance(value, tuple):
+        return {"tuple": [encode(item) for item in tuple.__iter__(value)]}
+    if isinstance(value, dict):
+        return {"dict": [[encode(key), encode(item)] for key, item in dict.items(value)]}
+    if isinstance(value, set | frozenset):
+        return {"frozenset" if isinstance(value, frozenset) else "set": [encode(item) for item in value]}
+    if isinstance(value, bytes | bytearray):
+        return {"bytes": bytes(value).hex()}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    # Numbers that compare equal to plain ones; their modules are loaded only where the program loaded them.
+    decimal, fractions = sys.modules.get("decimal"), sys.modules.get("fractions")
+    if decimal and isinstance(value, decimal.Decimal):
+        return {"decimal": str(value)}
+    if fractions and isinstance(value, fractions.Fraction):
+        return {"fraction": [encode(value.numerator), encode(value.denominator)]}
+    try:
+        items = [encode(item) for item in itertools.islice(value, MAX_ITEMS)]
+    except TypeError:
+        items = None
+    return {"opaque": [bool(value), items]}
+
+
+def decode(value: Any) -> Any:
+    """The value that `encode` was given. Raises ValueError, TypeError or KeyError on anything `encode` does not write."""
+    if isinstance(value, list):
+        return [decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((tag, body),) = value.items()
+    if tag == "int":
+        return int(body, 16)
+    if tag == "dict":
+        return {decode(key): decode(item) for key, item in body}
+    if tag == "bytes":
+        return bytes.fromhex(body)
+    if tag == "complex":
+        return complex(float(body[0]), float(body[1]))
+    if tag == "decimal":
+        from decimal import Decimal
+
+        return Decimal(body)
+    if tag == "fraction":
+        from fractions import Fraction
+
+        return Fraction(decode(body[0]), decode(body[1]))
+    if tag == "opaque":
+        return Opaque(bool(body[0]), None if body[1] is None else decode(body[1]))
+    kinds: dict[str, Callable[[list[Any]], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+    return kinds[tag](decode(body))
+
+
+def dump(message: dict[str, Any]) -> bytes:
+    """One line of the channel."""
+    return json.dumps(message).encode("ascii") + b"\n"
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"[:500]
+    except BaseException:  # an exception class of the program may raise in __str__
+        return "an exception that cannot be shown"
+
+
+def _module(name: str) -> types.ModuleType:
+    # A module of its own, in sys.modules: dataclasses, pickle and typing look the defining module up by name.
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    return module
+
+
+def answer(requests: BinaryIO, replies: BinaryIO) -> None:
+    """Untrusted side: defines what it is sent as `source`, then answers calls, until the channel closes.
+
+    Requests: `{"source": str}` or `{"function": str, "args": [...], "kwargs": {...}}`. Replies: `{"value": ...}` or
+    `{"error": str}`.
+    """
+    module = _module("solution")
+    for line in requests:
+        request = json.loads(line)
+        try:
+            if "source" in request:
+                exec(compile(request["source"], "<solution>", "exec"), module.__dict__)
+                reply = dump({"value": None})
+            else:
+                kwargs = {name: decode(item) for name, item in request["kwargs"].items()}
+                value = module.__dict__[request["function"]](*decode(request["args"]), **kwargs)
+                reply = dump({"value": encode(value)})
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too: they are answers like any other
+            reply = dump({"error": _describe(error)})
+        replies.write(reply)
+        replies.flush()
+
+
+class CandidateError(Exception):
+    """The candidate raised, or sent no value."""
+
+
+def examine(requests: BinaryIO, replies: BinaryIO) -> None:
+    """Trusted side: runs `check(candidate)` of a data set's test, where `candidate` asks the other sandbox.
+
+    First request: `{"definitions": str, "tests": str, "entry_point": str}`. It then sends `{"args", "kwargs"}` for
+    each call and reads that call's reply; last it sends `{"verdict": bool, "detail": str}`.
+    """
+    exam = json.loads(requests.readline())
+
+    def candidate(*args: Any, **kwargs: Any) -> Any:
+        named = {name: encode(item) for name, item in kwargs.items()}
+        replies.write(dump({"args": encode(list(args)), "kwargs": named}))
+        replies.flush()
+        reply = json.loads(requests.readline() or '{"error": "the program ended"}')
+        if "value" not in reply:
+            raise CandidateError(str(reply.get("error")))
+        return decode(reply["value"])
+
+    module = _module("exam")
+    try:
+        exec(compile(exam["definitions"], "<definitions>", "exec"), module.__dict__)
+        # Some tests call the function by its own name instead of `candidate`.
+        module.__dict__[exam["entry_point"]] = candidate
+        exec(compile(exam["tests"], "<tests>", "exec"), module.__dict__)
+        module.__dict__["check"](candidate)
+        verdict = {"verdict": True, "detail": "passed"}
+    except BaseException as error:
+        verdict = {"verdict": False, "detail": _describe(error)}
+    replies.write(dump(verdict))
+    replies.flush()

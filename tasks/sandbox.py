@@ -1,0 +1,291 @@
+"""Runs Python text that nobody has read: a separate process that can compute, and answer calls, and nothing else.
+
+Two isolations; `isolation()` says which one this machine allows:
+
+`namespaces`  New user, mount, network, process, IPC and host-name namespaces. The program sees a read-only file system
+              with the standard library, the shared libraries below /lib and /usr/lib and three devices, plus an empty,
+              size-limited /tmp; no /proc, no installed packages, no network device that is up, no process but its own.
+              Works as root and, where unprivileged user namespaces are on (Linux >= 5.12), as an ordinary user.
+`rlimits`     Resource limits, a clean environment, an empty folder, no inherited descriptors, and as root a user id
+              that nobody has. For containers and kernels that refuse the above.
+
+Both limit CPU time, address space, file size, processes and wall-clock time, read a bounded amount of output, start
+with an empty environment, and leave no process behind. Only the standard library can be imported. The hash seed is
+fixed, so that an answer does not change with the order of a set.
+
+NOT protected. With `namespaces`: bugs of the kernel, of which all system calls are open (there is no seccomp filter);
+side channels such as timing; memory up to `memory_bytes` times `processes` plus `disk_bytes`; the text of whatever lies
+below /lib and /usr/lib is readable. With `rlimits` moreover: files that the user may read can be read, among them installed
+data sets with their answers; the network can be used; files can be made or deleted wherever the user may (as root:
+only where everybody may), of at most `file_bytes` each; and where the caller is not root, the program can
+send signals to the caller's other processes. Use `rlimits` for models you trust not to attack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from pools.errors import UserError
+from tasks import _sandbox_wire as wire
+
+Isolation = Literal["namespaces", "rlimits"]
+Role = Literal["answer", "examine"]
+
+ISOLATION_VARIABLE = "HARNESS_SANDBOX"
+"""Environment variable that forces an isolation; unset or `auto`: the strongest one that works here."""
+
+_CHILD = Path(__file__).with_name("_sandbox_child.py")
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may use; seconds and bytes."""
+
+    cpu_seconds: int = 5
+    """CPU time of each process."""
+    wall_seconds: int = 20
+    """Time from start to end; generous, because it also runs while the machine is busy with other work."""
+    memory_bytes: int = 512 << 20
+    """Address space of each process, the interpreter included (about 30 MiB)."""
+    file_bytes: int = 16 << 20
+    """Size of any one file."""
+    disk_bytes: int = 32 << 20
+    """Size of all files together (with namespaces)."""
+    processes: int = 1
+    """Processes and threads of the program, itself included."""
+    output_bytes: int = 4 << 20
+    """Length of one message from the program."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of one request: a value, or the reason why there is none."""
+
+    value: Any = None
+    error: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a value."""
+        return self.error is None
+
+
+class SandboxUnavailable(Exception):
+    """This machine does not allow the isolation that was asked for."""
+
+
+class Session:
+    """One sandboxed process and the channel to it. A context manager; leaving it kills whatever still runs.
+
+    Use it in the thread that made it: the process is killed when that thread ends. Raises SandboxUnavailable.
+    """
+
+    def __init__(self, role: Role = "answer", limits: Limits | None = None, isolation: Isolation | None = None) -> None:
+        self.limits = limits or Limits()
+        self.isolation: Isolation = isolation or default_isolation()
+        self.ended: str | None = None
+        """Why the channel closed; None while it is open."""
+        self._buffer = bytearray()
+        self._deadline = time.monotonic() + self.limits.wall_seconds
+        self._ready = False
+        self._scratch = tempfile.mkdtemp(prefix="sandbox-")
+        config = {
+            "role": role,
+            "isolation": self.isolation,
+            "limits": asdict(self.limits),
+            "scratch": self._scratch,
+            "parent": os.getpid(),
+        }
+        # -S: no site-packages. -P and -B: neither reads nor writes beside the script. Not -I, which would ignore the seed.
+        flags = ["-s", "-S", "-P", "-B", "-X", "utf8"]
+        python = getattr(sys, "_base_executable", None) or sys.executable
+        try:
+            self._process = subprocess.Popen(
+                [python, *flags, str(_CHILD), json.dumps(config)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                env={"PYTHONHASHSEED": "0"},
+                cwd="/",
+                start_new_session=True,
+            )
+        except BaseException:
+            os.rmdir(self._scratch)
+            raise
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._to, False)
+        os.set_blocking(self._from, False)
+
+    def start(self) -> None:
+        """Wait until the process is shut in. `send` does this by itself; two sessions can start side by side."""
+        if self._ready:
+            return
+        line = self.receive()
+        hello = json.loads(line) if line else {"failed": self.ended}
+        if hello.get("ready") != self.isolation:
+            self.close()
+            raise SandboxUnavailable(f"no sandbox by {self.isolation}: {hello.get('failed')}")
+        self._ready = True
+
+    def send(self, line: bytes) -> None:
+        """Send one line (with its line end). Does nothing once the channel is closed."""
+        self.start()
+        view = memoryview(line)
+        while view and self.ended is None:
+            if not self._wait(self._to, select.POLLOUT):
+                return
+            try:
+                view = view[os.write(self._to, view) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                return self._end("the program ended")
+
+    def receive(self) -> bytes | None:
+        """The next line, or None when the program ended, ran out of time or said too much: then `ended` says which."""
+        while self.ended is None:
+            line, found, rest = self._buffer.partition(b"\n")
+            if found:
+                self._buffer = rest
+                return bytes(line)
+            if len(self._buffer) > self.limits.output_bytes:
+                self._end("the answer is too long")
+            elif self._wait(self._from, select.POLLIN):
+                try:
+                    chunk = os.read(self._from, 1 << 16)
+                except BlockingIOError:
+                    continue
+                if not chunk:
+                    self._end("the program ended")
+                self._buffer += chunk
+        return None
+
+    def ask(self, request: Mapping[str, Any]) -> Reply:
+        """Send one request to a session of role `answer` and read its reply."""
+        self.send(wire.dump(dict(request)))
+        line = self.receive()
+        if line is None:
+            return Reply(error=self.ended)
+        try:
+            reply = json.loads(line)
+            return Reply(error=str(reply["error"])) if "error" in reply else Reply(wire.decode(reply["value"]))
+        except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
+            return Reply(error="the reply is malformed")
+
+    def close(self) -> None:
+        """Kill everything inside and wait until it is gone. Safe to call twice."""
+        if self.ended is None:
+            self._end("closed")
+
+    def _wait(self, descriptor: int, event: int) -> bool:
+        poll = select.poll()
+        poll.register(descriptor, event)
+        left = self._deadline - time.monotonic()
+        if left > 0 and poll.poll(left * 1000):
+            return True
+        if self._deadline - time.monotonic() <= 0:
+            self._end("out of time")
+        return False
+
+    def _end(self, reason: str) -> None:
+        if self.ended is not None:
+            return
+        self.ended = reason
+        self._process.terminate()  # the launcher then kills the namespace, waits until it is empty, and exits
+        try:
+            code = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        if reason == "the program ended" and code > 128:
+            with contextlib.suppress(ValueError):
+                self.ended = f"{reason} ({signal.Signals(code - 128).name})"
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        _remove(self._scratch)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _remove(folder: str) -> None:
+    # With rlimits the program may have filled it, and made folders that cannot be entered.
+    import shutil
+
+    def unlock(function: Any, path: str, error: Any) -> None:
+        with contextlib.suppress(OSError):
+            os.chmod(os.path.dirname(path), 0o700)
+            os.chmod(path, 0o700)
+            function(path)
+
+    shutil.rmtree(folder, onerror=unlock)
+
+
+def call(
+    source: str,
+    function: str,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
+    isolation: Isolation | None = None,
+) -> Reply:
+    """Define `source` in a sandbox, call one of its functions, return what it returned.
+
+    Arguments and value are literals: None, bool, int, float (inf and nan too), complex, str, bytes, list, tuple, dict, set,
+    frozenset, Decimal and Fraction in any nesting. A value that is none of these comes back as an
+    object that equals nothing. Never raises for what the program does: see `Reply.error`.
+    """
+    with Session("answer", limits, isolation) as session:
+        defined = session.ask({"source": source})
+        if not defined.ok:
+            return defined
+        named = {name: wire.encode(value) for name, value in (kwargs or {}).items()}
+        return session.ask({"function": function, "args": wire.encode(list(args)), "kwargs": named})
+
+
+def default_isolation() -> Isolation:
+    """The isolation in force: the one named by HARNESS_SANDBOX, else `namespaces` where they work, else `rlimits`.
+
+    Raises UserError if the variable holds anything else.
+    """
+    wanted = os.environ.get(ISOLATION_VARIABLE, "auto")
+    if wanted == "namespaces" or wanted == "rlimits":
+        return wanted
+    if wanted != "auto":
+        raise UserError(f"{ISOLATION_VARIABLE}={wanted!r}: expected auto, namespaces or rlimits; unset it for auto")
+    return _strongest()
+
+
+@functools.cache
+def _strongest() -> Isolation:
+    with Session("answer", isolation="namespaces") as session:
+        try:
+            session.start()
+        except SandboxUnavailable as reason:
+            _LOG.warning("Generated code runs with resource limits only (%s); see tasks/sandbox.py", reason)
+            return "rlimits"
+    return "namespaces"
