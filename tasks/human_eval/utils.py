@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ def program(doc: Mapping[str, Any], response: str) -> str:
     the same of the whole response; else the prompt with the last block, or the response, as the function's body.
     """
     blocks = _BLOCK.findall(response)
-    for text in [*reversed(blocks), response]:
+    for text in [*map(textwrap.dedent, reversed(blocks)), response]:  # a block inside a list item is indented
         if (whole := _parsable(text)) is not None and _defines(whole, doc["entry_point"]):
             return _preamble(doc) + whole
     # Nothing parses: a block that was meant as the whole function fails as such, not as a body.
