@@ -228,8 +228,18 @@ def _keeper(config: dict[str, Any], own_uid: int | None, gate: int) -> NoReturn:
             os._exit(_exit_code(status))
 
 
-def _sweep() -> None:
+def _sweep(own_uid: int | None) -> None:
     """Kill and reap every descendant; as subreaper this process inherits all that lose their parent."""
+    if own_uid is not None:
+        # One at a time would lose the race with a fork bomb: one call kills all that this user id has.
+        killer = os.fork()
+        if killer == 0:
+            os.setresuid(own_uid, own_uid, own_uid)
+            try:
+                os.kill(-1, signal.SIGKILL)
+            finally:
+                os._exit(0)
+        os.waitpid(killer, 0)
     while True:
         found = False
         for name in os.listdir("/proc"):
@@ -306,7 +316,7 @@ def main() -> NoReturn:
         if pid == child:
             break
     if not spaces:
-        _sweep()
+        _sweep(uid)
     os._exit(_exit_code(status))
 
 

@@ -104,7 +104,7 @@ class Session:
         self._buffer = bytearray()
         self._deadline = time.monotonic() + self.limits.wall_seconds
         self._ready = False
-        self._scratch = tempfile.mkdtemp(prefix="sandbox-")
+        self._scratch = tempfile.mkdtemp(prefix=f"sandbox-{os.getpid()}-")
         config = {
             "role": role,
             "isolation": self.isolation,
