@@ -2,6 +2,18 @@
 
 from tasks.registry import get, lm_eval_names, names
 from tasks.split import split_of
+from tasks.suite import Domain, Suite, SuiteTask, load_suite, suite_names
 from tasks.task import Task
 
-__all__ = ["Task", "get", "lm_eval_names", "names", "split_of"]
+__all__ = [
+    "Domain",
+    "Suite",
+    "SuiteTask",
+    "Task",
+    "get",
+    "lm_eval_names",
+    "load_suite",
+    "names",
+    "split_of",
+    "suite_names",
+]

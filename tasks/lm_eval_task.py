@@ -32,22 +32,27 @@ class LmEvalTask:
     """An lm-eval task behind the `Task` protocol.
 
     task: as `TaskManager.load` gives it, of output type `generate_until`. metric, filter_name: what counts as the
-    score; by default the first of each. threads: scores are computed in so many threads; 1 unless the task's
-    `process_results` is known to be thread-safe.
+    score; by default the first of each. limit: only the first so many documents belong to the task. threads: scores are
+    computed in so many threads; 1 unless the task's `process_results` is known to be thread-safe.
 
     Raises UserError where the task samples, asks more than one request per item, or its score is no number in [0, 1].
     """
 
-    def __init__(self, task: Any, metric: str | None = None, filter_name: str | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        task: Any,
+        metric: str | None = None,
+        filter_name: str | None = None,
+        limit: int | None = None,
+        threads: int = 1,
+    ) -> None:
         self.name: str = task.config.task
-        self._task, self._metric, self._threads = task, metric, threads
-        check_output_type(self.name, task.OUTPUT_TYPE)
+        self._task, self._metric, self._limit, self._threads = task, metric, limit, threads
+        check_config(self.name, {**task.config.to_dict(), "output_type": task.OUTPUT_TYPE})
         ensembles = {ensemble.name: ensemble for ensemble in task._filters}
         if filter_name is not None and filter_name not in ensembles:
             raise UserError(f"task '{self.name}' has no filter '{filter_name}': expected one of {sorted(ensembles)}")
         self._filter = ensembles[filter_name] if filter_name is not None else task._filters[0]
-        if task.config.repeats > 1:
-            raise UserError(f"task '{self.name}' asks every item {task.config.repeats} times: decoding is greedy here")
         if task.config.num_fewshot is None:  # as in simple_evaluate
             task.set_config(key="num_fewshot", value=0)
         self._instances: dict[int, Any] = {}
@@ -120,12 +125,12 @@ class LmEvalTask:
 
     def _build(self, limit: int | None) -> None:
         """Ask lm-eval for the requests of the first `limit` documents, unless that many are here already."""
-        wanted = math.inf if limit is None else limit
+        wanted = min(math.inf if bound is None else bound for bound in (limit, self._limit))
         if wanted <= self._built:
             return
         self._task.set_fewshot_seed(seed=FEWSHOT_SEED)  # anew, so that the examples do not depend on earlier calls
         with _quiet():
-            self._task.build_all_requests(limit=limit)
+            self._task.build_all_requests(limit=None if wanted == math.inf else wanted)
         self._instances, self._items, self._duplicates = {}, [], 0
         seen: set[str] = set()
         for instance in self._task.instances:
@@ -144,13 +149,17 @@ class LmEvalTask:
         self._built = wanted
 
 
-def check_output_type(name: str, output_type: str | None) -> None:
-    """Raise UserError unless the task is answered by text."""
+def check_config(name: str, config: Mapping[str, Any]) -> None:
+    """Raise UserError unless lm-eval's configuration is of a task that is answered by text, decoded greedily, once."""
+    output_type = config.get("output_type", "generate_until")
     if output_type != "generate_until":
         raise UserError(
             f"task '{name}' is of type {output_type}, expected generate_until: "
             f"multiple-choice tasks run through `lm_eval --model routed --tasks {name}`"
         )
+    if config.get("repeats", 1) > 1:
+        raise UserError(f"task '{name}' asks every item {config['repeats']} times: decoding is greedy here")
+    generation_settings(name, config.get("generation_kwargs") or {})
 
 
 def generation_settings(name: str, arguments: Mapping[str, Any]) -> GenerationSettings:

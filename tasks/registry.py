@@ -7,11 +7,12 @@ import difflib
 import logging
 import os
 import re
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pools.errors import UserError
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from tasks.task import Task
 
 FOLDER = Path(__file__).parent
-_DECLARATION = re.compile(rb"^[\"']?(task|group)[\"']?:[ \t]*[\"']?([\w.\-+]+)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
+_DECLARATION = re.compile(
+    rb"^[\"']?(task|group)[\"']?:[ \t]*[\"']?([^\s\"'#\[\]{}]+)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE
+)
 
 
 def names() -> list[str]:
@@ -50,23 +53,23 @@ def check(name: str) -> Path:
     raise UserError(f"unknown task '{name}': expected one of ours or of lm-eval's; {hint}")
 
 
-def get(name: str, metric: str | None = None, filter_name: str | None = None) -> Task:
+def get(name: str, metric: str | None = None, filter_name: str | None = None, limit: int | None = None) -> Task:
     """The task of that name, or of the lm-eval YAML file at that path.
 
-    metric, filter_name: what counts as its score; by default the first of each.
-    Raises UserError: no such task, a task that is not answered by text, or data that cannot be had.
+    metric, filter_name: what counts as its score; by default the first of each. limit: only so many
+    documents. Raises UserError: no such task, a task that is not answered by text, or data that cannot be had.
     """
     path = check(name)
     _settle_offline()
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    from tasks.lm_eval_task import LmEvalTask, check_output_type, default_threads
+    from tasks.lm_eval_task import LmEvalTask, check_config, default_threads
 
     ours = FOLDER in path.resolve().parents
     config = load_yaml(path, resolve_func=False)  # before any function is imported or any data fetched
     if "class" not in config:
-        check_output_type(name, config.get("output_type", "generate_until"))
+        check_config(name, config)
     if config.get("unsafe_code") and not ours and os.environ.get("HF_ALLOW_CODE_EVAL") != "1":
         raise UserError(
             f"task '{name}' executes what models write, through lm-eval and outside of this project's sandbox: "
@@ -75,6 +78,11 @@ def get(name: str, metric: str | None = None, filter_name: str | None = None) ->
     with _only_errors(logging.getLogger("lm_eval")):
         try:
             [task] = TaskManager(include_defaults=False).load(str(path))["tasks"].values()
+        except ImportError as error:
+            raise UserError(
+                f"task '{name}' needs a package that is not installed: {_first_line(error)}; install it "
+                '(for lm-eval\'s mathematics: pip install "lm-eval[math]")'
+            ) from error
         except Exception as error:
             if ours:
                 raise
@@ -83,7 +91,7 @@ def get(name: str, metric: str | None = None, filter_name: str | None = None) ->
                 "on the Hugging Face hub or in the local cache: check the network, HF_HOME and HF_HUB_OFFLINE"
             ) from error
         parallel = ours and (config.get("metadata") or {}).get("scores_in_threads", False)
-        return LmEvalTask(task, metric, filter_name, default_threads() if parallel else 1)
+        return LmEvalTask(task, metric, filter_name, limit, default_threads() if parallel else 1)
 
 
 def _settle_offline() -> None:
@@ -96,7 +104,7 @@ def _settle_offline() -> None:
 def _declared(folder: Path) -> tuple[dict[str, Path], set[str]]:
     """Tasks and groups that the folder's YAML files declare, by a scan of their first-level lines.
 
-    lm-eval's own index parses every file: 4 to 8 seconds for its 13,000; this takes about one.
+    lm-eval's own index parses every file: 4 to 8 seconds for its 13,000; this takes less than one.
     """
     found: dict[str, Path] = {}
     groups: set[str] = set()
@@ -117,8 +125,8 @@ def _lm_eval_folder() -> Path:
 
 
 def _first_line(error: BaseException) -> str:
-    lines: list[Any] = str(error).strip().splitlines()
-    return str(lines[0])[:200] if lines else "no reason given"
+    lines = str(error).strip().splitlines()
+    return textwrap.shorten(lines[0], 160, placeholder=" ...") if lines else "no reason given"
 
 
 @contextlib.contextmanager

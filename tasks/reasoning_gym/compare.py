@@ -25,6 +25,8 @@ SMALL_NUMBERS = (
 SPELLINGS = {"grey": "gray"}
 NUMBER_WORDS = {word: str(number) for number, word in enumerate(SMALL_NUMBERS)}
 LONGEST = 50_000  # characters from the end that are looked at
+LONGEST_LINE = 2_000  # characters behind a marker
+MARKERS = 20  # of a kind, from the end
 
 # In order of authority. Between "answer" and its colon: markdown's emphasis, nothing else.
 _MARKERS = (
@@ -77,8 +79,9 @@ def _final(response: str) -> tuple[bool, str]:
     """Whether the response states its answer, and the line that does; else the whole response. Without markup."""
     text = response[-LONGEST:].replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
     for marker in _MARKERS:
-        for found in reversed(list(marker.finditer(text))):
-            lines = (_MARKUP.sub(" ", line).strip() for line in text[found.end() :].split("\n", 8)[:8])
+        for found in reversed(list(marker.finditer(text))[-MARKERS:]):
+            behind = text[found.end() : found.end() + LONGEST_LINE]
+            lines = (_MARKUP.sub(" ", line).strip() for line in behind.split("\n"))
             line = next((line for line in lines if re.search(r"\w", line)), "")
             if line:  # nothing after it: the marker quotes the question, or the response was cut off
                 return True, line

@@ -1,0 +1,213 @@
+"""The adapter agrees with lm-eval, query by query and score by score."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval import simple_evaluate
+from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
+
+from pools.errors import UserError
+from pools.types import GenerationSettings
+from tasks import get, split_of
+from tasks.lm_eval_task import LmEvalTask, generation_settings
+
+TASKS = Path(__file__).parents[2] / "tasks"
+
+FEWSHOT = """
+task: fewshot_sums
+custom_dataset: !function sums.load
+output_type: generate_until
+training_split: train
+test_split: test
+fewshot_split: train
+num_fewshot: 3
+description: "Add.\\n"
+doc_to_text: "{{a}} + {{b}} ="
+doc_to_target: "{{a + b}}"
+generation_kwargs: {until: ["\\n", ""], do_sample: false}
+filter_list:
+  - name: last
+    filter:
+      - {function: regex, regex_pattern: "([0-9]+)", group_select: -1}
+      - {function: take_first}
+  - name: whole
+    filter:
+      - {function: take_first}
+metric_list:
+  - {metric: exact_match, aggregation: mean, higher_is_better: true}
+"""
+SUMS = """
+import datasets
+def load(**_):
+    rows = [{"a": n, "b": n * n % 7} for n in range(100)]
+    return {"train": datasets.Dataset.from_list(rows), "test": datasets.Dataset.from_list(rows[:30] + rows[:5])}
+def length(doc, results):
+    return {"length": float(len(results[0])), "surprise": 2.0, "yes": True}
+"""
+
+
+class TableLM(LM):
+    """Answers by a rule that is right on some items; notes what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: dict[str, str] = {}
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        for request in requests:
+            self.asked[request.args[0]] = answer(request.doc, len(self.asked))
+        return [self.asked[request.args[0]] for request in requests]
+
+    def loglikelihood(self, requests: list[Any]) -> Any:
+        raise NotImplementedError
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> Any:
+        raise NotImplementedError
+
+
+def answer(doc: dict[str, Any], number: int) -> str:
+    """Right in three of the six shapes."""
+    right = str(doc.get("answer", doc.get("a", 0) + doc.get("b", 0)))
+    shapes = [f"Answer: {right}", f"The answer is **{right}**.", "Answer: 77 turquoise", "", f"{right}", f"x{right}x"]
+    return shapes[number % len(shapes)]
+
+
+@pytest.fixture
+def sums(tmp_path: Path) -> Path:
+    """A few-shot task, in a file of its own, whose last five questions repeat the first five."""
+    (tmp_path / "sums.py").write_text(SUMS)
+    path = tmp_path / "fewshot_sums.yaml"
+    path.write_text(FEWSHOT)
+    return path
+
+
+def lm_evals_samples(name: str, folder: Path, limit: int | None) -> list[dict[str, Any]]:
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    results = simple_evaluate(TableLM(), tasks=[name], task_manager=manager, limit=limit, bootstrap_iters=0)
+    assert results is not None
+    return results["samples"][name]
+
+
+@pytest.mark.parametrize("name", ["rg_aiw", "rg_color_cube_rotation", "rg_chain_sum", "rg_leg_counting", "mmlu_dev"])
+def test_queries_and_scores_are_lm_evals(name: str) -> None:
+    task = get(name)
+    samples = {sample["doc_id"]: sample for sample in lm_evals_samples(name, TASKS, 48)}
+    items = task.items(48)
+    assert [item.query for item in items] == [samples[item.doc_id]["arguments"][0][0] for item in items]
+    scores = task.score([(item.doc_id, samples[item.doc_id]["resps"][0][0]) for item in items])
+    assert scores == [samples[item.doc_id]["exact_match"] for item in items]
+    assert 0.2 < sum(scores) / len(scores) < 0.8
+
+
+@pytest.mark.parametrize("filter_name", ["last", "whole"])
+def test_fewshot_queries_and_every_filters_scores_are_lm_evals(sums: Path, filter_name: str) -> None:
+    task = get(str(sums), filter_name=filter_name)
+    samples = {
+        s["doc_id"]: s for s in lm_evals_samples("fewshot_sums", sums.parent, None) if s["filter"] == filter_name
+    }
+    task.items(4)  # what was asked for before must not change the examples drawn later
+    items = task.items()
+    assert [item.query for item in items] == [samples[item.doc_id]["arguments"][0][0] for item in items]
+    assert items[0].query.count(" =") == 4
+    scores = task.score([(item.doc_id, samples[item.doc_id]["resps"][0][0]) for item in items])
+    assert scores == [samples[item.doc_id]["exact_match"] for item in items]
+    assert 0 < sum(scores) < len(scores)
+
+
+def test_the_same_question_is_asked_once_whatever_its_examples(sums: Path) -> None:
+    task = get(str(sums))
+    items = task.items()
+    assert task.duplicates == 5
+    assert [item.doc_id for item in items] == list(range(30))
+    assert [item.split for item in items] == [split_of(item.query.rsplit("\n\n", 1)[1]) for item in items]
+    assert {item.settings for item in items} == {GenerationSettings(("\n",), 256)}
+
+
+def test_fingerprint_knows_items_metric_and_settings_but_not_the_place(sums: Path, tmp_path: Path) -> None:
+    first = get(str(sums)).fingerprint
+    assert get(str(sums)).fingerprint == first
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "sums.py").write_text(SUMS)
+    moved = elsewhere / "fewshot_sums.yaml"
+    moved.write_text(FEWSHOT)
+    assert get(str(moved)).fingerprint == first
+    changed = [get(str(sums), filter_name="whole").fingerprint, get(str(sums), limit=10).fingerprint]
+    for old, new in [("Add.", "Sum."), ("{{a + b}}", "{{a - b}}"), ("do_sample: false", "max_gen_toks: 9")]:
+        moved.write_text(FEWSHOT.replace(old, new))
+        changed.append(get(str(moved)).fingerprint)
+    assert len({first, *changed}) == 6
+
+
+def test_scores_keep_the_order_of_the_answers(sums: Path) -> None:
+    task = get(str(sums))
+    [first, second] = task.items(2)
+    assert task.score([]) == []
+    right = {item.doc_id: str(eval_sum(item.query)) for item in (first, second)}
+    answers = [(1, right[1]), (0, "no"), (0, right[0]), (1, right[1]), (0, "no")]
+    assert task.score(answers) == [1.0, 0.0, 1.0, 1.0, 0.0]
+    assert task.score([(29, "no")]) == [0.0]  # not asked for so far
+    threaded = LmEvalTask(task._task, threads=4)  # type: ignore[attr-defined]
+    threaded.items()
+    assert threaded.score(answers * 20) == task.score(answers * 20)
+
+
+def eval_sum(query: str) -> int:
+    """The sum that the query ends with."""
+    left, _, right, _ = query.rsplit("\n\n", 1)[1].split()
+    return int(left) + int(right)
+
+
+@pytest.mark.parametrize(
+    ("metric", "outcome"), [("length", "gave 2.0"), ("surprise", "gave 2.0"), ("yes", 1.0), (None, "gave 2.0")]
+)
+def test_a_score_is_a_number_from_0_to_1(sums: Path, metric: str | None, outcome: Any) -> None:
+    names = "\n".join(f"  - {{metric: {m}, aggregation: mean, higher_is_better: true}}" for m in ("length", "yes"))
+    text = FEWSHOT[: FEWSHOT.index("metric_list")]
+    sums.write_text(f"{text}process_results: !function sums.length\nmetric_list:\n{names}\n")
+    task = get(str(sums), metric)
+    task.items()
+    if isinstance(outcome, float):
+        assert task.score([(0, "12")]) == [outcome]
+    else:
+        with pytest.raises(UserError, match=f"{outcome}, expected a number in .0, 1."):
+            task.score([(0, "12")])
+
+
+def test_a_metric_where_less_is_better_is_refused(sums: Path) -> None:
+    sums.write_text(FEWSHOT.replace("higher_is_better: true", "higher_is_better: false"))
+    with pytest.raises(UserError, match="lower is better"):
+        get(str(sums)).score([(0, "1")])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("do_sample: false", "do_sample: true", "samples its responses"),
+        ("do_sample: false", "temperature: 0.7", "samples its responses"),
+        ("do_sample: false", "num_beams: 4", "sets num_beams"),
+        ("num_fewshot: 3", "repeats: 2", "asks every item 2 times"),
+        ("output_type: generate_until", "output_type: loglikelihood", "multiple-choice tasks run through"),
+    ],
+)
+def test_what_is_not_greedy_text_is_refused(sums: Path, old: str, new: str, complaint: str) -> None:
+    sums.write_text(FEWSHOT.replace(old, new))
+    with pytest.raises(UserError, match=complaint):
+        get(str(sums))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        ({}, GenerationSettings((), 256)),
+        ({"until": None}, GenerationSettings((), 256)),
+        ({"until": "Q:", "max_gen_toks": 7}, GenerationSettings(("Q:",), 7)),
+        ({"until": ["a", "b"], "max_new_tokens": "8"}, GenerationSettings(("a", "b"), 8)),
+        ({"max_tokens": 5, "max_gen_toks": 6, "temperature": 0.0, "num_beams": 1}, GenerationSettings((), 6)),
+        ({"do_sample": False, "temperature": 0.8, "top_p": 0.9}, GenerationSettings((), 256)),
+    ],
+)
+def test_generation_settings(arguments: dict[str, Any], settings: GenerationSettings) -> None:
+    assert generation_settings("x", arguments) == settings

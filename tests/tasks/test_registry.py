@@ -1,0 +1,74 @@
+"""Tasks by name, ours and lm-eval's."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pools.errors import UserError
+from tasks import get, lm_eval_names, names
+
+ROOT = Path(__file__).parents[2]
+
+
+def python(code: str, **environment: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_names() -> None:
+    ours = {"rg_aiw", "rg_color_cube_rotation", "rg_chain_sum", "rg_leg_counting", "mmlu_dev", "human_eval"}
+    assert ours <= set(names())
+    theirs = set(lm_eval_names())
+    assert len(theirs) > 5_000
+    assert {"gsm8k", "humaneval_instruct", "arc_challenge", "mmlu_formal_logic"} <= theirs
+    assert not theirs & set(names())
+
+
+def test_importing_tasks_loads_nothing_heavy() -> None:
+    code = "import sys, tasks; tasks.load_suite('offline'); tasks.lm_eval_names(); print(*sys.modules)"
+    loaded = set(python(code).split())
+    assert not loaded & {"lm_eval", "torch", "transformers", "datasets", "reasoning_gym", "human_eval", "wandb"}
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("rg_aiv", "unknown task 'rg_aiv'.*did you mean rg_aiw"),
+        ("xxxxxxxxxxxxxxxx", "unknown task 'xxxxxxxxxxxxxxxx'.*ours are human_eval"),
+        ("mmlu", "'mmlu' is a group"),
+        ("arc_challenge", r"type multiple_choice.*lm_eval --model routed --tasks arc_challenge"),
+        ("gsm8k_cot_self_consistency", "asks every item 64 times"),
+        ("humaneval_instruct", "outside of this project's sandbox.*human_eval"),
+    ],
+)
+def test_what_cannot_be_had_is_one_line(name: str, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    with pytest.raises(UserError, match=complaint) as caught:
+        get(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_data_is_one_line(tmp_path: Path) -> None:
+    code = """
+import tasks
+from pools.errors import UserError
+try:
+    tasks.get("gsm8k")
+except UserError as error:
+    print(error)
+"""
+    message = python(code, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HOME=str(tmp_path))
+    assert message.startswith("task 'gsm8k' could not be loaded")
+    assert "openai/gsm8k" in message
+    assert "\n" not in message

@@ -1,0 +1,92 @@
+"""Suites: what they hold, and one line for each way to write one wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from pools.errors import UserError
+from tasks import Suite, load_suite, suite_names
+
+
+def test_offline_and_paper() -> None:
+    assert suite_names() == ["offline", "paper"]
+    for name in suite_names():
+        suite = load_suite(name)
+        assert suite.name == name
+        assert suite.description
+        assert {task.domain for task in suite.tasks} == {"qa", "code", "math"}
+    assert len(load_suite("offline").tasks) == 6
+
+
+def test_every_task_of_paper_is_in_lm_evals_own_index_and_is_answered_by_text() -> None:
+    from lm_eval.tasks import TaskManager
+
+    index = TaskManager().task_index
+    for task in load_suite("paper").tasks:
+        config = index[task.name].cfg
+        assert config is not None
+        assert config.get("output_type") == "generate_until"
+        if task.filter:
+            assert task.filter in [entry["name"] for entry in config["filter_list"]]
+
+
+def test_a_suite_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("{name: mine, tasks: [{name: rg_aiw, domain: qa, limit: 7}]}")
+    suite = load_suite(str(path))
+    assert isinstance(suite, Suite)
+    task = suite.tasks[0].load()
+    assert [item.doc_id for item in task.items()] == list(range(7))
+    assert len(task.items(3)) == 3
+    assert len(task.items(100)) == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("name: [", "expected YAML"),
+        ("- a", "expected the keys name, tasks"),
+        ("", "expected the keys name, tasks"),
+        ("{name: x}", "no 'tasks'"),
+        ("{name: x, tasks: []}", "no tasks"),
+        ("{name: x, tasks: rg_aiw}", "expected list"),
+        ("{name: x, task: []}", "unknown key 'task'"),
+        ("{name: x, tasks: [rg_aiw]}", "task 1: str 'rg_aiw', expected the keys name, domain"),
+        ("{name: x, tasks: [{name: rg_aiw}]}", "task 1: no 'domain'"),
+        ("{name: x, tasks: [{name: rg_aiw, domain: art}]}", "domain 'art', expected one of qa, code, math"),
+        ("{name: x, tasks: [{name: rg_aiw, domain: qa, limit: 0}]}", "limit 0"),
+        ("{name: x, tasks: [{name: rg_aiw, domain: qa, limit: many}]}", "limit is 'many', expected int"),
+        ("{name: x, tasks: [{name: rg_aiw, domain: qa, filters: a}]}", "unknown key 'filters'"),
+        ("{name: x, tasks: [{name: rg_aiv, domain: qa}]}", "task 1: unknown task 'rg_aiv'"),
+        ("{name: x, tasks: [{name: rg_aiw, domain: qa}, {name: rg_aiw, domain: qa}]}", "rg_aiw is named twice"),
+        ("name: !!python/object/apply:os.system [echo]", "expected YAML"),
+    ],
+)
+def test_broken_files_are_one_line(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_suite(str(path))
+    message = str(caught.value)
+    assert complaint in message
+    assert str(path) in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [("oflfine", "did you mean offline"), ("nowhere/x.yaml", "No such file"), ("", "expected offline, paper")],
+)
+def test_unknown_suites(name: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        load_suite(name)
+
+
+def test_unknown_metric_and_filter_are_named_with_what_there_is(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text("{name: x, tasks: [{name: rg_aiw, domain: qa, filter: strict}]}")
+    with pytest.raises(UserError, match=r"no filter 'strict': expected one of \['final-number'\]"):
+        load_suite(str(path)).tasks[0].load()
+    path.write_text("{name: x, tasks: [{name: rg_aiw, domain: qa, metric: bleu}]}")
+    with pytest.raises(UserError, match=r"no metric 'bleu': expected one of \['exact_match'\]"):
+        load_suite(str(path)).tasks[0].load().score([(0, "Answer: 1")])
