@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,25 @@ from pools.template import render
 from pools.types import Context, Generation, GenerationSettings
 from pools.weights import find_weights
 
-# Called after every batch: model index, requests answered, tokens read and written, seconds it took.
-Progress = Callable[[int, int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a batch was, for a progress bar.
+
+    model: its name. done: requests answered so far, this batch included, of `total` that one call of
+    `generate` had to ask for. tokens_in, tokens_out: of the batch. seconds: it took.
+    """
+
+    model: str
+    done: int
+    total: int
+    tokens_in: int
+    tokens_out: int
+    seconds: float
+
+
+Progress = Callable[[Batch], None]
 
 
 class LiveGenerator:
@@ -52,6 +70,7 @@ class LiveGenerator:
         if missing:
             lm, declared = self.language_model(model), self.pool.models[model]
             texts = {number: self.text(model, requests[number][0]) for number in missing}
+            done = 0
             # A batch shares its settings; the longest come first, so that memory runs out early if at all.
             missing.sort(key=lambda n: (repr(requests[n][1]), -len(texts[n]), texts[n]))
             for batch in _batches(missing, declared.batch_size, lambda n: requests[n][1]):
@@ -61,9 +80,11 @@ class LiveGenerator:
                     made = self.store.put(self._fingerprint(model), entries)
                 for number, generation in zip(batch, made, strict=True):
                     answers[number] = generation
+                done += len(batch)
                 if self.progress:
-                    tokens = sum(g.tokens_in + g.tokens_out for g in made)
-                    self.progress(model, len(batch), tokens, sum(g.seconds for g in made))
+                    tokens_in, tokens_out = sum(g.tokens_in for g in made), sum(g.tokens_out for g in made)
+                    seconds = sum(g.seconds for g in made)
+                    self.progress(Batch(declared.name, done, len(missing), tokens_in, tokens_out, seconds))
         return [answer for answer in answers if answer is not None]
 
     def text(self, model: int, context: Context) -> str:

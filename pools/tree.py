@@ -198,6 +198,15 @@ class Tree:
         """The tree of one split's items."""
         return self.subset([i for i, item in enumerate(self.items) if item.split == split])
 
+    def shortened(self, max_hops: int) -> Tree:
+        """The tree of the first `max_hops` hops. It can still be asked for what is not known."""
+        part = Tree(self.items, self.models, max_hops, self._generator, self._scorer)
+        for name in ("known", "score", "tokens_in", "tokens_out", "context_id"):
+            getattr(part, name)[:] = getattr(self, name)[:, : part.nodes]
+        part.contexts, part._context_ids = list(self.contexts), dict(self._context_ids)
+        part._generations, part._scores = dict(self._generations), dict(self._scores)
+        return part
+
     def rows(self) -> Iterable[dict[str, Any]]:
         """One row per item and pipeline that is known, for a table: the recording's columns."""
         for index, item in enumerate(self.items):

@@ -1,0 +1,1 @@
+"""The application: runs, metrics, tables, recordings, the command line."""

@@ -1,0 +1,184 @@
+"""The command line. Nothing heavy is imported before a command is known, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Run:
+    """Evaluate routers on a suite: quality and cost, per task and overall, with baselines and the exact optimum.
+
+    By default this replays the shipped recording, so it needs neither a model nor a network. HierRouter is trained on
+    the training items first (seconds), unless --checkpoint names a trained one.
+    """
+
+    router: tuple[str, ...] = ("hierrouter",)
+    """Routers to evaluate, by name (python -m harness list routers), as in: --router hierrouter single:MODEL."""
+    baselines: bool | None = None
+    """Also each single model, random and the exact optimum; by default yes on a recording and no with --live."""
+    pool: str = "lightweight"
+    """Pool of candidate models: a name (python -m harness list pools) or a YAML file."""
+    suite: str = "offline"
+    """Suite of tasks: a name (python -m harness list suites) or a YAML file."""
+    task: tuple[str, ...] = ()
+    """Only these tasks of the suite."""
+    recording: Path | None = None
+    """Folder of the recording to replay; by default the shipped one of the pool and suite."""
+    live: bool = False
+    """Ask the models themselves instead of a recording."""
+    weights: Path | None = None
+    """Folder that holds model folders named as on the Hugging Face hub; for --live."""
+    store: Path = Path("runs/stores/live.sqlite")
+    """Transition store that keeps every response of --live, so that nothing is generated twice."""
+    limit: int | None = None
+    """Only the first so many documents of each task."""
+    split: Literal["train", "validation", "test", "all"] = "test"
+    """Which items to evaluate on; routers are trained on train items whatever this says."""
+    max_hops: int | None = None
+    """Horizon L; by default the recording's, 2 with --live."""
+    allow_stop: bool = True
+    """Whether a router may answer before the last hop; --no-allow-stop is the paper's setting."""
+    cost: Literal["paper", "dollars"] = "paper"
+    """Cost model: the paper's base_rate * (tokens_in + tokens_out), or the pool's prices."""
+    cost_weight: float = 0.1
+    """The lambda of the reward: quality given up for one unit of cost."""
+    encoder: str = "hashing"
+    """Encoder of a HierRouter that is trained by this run: hashing, or sentence[:PATH]."""
+    checkpoint: Path | None = None
+    """A trained HierRouter, as python -m harness train writes it."""
+    seed: int = 1
+    """Seed of training, sampling and the bootstrap."""
+    out: Path | None = None
+    """Folder to write to; by default a new one under runs/."""
+    track: bool = False
+    """Log the summary to wandb (project hierrouter-harness); WANDB_MODE=offline works."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train HierRouter with PPO on the training items and write its checkpoint.
+
+    Every hyper-parameter is a flag of python -m routers.ppo_hierrouter, which trains on a recording by itself.
+    """
+
+    pool: str = "lightweight"
+    """Pool of candidate models: a name or a YAML file."""
+    suite: str = "offline"
+    """Suite of tasks: a name or a YAML file."""
+    task: tuple[str, ...] = ()
+    """Only these tasks of the suite."""
+    recording: Path | None = None
+    """Folder of the recording to train on; by default the shipped one of the pool and suite."""
+    live: bool = False
+    """Ask the models themselves instead of a recording."""
+    weights: Path | None = None
+    """Folder that holds model folders named as on the Hugging Face hub; for --live."""
+    store: Path = Path("runs/stores/live.sqlite")
+    """Transition store that keeps every response of --live."""
+    limit: int | None = None
+    """Only the first so many documents of each task."""
+    max_hops: int | None = None
+    """Horizon L; by default the recording's, 2 with --live."""
+    allow_stop: bool = True
+    """Whether the policy may answer before the last hop; --no-allow-stop is the paper's setting."""
+    cost: Literal["paper", "dollars"] = "paper"
+    """Cost model."""
+    cost_weight: float = 0.1
+    """The lambda of the reward."""
+    encoder: str = "hashing"
+    """hashing, or sentence[:PATH]."""
+    total_timesteps: int | None = None
+    """Environment steps; by default the trainer's own."""
+    seed: int = 1
+    """Seed of everything that is drawn."""
+    out: Path = Path("runs/hierrouter.safetensors")
+    """Checkpoint to write."""
+    resume: bool = False
+    """Go on from the checkpoint where an earlier run was stopped."""
+    track: bool = False
+    """Log training to wandb; WANDB_MODE=offline works."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Record every response of every pipeline up to a depth, so that routers can be evaluated exactly.
+
+    Every batch is stored before the next begins: after Ctrl-C or a kill the same command goes on from there.
+    """
+
+    pool: str = "lightweight"
+    """Pool of candidate models: a name or a YAML file."""
+    suite: str = "offline"
+    """Suite of tasks: a name or a YAML file."""
+    task: tuple[str, ...] = ()
+    """Only these tasks of the suite."""
+    max_hops: int = 2
+    """Depth of the tree: M + M^2 + ... + M^max_hops responses per item for M models."""
+    limit: int | None = None
+    """Only the first so many documents of each task."""
+    weights: Path | None = None
+    """Folder that holds model folders named as on the Hugging Face hub."""
+    store: Path | None = None
+    """Transition store to resume from; by default one under runs/stores/ named after the recording."""
+    out: Path | None = None
+    """Folder of the recording; by default where `run` looks for that of the pool and suite."""
+
+
+@dataclass(frozen=True)
+class List:
+    """List what can be named on the command line."""
+
+    what: Annotated[Literal["routers", "models", "tasks", "suites", "pools"], tyro.conf.Positional]
+    """What to list."""
+    pool: str = "lightweight"
+    """The pool whose models are listed."""
+
+
+Command = (
+    Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Record, tyro.conf.subcommand("record")]
+    | Annotated[List, tyro.conf.subcommand("list")]
+)
+
+
+def parse(arguments: list[str]) -> Command:
+    """The command that the arguments ask for; exits with code 2 on arguments that make none."""
+    return tyro.cli(  # type: ignore[call-overload,no-any-return]
+        Command,
+        prog="harness",
+        description="Train, replay and compare routers of language models.",
+        args=arguments,
+        config=(tyro.conf.OmitSubcommandPrefixes,),
+    )
+
+
+def execute(command: Command) -> None:
+    """Run the command."""
+    import sys
+
+    from rich.console import Console
+
+    # A pipe or a log has no width of its own; the tables need this much.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    if isinstance(command, List):
+        from harness.listing import show
+
+        show(command.what, command.pool, console)
+    elif isinstance(command, Record):
+        from harness.record import record
+
+        console.print(f"recording written to {record(command, console)}", highlight=False)
+    elif isinstance(command, Train):
+        from harness.train import train
+
+        console.print(f"checkpoint written to {train(command, console)}", highlight=False)
+    else:
+        from harness.run import run
+
+        run(command, console)

@@ -1,0 +1,75 @@
+"""Quality, cost and regret of an outcome, with their intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.evaluate import Outcome
+
+FloatArray = NDArray[np.float64]
+# A router that sends at least this share of its calls to one model is flagged in its table row.
+COLLAPSED = 0.99
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over items with its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """`R` resamples of the items, the same for every router, so that differences between routers are paired.
+
+    weights: `[R, I]` how often each item was drawn, divided by `I`.
+    """
+
+    weights: FloatArray
+
+    @staticmethod
+    def draw(items: int, seed: int, resamples: int = 2000) -> Bootstrap:
+        """Resample `items` items with replacement (the percentile bootstrap of Efron, 1979)."""
+        generator = np.random.default_rng(seed)
+        counts = generator.multinomial(items, np.full(items, 1 / items), size=resamples)
+        return Bootstrap(counts / items)
+
+    def mean(self, values: FloatArray, chosen: NDArray[np.bool_] | None = None) -> Estimate:
+        """Mean of `[I]` values over all items, or over the chosen ones `[I]`, with its 95% percentile interval."""
+        mask = np.ones(len(values), bool) if chosen is None else chosen
+        drawn = self.weights @ mask
+        # A resample that drew none of the chosen items says nothing of them.
+        means = (self.weights @ (values * mask))[drawn > 0] / drawn[drawn > 0]
+        low, high = np.percentile(means, [2.5, 97.5])
+        return Estimate(float(values[mask].mean()), float(low), float(high))
+
+
+def value(outcome: Outcome, cost_weight: float) -> FloatArray:
+    """`[I]` the MDP's return: quality - cost_weight * cost."""
+    return outcome.quality - cost_weight * outcome.cost
+
+
+def regret(outcome: Outcome, optimum: Outcome, cost_weight: float) -> FloatArray:
+    """`[I]` value of the exact optimum minus the router's, at the same cost weight; never negative in the same MDP."""
+    return value(optimum, cost_weight) - value(outcome, cost_weight)
+
+
+def gap_closed(outcome: Outcome, best_single: Outcome, optimum: Outcome, cost_weight: float) -> float | None:
+    """Share of the way from the best single model's mean value to the optimum's; None where there is no gap."""
+    floor, top = value(best_single, cost_weight).mean(), value(optimum, cost_weight).mean()
+    if top - floor < 1e-9:
+        return None
+    return float((value(outcome, cost_weight).mean() - floor) / (top - floor))
+
+
+def collapsed_to(outcome: Outcome, models: tuple[str, ...]) -> str | None:
+    """The model that gets (almost) every call, where there is one and more than one could be called."""
+    calls = outcome.calls.sum(axis=0)
+    if len(models) < 2 or calls.sum() == 0 or calls.max() < COLLAPSED * calls.sum():
+        return None
+    return models[int(calls.argmax())]

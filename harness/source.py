@@ -1,0 +1,131 @@
+"""Where a run's tree comes from: a recording, or the models themselves. One seam; no other code asks which."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pools.errors import UserError
+from pools.live import LiveGenerator, Progress
+from pools.pool import Pool, load_pool
+from pools.recording import load_recording
+from pools.store import TransitionStore
+from pools.tree import Tree
+from pools.types import Item, content_hash
+from pools.weights import file_hash
+from tasks import Suite, Task, load_suite
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tree over the items of a suite, the pool that answers, and where it is from (for the manifest).
+
+    generator: the live models; None for a recording.
+    """
+
+    tree: Tree
+    pool: Pool
+    suite: str
+    description: dict[str, Any]
+    generator: LiveGenerator | None = None
+
+
+def recording_folder(pool: str, suite: str) -> Path:
+    """Where the shipped recording of a pool and a suite is."""
+    return RESULTS / "recordings" / f"{Path(pool).stem}-{Path(suite).stem}"
+
+
+def recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: int | None) -> Source:
+    """The tree of a recording, or the part of it with fewer hops, tasks or items per task."""
+    recording = load_recording(folder)
+    tree = recording.tree
+    if max_hops is not None and max_hops > tree.max_hops:
+        raise UserError(
+            f"--max-hops {max_hops}: the recording {folder} has {tree.max_hops} hops; ask for fewer, "
+            "record more (python -m harness record), or use the models (--live)"
+        )
+    known = list(dict.fromkeys(item.task for item in tree.items))
+    unknown = [task for task in tasks if task not in known]
+    if unknown:
+        raise UserError(f"unknown task {unknown[0]!r}: the recording {folder} has {', '.join(known)}")
+    if max_hops is not None and max_hops < tree.max_hops:
+        tree = tree.shortened(max_hops)
+    if tasks or limit is not None:
+        tree = tree.subset(_limited(tree.items, tasks or known, limit))
+    description = {
+        "recording": folder.name,
+        "sha256": {name: file_hash(folder / name) for name in ("items.parquet", "transitions.parquet")},
+        "recorded": {k: recording.manifest.get(k) for k in ("date", "commit", "command", "versions", "models")},
+    }
+    return Source(tree, recording.pool, recording.manifest["suite"], description)
+
+
+def live(
+    pool_name: str,
+    suite_name: str,
+    max_hops: int,
+    tasks: Sequence[str],
+    limit: int | None,
+    weights_dir: Path | None,
+    store: Path,
+    progress: Progress | None = None,
+) -> Source:
+    """A tree that asks the pool's models for what it does not know, by way of a transition store."""
+    pool, suite = load_pool(pool_name), load_suite(suite_name)
+    loaded = suite_tasks(suite, tasks)
+    items = [item for task in loaded for item in task.items(limit)]
+    generator = LiveGenerator(pool, weights_dir, TransitionStore(store), progress=progress)
+    tree = Tree(items, pool.model_names, max_hops, generator, scorer(loaded))
+    description = {"live": True, "store": str(store), **live_description(pool, loaded, weights_dir)}
+    return Source(tree, pool, suite.name, description, generator)
+
+
+def live_description(pool: Pool, tasks: Sequence[Task], weights_dir: Path | None) -> dict[str, Any]:
+    """What identifies the answers and the scores: fingerprints of the models and of the tasks."""
+    return {
+        "models": {m.name: pool.fingerprint(m, weights_dir) for m in pool.models},
+        "tasks": {task.name: {"fingerprint": task.fingerprint, "left_out": task.duplicates} for task in tasks},
+    }
+
+
+def suite_tasks(suite: Suite, only: Sequence[str] = ()) -> list[Task]:
+    """The suite's tasks, or those of them that are asked for."""
+    known = [entry.name for entry in suite.tasks]
+    unknown = [name for name in only if name not in known]
+    if unknown:
+        raise UserError(f"unknown task {unknown[0]!r}: suite {suite.name} has {', '.join(known)}")
+    return [entry.load() for entry in suite.tasks if not only or entry.name in only]
+
+
+def scorer(tasks: Sequence[Task]) -> Any:
+    """A `Scorer` that hands each answer to its item's task."""
+    by_name = {task.name: task for task in tasks}
+
+    def score(answers: Sequence[tuple[Item, str]]) -> list[float]:
+        grouped: dict[str, list[int]] = defaultdict(list)
+        for number, (item, _) in enumerate(answers):
+            grouped[item.task].append(number)
+        scores = [0.0] * len(answers)
+        for name, numbers in grouped.items():
+            given = by_name[name].score([(answers[n][0].doc_id, answers[n][1]) for n in numbers])
+            for number, value in zip(numbers, given, strict=True):
+                scores[number] = value
+        return scores
+
+    return score
+
+
+def problem_fingerprint(source: Source) -> str:
+    """Hash of what a trained policy depends on: the models, the items and their splits, the hops."""
+    items = [[item.task, item.doc_id, item.query, item.split] for item in source.tree.items]
+    return content_hash(source.pool.to_dict(), items, source.tree.max_hops)
+
+
+def _limited(items: Sequence[Item], tasks: Sequence[str], limit: int | None) -> list[int]:
+    """Indices of the items of some tasks, of their first `limit` documents only, as a task's own `items(limit)`."""
+    return [i for i, item in enumerate(items) if item.task in tasks and (limit is None or item.doc_id < limit)]
