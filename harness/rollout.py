@@ -1,0 +1,85 @@
+"""One episode per item: the router acts, the chosen models answer, nothing else is generated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pools.cost import CostModel
+from pools.tree import IntArray, Tree
+from routers.router import Router, RoutingStates, StochasticRouter, routing_cost
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """How each item's episode went.
+
+    node: `[I]` where it ended. cost: `[I]` of the hops made. routing_cost: `[I]` of the router's own model.
+    pending: `[I]` the model chosen at the last hop but not asked, where `answer_last=False`; else -1.
+    """
+
+    node: IntArray
+    cost: FloatArray
+    routing_cost: FloatArray
+    pending: IntArray
+
+
+def rollout(router: Router, tree: Tree, cost_model: CostModel, seed: int = 0, answer_last: bool = True) -> Episodes:
+    """Run one episode on every item; hops are batched over items, and a stochastic router draws with `seed`.
+
+    With `answer_last=False` the model chosen at hop `L` is not asked: multiple-choice tasks ask it for likelihoods.
+    """
+    generator = np.random.default_rng(seed)
+    items, models = len(tree.items), len(tree.models)
+    node, pending = np.zeros(items, np.int64), np.full(items, -1, np.int64)
+    cost, own = np.zeros(items), np.zeros(items)
+    pipelines = pipeline_table(tree)
+    going = np.arange(items)
+    for depth in range(tree.max_hops):
+        states = states_at(tree, going, node[going], cost[going], pipelines)
+        own[going] += routing_cost(router, states)
+        action = draw_actions(router, states, generator)
+        asked = action < models
+        going, action = going[asked], action[asked]
+        if not len(going):
+            break
+        if depth == tree.max_hops - 1 and not answer_last:
+            pending[going] = action
+            break
+        child = tree.child(node[going], action)
+        tree.require(going, child)
+        cost[going] += cost_model.hop_cost(action, tree.tokens_in[going, child], tree.tokens_out[going, child])
+        node[going] = child
+    return Episodes(node, cost, own, pending)
+
+
+def states_at(tree: Tree, items: IntArray, nodes: IntArray, cost: FloatArray, pipelines: IntArray) -> RoutingStates:
+    """What a router sees at nodes `(items[k], nodes[k])` after spending `cost[k]`."""
+    return RoutingStates(
+        contexts=[tree.context(item, node) for item, node in zip(items.tolist(), nodes.tolist(), strict=True)],
+        hop=tree.depth[nodes],
+        cost=cost,
+        actions=pipelines[nodes],
+    )
+
+
+def draw_actions(router: Router, states: RoutingStates, generator: np.random.Generator) -> IntArray:
+    """One action per state; a stochastic router's is drawn."""
+    if not isinstance(router, StochasticRouter):
+        return np.asarray(router.act(states), np.int64)
+    chance = np.asarray(router.probabilities(states), np.float64)
+    drawn = generator.random((len(chance), 1)) > chance.cumsum(axis=1)
+    return drawn.sum(axis=1).clip(max=chance.shape[1] - 1)
+
+
+def pipeline_table(tree: Tree) -> IntArray:
+    """`[N, L]` actions that lead to each node, padded with -1."""
+    table = np.full((tree.nodes, tree.max_hops), -1, np.int64)
+    for node in range(tree.nodes):
+        pipeline = tree.pipeline(node)
+        table[node, : len(pipeline)] = pipeline
+    return table

@@ -1,0 +1,79 @@
+"""The figures of a run, as `summary.json` holds them. Its form is documented in docs/summary.md and stable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from harness.evaluate import Outcome
+from harness.metrics import Bootstrap, collapsed_to, gap_closed, regret, value
+from pools.cost import CostModel
+from pools.tree import Tree
+
+
+def summarise(
+    outcomes: Mapping[str, Outcome],
+    best_single: Outcome,
+    optimum: Outcome,
+    bounds: set[str],
+    tree: Tree,
+    cost_model: CostModel,
+    cost_weight: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Quality, cost, regret and gap closed of every router, per task and overall.
+
+    best_single: of the single model with the best value, what the ratios and the gap are measured against.
+    optimum: of the exact optimum. bounds: names of outcomes that are no routers but see an item's outcomes.
+    """
+    bootstrap = Bootstrap.draw(len(tree.items), seed)
+    task_of = np.array([item.task for item in tree.items])
+    routers: dict[str, Any] = {}
+    for name, outcome in outcomes.items():
+        overall = _figures(outcome, bootstrap)
+        lost = bootstrap.mean(regret(outcome, optimum, cost_weight))
+        ahead = bootstrap.mean(value(outcome, cost_weight) - value(best_single, cost_weight))
+        overall |= {
+            "hops": float(outcome.hops.mean()),
+            "value": overall["quality"] - cost_weight * overall["cost"],
+            "regret": lost.mean,
+            "regret_interval": [lost.low, lost.high],
+            "gap_closed": gap_closed(outcome, best_single, optimum, cost_weight),
+            "ahead_of_best_single": ahead.mean,
+            "ahead_of_best_single_interval": [ahead.low, ahead.high],
+            "quality_ratio": _ratio(outcome.quality, best_single.quality),
+            "cost_ratio": _ratio(outcome.cost, best_single.cost),
+            "routing_cost": float(outcome.routing_cost.mean()),
+            "calls": dict(zip(tree.models, outcome.calls.mean(axis=0).tolist(), strict=True)),
+            "collapsed_to": None if name.startswith("single:") else collapsed_to(outcome, tree.models),
+            "bound": name in bounds,
+            "exact": outcome.exact,
+        }
+        tasks = {
+            task: _figures(outcome, bootstrap, task_of == task) for task in dict.fromkeys(item.task for item in tree.items)
+        }
+        routers[name] = {"overall": overall, "tasks": tasks}
+    return {
+        "cost_model": cost_model.name,
+        "cost_unit": cost_model.unit,
+        "cost_weight": cost_weight,
+        "items": len(tree.items),
+        "routers": routers,
+    }
+
+
+def _figures(outcome: Outcome, bootstrap: Bootstrap, chosen: Any = None) -> dict[str, Any]:
+    quality, cost = bootstrap.mean(outcome.quality, chosen), bootstrap.mean(outcome.cost, chosen)
+    return {
+        "items": int(len(outcome.quality) if chosen is None else chosen.sum()),
+        "quality": quality.mean,
+        "quality_interval": [quality.low, quality.high],
+        "cost": cost.mean,
+        "cost_interval": [cost.low, cost.high],
+    }
+
+
+def _ratio(values: Any, reference: Any) -> float | None:
+    return float(values.mean() / reference.mean()) if reference.mean() > 0 else None

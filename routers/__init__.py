@@ -1,0 +1,6 @@
+"""Routers: states in, actions out."""
+
+from routers.registry import RouterRequest, load, names, register
+from routers.router import BilledRouter, Router, RoutingStates, StochasticRouter
+
+__all__ = ["BilledRouter", "Router", "RouterRequest", "RoutingStates", "StochasticRouter", "load", "names", "register"]

@@ -1,0 +1,54 @@
+"""`oracle`: the exact optimum. It has seen the outcomes, so it bounds every router and is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pools.errors import UserError
+from pools.oracle import solve
+from routers.registry import RouterRequest, register
+from routers.router import RoutingStates
+
+
+@dataclass(frozen=True)
+class OracleRouter:
+    """The optimal action at every state of a solved tree.
+
+    actions: from (query, models called so far) to the best action. Two items with the same query are one item here.
+    """
+
+    actions: Mapping[tuple[str, tuple[int, ...]], int]
+
+    def act(self, states: RoutingStates) -> NDArray[np.int64]:
+        """`[B]` optimal actions. Raises UserError at a state that is not in the tree."""
+        keys = [
+            (context.query, tuple(a for a in row if a >= 0))
+            for context, row in zip(states.contexts, states.actions.tolist(), strict=True)
+        ]
+        try:
+            return np.array([self.actions[key] for key in keys], np.int64)
+        except KeyError as error:
+            raise UserError(f"the oracle knows nothing of item {error.args[0][0][:60]!r}: it is not recorded") from None
+
+
+@register("oracle")
+def oracle(request: RouterRequest) -> OracleRouter:
+    """Backward induction at the request's cost weight, on the items that are evaluated."""
+    tree = request.evaluation
+    if tree is None or request.cost_model is None:
+        raise UserError("router oracle needs the outcomes of the items: evaluate it on a recording")
+    if not tree.complete:
+        raise UserError("router oracle needs every response of every pipeline: evaluate it on a recording, not --live")
+    solution = solve(tree, request.cost_model, request.cost_weight, request.allow_stop)
+    pipelines = [tree.pipeline(node) for node in range(tree.decision_nodes)]
+    return OracleRouter(
+        {
+            (item.query, pipeline): int(action)
+            for item, row in zip(tree.items, solution.action, strict=True)
+            for pipeline, action in zip(pipelines, row, strict=True)
+        }
+    )

@@ -1,0 +1,95 @@
+"""All routers by name: ours by a decorator, those of other packages by the entry-point group `harness.routers`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TypeVar
+
+from pools.cost import CostModel
+from pools.errors import UserError
+from pools.tree import Tree
+from routers.router import Router
+
+GROUP = "harness.routers"
+# Imported when a name is first asked for; each registers its router.
+_MODULES = ("single", "uniform", "oracle", "hierrouter")
+
+
+@dataclass(frozen=True)
+class RouterRequest:
+    """What a router is built from.
+
+    argument: the text after the colon of its name, as in `single:<model>`.
+    models: names of the candidate models; action `a` calls `models[a]`. max_hops: the horizon `L`.
+    allow_stop: whether action `len(models)` (STOP) may be taken before the last hop.
+    cost_model, cost_weight: what the reward charges. seed: of anything that is drawn.
+    checkpoint: a trained router to load. train, validation: trees of the items that may be learnt from and tuned on.
+    evaluation: the tree that is evaluated on. Only clairvoyant bounds may read it; a router that does is not one.
+    options: settings of routers that are trained on the spot, by name.
+    """
+
+    argument: str = ""
+    models: tuple[str, ...] = ()
+    max_hops: int = 1
+    allow_stop: bool = True
+    cost_model: CostModel | None = None
+    cost_weight: float = 0.0
+    seed: int = 1
+    checkpoint: Path | None = None
+    train: Tree | None = None
+    validation: Tree | None = None
+    evaluation: Tree | None = None
+    options: tuple[tuple[str, str], ...] = ()
+
+
+Build = Callable[[RouterRequest], Router]
+_B = TypeVar("_B", bound=Build)
+_registered: dict[str, Build] = {}
+
+
+def register(name: str) -> Callable[[_B], _B]:
+    """Decorate a function `RouterRequest -> Router`, or a class built the same way, to make it known by a name."""
+
+    def remember(build: _B) -> _B:
+        _registered[name] = build
+        return build
+
+    return remember
+
+
+def names() -> list[str]:
+    """All known names; those that take an argument are written with a colon, as in `single:<model>`."""
+    _import_ours()
+    return sorted({*_registered, *(entry.name for entry in entry_points(group=GROUP))})
+
+
+def load(name: str, request: RouterRequest | None = None, *, checkpoint: Path | str | None = None) -> Router:
+    """Build a router: `name`, or `name:argument`.
+
+    A trained router needs nothing but its checkpoint: `load("hierrouter", checkpoint=path)`.
+    Raises UserError for a name that is not known, and where the router cannot be built from the request.
+    """
+    request = request or RouterRequest()
+    if checkpoint is not None:
+        request = replace(request, checkpoint=Path(checkpoint))
+    base, _, argument = name.partition(":")
+    _import_ours()
+    build = _registered.get(base)
+    if build is None:
+        found = {entry.name: entry for entry in entry_points(group=GROUP)}
+        if base not in found:
+            close = get_close_matches(base, names(), 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"unknown router {name!r}: known are {', '.join(names())}{hint}")
+        build = found[base].load()
+    return build(replace(request, argument=argument))
+
+
+def _import_ours() -> None:
+    for module in _MODULES:
+        importlib.import_module(f"routers.{module}")

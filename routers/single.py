@@ -1,0 +1,54 @@
+"""Baselines that look at nothing: one model (`single:<model>`), or a fixed pipeline (`pipeline:<model>><model>...`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pools.errors import UserError
+from routers.registry import RouterRequest, register
+from routers.router import RoutingStates
+
+
+@dataclass(frozen=True)
+class FixedRouter:
+    """Calls the models of one pipeline in order, then stops. Stopping early is always open to a baseline.
+
+    pipeline: model indices. models: how many there are.
+    """
+
+    pipeline: tuple[int, ...]
+    models: int
+
+    def act(self, states: RoutingStates) -> NDArray[np.int64]:
+        """`[B]` the pipeline's next model, or STOP after its last."""
+        table = np.array([*self.pipeline, self.models], np.int64)
+        return table[np.minimum(states.hop, len(self.pipeline))]
+
+
+@register("single")
+def single(request: RouterRequest) -> FixedRouter:
+    """One model, called once."""
+    return FixedRouter((_index(request.argument, request, "single:<model>"),), len(request.models))
+
+
+@register("pipeline")
+def pipeline(request: RouterRequest) -> FixedRouter:
+    """Some models, one after another; at most `max_hops` of them."""
+    names = request.argument.split(">")
+    if len(names) > request.max_hops:
+        raise UserError(
+            f"pipeline of {len(names)} models with {request.max_hops} hops: name at most {request.max_hops}, "
+            "or raise --max-hops"
+        )
+    return FixedRouter(
+        tuple(_index(name.strip(), request, "pipeline:<model>><model>...") for name in names), len(request.models)
+    )
+
+
+def _index(model: str, request: RouterRequest, form: str) -> int:
+    if model not in request.models:
+        raise UserError(f"unknown model {model!r} in a router {form}: the pool has {', '.join(request.models)}")
+    return request.models.index(model)
