@@ -12,6 +12,7 @@ The launcher and the keeper never read the channel, so untrusted text is only ev
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -183,10 +184,8 @@ def _program(config: dict[str, Any], own_uid: int | None) -> NoReturn:
     os.close(null)
     for name in os.listdir("/proc/self/fd") if not spaces else range(3, 64):
         if int(name) not in (0, 1, 2, requests.fileno(), replies.fileno()):
-            try:
+            with contextlib.suppress(OSError):  # not open
                 os.close(int(name))
-            except OSError:
-                pass  # not open
     user = "own user id" if own_uid is not None else "the caller's user id"
     replies.write(wire.dump({"ready": config["isolation"], "user": user}))
     replies.flush()

@@ -5,9 +5,9 @@ runs the data set's `check(candidate)`, where `candidate` sends its arguments to
 verdict is the second one's word, so nothing the program prints, patches, kills or exits can make a pass: all it can do
 is return values, and values of built-in types only.
 
-Compared with running both by `exec` in one interpreter: a value that is no literal equals nothing (there, an object with
-`__eq__` true passes every test); a change that the program makes to its argument in place is not seen by the test; and
-only the standard library can be imported.
+Compared with running both by `exec` in one interpreter: a value that is no literal equals nothing (there, an object
+with `__eq__` true passes every test); a change that the program makes to its argument in place is not seen by the
+test; and only the standard library can be imported.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ fixed, so that an answer does not change with the order of a set.
 
 NOT protected. With `namespaces`: bugs of the kernel, of which all system calls are open (there is no seccomp filter);
 side channels such as timing; memory up to `memory_bytes` times `processes` plus `disk_bytes`; the text of whatever lies
-below /lib and /usr/lib is readable. With `rlimits` moreover: files that the user may read can be read, among them installed
-data sets with their answers; the network can be used; files can be made or deleted wherever the user may (as root:
-only where everybody may), of at most `file_bytes` each; and where the caller is not root, the program can
-send signals to the caller's other processes. Use `rlimits` for models you trust not to attack.
+below /lib and /usr/lib is readable. With `rlimits` moreover: files that the user may read can be read, among them
+installed data sets with their answers; the network can be used; files can be made or deleted wherever the user may (as
+root: only where everybody may), of at most `file_bytes` each, in any number; and where the caller is not root, the
+program can send signals to the caller's other processes. Use `rlimits` for models you trust not to attack.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from pools.errors import UserError
 from tasks import _sandbox_wire as wire
@@ -112,7 +112,7 @@ class Session:
             "scratch": self._scratch,
             "parent": os.getpid(),
         }
-        # -S: no site-packages. -P and -B: neither reads nor writes beside the script. Not -I, which would ignore the seed.
+        # -S: no site-packages. -P and -B: neither reads nor writes beside the script. Not -I: it ignores the seed.
         flags = ["-s", "-S", "-P", "-B", "-X", "utf8"]
         python = getattr(sys, "_base_executable", None) or sys.executable
         try:
@@ -209,12 +209,12 @@ class Session:
         if self.ended is not None:
             return
         self.ended = reason
-        self._process.terminate()  # the launcher then kills the namespace, waits until it is empty, and exits
-        try:
-            code = self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
+        # A program that has ended takes the launcher along, which then says how; one that only closed its channel not.
+        if reason != "the program ended" or not self._exits_within(0.5):
+            self._process.terminate()  # the launcher then kills the namespace, waits until it is empty, and exits
+            if not self._exits_within(10):
+                self._process.kill()
+        code = self._process.wait()
         if reason == "the program ended" and code > 128:
             with contextlib.suppress(ValueError):
                 self.ended = f"{reason} ({signal.Signals(code - 128).name})"
@@ -222,6 +222,20 @@ class Session:
             assert pipe is not None
             pipe.close()
         _remove(self._scratch)
+
+    def _exits_within(self, seconds: float) -> bool:
+        try:
+            descriptor = os.pidfd_open(self._process.pid)  # Popen.wait with a time-out would sleep between its looks
+        except OSError:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
+            return self._process.returncode is not None
+        try:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            return bool(poll.poll(seconds * 1000))
+        finally:
+            os.close(descriptor)
 
     def __enter__(self) -> Session:
         return self
@@ -255,9 +269,9 @@ def call(
 ) -> Reply:
     """Define `source` in a sandbox, call one of its functions, return what it returned.
 
-    Arguments and value are literals: None, bool, int, float (inf and nan too), complex, str, bytes, list, tuple, dict, set,
-    frozenset, Decimal and Fraction in any nesting. A value that is none of these comes back as an
-    object that equals nothing. Never raises for what the program does: see `Reply.error`.
+    Arguments and value are literals: None, bool, int, float (inf and nan too), complex, str, bytes, list, tuple, dict,
+    set, frozenset, Decimal and Fraction in any nesting. A value that is none of these comes back as an object that
+    equals nothing. Never raises for what the program does: see `Reply.error`.
     """
     with Session("answer", limits, isolation) as session:
         defined = session.ask({"source": source})
@@ -273,8 +287,9 @@ def default_isolation() -> Isolation:
     Raises UserError if the variable holds anything else.
     """
     wanted = os.environ.get(ISOLATION_VARIABLE, "auto")
-    if wanted == "namespaces" or wanted == "rlimits":
-        return wanted
+    for isolation in get_args(Isolation):
+        if wanted == isolation:
+            return cast(Isolation, isolation)
     if wanted != "auto":
         raise UserError(f"{ISOLATION_VARIABLE}={wanted!r}: expected auto, namespaces or rlimits; unset it for auto")
     return _strongest()

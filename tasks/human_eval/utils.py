@@ -39,8 +39,8 @@ def verdict(doc: Mapping[str, Any], text: str, **options: Any) -> Verdict:
 def program(doc: Mapping[str, Any], response: str) -> str:
     """The program that a response means: text that Python can be given.
 
-    The last code block (closed or not) that defines the entry point, behind the prompt's imports and helpers; if none does,
-    the same of the whole response; else the prompt with the last block, or the response, as the function's body.
+    The last code block (closed or not) that defines the entry point, behind the prompt's imports and helpers; if none
+    does, the same of the whole response; else the prompt with the last block, or the response, as the function's body.
     """
     blocks = _BLOCK.findall(response)
     for text in [*map(textwrap.dedent, reversed(blocks)), response]:  # a block inside a list item is indented

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -99,8 +100,17 @@ def test_endless_loop(isolation):
     assert not verdict.passed and "SIGXCPU" in verdict.detail
     sleeping = score("import time\ntime.sleep(1000)\n" + RIGHT, isolation, Limits(wall_seconds=1))
     assert not sleeping.passed and sleeping.detail == "out of time"
-    deaf = "import signal, time\nfor n in range(1, 65):\n    try: signal.signal(n, signal.SIG_IGN)\n    except Exception: pass\n"
-    assert not score(deaf + "while True: pass\n", isolation).passed
+    deaf = """
+import signal
+for number in range(1, 65):
+    try:
+        signal.signal(number, signal.SIG_IGN)
+    except (OSError, ValueError):
+        pass
+while True:
+    pass
+"""
+    assert not score(deaf, isolation).passed
 
 
 @both
@@ -111,11 +121,14 @@ def test_writing_outside(isolation, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("whole")
     new = tmp_path / "new"
-    program = f"""
+    program = (
+        f"""
 import os
 for path in ({str(victim)!r}, {str(new)!r}):
     open(path, "w").write("harm")
-""" + RIGHT
+"""
+        + RIGHT
+    )
     assert not score(program, isolation).passed
     quiet = f"""
 import os, shutil
@@ -234,7 +247,7 @@ def test_exit_before_the_check(isolation, exit_):
 
 FAKES = [
     "print('passed')",
-    "import sys; sys.stdout.write('{\"verdict\": true, \"detail\": \"passed\"}\\n'); sys.stdout.flush()",
+    'import sys; sys.stdout.write(\'{"verdict": true, "detail": "passed"}\\n\'); sys.stdout.flush()',
     # straight into every descriptor, the channel among them
     """
 import os
@@ -337,20 +350,38 @@ def f():
 @both
 def test_a_flood_of_output_ends_the_session(isolation):
     small = Limits(cpu_seconds=3, output_bytes=1 << 16)
-    assert call("def f(): return 'x' * 10_000_000", "f", isolation=isolation, limits=small).error == "the answer is too long"
-    flood = "import os\nwhile True:\n    for fd in range(3, 8):\n        try: os.write(fd, b'x' * 65536)\n        except OSError: pass\n"
-    assert call(flood, "f", isolation=isolation, limits=small).error == "the answer is too long"
+    long = "def f(): return 'x' * 10_000_000"
+    flood = """
+import os
+while True:
+    for descriptor in range(3, 8):
+        try:
+            os.write(descriptor, b"x" * 65536)
+        except OSError:
+            pass
+"""
+    for program in (long, flood):
+        assert call(program, "f", isolation=isolation, limits=small).error == "the answer is too long"
     assert call("print('x' * 50_000_000)\ndef f(): return 1", "f", isolation=isolation, limits=small).value == 1
 
 
+MALFORMED = ["[" * 100_000, "{}", "null", "9" * 9999, "\xff", '{"value": {"fraction": [1, 0]}}']
+MALFORMED += ['{"value": {"set": [[]]}}', '{"value": {"int": 3}}', '{"value": {"no": []}}', '{"error": [1]}', "", "[]"]
+
+
 @both
-@pytest.mark.parametrize(
-    "line", ["[" * 100_000, "{}", "null", '{"value": {"set": [[]]}}', '{"value": {"int": 3}}', "9" * 9999, "\\xff", '{"value": {"fraction": [1, 0]}}']
-)
+@pytest.mark.parametrize("line", MALFORMED)
 def test_a_malformed_reply_is_an_error_not_an_exception(isolation, line):
-    program = f"import os\nfor fd in (3, 4, 5):\n    try: os.write(fd, {line!r}.encode('latin-1') * 1 + b'\\n')\n    except OSError: pass\nos._exit(0)"
-    reply = call(program, "f", isolation=isolation)
-    assert not reply.ok
+    program = f"""
+import os
+for descriptor in (3, 4, 5):
+    try:
+        os.write(descriptor, {line!r}.encode("latin-1") + b"\\n")
+    except OSError:
+        pass
+os._exit(0)
+"""
+    assert not call(program, "f", isolation=isolation).ok
 
 
 @both
@@ -374,14 +405,12 @@ def test_sandboxes_run_side_by_side(isolation):
 @both
 def test_nothing_outlives_a_caller_that_is_killed(isolation):
     """Also a caller that gets SIGKILL takes its sandboxes along."""
-    mark = uuid.uuid4().hex
+    forever = "import time\nwhile True: time.sleep(1)"
     script = (
-        "from tasks.sandbox import call, Limits\n"
-        f"call('import time\\nwhile True: time.sleep(1) # {mark}', 'f', limits=Limits(wall_seconds=60), isolation={isolation!r})"
+        f"from tasks.sandbox import *; call({forever!r}, 'f', limits=Limits(wall_seconds=60), isolation={isolation!r})"
     )
-    import subprocess
-
-    caller = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    caller = subprocess.Popen([sys.executable, "-c", script], env=environment)
 
     def inside():
         found = []
