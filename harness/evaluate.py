@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from harness.rollout import pipeline_table, rollout, states_at
 from pools.cost import CostModel
-from pools.tree import Tree
+from pools.expectation import expectation
+from pools.tree import IntArray, Tree
 from routers.router import Router, RoutingStates, StochasticRouter, routing_cost
 
 FloatArray = NDArray[np.float64]
@@ -38,35 +39,24 @@ def evaluate(router: Router, tree: Tree, cost_model: CostModel, seed: int = 0) -
     A complete tree gives exact expectations. On one that is not (live models) a single episode per item is run, with
     actions drawn with `seed`, so that only what the router chooses is generated.
     """
-    return expectation(router, tree, cost_model) if tree.complete else sample(router, tree, cost_model, seed)
+    return exact(router, tree, cost_model) if tree.complete else sample(router, tree, cost_model, seed)
 
 
-def expectation(router: Router, tree: Tree, cost_model: CostModel) -> Outcome:
-    """Follow the router along every pipeline it may choose, each weighted by its probability: no sampling noise."""
-    items, models = len(tree.items), len(tree.models)
-    reach, spent = np.zeros((items, tree.nodes)), np.zeros((items, tree.nodes))
-    reach[:, 0] = 1.0
-    quality, cost, own, hops = (np.zeros(items) for _ in range(4))
-    calls = np.zeros((items, models))
+def exact(router: Router, tree: Tree, cost_model: CostModel) -> Outcome:
+    """The router's expected outcome, computed over all pipelines that it may choose."""
     pipelines = pipeline_table(tree)
-    for depth in range(tree.max_hops):
-        rows, columns = np.nonzero(reach * (tree.depth == depth))
-        states = states_at(tree, rows, columns, spent[rows, columns], pipelines)
-        np.add.at(own, rows, reach[rows, columns] * routing_cost(router, states))
-        chance = action_probabilities(router, states, models)
-        np.add.at(quality, rows, reach[rows, columns] * chance[:, models] * tree.score[rows, columns])
-        at, action = np.nonzero(chance[:, :models])
-        rows, columns, chosen = rows[at], columns[at], chance[at, action]
-        child = tree.child(columns, action)
-        hop_cost = cost_model.hop_cost(action, tree.tokens_in[rows, child], tree.tokens_out[rows, child])
-        reach[rows, child] = reach[rows, columns] * chosen
-        spent[rows, child] = spent[rows, columns] + hop_cost
-        np.add.at(cost, rows, reach[rows, child] * hop_cost)
-        np.add.at(hops, rows, reach[rows, child])
-        np.add.at(calls, (rows, action), reach[rows, child])
-    leaves = tree.level(tree.max_hops)
-    quality += (reach[:, leaves] * tree.score[:, leaves]).sum(axis=1)
-    return Outcome(quality, cost, own, hops, calls, exact=True)
+    billed: list[tuple[IntArray, IntArray, FloatArray]] = []
+
+    def choose(items: IntArray, nodes: IntArray, cost: FloatArray) -> FloatArray:
+        states = states_at(tree, items, nodes, cost, pipelines)
+        billed.append((items, nodes, routing_cost(router, states)))
+        return action_probabilities(router, states, len(tree.models))
+
+    found = expectation(tree, cost_model, choose)
+    own = np.zeros(len(tree.items))
+    for items, nodes, bill in billed:
+        np.add.at(own, items, found.reach[items, nodes] * bill)
+    return Outcome(found.quality, found.cost, own, found.hops, found.calls, exact=True)
 
 
 def sample(router: Router, tree: Tree, cost_model: CostModel, seed: int) -> Outcome:
@@ -89,8 +79,6 @@ def sample(router: Router, tree: Tree, cost_model: CostModel, seed: int) -> Outc
 def action_probabilities(router: Router, states: RoutingStates, models: int) -> FloatArray:
     """`[B, M + 1]` probabilities of the router's actions, the last of them STOP."""
     chance = np.zeros((len(states.contexts), models + 1))
-    if not len(chance):
-        return chance
     if isinstance(router, StochasticRouter):
         given = np.asarray(router.probabilities(states), np.float64)
         chance[:, : given.shape[1]] = given

@@ -1,0 +1,81 @@
+"""The encoder `hashing`: hashed word n-grams, TF-IDF weights and a truncated SVD, fitted on train items. No download."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FEATURES, DIMENSION = 2048, 64
+_DIGIT = re.compile(r"\d")
+
+
+class HashingEncoder:
+    """Latent semantic analysis (Deerwester et al. 1990) over hashed words and pairs of words.
+
+    Digits count as one symbol, so that "48 - 56" and "12 - 30" are alike. Vectors have unit length, or are zero.
+
+    idf: float32 `[FEATURES]`. components: float32 `[dimension, FEATURES]`.
+    """
+
+    base_rate = 0.0
+
+    def __init__(self, idf: NDArray[np.float32], components: NDArray[np.float32]) -> None:
+        self.idf, self.components = np.asarray(idf, np.float32), np.asarray(components, np.float32)
+        self.dimension = len(self.components)
+
+    @classmethod
+    def fit(cls, texts: Sequence[str], dimension: int = DIMENSION, seed: int = 0) -> HashingEncoder:
+        """Fit weights and projection on texts; fewer dimensions where there are not enough of them."""
+        from sklearn.decomposition import TruncatedSVD
+
+        counts = _counts(texts)
+        present = np.asarray((counts > 0).sum(axis=0)).ravel()
+        idf = (np.log((1 + len(texts)) / (1 + present)) + 1).astype(np.float32)
+        weighted = counts.multiply(idf).tocsr()
+        size = max(1, min(dimension, len(texts) - 1))
+        components = TruncatedSVD(size, random_state=seed).fit(weighted).components_.astype(np.float32)
+        # Padded to the full size, so that a checkpoint's shapes do not depend on how much there was to fit on.
+        return cls(idf, np.pad(components, ((0, dimension - size), (0, 0))))
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """float32 `[n, dimension]`."""
+        vectors = np.asarray(_counts(texts).multiply(self.idf).tocsr() @ self.components.T, np.float32)
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.where(length > 0, length, 1.0)
+
+    def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """`[n]` words."""
+        return np.array([len(text.split()) for text in texts], np.int64)
+
+    def config(self) -> dict[str, Any]:
+        """Its kind; all else is in the arrays."""
+        return {"kind": "hashing"}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Weights and projection."""
+        return {"idf": self.idf, "components": self.components}
+
+
+def _counts(texts: Sequence[str]) -> Any:
+    """scipy CSR `[n, FEATURES]` logarithmic counts of hashed words, signs and pairs of them."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    vectorizer = HashingVectorizer(
+        n_features=FEATURES,
+        alternate_sign=False,
+        norm=None,
+        ngram_range=(1, 2),
+        token_pattern=r"\w+|[^\w\s]",
+        preprocessor=_plain,
+    )
+    counts = vectorizer.transform(texts)
+    counts.data = np.log1p(counts.data)
+    return counts
+
+
+def _plain(text: str) -> str:
+    return _DIGIT.sub("0", text.lower())

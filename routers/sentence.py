@@ -1,0 +1,77 @@
+"""The encoder `sentence`: a sentence transformer, by default all-MiniLM-L6-v2, by local path or hub name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pools.errors import UserError
+from pools.weights import Weights, file_hash, find_weights
+
+HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+MAX_TOKENS = 256  # what all-MiniLM-L6-v2 was made for; longer texts are cut off
+_BATCH = 64
+
+
+class SentenceEncoder:
+    """Mean of the last hidden states over the text's tokens, scaled to unit length (Reimers & Gurevych 2019).
+
+    Weights are looked for as a candidate model's are: a local folder, the weights folder, the Hugging Face cache or hub.
+    Raises UserError where there are none, or, with `sha256`, where they are others.
+    """
+
+    def __init__(self, model: str = HUB_NAME, sha256: str | None = None) -> None:
+        from transformers import AutoModel, AutoTokenizer, logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        local = Path(model)
+        weights = (
+            Weights(path=str(local.resolve()), file="model.safetensors", sha256=sha256)
+            if local.is_dir()
+            else Weights(repository=model, file="model.safetensors", sha256=sha256)
+        )
+        folder = find_weights(weights, f"encoder sentence:{model}", Path.cwd(), None)
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(str(folder))
+            self._model = AutoModel.from_pretrained(str(folder)).eval()
+        except (OSError, ValueError) as error:
+            raise UserError(f"encoder sentence:{model} cannot be loaded: {' '.join(str(error).split())}") from None
+        self.model, self.sha256 = model, file_hash(folder / "model.safetensors")
+        self.dimension = int(self._model.config.hidden_size)
+        self.base_rate = sum(p.numel() for p in self._model.parameters()) / 1e12
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """float32 `[n, dimension]`, encoded in batches of similar length."""
+        import torch
+
+        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        for start in range(0, len(order), _BATCH):
+            batch = order[start : start + _BATCH]
+            read = self._tokenizer(
+                [texts[i] for i in batch], padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+            )
+            with torch.inference_mode():
+                hidden = self._model(**read).last_hidden_state
+                mask = read["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+                mean = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+                vectors[batch] = torch.nn.functional.normalize(mean, dim=1).float().numpy()
+        return vectors
+
+    def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """`[n]` tokens read, after cutting off."""
+        read = self._tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
+        return np.array([len(ids) for ids in read], np.int64)
+
+    def config(self) -> dict[str, Any]:
+        """Name and hash of the weights; a checkpoint does not hold them."""
+        return {"kind": "sentence", "model": self.model, "sha256": self.sha256}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """None: nothing is fitted."""
+        return {}
