@@ -149,7 +149,7 @@ Command = (
 
 def parse(arguments: list[str]) -> Command:
     """The command that the arguments ask for; exits with code 2 on arguments that make none."""
-    return tyro.cli(  # type: ignore[call-overload,no-any-return]
+    return tyro.cli(
         Command,
         prog="harness",
         description="Train, replay and compare routers of language models.",

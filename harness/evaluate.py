@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.rollout import pipeline_table, rollout, states_at
+from harness.rollout import STOPPED_AT_ONCE, pipeline_table, rollout, states_at
 from pools.cost import CostModel
+from pools.errors import UserError
 from pools.expectation import expectation
 from pools.tree import IntArray, Tree
 from routers.router import Router, RoutingStates, StochasticRouter, routing_cost
@@ -84,4 +85,6 @@ def action_probabilities(router: Router, states: RoutingStates, models: int) -> 
         chance[:, : given.shape[1]] = given
     else:
         chance[np.arange(len(chance)), np.asarray(router.act(states), np.int64)] = 1.0
+    if chance[states.hop == 0, models].any():
+        raise UserError(STOPPED_AT_ONCE)
     return chance

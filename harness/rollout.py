@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pools.cost import CostModel
+from pools.errors import UserError
 from pools.tree import IntArray, Tree
 from routers.router import Router, RoutingStates, StochasticRouter, routing_cost
 
+STOPPED_AT_ONCE = "the router stopped before any model was asked; STOP is open from the first response on"
 FloatArray = NDArray[np.float64]
 
 
@@ -44,6 +46,8 @@ def rollout(router: Router, tree: Tree, cost_model: CostModel, seed: int = 0, an
         own[going] += routing_cost(router, states)
         action = draw_actions(router, states, generator)
         asked = action < models
+        if depth == 0 and not asked.all():
+            raise UserError(STOPPED_AT_ONCE)
         going, action = going[asked], action[asked]
         if not len(going):
             break

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pools.errors import UserError
 from pools.live import LiveGenerator, Progress
@@ -14,10 +14,14 @@ from pools.pool import Pool, load_pool
 from pools.recording import load_recording
 from pools.store import TransitionStore
 from pools.tree import Tree
-from pools.types import Item, content_hash
+from pools.types import Item
 from pools.weights import file_hash
 from tasks import Suite, Task, load_suite
 
+if TYPE_CHECKING:
+    from harness.cli import Run, Train
+
+DEFAULT_HOPS = 2
 RESULTS = Path(__file__).parent.parent / "results"
 
 
@@ -38,6 +42,25 @@ class Source:
 def recording_folder(pool: str, suite: str) -> Path:
     """Where the shipped recording of a pool and a suite is."""
     return RESULTS / "recordings" / f"{Path(pool).stem}-{Path(suite).stem}"
+
+
+def open_source(options: Run | Train, on_batch: Progress | None = None) -> Source:
+    """The recording, or the live models, that a command asks for."""
+    if options.live:
+        if options.recording is not None:
+            raise UserError("--live and --recording exclude each other; name one")
+        hops = options.max_hops or DEFAULT_HOPS
+        chosen = options.pool, options.suite, hops, options.task, options.limit
+        return live(*chosen, options.weights, options.store, on_batch)
+    folder = options.recording or recording_folder(options.pool, options.suite)
+    if options.recording is None:
+        load_pool(options.pool), load_suite(options.suite)  # their own errors say more than a missing folder
+    if not folder.is_dir():
+        raise UserError(
+            f"no recording at {folder}; make one with python -m harness record --pool {options.pool} "
+            f"--suite {options.suite}, or ask the models with --live"
+        )
+    return recorded(folder, options.max_hops, options.task, options.limit)
 
 
 def recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: int | None) -> Source:
@@ -118,12 +141,6 @@ def scorer(tasks: Sequence[Task]) -> Any:
         return scores
 
     return score
-
-
-def problem_fingerprint(source: Source) -> str:
-    """Hash of what a trained policy depends on: the models, the items and their splits, the hops."""
-    items = [[item.task, item.doc_id, item.query, item.split] for item in source.tree.items]
-    return content_hash(source.pool.to_dict(), items, source.tree.max_hops)
 
 
 def _limited(items: Sequence[Item], tasks: Sequence[str], limit: int | None) -> list[int]:

@@ -15,9 +15,8 @@ from pools.tree import Tree
 
 def summarise(
     outcomes: Mapping[str, Outcome],
-    best_single: Outcome,
-    optimum: Outcome,
-    bounds: set[str],
+    best_single: Outcome | None,
+    optimum_name: str,
     tree: Tree,
     cost_model: CostModel,
     cost_weight: float,
@@ -26,33 +25,44 @@ def summarise(
     """Quality, cost, regret and gap closed of every router, per task and overall.
 
     best_single: of the single model with the best value, what the ratios and the gap are measured against.
-    optimum: of the exact optimum. bounds: names of outcomes that are no routers but see an item's outcomes.
+    optimum_name: which outcome is the exact optimum. Without one of them, what needs it is None.
     """
+    optimum = outcomes.get(optimum_name)
     bootstrap = Bootstrap.draw(len(tree.items), seed)
     task_of = np.array([item.task for item in tree.items])
     routers: dict[str, Any] = {}
     for name, outcome in outcomes.items():
         overall = _figures(outcome, bootstrap)
-        lost = bootstrap.mean(regret(outcome, optimum, cost_weight))
-        ahead = bootstrap.mean(value(outcome, cost_weight) - value(best_single, cost_weight))
+        lost = None if optimum is None else bootstrap.mean(regret(outcome, optimum, cost_weight))
         overall |= {
             "hops": float(outcome.hops.mean()),
             "value": overall["quality"] - cost_weight * overall["cost"],
-            "regret": lost.mean,
-            "regret_interval": [lost.low, lost.high],
-            "gap_closed": gap_closed(outcome, best_single, optimum, cost_weight),
-            "ahead_of_best_single": ahead.mean,
-            "ahead_of_best_single_interval": [ahead.low, ahead.high],
-            "quality_ratio": _ratio(outcome.quality, best_single.quality),
-            "cost_ratio": _ratio(outcome.cost, best_single.cost),
+            "regret": None if lost is None else lost.mean,
+            "regret_interval": None if lost is None else [lost.low, lost.high],
+            "gap_closed": None,
+            "value_ahead": None,
+            "value_ahead_interval": None,
+            "quality_ratio": None,
+            "cost_ratio": None,
             "routing_cost": float(outcome.routing_cost.mean()),
             "calls": dict(zip(tree.models, outcome.calls.mean(axis=0).tolist(), strict=True)),
             "collapsed_to": None if name.startswith("single:") else collapsed_to(outcome, tree.models),
-            "bound": name in bounds,
+            "bound": name == optimum_name,
             "exact": outcome.exact,
         }
+        if best_single is not None:
+            ahead = bootstrap.mean(value(outcome, cost_weight) - value(best_single, cost_weight))
+            overall |= {
+                "value_ahead": ahead.mean,
+                "value_ahead_interval": [ahead.low, ahead.high],
+                "quality_ratio": _ratio(outcome.quality, best_single.quality),
+                "cost_ratio": _ratio(outcome.cost, best_single.cost),
+            }
+            if optimum is not None:
+                overall["gap_closed"] = gap_closed(outcome, best_single, optimum, cost_weight)
         tasks = {
-            task: _figures(outcome, bootstrap, task_of == task) for task in dict.fromkeys(item.task for item in tree.items)
+            task: _figures(outcome, bootstrap, task_of == task)
+            for task in dict.fromkeys(item.task for item in tree.items)
         }
         routers[name] = {"overall": overall, "tasks": tasks}
     return {

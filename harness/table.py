@@ -11,7 +11,7 @@ from rich.table import Table
 def overall_table(summary: dict[str, Any]) -> Table:
     """One row per router over all items, from the content of `summary.json`."""
     unit, weight = summary["cost_unit"], summary["cost_weight"]
-    table = Table(title=f"{summary['title']}", caption=f"cost in {unit}; value = quality - {weight:g} x cost")
+    table = Table(title=f"{summary['title']}", caption=_caption(unit, weight))
     table.add_column("router")
     for name in ("quality", "95%", "cost", "95%", "hops", "x quality", "x cost", "regret", "gap closed"):
         table.add_column(name, justify="right")
@@ -28,7 +28,7 @@ def overall_table(summary: dict[str, Any]) -> Table:
             f"{o['hops']:.2f}",
             _ratio(o["quality_ratio"]),
             _ratio(o["cost_ratio"]),
-            f"{o['regret']:.3f}",
+            "-" if o["regret"] is None else f"{o['regret']:.3f}",
             gap,
             _notes(o),
         )
@@ -66,6 +66,13 @@ def markdown(table: Table) -> str:
     return "\n".join([*lines, "", f"{table.caption}", ""])
 
 
+def _caption(unit: str, weight: float) -> str:
+    return (
+        f"cost per item in {unit}; x: relative to the best single model; value = quality - {weight:g} x cost\n"
+        "regret: the optimum's value minus the router's; gap closed: from the best single model to the optimum"
+    )
+
+
 def _interval(bounds: list[float]) -> str:
     return f"{bounds[0]:.3g}..{bounds[1]:.3g}"
 
@@ -77,7 +84,7 @@ def _ratio(value: float | None) -> str:
 def _notes(overall: dict[str, Any]) -> str:
     notes = []
     if overall["bound"]:
-        notes.append("bound, sees the outcomes")
+        notes.append("exact optimum: a bound")
     if overall["collapsed_to"]:
         notes.append(f"collapsed to {overall['collapsed_to']}")
     if not overall["exact"]:

@@ -13,6 +13,7 @@ from pools.cost import CostModel
 from pools.tree import Tree
 from pools.types import Context
 
+UNANSWERED = -1.0  # the reward of stopping before any model was asked
 Embed = Callable[[Sequence[Context]], NDArray[np.float32]]
 
 
@@ -25,7 +26,8 @@ class RoutingEnv(gymnasium.Env[dict[str, Any], int]):
 
     ## Action Space
     `Discrete(M)`: the index of the model that answers next. With `allow_stop`, `Discrete(M + 1)`: action `M` ends the
-    episode with the last response. STOP at hop 0 answers nothing and scores 0.
+    episode with the last response. STOP is not open at hop 0, where nothing has answered yet: it ends the episode there
+    with a reward of -1, less than any other action's.
 
     ## Observation Space
     `Dict`: `embedding`, float32 `[d]`, of the context; `hop`, hops made so far, `Discrete(L + 1)`; `cost`, float32
@@ -58,7 +60,7 @@ class RoutingEnv(gymnasium.Env[dict[str, Any], int]):
         dimension = embed([Context("")]).shape[1]
         self.observation_space = observation_space(dimension, tree.max_hops)
         self.action_space = gymnasium.spaces.Discrete(len(tree.models) + int(allow_stop))  # type: ignore[assignment]
-        self._item, self._node, self._cost = 0, 0, 0.0
+        self._item, self._node, self._cost, self._ended = 0, 0, 0.0, True
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -67,11 +69,15 @@ class RoutingEnv(gymnasium.Env[dict[str, Any], int]):
         super().reset(seed=seed)
         named = (options or {}).get("item")
         self._item = int(self.np_random.integers(len(self.tree.items))) if named is None else int(named)
-        self._node, self._cost = 0, 0.0
+        self._node, self._cost, self._ended = 0, 0.0, False
         return self._observation(), {"item": self._item, "node": 0}
 
     def step(self, action: int) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Let a model answer, or stop."""
+        """Let a model answer, or stop. Raises ValueError for what is no action, and after the episode's end."""
+        if not self.action_space.contains(action):
+            raise ValueError(f"no action {action!r}: the action space is {self.action_space}")
+        if self._ended:
+            raise ValueError("the episode has ended: call reset() first")
         reward = 0.0
         stopped = int(action) == len(self.tree.models)
         if not stopped:
@@ -83,9 +89,10 @@ class RoutingEnv(gymnasium.Env[dict[str, Any], int]):
             reward -= self.cost_weight * float(hop_cost)
         info: dict[str, Any] = {"item": self._item, "node": self._node}
         terminated = stopped or int(self.tree.depth[self._node]) == self.tree.max_hops
+        self._ended = terminated
         if terminated:
             quality = float(self.tree.score[self._item, self._node])
-            reward += quality
+            reward += quality if self._node else UNANSWERED
             info |= {"quality": quality, "cost": self._cost}
         return self._observation(), reward, terminated, False, info
 

@@ -19,7 +19,6 @@ from pools.types import Context, Generation, GenerationSettings
 from pools.weights import find_weights
 
 
-
 @dataclass(frozen=True)
 class Batch:
     """What a batch was, for a progress bar.

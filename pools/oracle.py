@@ -44,7 +44,7 @@ def path_costs(tree: Tree, cost_model: CostModel) -> NDArray[np.float64]:
 def solve(tree: Tree, cost_model: CostModel, cost_weight: float, allow_stop: bool) -> Solution:
     """Backward induction from the leaves: `V(n) = max_a [-cost_weight * d(n, a) + V(child)]`, at a leaf its score.
 
-    With `allow_stop` every node also offers its own score for nothing more. Of equally good actions the one with the
+    With `allow_stop` every node below the root also offers its own score for nothing more: some model must answer. Of equally good actions the one with the
     least expected cost is taken. The optimum is clairvoyant: it has seen this item's responses.
 
     Every node must be known (`tree.require`).
@@ -61,7 +61,7 @@ def solve(tree: Tree, cost_model: CostModel, cost_weight: float, allow_stop: boo
         option_quality[..., :models] = quality[:, children]
         option_cost[..., :models] = cost[:, children] + edges[:, children]
         if allow_stop:
-            option_quality[..., models] = tree.score[:, nodes]
+            option_quality[..., models] = tree.score[:, nodes] if depth else -np.inf
             option_cost[..., models] = 0.0
         value = option_quality - cost_weight * option_cost
         # Equal up to rounding counts as equal: a tie must not be decided by the order of additions.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 from pools.errors import UserError
 from pools.pool import Pool, pool_from_dict
 from pools.tree import Tree
-from pools.types import Generation, GenerationSettings, Item
+from pools.types import Context, Generation, GenerationSettings, Item
 
 FORMAT = 1
+_FILES = ("manifest.json", "items.parquet", "transitions.parquet")
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,27 @@ class Recording:
 def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Path) -> None:
     """Write `items.parquet`, `transitions.parquet` (zstd) and `manifest.json`; a recording that is there is replaced.
 
-    The columns are documented in docs/recordings.md.
+    It is written next to its place and then renamed, so that at any moment the folder is a whole recording or none.
+    Raises UserError where the folder holds something else. The columns are documented in docs/recordings.md.
     """
+    folder = folder.resolve()
+    if folder.exists() and not (folder.is_dir() and ((folder / _FILES[-1]).is_file() or not any(folder.iterdir()))):
+        raise UserError(f"{folder} is there and is no recording; name a new folder, or one that holds a recording")
+    partial, old = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("partial", "old"))
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _write(tree, pool, manifest, partial)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -54,12 +75,9 @@ def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Pat
             ("score", pa.float32()),
         ]
     )
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    pq.write_table(pa.table(items), partial / "items.parquet", compression="zstd")
+    pq.write_table(pa.table(items), folder / "items.parquet", compression="zstd")
     table = pa.Table.from_pylist(list(tree.rows()), schema=transitions)
-    pq.write_table(table, partial / "transitions.parquet", compression="zstd", compression_level=19)
+    pq.write_table(table, folder / "transitions.parquet", compression="zstd", compression_level=19)
     full = {
         "format": FORMAT,
         "pool": pool.to_dict(),
@@ -67,9 +85,7 @@ def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Pat
         "complete": tree.complete,
         **manifest,
     }
-    (partial / "manifest.json").write_text(json.dumps(full, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    (folder / "manifest.json").write_text(json.dumps(full, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_recording(folder: Path) -> Recording:
@@ -77,7 +93,7 @@ def load_recording(folder: Path) -> Recording:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    missing = [n for n in ("manifest.json", "items.parquet", "transitions.parquet") if not (folder / n).is_file()]
+    missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing:
         raise UserError(
             f"{folder} is not a recording: it has no {missing[0]}; make one with python -m harness record, "
@@ -87,25 +103,57 @@ def load_recording(folder: Path) -> Recording:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         items = pq.read_table(folder / "items.parquet").to_pydict()
         rows = pq.read_table(folder / "transitions.parquet").to_pydict()
-    except (ValueError, pa.ArrowException) as error:
+    except (ValueError, OSError, pa.ArrowException) as error:
+        raise _unreadable(folder, error) from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
         raise UserError(
-            f"the recording {folder} cannot be read: {str(error).splitlines()[0]}; fetch it again"
-        ) from None
-    if manifest.get("format") != FORMAT:
-        raise UserError(f"the recording {folder} has format {manifest.get('format')}, this version reads {FORMAT}")
-    pool = pool_from_dict(manifest["pool"], f"{folder / 'manifest.json'}: pool")
-    tree = Tree(
-        [
-            Item(task, doc_id, query, GenerationSettings(tuple(until), max_new), split)
-            for task, doc_id, query, until, max_new, split in zip(
-                *(items[n] for n in ("task", "doc_id", "query", "until", "max_new_tokens", "split")), strict=True
-            )
-        ],
-        pool.model_names,
-        manifest["max_hops"],
-    )
-    _fill(tree, rows)
+            f"the recording {folder} has format {found}, this version reads {FORMAT}; record it again, or use the "
+            "version that wrote it"
+        )
+    pool = pool_from_dict(manifest.get("pool"), f"{folder / 'manifest.json'}: pool")
+    try:
+        columns = zip(*(items[n] for n in ("task", "doc_id", "query", "until", "max_new_tokens", "split")), strict=True)
+        tree = Tree(
+            [
+                Item(task, doc_id, query, GenerationSettings(tuple(until), max_new), split)
+                for task, doc_id, query, until, max_new, split in columns
+            ],
+            pool.model_names,
+            manifest["max_hops"],
+        )
+        _fill(tree, rows)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise _unreadable(folder, error) from error
     return Recording(tree, pool, manifest)
+
+
+def _unreadable(folder: Path, error: Exception) -> UserError:
+    shown = " ".join(str(error).split())
+    return UserError(f"the recording {folder} cannot be read ({type(error).__name__}: {shown}); fetch it again")
+
+
+class RecordedGenerator:
+    """`Gen` answered from a recording, for whoever has contexts and not the recording's items."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._answers: dict[tuple[int, Context, GenerationSettings], Generation] = {}
+        for index, item in enumerate(tree.items):
+            for node in range(1, tree.nodes):
+                if tree.known[index, node]:
+                    model, parent = (node - 1) % len(tree.models), (node - 1) // len(tree.models)
+                    context = tree.context(index, parent)
+                    self._answers[model, context, item.settings] = tree.generation(index, node)
+
+    def generate(self, model: int, requests: Sequence[tuple[Context, GenerationSettings]]) -> list[Generation]:
+        """The recorded responses. Raises UserError where one is missing."""
+        missing = [context for context, settings in requests if (model, context, settings) not in self._answers]
+        if missing:
+            raise UserError(
+                f"the recording has no response to {len(missing)} of {len(requests)} requests, the first of them "
+                f"{missing[0].query[:60]!r}; was it made with these tasks and limits? Else use the models"
+            )
+        return [self._answers[model, context, settings] for context, settings in requests]
 
 
 def _fill(tree: Tree, rows: dict[str, list[Any]]) -> None:
@@ -114,6 +162,8 @@ def _fill(tree: Tree, rows: dict[str, list[Any]]) -> None:
     nodes = [tree.node(action[name] for name in pipeline) for pipeline in rows["pipeline"]]
     for row in sorted(range(len(nodes)), key=nodes.__getitem__):  # a node's parent has the smaller number
         index = place[rows["task"][row], rows["doc_id"][row]]
+        if not tree.known[index, tree.parent(nodes[row])]:
+            raise ValueError(f"a response to {rows['task'][row]} {rows['doc_id'][row]} lacks the hop before it")
         generation = Generation(
             *(rows[n][row] for n in ("response", "tokens_in", "tokens_out", "finish_reason", "seconds"))
         )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pools.cost import CostModel
-from pools.env import Embed, observation_space
+from pools.env import UNANSWERED, Embed, observation_space
 from pools.tree import IntArray, Tree
 from pools.types import Context
 
@@ -25,7 +26,7 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
 
     An episode that ends begins anew in the same step (`AutoresetMode.SAME_STEP`), on a new item. `infos` then holds
     `final_obs` of the ended episodes and `episode`, a dict of arrays `r` (return), `l` (hops), `quality`, `cost`,
-    each with its mask `_final_obs`, `_episode`.
+    each with its mask `_final_obs`, `_episode`; `item` and `node` are where the step led, before an ended episode began anew.
 
     Attributes for trainers that look embeddings up themselves: `item`, `node`, int64 `[B]`; `cost`, float64 `[B]`;
     `context_id`, int32 `[B]`, rows of `embeddings`, float32 `[distinct contexts, d]`.
@@ -86,6 +87,8 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
 
     def advance(self, actions: IntArray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Step all episodes without starting ended ones anew: rewards `[B]`, whether each ended `[B]`."""
+        if actions.min() < 0 or actions.max() >= self.single_action_space.n:
+            raise ValueError(f"actions {actions} are not all in {self.single_action_space}")
         stopped = actions == len(self.tree.models)
         node = np.where(stopped, self.node, self.tree.child(self.node, actions))
         self.tree.require(self.item, node)
@@ -94,7 +97,8 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
         hop_cost = self.cost_model.hop_cost(model, self.tree.tokens_in[place], self.tree.tokens_out[place])
         hop_cost[stopped] = 0.0
         ended = stopped | (self.tree.depth[node] == self.tree.max_hops)
-        rewards = np.where(ended, self.tree.score[place], 0.0) - self.cost_weight * hop_cost
+        final = np.where(node > 0, self.tree.score[place], UNANSWERED)
+        rewards = np.where(ended, final, 0.0) - self.cost_weight * hop_cost
         self.node = node
         self.cost = self.cost + hop_cost
         self._return += rewards
@@ -118,14 +122,33 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
 
     def observe(self) -> dict[str, NDArray[Any]]:
         """The observations of all episodes."""
-        if len(self.embeddings) < len(self.tree.contexts):
-            new = self.embed(self.tree.contexts[len(self.embeddings) :])
-            self.embeddings = np.concatenate([self.embeddings, new])
         return {
-            "embedding": self.embeddings[self.context_id],
+            "embedding": self.table()[self.context_id],
             "hop": self.tree.depth[self.node],
             "cost": self.cost[:, None].astype(np.float32),
         }
+
+    def table(self) -> NDArray[np.float32]:
+        """`embeddings`, with those of contexts that have come up since it was last asked for."""
+        if len(self.embeddings) < len(self.tree.contexts):
+            new = self.embed(self.tree.contexts[len(self.embeddings) :])
+            self.embeddings = np.concatenate([self.embeddings, new])
+        return self.embeddings
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Where all episodes stand, to be given to `restore`."""
+        return {"item": self.item, "node": self.node, "cost": self.cost, "return": self._return}
+
+    def random_state(self) -> dict[str, Any]:
+        """The state of the generator that draws items, as JSON can hold it."""
+        return dict(self.np_random.bit_generator.state)
+
+    def restore(self, state: Mapping[str, ArrayLike], random_state: dict[str, Any]) -> None:
+        """Put all episodes back to where they stood."""
+        self.item, self.node = np.array(state["item"], np.int64), np.array(state["node"], np.int64)
+        self.cost, self._return = np.array(state["cost"], np.float64), np.array(state["return"], np.float64)
+        self.np_random.bit_generator.state = random_state
+        self.tree.require(self.item, self.node)
 
     def _draw(self, count: int) -> IntArray:
         return self.np_random.integers(len(self.tree.items), size=count)

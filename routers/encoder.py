@@ -66,7 +66,7 @@ class ContextEncoder:
         if not self.encoder.base_rate:
             return np.zeros(len(contexts))
         texts = [context.responses[-1] if context.responses else context.query for context in contexts]
-        return self.encoder.base_rate * self.encoder.count_tokens(texts)
+        return np.asarray(self.encoder.base_rate * self.encoder.count_tokens(texts), np.float64)
 
 
 def build_encoder(spec: str, contexts: Sequence[Context], seed: int = 0) -> Encoder:

@@ -1,4 +1,4 @@
-"""The encoder `hashing`: hashed word n-grams, TF-IDF weights and a truncated SVD, fitted on train items. No download."""
+"""The encoder `hashing`: hashed word n-grams, TF-IDF weights and a truncated SVD, fitted on train items."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class HashingEncoder:
         """float32 `[n, dimension]`."""
         vectors = np.asarray(_counts(texts).multiply(self.idf).tocsr() @ self.components.T, np.float32)
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.where(length > 0, length, 1.0)
+        return np.asarray(vectors / np.where(length > 0, length, 1.0), np.float32)
 
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """`[n]` words."""

@@ -1,0 +1,43 @@
+"""Train HierRouter from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from harness.manifest import provenance
+from harness.progress import generation_progress
+from harness.source import open_source
+from routers.ppo_hierrouter import Args
+from routers.ppo_hierrouter import train as train_ppo
+
+if TYPE_CHECKING:
+    from harness.cli import Train
+
+
+def train(options: Train, console: Console) -> Path:
+    """Train on the train items, choose on the validation items, and write the checkpoint; where it is."""
+    with generation_progress(console) as on_batch:
+        source = open_source(options, on_batch)
+        arguments = Args(
+            out=options.out,
+            resume=options.resume,
+            seed=options.seed,
+            track=options.track,
+            allow_stop=options.allow_stop,
+            cost=options.cost,
+            cost_weight=options.cost_weight,
+            encoder=options.encoder,
+            total_timesteps=options.total_timesteps or Args.total_timesteps,
+        )
+        # The date and the command would make equal trainings differ; versions and the source of the items do not.
+        facts = {"source": source.description, "versions": provenance()["versions"]}
+        train_ppo(
+            *(arguments, source.tree.select("train"), source.tree.select("validation")),
+            source.pool.cost_model(options.cost),
+            progress=console.is_terminal and source.generator is None,
+            provenance=facts,
+        )
+    return options.out

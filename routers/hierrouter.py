@@ -1,0 +1,155 @@
+"""`hierrouter`: the trained PPO agent of HierRouter (arXiv 2511.09873), from its checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pools.errors import UserError
+from routers.encoder import ContextEncoder, restore_encoder
+from routers.registry import RouterRequest, register
+from routers.router import RoutingStates
+
+if TYPE_CHECKING:
+    from routers.policy import Policy
+
+_KEY = "hierrouter"
+
+
+@dataclass(frozen=True)
+class HierRouterConfig:
+    """What a policy was trained for. models: names, in the order of the actions; the rest as in `Policy`.
+
+    training: how it was trained, for people: arguments, versions, the recording.
+    """
+
+    models: tuple[str, ...]
+    max_hops: int
+    allow_stop: bool
+    cost_scale: float
+    hidden: int
+    encoder: dict[str, Any]
+    training: dict[str, Any]
+
+
+class HierRouter:
+    """Embeds the context and lets the policy choose: the most probable action, or with `greedy=False` a drawn one."""
+
+    def __init__(self, config: HierRouterConfig, policy: Policy, embed: ContextEncoder, greedy: bool = True) -> None:
+        self.config, self.policy, self.embed, self.greedy = config, policy, embed, greedy
+        self._generator = np.random.default_rng(0)
+
+    def probabilities(self, states: RoutingStates) -> NDArray[np.float64]:
+        """`[B, A]` probability of each action; one-hot where the router is greedy."""
+        import torch
+
+        with torch.inference_mode():
+            logits, _ = self.policy(
+                torch.from_numpy(self.embed(states.contexts)),
+                torch.as_tensor(np.asarray(states.hop, np.int64)),
+                torch.as_tensor(np.asarray(states.cost, np.float32)),
+            )
+        if self.greedy:
+            return np.eye(logits.shape[1])[logits.argmax(1).numpy()]
+        return np.asarray(torch.softmax(logits.double(), 1).numpy())
+
+    def act(self, states: RoutingStates) -> NDArray[np.int64]:
+        """`[B]` actions."""
+        chance = self.probabilities(states)
+        if self.greedy:
+            return np.asarray(chance.argmax(axis=1), np.int64)
+        drawn = self._generator.random((len(chance), 1)) > chance.cumsum(axis=1)
+        return np.asarray(drawn.sum(axis=1).clip(max=chance.shape[1] - 1), np.int64)
+
+    def routing_cost(self, states: RoutingStates) -> NDArray[np.float64]:
+        """`[B]` cost of the encoder at each state; 0 for `hashing`, which runs no model."""
+        return self.embed.cost(states.contexts)
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint (safetensors), whole or not at all."""
+        from safetensors.numpy import save
+
+        tensors = {f"policy.{name}": tensor.numpy() for name, tensor in self.policy.state_dict().items()}
+        tensors |= {f"encoder.{name}": array for name, array in self.embed.encoder.arrays().items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_bytes(save(tensors, {_KEY: json.dumps(asdict(self.config), sort_keys=True)}))
+        partial.replace(path)
+
+
+def load_checkpoint(path: Path, greedy: bool = True) -> HierRouter:
+    """Read what `HierRouter.save` wrote. Nothing is unpickled. Raises UserError where the file is no checkpoint."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    from routers.policy import Policy
+
+    if not path.is_file():
+        raise UserError(f"no such checkpoint: {path}; train one with python -m harness train --out {path}")
+    try:
+        with safe_open(path, framework="np") as file:
+            config = json.loads((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a dict
+        config = HierRouterConfig(**{**config, "models": tuple(config["models"])})
+        encoder = restore_encoder(config.encoder, _below("encoder.", tensors))
+        embed = ContextEncoder(encoder)
+        policy = Policy(
+            *(embed.dimension, config.max_hops, len(config.models), config.allow_stop, config.cost_scale),
+            hidden=config.hidden,
+        )
+        policy.load_state_dict({n: torch.from_numpy(a) for n, a in _below("policy.", tensors).items()})
+    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} is not a HierRouter checkpoint ({reason}); train one with python -m harness train"
+        ) from None
+    return HierRouter(config, policy.eval(), embed, greedy)
+
+
+@register("hierrouter")
+def hierrouter(request: RouterRequest) -> HierRouter:
+    """From the request's checkpoint, or trained now on the request's train tree. `hierrouter:stochastic` draws."""
+    if request.argument not in ("", "stochastic"):
+        raise UserError(f"unknown router hierrouter:{request.argument}: expected hierrouter or hierrouter:stochastic")
+    greedy = request.argument != "stochastic"
+    if request.checkpoint is not None:
+        router = load_checkpoint(request.checkpoint, greedy)
+        _check(router.config, request)
+        return router
+    if request.train is None or request.cost_model is None:
+        raise UserError("router hierrouter needs a checkpoint: python -m harness train writes one")
+    if not request.train.complete:
+        raise UserError("router hierrouter with --live needs --checkpoint; python -m harness train --live writes one")
+    from routers.ppo_hierrouter import Args, train
+
+    arguments = Args(
+        seed=request.seed,
+        cost_weight=request.cost_weight,
+        allow_stop=request.allow_stop,
+        encoder=dict(request.options).get("encoder", Args.encoder),
+    )
+    router = train(arguments, request.train, request.validation, request.cost_model)
+    router.greedy = greedy
+    return router
+
+
+def _check(config: HierRouterConfig, request: RouterRequest) -> None:
+    if request.models and config.models != request.models:
+        raise UserError(
+            f"the checkpoint is for the models {', '.join(config.models)}, the pool has {', '.join(request.models)}; "
+            "name another checkpoint, or train one"
+        )
+    if request.models and config.max_hops != request.max_hops:
+        raise UserError(
+            f"the checkpoint is for {config.max_hops} hops, this run has {request.max_hops}; "
+            f"use --max-hops {config.max_hops}, or another checkpoint"
+        )
+
+
+def _below(prefix: str, tensors: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}

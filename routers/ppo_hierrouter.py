@@ -1,0 +1,437 @@
+"""Train HierRouter with PPO on a recorded tree: one file, top to bottom.
+
+    python -m routers.ppo_hierrouter --recording results/recordings/lightweight-offline --out runs/policy.safetensors
+
+PPO is that of Schulman et al. 2017 (arXiv 1707.06347) with the details of Huang et al. 2022. The environment is a tree
+that is already known (or is asked for with live models behind the same seam), so episodes are array gathers and every
+distinct context is embedded once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pools.cost import CostModel
+    from pools.tree import Tree
+    from routers.hierrouter import HierRouter
+
+
+@dataclass(frozen=True)
+class Args:
+    """Every hyper-parameter. What the paper does not state, and that is all of them, is our choice."""
+
+    recording: Path = Path("results/recordings/lightweight-offline")
+    """Recording to train on: its train items; its validation items choose the checkpoint."""
+    out: Path | None = None
+    """Checkpoint to write (safetensors); beside it the state that --resume goes on from. Nothing is written without."""
+    resume: bool = False
+    """Go on from the state beside `out` where an earlier run of the same arguments was stopped."""
+    save_every: int = 20
+    """Iterations between two writes of the state."""
+    seed: int = 1
+    """Seed of the weights, the items, the actions and the minibatches."""
+    track: bool = False
+    """Log to wandb; WANDB_MODE=offline works."""
+    wandb_project_name: str = "hierrouter-harness"
+    """The wandb project."""
+    wandb_entity: str | None = None
+    """The wandb team."""
+    eval_every: int = 5
+    """Iterations between two exact evaluations on train and validation items; 0: only the last."""
+    select: bool = True
+    """Keep the policy with the best exact value on validation items, instead of the last one."""
+
+    max_hops: int | None = None
+    """Horizon L; by default the recording's."""
+    allow_stop: bool = True
+    """Whether the policy may stop before the last hop; the paper's policy may not (--no-allow-stop)."""
+    cost: Literal["paper", "dollars"] = "paper"
+    """Cost model."""
+    cost_weight: float = 0.1
+    """The lambda of the reward: quality given up for one unit of cost."""
+    encoder: str = "hashing"
+    """Encoder of the contexts: hashing, sentence, or sentence:PATH."""
+    hidden: int = 64
+    """Width of the two hidden layers of actor and critic."""
+
+    total_timesteps: int = 600_000
+    """Environment steps (hops) in all."""
+    num_envs: int = 1024
+    """Episodes that run side by side."""
+    num_steps: int = 8
+    """Steps of each environment per iteration."""
+    learning_rate: float = 1e-3
+    """Adam's step size."""
+    anneal_lr: bool = True
+    """Let the step size fall linearly to zero."""
+    gamma: float = 1.0
+    """Discount; episodes have at most L hops, so none is needed."""
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation (Schulman et al. 2016, arXiv 1506.02438)."""
+    num_minibatches: int = 4
+    """Minibatches per epoch."""
+    update_epochs: int = 4
+    """Epochs over each iteration's batch."""
+    norm_adv: bool = True
+    """Normalise advantages within each minibatch."""
+    clip_coef: float = 0.2
+    """How far the probability ratio may move."""
+    clip_vloss: bool = False
+    """Clip the value loss like the policy loss."""
+    ent_coef: float = 0.01
+    """Weight of the entropy bonus."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+    max_grad_norm: float = 0.5
+    """Norm that gradients are clipped to."""
+    target_kl: float | None = None
+    """Leave the epochs of an iteration once the approximate KL divergence is above this."""
+
+
+def train(
+    args: Args,
+    tree: Tree,
+    validation: Tree | None,
+    cost_model: CostModel,
+    progress: bool = False,
+    provenance: dict[str, Any] | None = None,
+) -> HierRouter:
+    """Train on the items of `tree`, choose on those of `validation`, and return the router.
+
+    The same arguments, trees and machine give the same checkpoint, byte for byte, resumed or not.
+    provenance: facts about the trees that go into the checkpoint.
+    """
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from pools.expectation import expectation
+    from pools.oracle import path_costs, solve
+    from pools.vector_env import RoutingVectorEnv
+    from routers.encoder import ContextEncoder, build_encoder
+    from routers.hierrouter import HierRouter, HierRouterConfig
+    from routers.policy import Policy
+
+    _check(args, tree)
+    batch_size = args.num_envs * args.num_steps
+    minibatch_size = batch_size // args.num_minibatches
+    num_iterations = max(1, args.total_timesteps // batch_size)
+
+    # --- the environment, the policy, the optimizer --------------------------------------------------------------
+    # The encoder is fitted on what a policy can see of train items; over live models only the queries are known yet.
+    seen = np.unique(tree.context_id[:, : tree.decision_nodes])
+    embed = ContextEncoder(build_encoder(args.encoder, [tree.contexts[c] for c in seen if c >= 0], args.seed))
+    env = RoutingVectorEnv(tree, cost_model, embed, args.num_envs, args.cost_weight, args.allow_stop)
+    torch.manual_seed(args.seed)
+    generator = torch.Generator().manual_seed(args.seed)
+    dearest = float(path_costs(tree, cost_model)[:, tree.level(tree.max_hops)].max()) if tree.complete else 0.0
+    cost_scale = dearest or max(*cost_model.input_rate, *cost_model.output_rate, 1e-12) * 1000 * tree.max_hops
+    policy = Policy(
+        *(embed.dimension, tree.max_hops, len(tree.models), args.allow_stop, cost_scale), hidden=args.hidden
+    )
+    optimizer = torch.optim.Adam(policy.parameters(), lr=args.learning_rate, eps=1e-5)
+    config = HierRouterConfig(
+        *(tree.models, tree.max_hops, args.allow_stop, cost_scale, args.hidden, embed.encoder.config()),
+        training={"arguments": _plain(args), **(provenance or {})},
+    )
+
+    # --- exact evaluation ----------------------------------------------------------------------------------------
+    watched = {"train": tree, "validation": validation}
+    complete = {name: t for name, t in watched.items() if t is not None and t.complete and t.items}
+    optima = {n: solve(t, cost_model, args.cost_weight, args.allow_stop).value.mean() for n, t in complete.items()}
+    tables = {name: torch.from_numpy(embed(t.contexts)) for name, t in complete.items()}
+
+    def exact(name: str) -> dict[str, float]:
+        """Expected quality, cost and regret of the stochastic policy, and the value of the greedy one."""
+        known = complete[name]
+        found = {}
+        for greedy in (False, True):
+
+            def choose(items: Any, nodes: Any, cost: Any, greedy: bool = greedy) -> Any:
+                rows = torch.from_numpy(known.context_id[items, nodes].astype(np.int64))
+                with torch.inference_mode():
+                    hop, spent = torch.from_numpy(known.depth[nodes]), torch.from_numpy(cost)
+                    logits, _ = policy(tables[name][rows], hop, spent.float())
+                chance = np.zeros((len(items), len(known.models) + 1))
+                if greedy:
+                    chance[np.arange(len(items)), logits.argmax(1).numpy()] = 1.0
+                else:
+                    chance[:, : logits.shape[1]] = torch.softmax(logits.double(), 1).numpy()
+                return chance
+
+            found[greedy] = expectation(known, cost_model, choose)
+        values = {g: float((f.quality - args.cost_weight * f.cost).mean()) for g, f in found.items()}
+        return {
+            "quality": float(found[False].quality.mean()),
+            "cost": float(found[False].cost.mean()),
+            "regret": float(optima[name]) - values[False],
+            "greedy_value": values[True],
+        }
+
+    # --- start, or go on -----------------------------------------------------------------------------------------
+    env.reset(seed=args.seed)
+    first, best_value = 1, -float("inf")
+    best = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    state_file = args.out.with_name(args.out.name + ".state") if args.out else None
+    identity = json.dumps([_plain(args), [[item.task, item.doc_id] for item in tree.items]], sort_keys=True)
+    if args.resume and state_file is not None and state_file.is_file():
+        first, best_value, best = _restore(state_file, identity, policy, optimizer, env, generator)
+    run = None
+    if args.track:
+        import wandb
+
+        run = wandb.init(
+            project=args.wandb_project_name,
+            entity=args.wandb_entity,
+            name=f"ppo_hierrouter__{args.seed}__{int(time.time())}",
+            config=_plain(args) | (provenance or {}),
+        )
+    bar = _Bar(num_iterations, first, progress)
+    start_time = time.perf_counter()
+
+    # --- storage -------------------------------------------------------------------------------------------------
+    shape = (args.num_steps, args.num_envs)
+    rows, hops, actions = (torch.zeros(shape, dtype=torch.int64) for _ in range(3))
+    costs, logprobs, rewards, values, dones = (torch.zeros(shape) for _ in range(5))
+
+    for iteration in range(first, num_iterations + 1):
+        if args.anneal_lr:
+            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - (iteration - 1) / num_iterations)
+
+        # --- roll out ----------------------------------------------------------------------------------------------
+        returns_seen: list[Any] = []
+        lengths_seen: list[Any] = []
+        for step in range(args.num_steps):
+            table = env.table()
+            rows[step] = torch.from_numpy(env.context_id.astype(np.int64))
+            hops[step] = torch.from_numpy(tree.depth[env.node])
+            costs[step] = torch.from_numpy(env.cost)
+            with torch.inference_mode():
+                logits, values[step] = policy(torch.from_numpy(table)[rows[step]], hops[step], costs[step])
+                log_chance = logits.log_softmax(1)
+                drawn = torch.multinomial(log_chance.exp(), 1, generator=generator)
+            actions[step], logprobs[step] = drawn[:, 0], log_chance.gather(1, drawn)[:, 0]
+            reward, ended = env.advance(actions[step].numpy())
+            rewards[step], dones[step] = torch.from_numpy(reward), torch.from_numpy(ended)
+            if ended.any():
+                finished = env.episodes()
+                returns_seen.append(finished["r"][ended])
+                lengths_seen.append(finished["l"][ended])
+                env.restart(ended)
+
+        # --- advantages --------------------------------------------------------------------------------------------
+        with torch.inference_mode():
+            table = torch.from_numpy(env.table())
+            context = torch.from_numpy(env.context_id.astype(np.int64))
+            _, next_value = policy(
+                table[context], torch.from_numpy(tree.depth[env.node]), torch.from_numpy(env.cost).float()
+            )
+        advantages, carried = torch.zeros(shape), torch.zeros(args.num_envs)
+        for step in reversed(range(args.num_steps)):
+            following = next_value if step == args.num_steps - 1 else values[step + 1]
+            delta = rewards[step] + args.gamma * following * (1 - dones[step]) - values[step]
+            carried = delta + args.gamma * args.gae_lambda * (1 - dones[step]) * carried
+            advantages[step] = carried
+        returns = advantages + values
+
+        # --- learn -------------------------------------------------------------------------------------------------
+        flat = [tensor.reshape(-1) for tensor in (rows, hops, costs, actions, logprobs, advantages, returns, values)]
+        clipfracs: list[float] = []
+        for _ in range(args.update_epochs):
+            order = torch.randperm(batch_size, generator=generator)
+            for begin in range(0, minibatch_size * args.num_minibatches, minibatch_size):
+                chosen = order[begin : begin + minibatch_size]
+                row, hop, cost, action, old_logprob, advantage, target, old_value = (t[chosen] for t in flat)
+                logits, new_value = policy(table[row], hop, cost)
+                log_chance = logits.log_softmax(1)
+                logratio = log_chance.gather(1, action[:, None])[:, 0] - old_logprob
+                ratio = logratio.exp()
+                with torch.no_grad():
+                    # Estimators of KL(old, new) by Schulman, http://joschu.net/blog/kl-approx.html
+                    old_approx_kl, approx_kl = (-logratio).mean(), ((ratio - 1) - logratio).mean()
+                    clipfracs.append(float(((ratio - 1).abs() > args.clip_coef).float().mean()))
+                if args.norm_adv:
+                    advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+                clipped = ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)
+                policy_loss = -torch.min(advantage * ratio, advantage * clipped).mean()
+                value_loss = (new_value - target).square()
+                if args.clip_vloss:
+                    near = old_value + (new_value - old_value).clamp(-args.clip_coef, args.clip_coef)
+                    value_loss = torch.max(value_loss, (near - target).square())
+                value_loss = 0.5 * value_loss.mean()
+                entropy = -(log_chance.exp() * log_chance).sum(1).mean()
+                loss = policy_loss - args.ent_coef * entropy + args.vf_coef * value_loss
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(policy.parameters(), args.max_grad_norm)
+                optimizer.step()
+            if args.target_kl is not None and approx_kl > args.target_kl:
+                break
+
+        # --- look, log, save ---------------------------------------------------------------------------------------
+        last = iteration == num_iterations
+        measured: dict[str, dict[str, float]] = {}
+        if last or (args.eval_every and iteration % args.eval_every == 0):
+            measured = {name: exact(name) for name in complete}
+            value = measured.get("validation", measured.get("train", {})).get("greedy_value")
+            if value is None or not args.select or value > best_value:
+                best_value = -float("inf") if value is None else value
+                best = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+        spread = returns.var()
+        speed = (iteration - first + 1) * batch_size / (time.perf_counter() - start_time)
+        episodic = np.concatenate(returns_seen) if returns_seen else np.zeros(0)
+        bar.show(iteration, float(episodic.mean()) if len(episodic) else 0.0, speed)
+        if run is not None:
+            logged = {
+                "charts/learning_rate": optimizer.param_groups[0]["lr"],
+                "charts/SPS": speed,
+                "losses/value_loss": value_loss.item(),
+                "losses/policy_loss": policy_loss.item(),
+                "losses/entropy": entropy.item(),
+                "losses/old_approx_kl": old_approx_kl.item(),
+                "losses/approx_kl": approx_kl.item(),
+                "losses/clipfrac": float(np.mean(clipfracs)),
+                "losses/explained_variance": float(1 - (returns - values).var() / spread) if spread > 0 else 0.0,
+            }
+            if len(episodic):
+                logged |= {
+                    "charts/episodic_return": float(episodic.mean()),
+                    "charts/episodic_length": float(np.concatenate(lengths_seen).mean()),
+                }
+            logged |= {f"exact/{name}_{key}": v for name, figures in measured.items() for key, v in figures.items()}
+            run.log(logged, step=iteration * batch_size)
+        if state_file is not None and (last or iteration % args.save_every == 0):
+            _save(state_file, identity, iteration, best_value, best, policy, optimizer, env, generator)
+    bar.close()
+    policy.load_state_dict(best)
+    router = HierRouter(config, policy.eval(), embed)
+    if args.out is not None:
+        router.save(args.out)
+    if run is not None:
+        run.finish()
+    return router
+
+
+class _Bar:
+    """Progress on standard error: iterations, sampled return, steps per second, time left."""
+
+    def __init__(self, total: int, first: int, shown: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("PPO"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not shown)
+        self._task = self._bar.add_task("", total=total, completed=first - 1)
+        self._bar.start()
+
+    def show(self, iteration: int, episodic_return: float, speed: float) -> None:
+        text = f"return {episodic_return:.3f}, {speed:,.0f} steps/s"
+        self._bar.update(self._task, completed=iteration, description=text)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+def _check(args: Args, tree: Tree) -> None:
+    from pools.errors import UserError
+
+    if not tree.items:
+        raise UserError("no train items to learn from; raise --limit, or choose another recording")
+    if args.num_envs * args.num_steps < 2 * args.num_minibatches:
+        raise UserError(
+            f"--num-envs {args.num_envs} x --num-steps {args.num_steps} is too little for --num-minibatches "
+            f"{args.num_minibatches}: each needs at least two steps"
+        )
+
+
+def _plain(args: Args) -> dict[str, Any]:
+    """The arguments that decide the outcome, as JSON."""
+    given = asdict(args)
+    for name in ("recording", "out", "resume", "save_every", "track", "wandb_project_name", "wandb_entity"):
+        del given[name]
+    return given
+
+
+def _save(path: Path, identity: str, iteration: int, best_value: float, best: Any, *parts: Any) -> None:
+    """Everything that training goes on from, as safetensors, whole or not at all."""
+    import torch
+    from safetensors.torch import save
+
+    policy, optimizer, env, generator = parts
+    tensors = {f"policy.{name}": tensor for name, tensor in policy.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
+    tensors |= {f"env.{name}": torch.from_numpy(array.copy()) for name, array in env.state().items()}
+    tensors["generator"] = generator.get_state()
+    meta = {"identity": identity, "iteration": iteration, "best_value": best_value, "random": env.random_state()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(save({n: t.contiguous() for n, t in tensors.items()}, {"training": json.dumps(meta)}))
+    partial.replace(path)
+
+
+def _restore(
+    path: Path, identity: str, policy: Any, optimizer: Any, env: Any, generator: Any
+) -> tuple[int, float, Any]:
+    """Put the state back; the iteration to go on with, the best value so far, and its policy."""
+    from safetensors import SafetensorError, safe_open
+
+    from pools.errors import UserError
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads(file.metadata()["training"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a dict
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        raise UserError(f"{path} is not a training state; remove it to start anew") from None
+    if meta["identity"] != identity:
+        raise UserError(f"{path} is of a training with other arguments or items; name another --out, or remove it")
+
+    def below(prefix: str) -> dict[str, Any]:
+        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+    policy.load_state_dict(below("policy."))
+    states: dict[int, dict[str, Any]] = {}
+    for name, tensor in below("optimizer.").items():
+        index, _, key = name.partition(".")
+        states.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    env.restore(below("env."), meta["random"])
+    generator.set_state(tensors["generator"])
+    return meta["iteration"] + 1, meta["best_value"], below("best.")
+
+
+def main() -> None:
+    """Train on a recording from the command line."""
+    import tyro
+
+    args = tyro.cli(Args, description=__doc__)
+    from pools.errors import UserError
+    from pools.recording import load_recording
+
+    try:
+        recording = load_recording(args.recording)
+        tree = recording.tree
+        if args.max_hops is not None and args.max_hops > tree.max_hops:
+            raise UserError(f"--max-hops {args.max_hops}: the recording has {tree.max_hops} hops")
+        tree = tree if args.max_hops is None else tree.shortened(args.max_hops)
+        parts = tree.select("train"), tree.select("validation")
+        source = {"recording": args.recording.name, "suite": recording.manifest["suite"]}
+        train(args, *parts, recording.pool.cost_model(args.cost), progress=True, provenance=source)
+    except UserError as error:
+        print(f"ppo_hierrouter: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("ppo_hierrouter: stopped; --resume goes on from the last state written", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
