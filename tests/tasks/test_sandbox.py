@@ -403,13 +403,13 @@ def test_sandboxes_run_side_by_side(isolation):
 
 
 @both
-def test_nothing_outlives_a_caller_that_is_killed(isolation):
+def test_nothing_outlives_a_caller_that_is_killed(isolation, tmp_path):
     """Also a caller that gets SIGKILL takes its sandboxes along."""
     forever = "import time\nwhile True: time.sleep(1)"
     script = (
         f"from tasks.sandbox import *; call({forever!r}, 'f', limits=Limits(wall_seconds=60), isolation={isolation!r})"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
     caller = subprocess.Popen([sys.executable, "-c", script], env=environment)
 
     def inside():
