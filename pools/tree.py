@@ -130,13 +130,12 @@ class Tree:
                 "missing); record them (python -m harness record) or use the models (--live)"
             )
         levels = [wanted]
-        while levels[-1][:, 1].min() > len(self.models):
-            above = levels[-1].copy()
-            above[:, 1] = self.parent(above[:, 1])
-            levels.append(above)
-        above = np.unique(np.concatenate(levels), axis=0)
+        # Nodes of several depths may be asked for at once: only those below the first hop have a hop above them.
+        while len(deeper := levels[-1][levels[-1][:, 1] > len(self.models)]):
+            levels.append(np.stack([deeper[:, 0], self.parent(deeper[:, 1])], axis=-1))
+        path = np.unique(np.concatenate(levels), axis=0)
         for depth in range(1, self.max_hops + 1):
-            at_depth = above[(self.depth[above[:, 1]] == depth) & ~self.known[above[:, 0], above[:, 1]]]
+            at_depth = path[(self.depth[path[:, 1]] == depth) & ~self.known[path[:, 0], path[:, 1]]]
             if len(at_depth):
                 self._generate(at_depth)
 
@@ -199,7 +198,12 @@ class Tree:
         return self.subset([i for i, item in enumerate(self.items) if item.split == split])
 
     def shortened(self, max_hops: int) -> Tree:
-        """The tree of the first `max_hops` hops. It can still be asked for what is not known."""
+        """The tree of the first `max_hops` hops. It can still be asked for what is not known.
+
+        Raises UserError where the tree has fewer hops.
+        """
+        if max_hops > self.max_hops:
+            raise UserError(f"a tree of {self.max_hops} hops cannot be shortened to {max_hops}: ask for fewer hops")
         part = Tree(self.items, self.models, max_hops, self._generator, self._scorer)
         for name in ("known", "score", "tokens_in", "tokens_out", "context_id"):
             getattr(part, name)[:] = getattr(self, name)[:, : part.nodes]
