@@ -49,8 +49,8 @@ def find_weights(weights: Weights, model: str, pool_folder: Path, weights_dir: P
     """The folder that holds a model's weights, downloaded into the Hugging Face cache if need be.
 
     Looked for in this order: `path`; the weights folder (`--weights`, or the variable HARNESS_WEIGHTS), which holds
-    folders named as on the hub; the Hugging Face cache; the hub. Raises UserError where there are none, or where the
-    file has another sha256 than the pool file gives.
+    folders named as on the hub; the hub and its local cache. Raises UserError where there are none, or where the file
+    has another sha256 than the pool file gives.
     """
     tried: list[str] = []
     folder = _local_folder(weights, pool_folder, weights_dir, tried)
@@ -61,7 +61,7 @@ def find_weights(weights: Weights, model: str, pool_folder: Path, weights_dir: P
         raise UserError(f"no weights for model {model}: {wanted} not found in {'; '.join(tried)}. {_advice(weights)}")
     if weights.file and weights.sha256:
         actual = file_hash(folder / weights.file)
-        if actual != weights.sha256:
+        if actual != weights.sha256.lower():
             raise UserError(
                 f"wrong weights for model {model}: {folder / weights.file} has sha256 {actual}, the pool file expects "
                 f"{weights.sha256}; replace the file, or correct the pool file"
@@ -70,7 +70,8 @@ def find_weights(weights: Weights, model: str, pool_folder: Path, weights_dir: P
 
 
 def _local_folder(weights: Weights, pool_folder: Path, weights_dir: Path | None, tried: list[str]) -> Path | None:
-    directory = weights_dir or (Path(os.environ[DIRECTORY_VARIABLE]) if DIRECTORY_VARIABLE in os.environ else None)
+    named = os.environ.get(DIRECTORY_VARIABLE)
+    directory = weights_dir or (Path(named) if named else None)
     candidates = [pool_folder / weights.path] if weights.path else []
     if directory is not None:
         candidates += [directory / name for name in (weights.repository, weights.base_model) if name]
@@ -82,28 +83,36 @@ def _local_folder(weights: Weights, pool_folder: Path, weights_dir: Path | None,
 
 
 def _hub_folder(weights: Weights, tried: list[str]) -> Path | None:
-    import requests
-    from huggingface_hub import constants, hf_hub_download, snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     assert weights.repository is not None
     tried.append(f"the Hugging Face cache {constants.HF_HUB_CACHE}")
+    # A GGUF file holds all that there is to a model; other files need their neighbours (config, tokenizer).
+    files = [weights.file] if _alone(weights) else None
     try:
-        if weights.file:
-            return Path(hf_hub_download(weights.repository, weights.file, revision=weights.revision)).parent
-        return Path(snapshot_download(weights.repository, revision=weights.revision))
+        # Not hf_hub_download: without a network it tries five times, for 23 seconds, and says so on stderr.
+        folder = Path(snapshot_download(weights.repository, revision=weights.revision, allow_patterns=files))
     except (HfHubHTTPError, HFValidationError) as error:
-        tried.append(f"the hub ({str(error).splitlines()[0]})")
-    except (OSError, requests.RequestException):  # offline mode and a missing cache entry are OSErrors too
-        offline = "switched off by HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "could not be reached"
-        tried.append(f"the hub ({offline})")
+        tried.append(f"the hub ({' '.join(str(error).split())})")
+    except Exception as error:  # the client's HTTP library, and so what it raises, differs between its versions
+        offline, reason = constants.HF_HUB_OFFLINE, type(error.__cause__ or error).__name__
+        tried.append(f"the hub ({'switched off by HF_HUB_OFFLINE' if offline else f'could not be reached: {reason}'})")
+    else:
+        if not weights.file or (folder / weights.file).exists():
+            return folder
+        tried.append(f"the hub (its repository at {weights.revision} has no such file)")
     return None
+
+
+def _alone(weights: Weights) -> bool:
+    return bool(weights.file and weights.file.endswith(".gguf"))
 
 
 def _advice(weights: Weights) -> str:
     if not weights.repository:
         return "Put them there, or correct `path` in the pool file"
-    file = f" {weights.file}" if weights.file else ""
+    file = f" {weights.file}" if _alone(weights) else ""
     return (
         f"Fetch them with: hf download {weights.repository}{file} --revision {weights.revision} "
         f"--local-dir DIR/{weights.repository}, then pass --weights DIR"
