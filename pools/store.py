@@ -45,14 +45,15 @@ class TransitionStore:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.hits, self.misses = path, 0, 0
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute(_SCHEMA)
-        except sqlite3.Error as error:
+            self._connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM transition LIMIT 0")
+        except (sqlite3.Error, OSError) as error:
             raise UserError(
                 f"cannot use {path} as a transition store: {error}; name another file, or remove it"
             ) from None
@@ -101,6 +102,7 @@ class TransitionStore:
         columns = dict(zip(_COLUMNS, zip(*rows, strict=True) if rows else [()] * len(_COLUMNS), strict=True))
         types = {"tokens_in": pa.int32(), "tokens_out": pa.int32(), "seconds": pa.float32()}
         arrays = {name: pa.array(column, types.get(name, pa.string())) for name, column in columns.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".partial")
         pq.write_table(pa.table(arrays), temporary, compression="zstd")
         temporary.replace(path)
@@ -117,11 +119,11 @@ class TransitionStore:
         try:
             table = pq.read_table(path, columns=list(_COLUMNS))
         except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{path} is not an exported transition store: {str(error).splitlines()[0]}") from None
+            shown = " ".join(str(error).split())
+            raise UserError(f"{path} is not an exported transition store: {shown}; name a file of export") from None
         rows = list(zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True))
         for row in rows:
-            settings, context = json.loads(row[2]), json.loads(row[3])
-            if row[0] != content_hash(row[1], settings, context):
+            if row[0] != _row_key(row):
                 raise UserError(f"{path} is damaged: key {row[0]} does not belong to its content; export it again")
         before = len(self)
         self._insert(rows)
@@ -147,3 +149,11 @@ class TransitionStore:
             "SELECT response, tokens_in, tokens_out, finish_reason, seconds FROM transition WHERE key = ?", (key,)
         ).fetchone()
         return None if row is None else Generation(*row)
+
+
+def _row_key(row: Sequence[str]) -> str | None:
+    """The key that belongs to an exported row, or None where its settings or context cannot be read."""
+    try:
+        return content_hash(row[1], json.loads(row[2]), json.loads(row[3]))
+    except (ValueError, TypeError):
+        return None
