@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +17,16 @@ from pools.weights import Weights, find_weights, folder_hash
 FOLDER = Path(__file__).parent
 # Arguments of lm-eval models that say where to run, not what is answered.
 _PLACEMENT = {"device", "batch_size", "max_batch_size", "num_concurrent", "max_retries", "timeout", "parallelize"}
+
+# What the annotations of the dataclasses below allow; the others are dataclasses themselves or are checked by hand.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "bool": (bool,),
+    "int": (int,),
+    "float": (float, int),
+    "dict[str, Any]": (dict,),
+}
 
 
 @dataclass(frozen=True)
@@ -144,12 +155,18 @@ def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
         if known.get("price") is not None:
             known["price"] = Price(**_checked(known["price"], Price, f"{at}: price"))
         model = CandidateModel(**known)
-        if not isinstance(model.base_rate, int | float) or model.base_rate < 0:
-            raise UserError(f"{at}: base_rate must be a number >= 0, got {model.base_rate!r}")
-        if not isinstance(model.batch_size, int) or model.batch_size < 1:
-            raise UserError(f"{at}: batch_size must be a whole number >= 1, got {model.batch_size!r}")
+        rates = {"base_rate": model.base_rate}
+        if model.price:
+            rates |= {"price: input": model.price.input, "price: output": model.price.output}
+        for key, rate in rates.items():
+            if not (math.isfinite(rate) and rate >= 0):
+                raise UserError(f"{at}: {key} must be a number >= 0, got {rate}")
+        if model.batch_size < 1:
+            raise UserError(f"{at}: batch_size must be a whole number >= 1, got {model.batch_size}")
         if model.weights and not (model.weights.path or model.weights.repository):
             raise UserError(f"{at}: weights need a `path` or a `repository`")
+        if model.weights and model.weights.sha256 and not model.weights.file:
+            raise UserError(f"{at}: weights with a `sha256` need the `file` that has it")
         try:
             render(model.template, Context("query", ("response",)))
         except UserError as error:
@@ -176,4 +193,9 @@ def _checked(data: Any, target: type, where: str, internal: set[str] | None = No
     missing = [name for name in required if name not in data]
     if missing:
         raise UserError(f"{where}: `{missing[0]}` is missing")
+    for name, value in data.items():
+        kinds = _KINDS.get(str(known[name].type))
+        if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+            hint = " (YAML reads 1e-4 as text, 1.0e-4 as a number)" if float in kinds and isinstance(value, str) else ""
+            raise UserError(f"{where}: {name} must be a {kinds[0].__name__}, got {value!r}{hint}")
     return dict(data)

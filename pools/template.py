@@ -16,25 +16,26 @@ CONCATENATION = (
 
 @cache
 def _compiled(template: str) -> Any:
-    from jinja2 import StrictUndefined, TemplateError
+    from jinja2 import StrictUndefined, TemplateSyntaxError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
     try:
         return environment.from_string(template)
-    except TemplateError as error:
-        raise UserError(f"the template is not valid Jinja: {error}; it may use `query` and `responses`") from None
+    except TemplateSyntaxError as error:
+        raise UserError(
+            f"the template is not valid Jinja: line {error.lineno}: {error.message}; it may use `query` and `responses`"
+        ) from None
 
 
 def render(template: str, context: Context) -> str:
     """The text that a model reads: the template with `query` (text) and `responses` (list of texts).
 
-    Raises UserError where the template is not valid or uses another name.
+    Raises UserError where the template is not valid, uses another name, or reaches for what the sandbox keeps from it.
     """
-    from jinja2 import TemplateError
-
     compiled = _compiled(template)
     try:
         return str(compiled.render(query=context.query, responses=list(context.responses)))
-    except TemplateError as error:
-        raise UserError(f"the template cannot be rendered: {error}; it may use `query` and `responses`") from None
+    except Exception as error:  # an expression in a template can raise anything, 1/0 say
+        shown = " ".join(str(error).split())
+        raise UserError(f"the template cannot be rendered: {shown}; it may use `query` and `responses`") from None
