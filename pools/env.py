@@ -27,7 +27,7 @@ class RoutingEnv(gymnasium.Env[dict[str, Any], int]):
     ## Action Space
     `Discrete(M)`: the index of the model that answers next. With `allow_stop`, `Discrete(M + 1)`: action `M` ends the
     episode with the last response. STOP is not open at hop 0, where nothing has answered yet: it ends the episode there
-    with a reward of -1, less than any other action's.
+    with a reward of -1, less than a wrong answer's.
 
     ## Observation Space
     `Dict`: `embedding`, float32 `[d]`, of the context; `hop`, hops made so far, `Discrete(L + 1)`; `cost`, float32

@@ -44,8 +44,9 @@ def path_costs(tree: Tree, cost_model: CostModel) -> NDArray[np.float64]:
 def solve(tree: Tree, cost_model: CostModel, cost_weight: float, allow_stop: bool) -> Solution:
     """Backward induction from the leaves: `V(n) = max_a [-cost_weight * d(n, a) + V(child)]`, at a leaf its score.
 
-    With `allow_stop` every node below the root also offers its own score for nothing more: some model must answer. Of equally good actions the one with the
-    least expected cost is taken. The optimum is clairvoyant: it has seen this item's responses.
+    With `allow_stop` every node below the root also offers its own score for nothing more: some model must answer. Of
+    equally good actions the one with the least cost to come is taken. The optimum is clairvoyant: it has seen this
+    item's responses.
 
     Every node must be known (`tree.require`).
     """

@@ -26,7 +26,7 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
 
     An episode that ends begins anew in the same step (`AutoresetMode.SAME_STEP`), on a new item. `infos` then holds
     `final_obs` of the ended episodes and `episode`, a dict of arrays `r` (return), `l` (hops), `quality`, `cost`,
-    each with its mask `_final_obs`, `_episode`; `item` and `node` are where the step led, before an ended episode began anew.
+    each with its mask `_final_obs`, `_episode`. `item` and `node` tell where the step led, before any new beginning.
 
     Attributes for trainers that look embeddings up themselves: `item`, `node`, int64 `[B]`; `cost`, float64 `[B]`;
     `context_id`, int32 `[B]`, rows of `embeddings`, float32 `[distinct contexts, d]`.
@@ -87,7 +87,7 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
 
     def advance(self, actions: IntArray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Step all episodes without starting ended ones anew: rewards `[B]`, whether each ended `[B]`."""
-        if actions.min() < 0 or actions.max() >= self.single_action_space.n:
+        if actions.min(initial=0) < 0 or actions.max(initial=0) >= len(self.tree.models) + int(self.allow_stop):
             raise ValueError(f"actions {actions} are not all in {self.single_action_space}")
         stopped = actions == len(self.tree.models)
         node = np.where(stopped, self.node, self.tree.child(self.node, actions))
