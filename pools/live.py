@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,12 +70,13 @@ class LiveGenerator:
         missing = [number for number, answer in enumerate(answers) if answer is None]
         if missing:
             lm, declared = self.language_model(model), self.pool.models[model]
-            texts = {number: self.text(model, requests[number][0]) for number in missing}
+            prompts = {number: self._prompt(model, requests[number][0]) for number in missing}
+            texts = {number: _text(prompt) for number, prompt in prompts.items()}
             done = 0
             # A batch shares its settings; the longest come first, so that memory runs out early if at all.
             missing.sort(key=lambda n: (repr(requests[n][1]), -len(texts[n]), texts[n]))
             for batch in _batches(missing, declared.batch_size, lambda n: requests[n][1]):
-                made = _run_batch(lm, declared, [texts[n] for n in batch], requests[batch[0]][1])
+                made = _run_batch(lm, declared, [prompts[n] for n in batch], requests[batch[0]][1])
                 if self.store is not None:
                     entries = [(*requests[n], generation) for n, generation in zip(batch, made, strict=True)]
                     made = self.store.put(self._fingerprint(model), entries)
@@ -88,11 +91,21 @@ class LiveGenerator:
 
     def text(self, model: int, context: Context) -> str:
         """What the model reads: its template, and its tokenizer's chat template where the pool file asks for that."""
+        return _text(self._prompt(model, context))
+
+    def _prompt(self, model: int, context: Context) -> Any:
+        """What lm-eval's model is handed: text or, for a chat server, lm-eval's wrapper of the messages."""
         declared = self.pool.models[model]
         text = render(declared.template, context)
         if not declared.chat_template:
             return text
-        return str(self.language_model(model).apply_chat_template([{"role": "user", "content": text}]))
+        try:
+            return self.language_model(model).apply_chat_template([{"role": "user", "content": text}])
+        except ValueError as error:
+            raise UserError(
+                f"model {declared.name}: its chat template cannot be applied: {' '.join(str(error).split())}; set "
+                "`chat_template: false` in the pool file, or name a tokenizer that has one"
+            ) from None
 
     def language_model(self, model: int) -> Any:
         """The lm-eval model, loaded now if need be. Raises UserError where its weights or its type are missing."""
@@ -126,57 +139,116 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
         if model.weights.file and model.weights.file.endswith(".gguf"):
             arguments["gguf_file"] = model.weights.file
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")
     import lm_eval.models
     import torch
     import transformers
-    from lm_eval.api.registry import get_model
+    from lm_eval.api.registry import get_model, model_registry
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    if model.lm_eval not in lm_eval.models.MODEL_MAPPING:
-        known = ", ".join(sorted(lm_eval.models.MODEL_MAPPING))
-        raise UserError(f"model {model.name}: lm-eval has no model type {model.lm_eval!r}; it has {known}")
+    known = lm_eval.models.MODEL_MAPPING.keys() | model_registry.keys()  # other packages' models are in the latter
+    if model.lm_eval not in known:
+        names = ", ".join(sorted(known))
+        raise UserError(f"model {model.name}: lm-eval has no model type {model.lm_eval!r}; it has {names}")
     if model.lm_eval in {"hf", "hf-auto", "huggingface"}:
         arguments.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return get_model(model.lm_eval)(**arguments)
-    except (OSError, ValueError, TypeError, ImportError, AssertionError) as error:
-        shown = " ".join(str(error).split())
+        with _quiet():
+            return get_model(model.lm_eval)(**arguments)
+    except Exception as error:  # whatever a library says of weights and arguments that the user named
+        shown = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"model {model.name} cannot be loaded as lm-eval `{model.lm_eval}`: {shown}; check arguments and weights"
         ) from error
 
 
-def _run_batch(lm: Any, model: CandidateModel, texts: list[str], settings: GenerationSettings) -> list[Generation]:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and notes of the libraries on the terminal, where our own progress bar is.
+
+    Not by TQDM_DISABLE: tqdm reads that when it is imported, which may be long past.
+    """
+    from tqdm.std import tqdm
+
+    original, logger = tqdm.__init__, logging.getLogger("lm_eval")
+    level = logger.level
+
+    def silent(self: Any, *positional: Any, **named: Any) -> None:
+        original(self, *positional, **{**named, "disable": True})
+
+    tqdm.__init__ = silent
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        tqdm.__init__ = original
+        logger.setLevel(level)
+
+
+def _text(prompt: Any) -> str:
+    return prompt if isinstance(prompt, str) else str(prompt.prompt)
+
+
+def _run_batch(lm: Any, model: CandidateModel, prompts: list[Any], settings: GenerationSettings) -> list[Generation]:
     from lm_eval.api.instance import Instance
 
+    room = _readable(lm, settings)
+    if room < 1:
+        raise UserError(
+            f"model {model.name} reads and writes at most {lm.max_length} tokens, so it cannot write up to "
+            f"{settings.max_new_tokens} of them; use a task with shorter answers, or another model"
+        )
+    tokens_in = [min(_count_read(lm, model, prompt), room) for prompt in prompts]
     arguments = {"until": list(settings.until), "max_gen_toks": settings.max_new_tokens, "do_sample": False}
-    instances = [Instance("generate_until", {}, (text, dict(arguments)), n) for n, text in enumerate(texts)]
+    instances = [Instance("generate_until", {}, (prompt, dict(arguments)), n) for n, prompt in enumerate(prompts)]
     quiet = {"disable_tqdm": True} if "disable_tqdm" in inspect.signature(lm.generate_until).parameters else {}
     start = time.perf_counter()
-    responses = lm.generate_until(instances, **quiet)
-    seconds = (time.perf_counter() - start) / len(texts)
+    try:
+        with _quiet():
+            responses = lm.generate_until(instances, **quiet)
+    except Exception as error:
+        if not hasattr(lm, "base_url"):
+            raise
+        shown = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"model {model.name}: the server {lm.base_url} did not answer: {shown}; check that it runs, `base_url` "
+            "and the key"
+        ) from error
+    seconds = (time.perf_counter() - start) / len(prompts)
     made = []
-    for text, response in zip(texts, responses, strict=True):
-        tokens_in = min(_count(lm, model, text), _readable(lm, settings))
+    for read, response in zip(tokens_in, responses, strict=True):
         tokens_out = _count(lm, model, response, add_special_tokens=False)
         # lm-eval returns text alone: a response as long as the limit was cut off by it.
         reason = "length" if tokens_out >= settings.max_new_tokens else "stop"
-        made.append(Generation(response, tokens_in, tokens_out, reason, seconds))  # type: ignore[arg-type]
+        made.append(Generation(response, int(read), tokens_out, reason, seconds))  # type: ignore[arg-type]
     return made
 
 
 def _readable(lm: Any, settings: GenerationSettings) -> float:
-    """Tokens of context that fit the model: lm-eval cuts longer ones off on the left."""
-    length = getattr(lm, "max_length", None)
+    """Tokens of context that fit the model: lm-eval cuts longer ones off on the left, unless it sends text."""
+    length = getattr(lm, "max_length", None) if getattr(lm, "tokenized_requests", True) else None
     return length - settings.max_new_tokens if isinstance(length, int) else float("inf")
 
 
+def _count_read(lm: Any, model: CandidateModel, prompt: Any) -> int:
+    """Tokens that a model reads. A chat server applies its template itself, so here the tokenizer's is counted."""
+    if isinstance(prompt, str):
+        return _count(lm, model, prompt)
+    messages = json.loads(prompt.prompt)
+    if getattr(getattr(lm, "tokenizer", None), "chat_template", None):
+        return _count(lm, model, lm.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return sum(_count(lm, model, message["content"]) for message in messages)
+
+
 def _count(lm: Any, model: CandidateModel, text: str, **options: bool) -> int:
-    if getattr(lm, "tokenizer", None) is None:
+    tokenizer = getattr(lm, "tokenizer", None)
+    if tokenizer is None:
         raise UserError(
-            f"model {model.name} gives no token counts, so its cost is unknown: name a `tokenizer` in its arguments"
+            f"model {model.name} gives no token counts, so its cost is unknown: name `tokenizer` and, for a chat "
+            "server, `tokenizer_backend: huggingface` in its arguments"
         )
-    return len(lm.tok_encode(text, **options))
+    tokens = lm.tok_encode(text, **options)
+    if isinstance(tokens, str):  # lm-eval's chat servers hand the text back
+        special = {"add_special_tokens": False} if hasattr(tokenizer, "chat_template") else {}
+        tokens = tokenizer.encode(text, **special)
+    return len(tokens)
