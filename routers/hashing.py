@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEATURES, DIMENSION = 2048, 64
-_DIGIT = re.compile(r"\d")
+_NUMBER = re.compile(r"\d+")
 
 
 class HashingEncoder:
     """Latent semantic analysis (Deerwester et al. 1990) over hashed words and pairs of words.
 
-    Digits count as one symbol, so that "48 - 56" and "12 - 30" are alike. Vectors have unit length, or are zero.
+    All numbers count as one symbol, so that "48 - 56" and "12 - 30" are alike. Vectors have unit length, or are zero.
 
     idf: float32 `[FEATURES]`. components: float32 `[dimension, FEATURES]`.
     """
@@ -37,7 +37,8 @@ class HashingEncoder:
         idf = (np.log((1 + len(texts)) / (1 + present)) + 1).astype(np.float32)
         weighted = counts.multiply(idf).tocsr()
         size = max(1, min(dimension, len(texts) - 1))
-        components = TruncatedSVD(size, random_state=seed).fit(weighted).components_.astype(np.float32)
+        with np.errstate(invalid="ignore"):  # of a single text the variance is zero
+            components = TruncatedSVD(size, random_state=seed).fit(weighted).components_.astype(np.float32)
         # Padded to the full size, so that a checkpoint's shapes do not depend on how much there was to fit on.
         return cls(idf, np.pad(components, ((0, dimension - size), (0, 0))))
 
@@ -78,4 +79,4 @@ def _counts(texts: Sequence[str]) -> Any:
 
 
 def _plain(text: str) -> str:
-    return _DIGIT.sub("0", text.lower())
+    return _NUMBER.sub("0", text.lower())

@@ -78,6 +78,8 @@ class HierRouter:
         tensors |= {f"encoder.{name}": array for name, array in self.embed.encoder.arrays().items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
+        # safetensors writes the bytes as they lie, so they must lie in C order.
+        tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
         partial.write_bytes(save(tensors, {_KEY: json.dumps(asdict(self.config), sort_keys=True)}))
         partial.replace(path)
 

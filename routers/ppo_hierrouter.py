@@ -403,7 +403,7 @@ def _restore(
         index, _, key = name.partition(".")
         states.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    env.restore(below("env."), meta["random"])
+    env.restore({name: tensor.numpy() for name, tensor in below("env.").items()}, meta["random"])
     generator.set_state(tensors["generator"])
     return meta["iteration"] + 1, meta["best_value"], below("best.")
 

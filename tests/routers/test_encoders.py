@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pools.errors import UserError
+from pools.types import Context
+from routers.encoder import ContextEncoder, build_encoder, restore_encoder
+from routers.hashing import HashingEncoder
+
+TEXTS = [f"What is {n} + {n * 3}?" for n in range(40)] + [f"Which colour is cube {n}, red or blue?" for n in range(40)]
+
+
+def test_hashing_tells_kinds_of_question_apart() -> None:
+    encoder = HashingEncoder.fit(TEXTS)
+    sums, colours = encoder.encode(["What is 77 + 4?", "What is 5 + 91?"]), encoder.encode(["Which colour is cube 99?"])
+    assert sums[0] @ sums[1] > 0.95
+    assert abs(sums[0] @ colours[0]) < 0.5
+
+
+def test_hashing_survives_a_checkpoint_and_repeats_itself() -> None:
+    encoder, again = HashingEncoder.fit(TEXTS, seed=3), HashingEncoder.fit(TEXTS, seed=3)
+    restored = restore_encoder(encoder.config(), encoder.arrays())
+    for other in (again, restored):
+        np.testing.assert_array_equal(encoder.encode(TEXTS[:5]), other.encode(TEXTS[:5]))
+
+
+def test_hashing_of_few_texts_and_of_an_empty_one() -> None:
+    encoder = HashingEncoder.fit(["only one text here"])
+    assert encoder.encode(["", "another"]).shape == (2, encoder.dimension)
+    assert np.isfinite(encoder.encode([""])).all()
+
+
+def test_context_is_query_and_last_response_and_each_text_is_encoded_once() -> None:
+    encoder = HashingEncoder.fit(TEXTS)
+    asked: list[str] = []
+
+    class Counting(HashingEncoder):
+        def encode(self, texts: list[str]) -> np.ndarray:  # type: ignore[override]
+            asked.extend(texts)
+            return super().encode(texts)
+
+    embed = ContextEncoder(Counting(encoder.idf, encoder.components))
+    contexts = [Context("What is 1 + 1?"), Context("What is 1 + 1?", ("x", "Answer: 2")), Context("Answer: 2")]
+    vectors = embed(contexts)
+    half = encoder.dimension
+    np.testing.assert_array_equal(vectors[0, :half], vectors[1, :half])
+    assert not vectors[0, half:].any()
+    np.testing.assert_array_equal(vectors[1, half:], vectors[2, :half])
+    embed(contexts)
+    assert sorted(asked) == ["Answer: 2", "What is 1 + 1?"]
+    assert embed.cost(contexts).tolist() == [0, 0, 0]
+
+
+def test_unknown_encoder_and_missing_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected hashing"):
+        build_encoder("word2vec", [])
+    monkeypatch.delenv("HARNESS_WEIGHTS", raising=False)
+    with pytest.raises(UserError, match="no weights for model encoder sentence") as caught:
+        build_encoder("sentence:nobody/nothing", [])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence transformer with random weights, made now."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("bert")
+    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789?+"]
+    vocabulary = {word: n for n, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters])}
+    vocabulary |= {f"##{word}": n + len(vocabulary) for n, word in enumerate(letters)}
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(vocab=vocabulary, do_lower_case=True).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_sentence_encodes_alike_in_any_batch_and_bills_its_tokens(tiny_bert: Path) -> None:
+    encoder = build_encoder(f"sentence:{tiny_bert}", [])
+    vectors = encoder.encode(["what is 1 + 1 ?", "b", "a much longer text than the others are"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(vectors[1], encoder.encode(["b"])[0], atol=1e-5)
+    restored = restore_encoder(encoder.config(), {})
+    np.testing.assert_array_equal(restored.encode(["b"]), encoder.encode(["b"]))
+    cost = ContextEncoder(encoder).cost([Context("b")])
+    assert cost[0] == pytest.approx(encoder.base_rate * 3)  # [CLS] b [SEP]
+    assert encoder.base_rate > 0
+
+
+def test_sentence_with_other_weights_than_the_checkpoints_is_refused(tiny_bert: Path) -> None:
+    with pytest.raises(UserError, match="sha256"):
+        restore_encoder({"kind": "sentence", "model": str(tiny_bert), "sha256": "0" * 64}, {})

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import routers
+from harness.evaluate import evaluate
+from pools.cost import CostModel
+from pools.errors import UserError
+from pools.oracle import solve
+from pools.tree import Tree
+from routers import RouterRequest, RoutingStates, ppo_hierrouter
+from routers.hierrouter import load_checkpoint
+from routers.ppo_hierrouter import Args, train
+
+Planted = Callable[[], tuple[Tree, CostModel]]
+QUICK = Args(total_timesteps=60_000, num_envs=256, cost_weight=0.002, eval_every=5)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("allow_stop", [True, False])
+@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
+def test_finds_the_planted_optimum(planted: Planted, seed: int, allow_stop: bool) -> None:
+    tree, cost_model = planted()
+    args = replace(QUICK, seed=seed, allow_stop=allow_stop)
+    router = train(args, tree.select("train"), tree.select("validation"), cost_model)
+    for split in ("train", "validation"):
+        part = tree.select(split)  # type: ignore[arg-type]
+        outcome = evaluate(router, part, cost_model)
+        optimum = solve(part, cost_model, args.cost_weight, allow_stop).value.mean()
+        assert optimum > 0.8
+        assert (outcome.quality - args.cost_weight * outcome.cost).mean() >= 0.99 * optimum
+
+
+def test_same_seed_same_checkpoint_and_another_seed_another(planted: Planted, tmp_path: Path) -> None:
+    tree, cost_model = planted()
+    digests = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        out = tmp_path / f"{name}.safetensors"
+        train(replace(QUICK, seed=seed, out=out, total_timesteps=20_000), tree, None, cost_model)
+        digests.append(digest(out))
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_resumed_equals_uninterrupted(planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree, cost_model = planted()
+    parts = tree.select("train"), tree.select("validation"), cost_model
+    whole = replace(QUICK, out=tmp_path / "whole.safetensors", save_every=1)
+    train(whole, *parts)
+    stopped = replace(whole, out=tmp_path / "stopped.safetensors")
+    save = ppo_hierrouter._save
+
+    def save_then_stop(path: Path, identity: str, iteration: int, *rest: object) -> None:
+        save(path, identity, iteration, *rest)
+        if iteration == 9:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ppo_hierrouter, "_save", save_then_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, *parts)
+    monkeypatch.setattr(ppo_hierrouter, "_save", save)
+    assert stopped.out is not None and whole.out is not None
+    assert not stopped.out.exists()
+    train(replace(stopped, resume=True), *parts)
+    assert digest(stopped.out) == digest(whole.out)
+    with pytest.raises(UserError, match="other arguments"):
+        train(replace(stopped, resume=True, gae_lambda=0.5), *parts)
+
+
+def test_a_checkpoint_is_all_a_router_needs(planted: Planted, tmp_path: Path) -> None:
+    tree, cost_model = planted()
+    out = tmp_path / "policy.safetensors"
+    trained = train(replace(QUICK, out=out), tree, None, cost_model)
+    loaded = routers.load("hierrouter", checkpoint=out)
+    contexts = [tree.context(n, node) for n in range(20) for node in range(tree.decision_nodes)]
+    hop = np.tile(tree.depth[: tree.decision_nodes], 20)
+    states = RoutingStates(contexts, hop, np.linspace(0, 50, len(hop)), np.full((len(hop), 2), -1))
+    np.testing.assert_array_equal(loaded.act(states), trained.act(states))
+    stochastic = load_checkpoint(out, greedy=False)
+    chance = stochastic.probabilities(states)
+    np.testing.assert_allclose(chance.sum(axis=1), 1)
+    assert ((chance > 0) & (chance < 1)).any()
+    assert not chance[hop == 0, 3].any()  # STOP is not open before a model has answered
+
+
+def test_a_checkpoint_for_something_else_is_refused(planted: Planted, tmp_path: Path) -> None:
+    tree, cost_model = planted()
+    out = tmp_path / "policy.safetensors"
+    train(replace(QUICK, out=out, total_timesteps=4096), tree, None, cost_model)
+    with pytest.raises(UserError, match="the pool has x, y"):
+        routers.load("hierrouter", RouterRequest(models=("x", "y"), max_hops=2), checkpoint=out)
+    with pytest.raises(UserError, match="for 2 hops"):
+        routers.load("hierrouter", RouterRequest(models=tree.models, max_hops=3), checkpoint=out)
+    with pytest.raises(UserError, match="no such checkpoint"):
+        routers.load("hierrouter", checkpoint=tmp_path / "none.safetensors")
+    (tmp_path / "junk.safetensors").write_bytes(b"junk")
+    with pytest.raises(UserError, match="not a HierRouter checkpoint"):
+        routers.load("hierrouter", checkpoint=tmp_path / "junk.safetensors")
+
+
+def test_tracks_with_the_usual_names(planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    logged: dict[str, float] = {}
+
+    class Run:
+        def log(self, figures: dict[str, float], step: int) -> None:
+            logged.update(figures)
+
+        def finish(self) -> None:
+            pass
+
+    monkeypatch.setattr(wandb, "init", lambda **_: Run())
+    tree, cost_model = planted()
+    train(replace(QUICK, track=True, total_timesteps=10_240), tree.select("train"), tree.select("validation"), cost_model)
+    losses = ("value_loss", "policy_loss", "entropy", "old_approx_kl", "approx_kl", "clipfrac", "explained_variance")
+    charts = ("learning_rate", "SPS", "episodic_return", "episodic_length")
+    exact = [f"{split}_{key}" for split in ("train", "validation") for key in ("quality", "cost", "regret")]
+    wanted = [f"losses/{n}" for n in losses] + [f"charts/{n}" for n in charts] + [f"exact/{n}" for n in exact]
+    assert set(wanted) <= set(logged)
+    assert all(np.isfinite(value) for value in logged.values())
+
+
+def test_runs_alone_on_the_shipped_recording_and_leaves_a_wandb_folder(tmp_path: Path) -> None:
+    root = Path(routers.__file__).parent.parent
+    recording = root / "results" / "recordings" / "lightweight-offline"
+    command = [sys.executable, "-m", "routers.ppo_hierrouter", "--recording", str(recording), "--track"]
+    command += ["--total-timesteps", "20000", "--out", str(tmp_path / "policy.safetensors")]
+    environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "policy.safetensors").is_file()
+    assert list(tmp_path.glob("wandb/offline-run-*"))
+
+
+def test_help_is_quick_and_names_every_hyper_parameter() -> None:
+    code = "import sys; sys.argv = ['x', '--help']\nfrom routers import ppo_hierrouter\n"
+    code += "try:\n ppo_hierrouter.main()\nexcept SystemExit:\n print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert shown.rstrip().endswith("False")
+    for name in Args.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in shown

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import routers
+from pools.errors import UserError
+from pools.types import Context
+from routers import RouterRequest, RoutingStates, registry
+from routers.router import routing_cost
+
+
+def states(hop: int, count: int = 3) -> RoutingStates:
+    contexts = [Context(f"q{n}", ("r",) * hop) for n in range(count)]
+    return RoutingStates(contexts, np.full(count, hop), np.zeros(count), np.full((count, 2), -1))
+
+
+def test_ours_are_known_and_imported_late() -> None:
+    assert {"single", "pipeline", "random", "oracle", "hierrouter"} <= set(routers.names())
+    code = "import routers, sys; print(any(m in sys.modules for m in ('torch', 'transformers', 'sklearn', 'lm_eval')))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_unknown_router_names_what_is_close() -> None:
+    with pytest.raises(UserError, match="did you mean hierrouter"):
+        routers.load("hirrouter")
+
+
+def test_a_decorated_class_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+
+    @routers.register("always-last")
+    class AlwaysLast:
+        def __init__(self, request: RouterRequest) -> None:
+            self.last = len(request.models) - 1
+
+        def act(self, states: RoutingStates) -> np.ndarray:
+            return np.full(len(states.contexts), self.last)
+
+    router = routers.load("always-last", RouterRequest(models=("a", "b")))
+    assert router.act(states(0)).tolist() == [1, 1, 1]
+    assert routing_cost(router, states(0)).tolist() == [0, 0, 0]
+
+
+def test_a_router_of_another_package_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    entry = importlib.metadata.EntryPoint("elsewhere", "routers.uniform:uniform", "harness.routers")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry] if group == "harness.routers" else [])
+    assert "elsewhere" in routers.names()
+    assert routers.load("elsewhere", RouterRequest(models=("a", "b"))).probabilities(states(0)).shape == (3, 2)  # type: ignore[attr-defined]
+
+
+def test_single_and_pipeline_stop_after_their_models() -> None:
+    request = RouterRequest(models=("a", "b", "c"), max_hops=2)
+    single = routers.load("single:b", request)
+    assert [single.act(states(hop)).tolist()[0] for hop in (0, 1)] == [1, 3]
+    pipeline = routers.load("pipeline:c>a", request)
+    assert [pipeline.act(states(hop)).tolist()[0] for hop in (0, 1)] == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("single:z", "the pool has a, b"),
+        ("single:", "the pool has a, b"),
+        ("pipeline:a>b>a", "pipeline of 3 models with 2 hops"),
+        ("oracle", "recording"),
+        ("hierrouter", "checkpoint"),
+        ("hierrouter:fast", "expected hierrouter or hierrouter:stochastic"),
+    ],
+)
+def test_what_cannot_be_built_says_why(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        routers.load(name, RouterRequest(models=("a", "b"), max_hops=2))
+    assert "\n" not in str(caught.value)
+
+
+def test_random_draws_every_model_and_repeats_itself() -> None:
+    router = routers.load("random", RouterRequest(models=("a", "b", "c"), seed=4))
+    drawn = router.act(states(0, 600))
+    assert np.bincount(drawn).min() > 150
+    assert (drawn == router.act(states(0, 600))).all()
