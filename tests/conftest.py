@@ -1,0 +1,160 @@
+"""Parts that several folders of tests build on: tiny real models, and trees of made-up responses."""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pools import Context, Generation, GenerationSettings, Item
+from pools.tree import Tree
+
+SETTINGS = GenerationSettings(("\n\n",), 16)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
+
+
+def _number(*parts: object) -> int:
+    return int(hashlib.sha256(repr(parts).encode()).hexdigest()[:12], 16)
+
+
+class MadeUpGenerator:
+    """A function of (model, context, settings) that needs no model; `calls` lists the batches that it was asked for.
+
+    variety: how many different responses there are to a query; few of them make contexts meet.
+    """
+
+    def __init__(self, variety: int = 3) -> None:
+        self.variety = variety
+        self.calls: list[tuple[int, list[tuple[Context, GenerationSettings]]]] = []
+
+    def generate(self, model: int, requests: Sequence[tuple[Context, GenerationSettings]]) -> list[Generation]:
+        self.calls.append((model, list(requests)))
+        made = []
+        for context, settings in requests:
+            number = _number(model, context, settings)
+            tokens_out = 1 + number // 100 % settings.max_new_tokens
+            reason: Any = "length" if tokens_out == settings.max_new_tokens else "stop"
+            read = len(context.query) + sum(map(len, context.responses))
+            made.append(Generation(f"answer {number % self.variety}", read, tokens_out, reason, 0.25))
+        return made
+
+
+def _score(answers: Sequence[tuple[Item, str]]) -> list[float]:
+    return [_number(item.task, item.doc_id, response) % 3 / 2 for item, response in answers]
+
+
+@pytest.fixture(scope="session")
+def made_up_generator() -> type[MadeUpGenerator]:
+    """The class: `made_up_generator(variety=3)` is a deterministic `Generator` that keeps its `calls`."""
+    return MadeUpGenerator
+
+
+@pytest.fixture(scope="session")
+def synthetic_tree() -> Callable[..., Tree]:
+    """`synthetic_tree(items=4, models=2, max_hops=2, seed=0, complete=True, generator=None)`.
+
+    A live tree of made-up items, responses, token counts and scores (0, 0.5 or 1); the splits alternate.
+    """
+
+    def make(
+        items: int = 4,
+        models: int = 2,
+        max_hops: int = 2,
+        seed: int = 0,
+        complete: bool = True,
+        generator: MadeUpGenerator | None = None,
+    ) -> Tree:
+        splits: Any = ("train", "validation", "test")
+        tree = Tree(
+            [Item("made-up", n, f"question {n} of {seed}", SETTINGS, splits[n % 3]) for n in range(items)],
+            [f"model-{m}" for m in range(models)],
+            max_hops,
+            generator or MadeUpGenerator(),
+            _score,
+        )
+        if complete:
+            rows, columns = np.indices(tree.known.shape)
+            tree.require(rows.ravel(), columns.ravel())
+        return tree
+
+    return make
+
+
+def build_tiny_model(folder: Path, seed: int, chat_template: str | None = None) -> Path:
+    """A Llama of 10,000 random parameters with a tokenizer of one token per ASCII character, saved as on the hub."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    printable = string.digits + string.ascii_letters + string.punctuation + " \n"
+    # A byte-level vocabulary writes the space and the line break as other characters.
+    letters = [pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(c)[0][0] for c in printable]
+    vocabulary = {token: n for n, token in enumerate(["<unk>", "<s>", "</s>", *letters])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
+    fast.chat_template = chat_template
+    fast.save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=2048,
+        initializer_range=0.5,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random Llama, float32, without a chat template."""
+    return build_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny-a", seed=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_pool_file(tiny_model_dir: Path) -> Path:
+    """A pool file of two tiny models: `tiny-a` reads plain text, `tiny-b` (other weights) by its chat template."""
+    folder = tiny_model_dir.parent
+    build_tiny_model(folder / "tiny-b", seed=2, chat_template=CHAT_TEMPLATE)
+    path = folder / "tiny.yaml"
+    path.write_text(
+        """
+name: tiny
+cost_unit: M param-tokens
+rates: parameters of each model divided by 10^6
+models:
+  - name: tiny-a
+    lm_eval: hf
+    arguments: {dtype: float32, device: cpu}
+    batch_size: 4
+    base_rate: 0.01
+    weights: {path: tiny-a}
+  - name: tiny-b
+    lm_eval: hf
+    arguments: {dtype: float32, device: cpu}
+    batch_size: 4
+    base_rate: 0.02
+    weights: {path: tiny-b}
+    chat_template: true
+""",
+        encoding="utf-8",
+    )
+    return path
