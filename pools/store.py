@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -30,6 +31,7 @@ CREATE TABLE IF NOT EXISTS transition (
     finish_reason TEXT NOT NULL, seconds REAL NOT NULL
 ) WITHOUT ROWID
 """
+_PATIENCE = 60.0  # seconds to wait for another process's transaction
 
 
 def transition_key(fingerprint: str, settings: GenerationSettings, context: Context) -> str:
@@ -48,8 +50,8 @@ class TransitionStore:
         self.path, self.hits, self.misses = path, 0, 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+            _use_wal(self._connection)
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute(_SCHEMA)
             self._connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM transition LIMIT 0")
@@ -149,6 +151,19 @@ class TransitionStore:
             "SELECT response, tokens_in, tokens_out, finish_reason, seconds FROM transition WHERE key = ?", (key,)
         ).fetchone()
         return None if row is None else Generation(*row)
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL. SQLite does not wait here for others that do so at the same moment, as it does elsewhere."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _row_key(row: Sequence[str]) -> str | None:

@@ -1,0 +1,147 @@
+from dataclasses import replace
+
+import pytest
+
+from pools import UserError
+from pools.pool import load_pool, pool_from_dict, pool_names
+
+GOOD = """
+name: mine
+cost_unit: unit
+rates: made up
+models:
+  - name: a
+    lm_eval: hf
+    base_rate: 1.5
+    arguments: {dtype: bfloat16}
+    weights: {path: weights-a}
+  - name: b
+    lm_eval: local-completions
+    base_rate: 0
+    template: "{{ query }}"
+    price: {input: 1, output: 2.5, source: list}
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(text=GOOD):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        return load_pool(str(path))
+
+    return load
+
+
+def test_shipped_pools():
+    assert "lightweight" in pool_names()
+    for name in pool_names():
+        pool = load_pool(name)
+        assert pool.name == name
+        assert len(pool.models) >= 2
+        assert pool.cost_model("paper").input_rate == tuple(m.base_rate for m in pool.models)
+        assert all(m.base_rate > 0 for m in pool.models)
+        for model in pool.models:
+            assert model.weights is None or model.weights.sha256 or model.weights.path
+    assert load_pool("lightweight").model_names[:2] == ("smollm2-135m", "qwen2.5-coder-0.5b")
+
+
+def test_a_pool_file(load, tmp_path):
+    pool = load()
+    assert pool.model_names == ("a", "b")
+    assert (pool.models[0].base_rate, pool.models[0].weights.path, pool.folder) == (1.5, "weights-a", tmp_path)
+    assert (pool.models[1].template, pool.models[1].price.output) == ("{{ query }}", 2.5)
+
+
+def test_plain_data_round_trip(load):
+    pool = load()
+    assert pool_from_dict(pool.to_dict(), "here", pool.folder) == pool
+
+
+MODEL = "\n  - name: c\n    lm_eval: hf\n    base_rate: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: [unclosed", "not YAML"),
+        ("name: a\n\tb: c", "not YAML"),
+        ("", "expected a mapping"),
+        ("- a\n- b", "expected a mapping"),
+        (GOOD.replace("cost_unit", "cost_units"), "unknown key 'cost_units'"),
+        (GOOD.replace("    base_rate: 1.5\n", ""), "model a: `base_rate` is missing"),
+        (GOOD.replace("rates: made up\n", ""), "`rates` is missing"),
+        (GOOD.replace("lm_eval: hf", "lmeval: hf"), "model a: unknown key 'lmeval'"),
+        (GOOD.replace("{path: weights-a}", "{pth: weights-a}"), "model a: weights: unknown key 'pth'"),
+        (GOOD.replace("{path: weights-a}", "weights-a"), "model a: weights: expected a mapping"),
+        (GOOD.replace("{path: weights-a}", "{file: x}"), "`path` or a `repository`"),
+        (GOOD.replace("{path: weights-a}", "{path: x, sha256: abc}"), "need the `file`"),
+        (GOOD.replace("{path: weights-a}", "{repository: a/b, revision: 1234567}"), "revision must be a str"),
+        (GOOD.split("models:")[0] + "models: []", "at least one model"),
+        (GOOD.split("models:")[0] + "models: {a: b}", "at least one model"),
+        (GOOD.split("models:")[0] + "models: [a]", "model 1: expected a mapping"),
+        *((GOOD.replace("1.5", bad), "model a: base_rate must be a") for bad in ("-1", ".nan", ".inf", "true", "much")),
+        (GOOD.replace("1.5", "1e-4"), r"YAML reads 1e-4 as text, 1\.0e-4 as a number"),
+        (GOOD.replace("input: 1", "input: -1"), "model b: price: input must be"),
+        (GOOD.replace("input: 1", "input: free"), "model b: price: input must be"),
+        (GOOD.replace("{dtype: bfloat16}", "[bfloat16]"), "arguments must be a dict"),
+        (GOOD + "    batch_size: 0\n", "batch_size must be"),
+        (GOOD + "    batch_size: 1.5\n", "batch_size must be"),
+        (GOOD + "    chat_template: chatml\n", "chat_template must be a bool"),
+        (GOOD.replace("name: b", "name: 7"), "name must be a str"),
+        (GOOD.replace("name: b", "name: a"), "model name a is used twice"),
+        (GOOD.replace("{{ query }}", "{{ query"), "model b: the template is not valid"),
+        (GOOD.replace("{{ query }}", "{{ question }}"), "model b: the template cannot be rendered"),
+        (GOOD.replace("{{ query }}", "{{ query.__class__.__mro__ }}"), "model b: the template cannot be rendered"),
+    ],
+)
+def test_bad_pool_files_are_told_in_one_line(load, tmp_path, text, said):
+    with pytest.raises(UserError, match=said) as error:
+        load(text)
+    assert "\n" not in str(error.value)
+    assert str(tmp_path / "mine.yaml") in str(error.value)
+
+
+def test_no_such_pool(tmp_path):
+    with pytest.raises(UserError, match="did you mean lightweight"):
+        load_pool("lightwait")
+    with pytest.raises(UserError, match=r"cannot read pool file .*No such file"):
+        load_pool(str(tmp_path / "none.yaml"))
+    (tmp_path / "latin.yaml").write_bytes("name: ü".encode("latin-1"))
+    with pytest.raises(UserError, match="not YAML"):
+        load_pool(str(tmp_path / "latin.yaml"))
+
+
+def test_fingerprint(load, tmp_path):
+    folder = tmp_path / "weights-a"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "config.json").write_text("{}")
+    pool = load()
+    model = pool.models[0]
+    fingerprint = pool.fingerprint(model)
+    assert fingerprint == load().fingerprint(load().models[0])
+
+    def changed(**how):
+        return pool.fingerprint(replace(model, **how)) != fingerprint
+
+    assert changed(template="{{ query }}")
+    assert changed(chat_template=True)
+    assert changed(lm_eval="vllm")
+    assert changed(arguments={"dtype": "float32"})
+    assert changed(arguments={**model.arguments, "max_length": 512})
+    assert changed(weights=replace(model.weights, sha256="0" * 64))
+    # Where it runs and what it costs is not what it answers.
+    assert not changed(arguments={**model.arguments, "device": "cuda:1", "batch_size": 3})
+    assert not changed(batch_size=64)
+    assert not changed(base_rate=9.0, description="renamed")
+    # A copy elsewhere is the same model; a file of other content is not.
+    folder.rename(tmp_path / "moved")
+    assert not changed(weights=replace(model.weights, path="moved"))
+    (tmp_path / "moved" / "README.md").write_text("notes")
+    assert not changed(weights=replace(model.weights, path="moved"))
+    (tmp_path / "moved" / "model.safetensors").write_bytes(b"Weights")
+    assert changed(weights=replace(model.weights, path="moved"))
+    (tmp_path / "moved" / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "moved" / "tokenizer.json").write_text("{}")
+    assert changed(weights=replace(model.weights, path="moved"))
