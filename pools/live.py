@@ -210,6 +210,8 @@ def _run_batch(lm: Any, model: CandidateModel, prompts: list[Any], settings: Gen
         if not hasattr(lm, "base_url"):
             raise
         shown = " ".join(str(error).split()) or type(error).__name__
+        # Of several requests at once all fail, and asyncio would print a traceback of each that nobody waited for.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         raise UserError(
             f"model {model.name}: the server {lm.base_url} did not answer: {shown}; check that it runs, `base_url` "
             "and the key"
