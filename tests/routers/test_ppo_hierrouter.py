@@ -128,7 +128,9 @@ def test_tracks_with_the_usual_names(planted: Planted, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(wandb, "init", lambda **_: Run())
     tree, cost_model = planted()
-    train(replace(QUICK, track=True, total_timesteps=10_240), tree.select("train"), tree.select("validation"), cost_model)
+    train(
+        replace(QUICK, track=True, total_timesteps=10_240), tree.select("train"), tree.select("validation"), cost_model
+    )
     losses = ("value_loss", "policy_loss", "entropy", "old_approx_kl", "approx_kl", "clipfrac", "explained_variance")
     charts = ("learning_rate", "SPS", "episodic_return", "episodic_length")
     exact = [f"{split}_{key}" for split in ("train", "validation") for key in ("quality", "cost", "regret")]

@@ -1,0 +1,132 @@
+"""The command line as a user meets it: its speed, and one clear line for whatever is wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness.__main__ import main
+from harness.source import recording_folder
+
+ROOT = Path(harness.__file__).parent.parent
+LIVE = "run --live --limit 1 --task rg_aiw --split all --store {tmp}/s.sqlite"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; sys.argv = ['harness', '--help']\nfrom harness.__main__ import main\n"
+    code += "try:\n main()\nexcept SystemExit:\n"
+    code += " print([m for m in ('torch', 'numpy', 'pyarrow', 'lm_eval', 'gymnasium', 'sklearn') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.rstrip().endswith("[]"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run --router hirrouter", "did you mean hierrouter"),
+        ("run --router single:gpt", "the pool has smollm2-135m"),
+        ("run --task rg_nothing", "unknown task"),
+        ("run --suite ofline", "unknown suite"),
+        ("run --pool heavyweight", "unknown pool"),
+        ("run --pool {tmp}/broken.yaml --live", "broken.yaml"),
+        ("run --recording {tmp}", "is not a recording"),
+        ("run --recording {tmp}/nowhere", "no recording at"),
+        ("run --recording {tmp} --live", "exclude each other"),
+        ("run --checkpoint {tmp}/none.safetensors", "no such checkpoint"),
+        ("run --checkpoint {tmp}/broken.yaml", "not a HierRouter checkpoint"),
+        ("run --max-hops 7", "has 2 hops"),
+        ("run --cost dollars", "no price for smollm2-135m"),
+        ("run --cost-weight -1", "expected a number >= 0"),
+        ("run --limit 0", "no items"),
+        ("run --encoder bert", "expected hashing"),
+        ("run --out {tmp}/broken.yaml", "is a file"),
+        (f"{LIVE} --router single:smollm2-135m", "hf download"),
+        (f"{LIVE} --router oracle", "on a recording"),
+        ("train --encoder bert --out {tmp}/p.safetensors", "expected hashing"),
+        ("record --limit 1 --task rg_aiw --store {tmp}/broken.yaml --out {tmp}/r", "transition store"),
+        ("record --limit 1 --task rg_aiw --out {tmp}", "holds other files"),
+        ("list models --pool heavyweight", "unknown pool"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "broken.yaml").write_text("models: [unclosed")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("HARNESS_WEIGHTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["harness", *(word.format(tmp=tmp_path) for word in arguments.split())])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    error = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert message in error
+    assert error.startswith("harness: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("run-*"))
+
+
+def test_wrong_weights_are_refused_with_both_hashes(
+    tiny_pool_file: Path,
+    tiny_tasks: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pool = tiny_pool_file.parent / "wrong.yaml"
+    weights = "{path: tiny-a, file: model.safetensors, sha256: '" + "0" * 64 + "'}"
+    pool.write_text(tiny_pool_file.read_text().replace("{path: tiny-a}", weights))
+    command = f"run --live --pool {pool} --suite {tiny_tasks / 'suite.yaml'} --router single:tiny-a --split all"
+    monkeypatch.setattr(sys, "argv", ["harness", *command.split(), "--store", str(tmp_path / "s.sqlite")])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    error = capsys.readouterr().err
+    assert (caught.value.code, error.count("\n")) == (2, 1)
+    assert "0" * 64 in error
+
+
+def test_from_outside_the_exit_code_is_2_and_nothing_is_on_standard_output(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "harness", "run", "--router", "nobody"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    unknown = subprocess.run(
+        [sys.executable, "-m", "harness", "run", "--roter", "x"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert unknown.returncode == 2
+
+
+@pytest.mark.parametrize("what", ["routers", "models", "tasks", "suites", "pools"])
+def test_lists(what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["harness", "list", what])
+    main()
+    wanted = {
+        "routers": "hierrouter",
+        "models": "smollm2-135m",
+        "tasks": "human_eval",
+        "suites": "offline",
+        "pools": "lightweight",
+    }
+    assert wanted[what] in capsys.readouterr().out
+
+
+def test_the_shipped_recording_is_complete() -> None:
+    from pools.recording import load_recording
+
+    tree = load_recording(recording_folder("lightweight", "offline")).tree
+    assert tree.complete
+    assert tree.max_hops == 2

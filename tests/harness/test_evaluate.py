@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+import pytest
+
+from harness.evaluate import evaluate, sample
+from pools.cost import paper_cost
+from pools.errors import UserError
+from pools.oracle import path_costs, solve
+from pools.tree import Tree
+from routers import RouterRequest, RoutingStates, load
+from routers.single import FixedRouter
+
+COST = paper_cost((1.0, 3.0, 0.5), "unit")
+
+
+@pytest.fixture(scope="module")
+def tree(synthetic_tree: Callable[..., Tree]) -> Tree:
+    return synthetic_tree(items=30, models=3, max_hops=3, seed=5)
+
+
+def request(tree: Tree, **more: object) -> RouterRequest:
+    given = {"models": tree.models, "max_hops": tree.max_hops, "cost_model": COST, "evaluation": tree}
+    return RouterRequest(**{**given, **more})  # type: ignore[arg-type]
+
+
+def test_random_is_the_mean_over_all_pipelines(tree: Tree) -> None:
+    outcome = evaluate(load("random", request(tree)), tree, COST)
+    leaves = tree.level(3)
+    np.testing.assert_allclose(outcome.quality, tree.score[:, leaves].mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(outcome.cost, path_costs(tree, COST)[:, leaves].mean(axis=1))
+    np.testing.assert_allclose(outcome.hops, 3)
+    np.testing.assert_allclose(outcome.calls, 1)
+    assert outcome.exact
+
+
+def test_every_fixed_pipeline_is_its_node(tree: Tree) -> None:
+    for length in (1, 2, 3):
+        for pipeline in product(range(3), repeat=length):
+            outcome = evaluate(FixedRouter(pipeline, 3), tree, COST)
+            node = tree.node(pipeline)
+            np.testing.assert_allclose(outcome.quality, tree.score[:, node])
+            np.testing.assert_allclose(outcome.cost, path_costs(tree, COST)[:, node])
+            assert (outcome.hops == length).all()
+
+
+@pytest.mark.parametrize("allow_stop", [True, False])
+@pytest.mark.parametrize("cost_weight", [0.0, 0.001, 0.01])
+def test_the_oracle_router_attains_the_solution(tree: Tree, cost_weight: float, allow_stop: bool) -> None:
+    router = load("oracle", request(tree, cost_weight=cost_weight, allow_stop=allow_stop))
+    outcome, solution = evaluate(router, tree, COST), solve(tree, COST, cost_weight, allow_stop)
+    np.testing.assert_allclose(outcome.quality, solution.quality)
+    np.testing.assert_allclose(outcome.cost, solution.cost)
+
+
+class Leaning:
+    """Depends on the state, draws its actions and stops now and then."""
+
+    def probabilities(self, states: RoutingStates) -> np.ndarray:
+        heavy = np.array([len(c.responses[-1]) if c.responses else 0 for c in states.contexts]) % 2
+        chance = np.array([[0.5, 0.3, 0.2, 0.0], [0.1, 0.2, 0.3, 0.4]])[np.minimum(heavy + (states.hop > 0), 1)]
+        return chance
+
+    def act(self, states: RoutingStates) -> np.ndarray:
+        return self.probabilities(states).argmax(axis=1)
+
+    def routing_cost(self, states: RoutingStates) -> np.ndarray:
+        return np.full(len(states.contexts), 2.0)
+
+
+def test_expectations_are_what_sampling_tends_to(tree: Tree) -> None:
+    exact = evaluate(Leaning(), tree, COST)
+    drawn = [sample(Leaning(), tree, COST, seed) for seed in range(400)]
+    for name in ("quality", "cost", "hops", "routing_cost"):
+        means = np.array([getattr(outcome, name).mean() for outcome in drawn])
+        error = means.std() / np.sqrt(len(means))
+        assert abs(means.mean() - getattr(exact, name).mean()) < 4 * error + 1e-12
+    assert exact.hops.mean() < 3
+
+
+def test_on_live_models_only_what_is_chosen_is_generated(synthetic_tree: Callable[..., Tree]) -> None:
+    live = synthetic_tree(items=6, models=3, max_hops=2, complete=False)
+    outcome = evaluate(load("random", request(live, max_hops=2)), live, COST, seed=3)
+    assert not outcome.exact
+    assert live.known[:, 1:].sum() == 12
+    again = evaluate(load("random", request(live, max_hops=2)), live, COST, seed=3)
+    np.testing.assert_array_equal(outcome.cost, again.cost)
+
+
+def test_a_router_that_stops_at_once_is_told_so(tree: Tree) -> None:
+    class Silent:
+        def act(self, states: RoutingStates) -> np.ndarray:
+            return np.full(len(states.contexts), 3)
+
+    with pytest.raises(UserError, match="before any model was asked"):
+        evaluate(Silent(), tree, COST)
+    with pytest.raises(UserError, match="before any model was asked"):
+        sample(Silent(), tree, COST, 0)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.evaluate import Outcome
+from harness.metrics import Bootstrap, collapsed_to, gap_closed, regret
+
+
+def outcome(quality: list[float], cost: list[float], calls: list[list[float]] | None = None) -> Outcome:
+    zeros = np.zeros(len(quality))
+    return Outcome(np.array(quality), np.array(cost), zeros, zeros, np.array(calls or [[1.0, 0.0]]), True)
+
+
+def test_the_interval_covers_a_known_mean_about_19_times_in_20() -> None:
+    generator = np.random.default_rng(0)
+    covered = 0
+    for seed in range(300):
+        estimate = Bootstrap.draw(60, seed, resamples=500).mean(generator.normal(2.0, 1.0, 60))
+        covered += estimate.low <= 2.0 <= estimate.high
+    assert 0.90 <= covered / 300 <= 0.98
+
+
+def test_a_task_is_estimated_from_its_items_alone() -> None:
+    values, chosen = np.array([0.0, 1.0, 1.0, 0.0, 5.0]), np.array([True, True, True, True, False])
+    estimate = Bootstrap.draw(5, 1).mean(values, chosen)
+    assert estimate.mean == 0.5
+    assert 0.0 <= estimate.low < 0.5 < estimate.high <= 1.0
+
+
+def test_gap_closed_is_nothing_at_the_best_single_and_all_at_the_optimum() -> None:
+    single, best = outcome([0, 1, 0, 1], [1, 1, 1, 1]), outcome([1, 1, 0, 1], [2, 1, 1, 1])
+    between = outcome([0.5, 1, 0, 1], [1.5, 1, 1, 1])
+    assert gap_closed(single, single, best, 0.1) == 0
+    assert gap_closed(best, single, best, 0.1) == 1
+    assert gap_closed(between, single, best, 0.1) == pytest.approx(0.5)
+    assert gap_closed(between, single, single, 0.1) is None
+    assert regret(between, best, 0.1).tolist() == pytest.approx([0.45, 0, 0, 0])
+
+
+def test_a_router_that_calls_one_model_only_is_flagged() -> None:
+    names = ("a", "b")
+    assert collapsed_to(outcome([1], [1], [[0.0, 1.0]]), names) == "b"
+    assert collapsed_to(outcome([1, 1], [1, 1], [[0.9, 0.1], [1.0, 0.0]]), names) is None
+    assert collapsed_to(outcome([1], [1], [[1.0]]), ("a",)) is None

@@ -1,0 +1,169 @@
+"""`run`, `train` and `record` on real input: the shipped recording, and tiny real models."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from harness import progress
+from harness.__main__ import main
+from harness.source import recording_folder
+from pools.recording import load_recording
+from pools.store import TransitionStore
+
+RECORDING = recording_folder("lightweight", "offline")
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
+    main()
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of the README."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        out = tmp_path_factory.mktemp("run") / "out"
+        call(monkeypatch, "run", "--router", "hierrouter", "--out", out)
+        return out
+
+
+def test_the_default_run_has_every_row_and_the_documented_form(default_run: Path) -> None:
+    found = summary(default_run)
+    models = ["smollm2-135m", "qwen2.5-coder-0.5b"]
+    assert list(found["routers"]) == ["hierrouter", *(f"single:{m}" for m in models), "random", "oracle"]
+    tasks = {"rg_aiw", "rg_color_cube_rotation", "mmlu_dev", "rg_chain_sum", "rg_leg_counting", "human_eval"}
+    documented = (
+        (RECORDING.parents[2] / "docs" / "summary.md").read_text() if (RECORDING.parents[2] / "docs").is_dir() else ""
+    )
+    for entry in found["routers"].values():
+        assert set(entry["tasks"]) == tasks
+        for figures in (entry["overall"], *entry["tasks"].values()):
+            assert {"items", "quality", "quality_interval", "cost", "cost_interval"} <= set(figures)
+            assert figures["quality_interval"][0] <= figures["quality"] <= figures["quality_interval"][1]
+            assert 0 < figures["cost_interval"][0] <= figures["cost"] <= figures["cost_interval"][1]
+        assert all(f"`{key}`" in documented for key in entry["overall"]) or not documented
+        assert entry["overall"]["regret"] >= 0
+        assert entry["overall"]["exact"]
+    overall = {name: entry["overall"] for name, entry in found["routers"].items()}
+    assert overall["oracle"]["regret"] == 0
+    assert overall["oracle"]["gap_closed"] == pytest.approx(1)
+    best = max((n for n in overall if n.startswith("single:")), key=lambda n: overall[n]["value"])
+    assert overall[best]["gap_closed"] == 0
+    assert overall[best]["quality_ratio"] == 1
+
+
+def test_a_single_models_row_is_what_the_parquet_says(default_run: Path) -> None:
+    items = {(r["task"], r["doc_id"]): r["split"] for r in pq.read_table(RECORDING / "items.parquet").to_pylist()}
+    rows = pq.read_table(RECORDING / "transitions.parquet").to_pylist()
+    mine = [r for r in rows if r["pipeline"] == ["smollm2-135m"] and items[r["task"], r["doc_id"]] == "test"]
+    entry = summary(default_run)["routers"]["single:smollm2-135m"]
+    assert entry["overall"]["items"] == len(mine)
+    assert entry["overall"]["quality"] == pytest.approx(np.mean([r["score"] for r in mine]))
+    rate = 0.000134515
+    assert entry["overall"]["cost"] == pytest.approx(np.mean([rate * (r["tokens_in"] + r["tokens_out"]) for r in mine]))
+    for task, figures in entry["tasks"].items():
+        assert figures["quality"] == pytest.approx(np.mean([r["score"] for r in mine if r["task"] == task]))
+
+
+def test_the_run_says_how_to_make_it_again(default_run: Path) -> None:
+    manifest = json.loads((default_run / "manifest.json").read_text())
+    assert manifest["seed"] == 1
+    assert manifest["arguments"]["router"] == ["hierrouter"]
+    assert set(manifest["source"]["sha256"]) == {"items.parquet", "transitions.parquet"}
+    assert "torch" in manifest["versions"]
+    assert manifest["cost_model"]["source"]
+    tables = (default_run / "tables.md").read_text()
+    assert "| hierrouter |" in tables
+    assert "T param-tokens" in tables
+
+
+def test_same_seed_same_summary_and_the_checkpoint_gives_it_too(
+    default_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(monkeypatch, "run", "--out", tmp_path / "again")
+    assert summary(tmp_path / "again") == summary(default_run)
+    call(monkeypatch, "train", "--out", tmp_path / "policy.safetensors")
+    call(monkeypatch, "run", "--checkpoint", tmp_path / "policy.safetensors", "--out", tmp_path / "loaded")
+    assert summary(tmp_path / "loaded") == summary(default_run)
+
+
+def test_part_of_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("--task", "rg_aiw", "human_eval", "--limit", 7, "--max-hops", 1, "--split", "all")
+    call(monkeypatch, "run", "--router", "random", *arguments, "--out", tmp_path / "part")
+    found = summary(tmp_path / "part")
+    assert found["items"] == 14
+    assert found["routers"]["random"]["overall"]["hops"] == 1
+    singles = [found["routers"][f"single:{m}"]["overall"]["quality"] for m in ("smollm2-135m", "qwen2.5-coder-0.5b")]
+    assert found["routers"]["random"]["overall"]["quality"] == pytest.approx(np.mean(singles))
+
+
+class Stop(KeyboardInterrupt):
+    pass
+
+
+def test_record_goes_on_after_an_interruption_and_replays_as_live(
+    tiny_pool_file: Path,
+    tiny_tasks: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    selection = ("--pool", tiny_pool_file, "--suite", tiny_tasks / "suite.yaml", "--max-hops", 2)
+    call(monkeypatch, "record", *selection, "--store", tmp_path / "a.sqlite", "--out", tmp_path / "whole")
+
+    original, batches = progress.generation_progress, []
+
+    class Interrupted:
+        def __init__(self, console: Any) -> None:
+            self.inner = original(console)
+
+        def __enter__(self) -> Any:
+            on_batch = self.inner.__enter__()
+
+            def counted(batch: Any) -> None:
+                on_batch(batch)
+                batches.append(batch)
+                if len(batches) == 5:
+                    raise Stop
+
+            return counted
+
+        def __exit__(self, *error: Any) -> Any:
+            return self.inner.__exit__(*error)
+
+    command = ("record", *selection, "--store", tmp_path / "b.sqlite", "--out", tmp_path / "resumed")
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.record.generation_progress", Interrupted)
+        with pytest.raises(SystemExit) as caught:
+            call(patched, *command)
+    assert caught.value.code == 130
+    assert "goes on from there" in capsys.readouterr().err
+    assert not (tmp_path / "resumed").exists()
+    stored = len(TransitionStore(tmp_path / "b.sqlite"))
+    assert stored == 5 * 4  # five batches of four
+    call(monkeypatch, *command)
+    whole, resumed = load_recording(tmp_path / "whole").tree, load_recording(tmp_path / "resumed").tree
+    assert list(TransitionStore(tmp_path / "a.sqlite").keys()) == list(TransitionStore(tmp_path / "b.sqlite").keys())
+    np.testing.assert_array_equal(whole.score, resumed.score)
+    np.testing.assert_array_equal(whole.tokens_out, resumed.tokens_out)
+    assert whole.contexts == resumed.contexts
+    assert 0 < whole.score[:, 1:].mean() < 1
+
+    replay = ("run", "--recording", tmp_path / "whole", "--split", "all", "--router", "pipeline:tiny-b>tiny-a")
+    call(monkeypatch, *replay, "--out", tmp_path / "recorded")
+    live = ("run", "--live", *selection, "--split", "all", "--router", "pipeline:tiny-b>tiny-a")
+    call(monkeypatch, *live, "--store", tmp_path / "c.sqlite", "--out", tmp_path / "live")
+    rows = [pq.read_table(tmp_path / name / "items.parquet").to_pylist() for name in ("recorded", "live")]
+    mine = [r for r in rows[0] if r["router"] == "pipeline:tiny-b>tiny-a"]
+    assert mine == rows[1]
