@@ -5,7 +5,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -75,6 +77,20 @@ def test_the_first_response_stays(tmp_path):
     assert len(first) == 3
 
 
+def test_many_open_a_new_store_at_once(tmp_path):
+    for number in range(10):
+        barrier, path = threading.Barrier(8), tmp_path / f"s{number}"
+
+        def use(worker, barrier=barrier, path=path):
+            barrier.wait()
+            store = TransitionStore(path)
+            store.put("m", [(Context(str(worker)), SETTINGS, _made("a"))])
+            return len(store)
+
+        with ThreadPoolExecutor(8) as threads:
+            assert max(threads.map(use, range(8))) == 8
+
+
 # Writes batches of five and prints the numbers of those that are committed. argv: path, seed, batches.
 WRITER = """
 import random, sys
@@ -116,6 +132,12 @@ def _start(process):
     process.stdin.flush()
 
 
+def _finish(process):
+    """All that it still prints, and its exit status. Not `communicate`: that forgets what `readline` read ahead."""
+    with process:
+        return process.stdout.read(), process.stderr.read(), process.wait(timeout=60)
+
+
 def _check(path, printed):
     """The store is whole, and holds what each writer was told that it holds."""
     with sqlite3.connect(path) as connection:
@@ -137,8 +159,8 @@ def test_several_processes_write_at_once(tmp_path):
         _start(writer)
     printed, numbers = [], set()
     for writer in writers:
-        out, err = writer.communicate(timeout=60)
-        assert (writer.returncode, err) == (0, "")
+        out, err, status = _finish(writer)
+        assert (status, err) == (0, "")
         lines = out.splitlines()
         assert len(lines) == 300
         printed += lines
@@ -157,12 +179,12 @@ def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path, seed):
     _start(survivor)
     time.sleep(random.Random(seed).uniform(0, 0.1))
     os.kill(victim.pid, signal.SIGKILL)
-    rest, _ = victim.communicate(timeout=60)
-    assert victim.returncode == -signal.SIGKILL
+    rest, _, status = _finish(victim)
+    assert status == -signal.SIGKILL
     complete = (first + rest).rsplit("\n", 1)[0].splitlines()  # the last line may be cut off
     assert complete
-    out, err = survivor.communicate(timeout=60)
-    assert (survivor.returncode, err) == (0, "")
+    out, err, status = _finish(survivor)
+    assert (status, err) == (0, "")
     store = _check(path, complete + out.splitlines())
     store.put("m", [(Context("after"), SETTINGS, _made("still writable"))])
     assert store.get("m", SETTINGS, Context("after")) == _made("still writable")

@@ -72,6 +72,15 @@ def test_each_distinct_request_is_generated_once_in_one_batch_per_model(syntheti
     assert len(generator.calls) == 2 * 3
 
 
+def test_a_response_is_not_asked_for_again_by_another_pipeline(synthetic_tree, made_up_generator):
+    generator = made_up_generator(variety=1)
+    tree = synthetic_tree(items=1, models=2, max_hops=2, complete=False, generator=generator)
+    tree.require(0, tree.node((0, 0)))
+    tree.require(0, tree.node((1, 0)))  # model 1 gave the same answer, so model 0 has read this context
+    assert [model for model, _ in generator.calls] == [0, 0, 1]
+    assert tree.generation(0, tree.node((1, 0))) is tree.generation(0, tree.node((0, 0)))
+
+
 def test_settings_belong_to_the_request(made_up_generator):
     generator = made_up_generator()
     items = [Item("a", n, "same question", GenerationSettings((), 4 + n), "train") for n in range(2)]
