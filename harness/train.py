@@ -10,7 +10,7 @@ from rich.console import Console
 from harness.manifest import provenance
 from harness.progress import generation_progress
 from harness.source import open_source
-from routers.ppo_hierrouter import Args
+from routers.ppo_hierrouter import Args, training_bar
 from routers.ppo_hierrouter import train as train_ppo
 
 if TYPE_CHECKING:
@@ -34,10 +34,9 @@ def train(options: Train, console: Console) -> Path:
         )
         # The date and the command would make equal trainings differ; versions and the source of the items do not.
         facts = {"source": source.description, "versions": provenance()["versions"]}
-        train_ppo(
-            *(arguments, source.tree.select("train"), source.tree.select("validation")),
-            source.pool.cost_model(options.cost),
-            progress=console.is_terminal and source.generator is None,
-            provenance=facts,
-        )
+        cost_model = source.pool.cost_model(options.cost)
+        parts = source.tree.select("train"), source.tree.select("validation")
+        # Over live models the bars are the generator's: two at once would overwrite each other.
+        with training_bar(shown=console.is_terminal and source.generator is None) as report:
+            train_ppo(arguments, *parts, cost_model, facts, report)
     return options.out

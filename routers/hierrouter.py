@@ -131,6 +131,7 @@ def hierrouter(request: RouterRequest) -> HierRouter:
 
     arguments = Args(
         seed=request.seed,
+        cost="dollars" if request.cost_model.name == "dollars" else "paper",
         cost_weight=request.cost_weight,
         allow_stop=request.allow_stop,
         encoder=dict(request.options).get("encoder", Args.encoder),
@@ -150,6 +151,16 @@ def _check(config: HierRouterConfig, request: RouterRequest) -> None:
         raise UserError(
             f"the checkpoint is for {config.max_hops} hops, this run has {request.max_hops}; "
             f"use --max-hops {config.max_hops}, or another checkpoint"
+        )
+    if request.models and config.allow_stop and not request.allow_stop:
+        raise UserError(
+            "the checkpoint may stop early and this run may not; drop --no-allow-stop, or train one that may not"
+        )
+    trained_on = config.training.get("arguments", {}).get("cost")
+    if request.cost_model is not None and trained_on not in (None, request.cost_model.name):
+        raise UserError(
+            f"the checkpoint sees costs as --cost {trained_on}, this run has {request.cost_model.name}; "
+            f"use --cost {trained_on}, or another checkpoint"
         )
 
 

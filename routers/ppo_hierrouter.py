@@ -12,9 +12,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+# Called with the iteration, how many there are, the mean return of its episodes and the steps per second so far.
+Report = Callable[[int, int, float, float], None]
 
 if TYPE_CHECKING:
     from pools.cost import CostModel
@@ -99,13 +105,13 @@ def train(
     tree: Tree,
     validation: Tree | None,
     cost_model: CostModel,
-    progress: bool = False,
     provenance: dict[str, Any] | None = None,
+    report: Report | None = None,
 ) -> HierRouter:
     """Train on the items of `tree`, choose on those of `validation`, and return the router.
 
     The same arguments, trees and machine give the same checkpoint, byte for byte, resumed or not.
-    provenance: facts about the trees that go into the checkpoint.
+    provenance: facts about the trees that go into the checkpoint. report: called after every iteration.
     """
     import numpy as np
     import torch
@@ -120,7 +126,6 @@ def train(
 
     _check(args, tree)
     batch_size = args.num_envs * args.num_steps
-    minibatch_size = batch_size // args.num_minibatches
     num_iterations = max(1, args.total_timesteps // batch_size)
 
     # --- the environment, the policy, the optimizer --------------------------------------------------------------
@@ -135,7 +140,7 @@ def train(
     policy = Policy(
         *(embed.dimension, tree.max_hops, len(tree.models), args.allow_stop, cost_scale), hidden=args.hidden
     )
-    optimizer = torch.optim.Adam(policy.parameters(), lr=args.learning_rate, eps=1e-5)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
     config = HierRouterConfig(
         *(tree.models, tree.max_hops, args.allow_stop, cost_scale, args.hidden, embed.encoder.config()),
         training={"arguments": _plain(args), **(provenance or {})},
@@ -192,13 +197,27 @@ def train(
             name=f"ppo_hierrouter__{args.seed}__{int(time.time())}",
             config=_plain(args) | (provenance or {}),
         )
-    bar = _Bar(num_iterations, first, progress)
     start_time = time.perf_counter()
 
     # --- storage -------------------------------------------------------------------------------------------------
+    # Only what is distinct goes through the networks: a state is an item and a node of its tree.
+    spent = np.zeros(tree.known.shape)
+
+    def inputs(items: Any, nodes: Any, cost: Any) -> tuple[Any, Any, Any]:
+        """The policy's arguments at some states."""
+        embedding = torch.from_numpy(env.table()[tree.context_id[items, nodes]])
+        return embedding, torch.from_numpy(tree.depth[nodes]), torch.from_numpy(cost).float()
+
+    def distinct_states() -> tuple[tuple[Any, Any, Any], Any]:
+        """The policy's arguments at the distinct states that the episodes are in, and each episode's row of them."""
+        spent[env.item, env.node] = env.cost
+        _, first_of, slot = np.unique(env.item * tree.nodes + env.node, return_index=True, return_inverse=True)
+        return inputs(env.item[first_of], env.node[first_of], env.cost[first_of]), torch.from_numpy(slot)
+
     shape = (args.num_steps, args.num_envs)
-    rows, hops, actions = (torch.zeros(shape, dtype=torch.int64) for _ in range(3))
-    costs, logprobs, rewards, values, dones = (torch.zeros(shape) for _ in range(5))
+    states = np.zeros(shape, np.int64)
+    actions = torch.zeros(shape, dtype=torch.int64)
+    logprobs, rewards, values, dones = (torch.zeros(shape) for _ in range(4))
 
     for iteration in range(first, num_iterations + 1):
         if args.anneal_lr:
@@ -208,15 +227,16 @@ def train(
         returns_seen: list[Any] = []
         lengths_seen: list[Any] = []
         for step in range(args.num_steps):
-            table = env.table()
-            rows[step] = torch.from_numpy(env.context_id.astype(np.int64))
-            hops[step] = torch.from_numpy(tree.depth[env.node])
-            costs[step] = torch.from_numpy(env.cost)
+            states[step] = env.item * tree.nodes + env.node
+            distinct, slot = distinct_states()
             with torch.inference_mode():
-                logits, values[step] = policy(torch.from_numpy(table)[rows[step]], hops[step], costs[step])
-                log_chance = logits.log_softmax(1)
-                drawn = torch.multinomial(log_chance.exp(), 1, generator=generator)
+                logits, value_of = policy(*distinct)
+                log_chance = logits.log_softmax(1)[slot]
+                # The first action whose cumulative probability is above a uniform draw.
+                level = torch.rand((args.num_envs, 1), generator=generator)
+                drawn = (log_chance.exp().cumsum(1)[:, :-1] <= level).sum(1, keepdim=True)
             actions[step], logprobs[step] = drawn[:, 0], log_chance.gather(1, drawn)[:, 0]
+            values[step] = value_of[slot]
             reward, ended = env.advance(actions[step].numpy())
             rewards[step], dones[step] = torch.from_numpy(reward), torch.from_numpy(ended)
             if ended.any():
@@ -227,11 +247,8 @@ def train(
 
         # --- advantages --------------------------------------------------------------------------------------------
         with torch.inference_mode():
-            table = torch.from_numpy(env.table())
-            context = torch.from_numpy(env.context_id.astype(np.int64))
-            _, next_value = policy(
-                table[context], torch.from_numpy(tree.depth[env.node]), torch.from_numpy(env.cost).float()
-            )
+            distinct, slot = distinct_states()
+            next_value = policy(*distinct)[1][slot]
         advantages, carried = torch.zeros(shape), torch.zeros(args.num_envs)
         for step in reversed(range(args.num_steps)):
             following = next_value if step == args.num_steps - 1 else values[step + 1]
@@ -241,15 +258,27 @@ def train(
         returns = advantages + values
 
         # --- learn -------------------------------------------------------------------------------------------------
-        flat = [tensor.reshape(-1) for tensor in (rows, hops, costs, actions, logprobs, advantages, returns, values)]
+        # A minibatch is all steps taken from a random share of the distinct states: so the networks see each state once
+        # an epoch, however many episodes came through it, and the gradient is that of the steps all the same.
+        visited, place = np.unique(states, return_inverse=True)
+        of_item, of_node = np.divmod(visited, tree.nodes)
+        state_inputs = inputs(of_item, of_node, spent[of_item, of_node])
+        slot = torch.from_numpy(place.reshape(-1))
+        flat = [tensor.reshape(-1) for tensor in (actions, logprobs, advantages, returns, values)]
+        bounds = np.linspace(0, len(visited), min(args.num_minibatches, len(visited)) + 1).astype(int)
         clipfracs: list[float] = []
         for _ in range(args.update_epochs):
-            order = torch.randperm(batch_size, generator=generator)
-            for begin in range(0, minibatch_size * args.num_minibatches, minibatch_size):
-                chosen = order[begin : begin + minibatch_size]
-                row, hop, cost, action, old_logprob, advantage, target, old_value = (t[chosen] for t in flat)
-                logits, new_value = policy(table[row], hop, cost)
-                log_chance = logits.log_softmax(1)
+            order = torch.randperm(len(visited), generator=generator)
+            rank = torch.empty_like(order)
+            rank[order] = torch.arange(len(order))
+            rank_of_step = rank[slot]
+            for begin, end in pairwise(bounds.tolist()):
+                chosen = ((rank_of_step >= begin) & (rank_of_step < end)).nonzero()[:, 0]
+                at = rank_of_step[chosen] - begin
+                action, old_logprob, advantage, target, old_value = (t[chosen] for t in flat)
+                logits, value_of = policy(*(tensor[order[begin:end]] for tensor in state_inputs))
+                log_chance_of = logits.log_softmax(1)
+                log_chance, new_value = log_chance_of[at], value_of[at]
                 logratio = log_chance.gather(1, action[:, None])[:, 0] - old_logprob
                 ratio = logratio.exp()
                 with torch.no_grad():
@@ -257,7 +286,7 @@ def train(
                     old_approx_kl, approx_kl = (-logratio).mean(), ((ratio - 1) - logratio).mean()
                     clipfracs.append(float(((ratio - 1).abs() > args.clip_coef).float().mean()))
                 if args.norm_adv:
-                    advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+                    advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
                 clipped = ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)
                 policy_loss = -torch.min(advantage * ratio, advantage * clipped).mean()
                 value_loss = (new_value - target).square()
@@ -265,7 +294,7 @@ def train(
                     near = old_value + (new_value - old_value).clamp(-args.clip_coef, args.clip_coef)
                     value_loss = torch.max(value_loss, (near - target).square())
                 value_loss = 0.5 * value_loss.mean()
-                entropy = -(log_chance.exp() * log_chance).sum(1).mean()
+                entropy = -(log_chance_of.exp() * log_chance_of).sum(1)[at].mean()
                 loss = policy_loss - args.ent_coef * entropy + args.vf_coef * value_loss
                 optimizer.zero_grad()
                 loss.backward()
@@ -286,7 +315,8 @@ def train(
         spread = returns.var()
         speed = (iteration - first + 1) * batch_size / (time.perf_counter() - start_time)
         episodic = np.concatenate(returns_seen) if returns_seen else np.zeros(0)
-        bar.show(iteration, float(episodic.mean()) if len(episodic) else 0.0, speed)
+        if report is not None:
+            report(iteration, num_iterations, float(episodic.mean()) if len(episodic) else 0.0, speed)
         if run is not None:
             logged = {
                 "charts/learning_rate": optimizer.param_groups[0]["lr"],
@@ -308,7 +338,6 @@ def train(
             run.log(logged, step=iteration * batch_size)
         if state_file is not None and (last or iteration % args.save_every == 0):
             _save(state_file, identity, iteration, best_value, best, policy, optimizer, env, generator)
-    bar.close()
     policy.load_state_dict(best)
     router = HierRouter(config, policy.eval(), embed)
     if args.out is not None:
@@ -318,24 +347,22 @@ def train(
     return router
 
 
-class _Bar:
-    """Progress on standard error: iterations, sampled return, steps per second, time left."""
+@contextmanager
+def training_bar(shown: bool) -> Iterator[Report]:
+    """A bar on standard error: iterations, sampled return, steps per second, time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def __init__(self, total: int, first: int, shown: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    columns = (TextColumn("PPO"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not shown)
+    task = bar.add_task("", total=None)
 
-        columns = (TextColumn("PPO"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not shown)
-        self._task = self._bar.add_task("", total=total, completed=first - 1)
-        self._bar.start()
-
-    def show(self, iteration: int, episodic_return: float, speed: float) -> None:
+    def report(iteration: int, total: int, episodic_return: float, speed: float) -> None:
         text = f"return {episodic_return:.3f}, {speed:,.0f} steps/s"
-        self._bar.update(self._task, completed=iteration, description=text)
+        bar.update(task, completed=iteration, total=total, description=text)
 
-    def close(self) -> None:
-        self._bar.stop()
+    with bar:
+        yield report
 
 
 def _check(args: Args, tree: Tree) -> None:
@@ -424,7 +451,8 @@ def main() -> None:
         tree = tree if args.max_hops is None else tree.shortened(args.max_hops)
         parts = tree.select("train"), tree.select("validation")
         source = {"recording": args.recording.name, "suite": recording.manifest["suite"]}
-        train(args, *parts, recording.pool.cost_model(args.cost), progress=True, provenance=source)
+        with training_bar(shown=sys.stderr.isatty()) as report:
+            train(args, *parts, recording.pool.cost_model(args.cost), source, report)
     except UserError as error:
         print(f"ppo_hierrouter: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

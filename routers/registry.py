@@ -86,7 +86,14 @@ def load(name: str, request: RouterRequest | None = None, *, checkpoint: Path | 
             close = get_close_matches(base, names(), 1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise UserError(f"unknown router {name!r}: known are {', '.join(names())}{hint}")
-        build = found[base].load()
+        try:
+            build = found[base].load()
+        except Exception as error:
+            raise UserError(
+                f"router {base} of another package ({found[base].value}) cannot be imported: "
+                f"{type(error).__name__}: {error}; mend or remove that package"
+            ) from error
+    assert build is not None
     return build(replace(request, argument=argument))
 
 
