@@ -108,6 +108,12 @@ def test_a_checkpoint_for_something_else_is_refused(planted: Planted, tmp_path: 
         routers.load("hierrouter", RouterRequest(models=("x", "y"), max_hops=2), checkpoint=out)
     with pytest.raises(UserError, match="for 2 hops"):
         routers.load("hierrouter", RouterRequest(models=tree.models, max_hops=3), checkpoint=out)
+    here = RouterRequest(models=tree.models, max_hops=2, cost_model=cost_model)
+    assert routers.load("hierrouter", here, checkpoint=out)
+    with pytest.raises(UserError, match="may stop early"):
+        routers.load("hierrouter", replace(here, allow_stop=False), checkpoint=out)
+    with pytest.raises(UserError, match="--cost paper"):
+        routers.load("hierrouter", replace(here, cost_model=replace(cost_model, name="dollars")), checkpoint=out)
     with pytest.raises(UserError, match="no such checkpoint"):
         routers.load("hierrouter", checkpoint=tmp_path / "none.safetensors")
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
