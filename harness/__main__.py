@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+_AFTER_STOP = {
+    "record": "nothing is lost, the same command goes on from there",
+    "train": "--resume goes on from the last state that was written",
+    "run": "run it again; what live models answered is kept in the store",
+}
+
 
 def main() -> None:
     """Run the command line; bad input ends in one line on standard error and exit code 2, never in a traceback."""
@@ -19,10 +25,13 @@ def main() -> None:
         print(f"harness: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("harness: stopped; nothing is lost, the same command goes on from there", file=sys.stderr)
+        print(f"harness: stopped; {_AFTER_STOP.get(sys.argv[1], 'run it again')}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"harness: {error.filename or 'the file system'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

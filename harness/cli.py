@@ -19,12 +19,12 @@ class Run:
 
     router: tuple[str, ...] = ("hierrouter",)
     """Routers to evaluate, by name (python -m harness list routers), as in: --router hierrouter single:MODEL."""
-    baselines: bool | None = None
-    """Also each single model, random and the exact optimum; by default yes on a recording and no with --live."""
-    pool: str = "lightweight"
-    """Pool of candidate models: a name (python -m harness list pools) or a YAML file."""
-    suite: str = "offline"
-    """Suite of tasks: a name (python -m harness list suites) or a YAML file."""
+    baselines: Literal["auto", "yes", "no"] = "auto"
+    """Also each single model, random and, on a recording, the exact optimum; auto: not with --live."""
+    pool: str | None = None
+    """Pool of candidate models: a name (python -m harness list pools) or a YAML file; by default lightweight."""
+    suite: str | None = None
+    """Suite of tasks: a name (python -m harness list suites) or a YAML file; by default offline."""
     task: tuple[str, ...] = ()
     """Only these tasks of the suite."""
     recording: Path | None = None
@@ -32,7 +32,7 @@ class Run:
     live: bool = False
     """Ask the models themselves instead of a recording."""
     weights: Path | None = None
-    """Folder that holds model folders named as on the Hugging Face hub; for --live."""
+    """Folder that holds model folders named as on the Hugging Face hub; for --live and the sentence encoder."""
     store: Path = Path("runs/stores/live.sqlite")
     """Transition store that keeps every response of --live, so that nothing is generated twice."""
     limit: int | None = None
@@ -66,10 +66,10 @@ class Train:
     Every hyper-parameter is a flag of python -m routers.ppo_hierrouter, which trains on a recording by itself.
     """
 
-    pool: str = "lightweight"
-    """Pool of candidate models: a name or a YAML file."""
-    suite: str = "offline"
-    """Suite of tasks: a name or a YAML file."""
+    pool: str | None = None
+    """Pool of candidate models: a name or a YAML file; by default lightweight."""
+    suite: str | None = None
+    """Suite of tasks: a name or a YAML file; by default offline."""
     task: tuple[str, ...] = ()
     """Only these tasks of the suite."""
     recording: Path | None = None
@@ -77,7 +77,7 @@ class Train:
     live: bool = False
     """Ask the models themselves instead of a recording."""
     weights: Path | None = None
-    """Folder that holds model folders named as on the Hugging Face hub; for --live."""
+    """Folder that holds model folders named as on the Hugging Face hub; for --live and the sentence encoder."""
     store: Path = Path("runs/stores/live.sqlite")
     """Transition store that keeps every response of --live."""
     limit: int | None = None
@@ -126,7 +126,7 @@ class Record:
     store: Path | None = None
     """Transition store to resume from; by default one under runs/stores/ named after the recording."""
     out: Path | None = None
-    """Folder of the recording; by default where `run` looks for that of the pool and suite."""
+    """Folder of the recording; by default one under runs/recordings/. run --recording FOLDER replays it."""
 
 
 @dataclass(frozen=True)

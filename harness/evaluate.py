@@ -73,7 +73,7 @@ def sample(router: Router, tree: Tree, cost_model: CostModel, seed: int) -> Outc
         routing_cost=episodes.routing_cost,
         hops=tree.depth[episodes.node].astype(np.float64),
         calls=calls,
-        exact=not isinstance(router, StochasticRouter),
+        exact=not episodes.drawn,
     )
 
 

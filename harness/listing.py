@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pools.pool import load_pool, pool_names
-
-_ROUTERS = {
-    "single": "single:<model>, one model, called once",
-    "pipeline": "pipeline:<model>><model>..., the same models in order for every item",
-    "random": "a model drawn uniformly at every hop",
-    "oracle": "the exact optimum; a bound, it has seen the outcomes",
-    "hierrouter": "the PPO agent, from --checkpoint or trained now; hierrouter:stochastic draws its actions",
-}
 
 
 def show(what: str, pool: str, console: Console) -> None:
     """Print one list as a table."""
     table = Table("name", "what it is")
     if what == "routers":
-        from routers import names
+        from routers import describe, names
 
         for name in names():
-            table.add_row(name, _ROUTERS.get(name, "of another package"))
+            table.add_row(name, escape(describe(name)))
     elif what == "models":
         declared = load_pool(pool)
         table = Table("name", "what it is", "lm-eval", f"base rate ({declared.cost_unit} per token)", "weights")
         for m in declared.models:
             weights = "-" if m.weights is None else m.weights.repository or m.weights.path or "-"
-            table.add_row(m.name, m.description, m.lm_eval, f"{m.base_rate:g}", weights)
+            table.add_row(m.name, escape(m.description), m.lm_eval, f"{m.base_rate:g}", weights)
     elif what == "pools":
         for name in pool_names():
             declared = load_pool(name)
-            table.add_row(name, f"{declared.description} Models: {', '.join(declared.model_names)}.")
+            table.add_row(name, escape(declared.description) + f" Models: {', '.join(declared.model_names)}.")
     elif what == "suites":
         from tasks import load_suite, suite_names
 
         for name in suite_names():
             suite = load_suite(name)
-            table.add_row(name, f"{suite.description.strip()} Tasks: {', '.join(t.name for t in suite.tasks)}.")
+            table.add_row(
+                name, escape(suite.description.strip()) + f" Tasks: {', '.join(t.name for t in suite.tasks)}."
+            )
     else:
         from tasks import lm_eval_names, names
 

@@ -26,7 +26,7 @@ def provenance() -> dict[str, Any]:
         "command": shlex.join(["python", "-m", "harness", *sys.argv[1:]]),
         "commit": git_commit(),
         "versions": {"python": platform.python_version(), **package_versions()},
-        "machine": {"platform": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
     }
 
 
@@ -49,6 +49,8 @@ def git_commit() -> str | None:
         return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != here.parent.resolve():
+            return None  # installed inside somebody else's repository
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from harness.manifest import provenance
 from harness.progress import generation_progress
-from harness.source import live, live_description, recording_folder, suite_tasks
+from harness.source import live, recording_name
 from pools.errors import UserError
-from pools.recording import save_recording
+from pools.recording import check_recording_target, load_recording, save_recording
 from pools.tree import Tree
 from tasks import load_suite
 
@@ -26,10 +26,10 @@ def record(options: Record, console: Console) -> Path:
 
     Every batch is in the store before the next begins: after Ctrl-C or `kill -9` the same command goes on from there.
     """
-    folder = options.out or recording_folder(options.pool, options.suite)
-    if folder.exists() and not (folder / "manifest.json").is_file() and any(folder.iterdir()):
-        raise UserError(f"--out {folder} holds other files; name a new folder, or one that holds a recording")
-    store = options.store or Path("runs") / "stores" / f"{folder.name}.sqlite"
+    name = recording_name(options.pool, options.suite)
+    folder = options.out or Path("runs") / "recordings" / name
+    _check_target(folder, options)
+    store = options.store or Path("runs") / "stores" / f"{name}.sqlite"
     start = time.monotonic()
     with generation_progress(console) as on_batch:
         source = live(
@@ -41,19 +41,49 @@ def record(options: Record, console: Console) -> Path:
             items, nodes = np.meshgrid(np.arange(len(tree.items)), tree.level(depth), indexing="ij")
             console.print(f"hop {depth} of {options.max_hops}: {items.size:,} responses, equal requests merged")
             tree.require(items.ravel(), nodes.ravel())
-    tasks = suite_tasks(load_suite(options.suite), options.task)
+    assert source.generator is not None and source.generator.store is not None
     manifest = {
         **provenance(),
+        "command": _command(options),
         "suite": source.suite,
-        **live_description(source.pool, tasks, options.weights),
+        "models": source.description["models"],
+        "tasks": source.description["tasks"],
         "limit": options.limit,
         "batching": {m.name: f"batches of {m.batch_size}, longest first" for m in source.pool.models},
         "counts": counts(tree),
+        "reused_responses": source.generator.store.hits,
         "generation_hours": round(_generation_seconds(tree) / 3600, 3),
         "command_hours": round((time.monotonic() - start) / 3600, 3),
     }
     save_recording(tree, source.pool, manifest, folder)
     return folder
+
+
+def _check_target(folder: Path, options: Record) -> None:
+    """Raise UserError, before anything is generated, where the recording could not or should not be written."""
+    if options.max_hops < 1:
+        raise UserError(f"--max-hops {options.max_hops}: expected at least 1")
+    check_recording_target(folder)
+    if not (folder / "manifest.json").is_file():
+        return
+    there = load_recording(folder)
+    wanted = options.task or tuple(entry.name for entry in load_suite(options.suite).tasks)
+    has = tuple(dict.fromkeys(item.task for item in there.tree.items))
+    given = (set(wanted), options.limit, options.max_hops)
+    if (set(has), there.manifest.get("limit"), there.tree.max_hops) != given:
+        raise UserError(
+            f"{folder} holds a recording of {', '.join(has)} with --limit {there.manifest.get('limit')} and "
+            f"{there.tree.max_hops} hops, which this one would replace; name another --out, or remove it"
+        )
+
+
+def _command(options: Record) -> str:
+    """The command that makes the recording again, with no path of this computer in it."""
+    words = ["python -m harness record", "--pool", Path(options.pool).name, "--suite", Path(options.suite).name]
+    words += ["--task", *options.task] if options.task else []
+    words += ["--max-hops", str(options.max_hops)]
+    words += [] if options.limit is None else ["--limit", str(options.limit)]
+    return " ".join([*words, "--weights DIR"])
 
 
 def counts(tree: Tree) -> dict[str, Any]:

@@ -22,12 +22,14 @@ class Episodes:
 
     node: `[I]` where it ended. cost: `[I]` of the hops made. routing_cost: `[I]` of the router's own model.
     pending: `[I]` the model chosen at the last hop but not asked, where `answer_last=False`; else -1.
+    drawn: whether any action was left to chance.
     """
 
     node: IntArray
     cost: FloatArray
     routing_cost: FloatArray
     pending: IntArray
+    drawn: bool
 
 
 def rollout(router: Router, tree: Tree, cost_model: CostModel, seed: int = 0, answer_last: bool = True) -> Episodes:
@@ -40,11 +42,12 @@ def rollout(router: Router, tree: Tree, cost_model: CostModel, seed: int = 0, an
     node, pending = np.zeros(items, np.int64), np.full(items, -1, np.int64)
     cost, own = np.zeros(items), np.zeros(items)
     pipelines = pipeline_table(tree)
-    going = np.arange(items)
+    going, drawn = np.arange(items), False
     for depth in range(tree.max_hops):
         states = states_at(tree, going, node[going], cost[going], pipelines)
         own[going] += routing_cost(router, states)
-        action = draw_actions(router, states, generator)
+        action, by_chance = draw_actions(router, states, generator)
+        drawn |= by_chance
         asked = action < models
         if depth == 0 and not asked.all():
             raise UserError(STOPPED_AT_ONCE)
@@ -58,7 +61,7 @@ def rollout(router: Router, tree: Tree, cost_model: CostModel, seed: int = 0, an
         tree.require(going, child)
         cost[going] += cost_model.hop_cost(action, tree.tokens_in[going, child], tree.tokens_out[going, child])
         node[going] = child
-    return Episodes(node, cost, own, pending)
+    return Episodes(node, cost, own, pending, drawn)
 
 
 def states_at(tree: Tree, items: IntArray, nodes: IntArray, cost: FloatArray, pipelines: IntArray) -> RoutingStates:
@@ -71,13 +74,13 @@ def states_at(tree: Tree, items: IntArray, nodes: IntArray, cost: FloatArray, pi
     )
 
 
-def draw_actions(router: Router, states: RoutingStates, generator: np.random.Generator) -> IntArray:
-    """One action per state; a stochastic router's is drawn."""
+def draw_actions(router: Router, states: RoutingStates, generator: np.random.Generator) -> tuple[IntArray, bool]:
+    """One action per state, and whether any was left to chance: a stochastic router's are drawn."""
     if not isinstance(router, StochasticRouter):
-        return np.asarray(router.act(states), np.int64)
+        return np.asarray(router.act(states), np.int64), False
     chance = np.asarray(router.probabilities(states), np.float64)
     drawn = generator.random((len(chance), 1)) > chance.cumsum(axis=1)
-    return drawn.sum(axis=1).clip(max=chance.shape[1] - 1)
+    return drawn.sum(axis=1).clip(max=chance.shape[1] - 1), bool((chance.max(axis=1) < 1).any())
 
 
 def pipeline_table(tree: Tree) -> IntArray:

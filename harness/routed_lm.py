@@ -32,7 +32,7 @@ class RoutedLM(LM):
     """Runs a router over a pool; hops are batched over requests and grouped by model.
 
     Text tasks are answered by the last response. Multiple-choice tasks are scored by the last hop's model, which reads
-    what the hops before it answered.
+    what the hops before it answered. Scoring is billed as a hop for each choice.
 
     pool: name or file. router: as `--router`. recording: folder to replay instead of asking the models.
     weights: folder of weights. store: transition store of live models. checkpoint: of a trained router.
@@ -78,6 +78,7 @@ class RoutedLM(LM):
                 allow_stop=allow_stop,
                 cost_model=self._cost_model,
                 seed=self._seed,
+                weights=None if weights is None else Path(weights),
                 checkpoint=None if checkpoint is None else Path(checkpoint),
             ),
         )
@@ -116,9 +117,14 @@ class RoutedLM(LM):
                 Instance("loglikelihood", requests[n].doc, (text, requests[n].args[1]), requests[n].idx)
                 for n, text in zip(mine, texts, strict=True)
             ]
-            found = self._generator.language_model(model).loglikelihood(instances)
-            for n, result in zip(mine, found, strict=True):
+            lm = self._generator.language_model(model)
+            found = lm.loglikelihood(instances)
+            for n, text, result in zip(mine, texts, found, strict=True):
                 scored[n] = result
+                # Scoring a choice is a hop that ran: it reads the context and the continuation.
+                read, written = (len(lm.tok_encode(part)) for part in (text, requests[n].args[1]))
+                self._ledger["cost"] += float(self._cost_model.hop_cost(model, read, written))
+                self._ledger["hops"] += 1
         return scored
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,8 @@ from harness.summary import summarise
 from harness.table import markdown, overall_table, task_table
 from pools.errors import UserError
 from pools.tree import Tree
-from routers import RouterRequest, load
+from routers import Router, RouterRequest, load
+from routers.hierrouter import HierRouter
 
 if TYPE_CHECKING:
     from harness.cli import Run
@@ -35,11 +38,8 @@ def run(options: Run, console: Console) -> Path:
     by this run, its checkpoint.
     """
     start = time.monotonic()
-    if options.cost_weight < 0:
-        raise UserError(f"--cost-weight {options.cost_weight}: expected a number >= 0, in quality per unit of cost")
+    _check(options)
     out = options.out or Path("runs") / time.strftime("run-%Y%m%d-%H%M%S")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; name a folder")
     with generation_progress(console) as on_batch:
         source = open_source(options, on_batch)
         tree = source.tree if options.split == "all" else source.tree.select(options.split)
@@ -58,22 +58,27 @@ def run(options: Run, console: Console) -> Path:
             validation=source.tree.select("validation"),
             evaluation=tree,
             options=(("encoder", options.encoder),),
+            weights=options.weights,
         )
-        outcomes: dict[str, Outcome] = {}
-        checkpoints: dict[str, Any] = {}
-        for name in router_names(options, source):
-            if name.startswith("hierrouter"):
-                how = f"from {options.checkpoint}" if options.checkpoint else "trained now on the train items"
-                console.print(f"{name}: {how}", highlight=False)
-            router = load(name, request)
-            if hasattr(router, "save") and options.checkpoint is None:
-                checkpoints[name] = router
-            outcomes[name] = evaluate(router, tree, cost_model, options.seed)
+        out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before anything is computed
+        try:
+            # All are built before the first is evaluated: one that cannot be costs no generation.
+            routers = {name: load(name, request) for name in router_names(options, source)}
+            outcomes = {name: evaluate(router, tree, cost_model, options.seed) for name, router in routers.items()}
+        except BaseException:
+            _remove_if_empty(out)
+            raise
+    notes = {name: _notes(name, router, options) for name, router in routers.items()}
     singles = [outcome for name, outcome in outcomes.items() if name.startswith("single:")]
     best_single = max(singles, key=lambda outcome: value(outcome, options.cost_weight).mean(), default=None)
+    split = "" if options.split == "all" else f" {options.split}"
     summary = {
-        "title": f"{source.pool.name} on {source.suite}: {len(tree.items)} {options.split} items".replace("all ", ""),
-        **summarise(outcomes, best_single, OPTIMUM, tree, cost_model, options.cost_weight, options.seed),
+        "title": f"{source.pool.name} on {source.suite}: {len(tree.items)}{split} items",
+        "split": options.split,
+        **summarise(
+            *(outcomes, best_single, OPTIMUM, tree, cost_model, options.cost_weight, options.seed, notes),
+            routing_cost_unit=source.pool.cost_unit,
+        ),
     }
     manifest = {
         **provenance(),
@@ -85,16 +90,16 @@ def run(options: Run, console: Console) -> Path:
         "seconds": round(time.monotonic() - start, 2),
     }
     tables = [overall_table(summary), task_table(summary)]
-    out.mkdir(parents=True, exist_ok=True)
-    for name, router in checkpoints.items():
-        router.save(out / f"{name.replace(':', '-')}.safetensors")
+    for name, router in routers.items():
+        if isinstance(router, HierRouter) and options.checkpoint is None:
+            router.save(out / f"{name.replace(':', '-')}.safetensors")
     write_items(out / "items.parquet", outcomes, tree)
     (out / "tables.md").write_text("\n".join(markdown(table) for table in tables), encoding="utf-8")
     write_json(manifest, out / "manifest.json")
     write_json(summary, out / "summary.json")
     for table in tables:
         console.print(table)
-    console.print(f"written to {out}", highlight=False)
+    console.print(f"written to {out}", highlight=False, markup=False)
     if options.track:
         _track(manifest, summary)
     return out
@@ -102,12 +107,44 @@ def run(options: Run, console: Console) -> Path:
 
 def router_names(options: Run, source: Source) -> list[str]:
     """The routers asked for, then the baselines that every table has, each once."""
-    baselines = options.baselines if options.baselines is not None else source.generator is None
-    always = [*(f"single:{model}" for model in source.pool.model_names), "random", OPTIMUM] if baselines else []
-    names = list(dict.fromkeys([*options.router, *always]))
+    recorded = source.generator is None
+    names = list(options.router)
+    if options.baselines == "yes" or (options.baselines == "auto" and recorded):
+        names += [*(f"single:{model}" for model in source.pool.model_names), "random"]
+        # The optimum takes every response of every pipeline, which nobody wants to wait for.
+        names += [OPTIMUM, *([] if options.allow_stop else [f"{OPTIMUM}:no-stop"])] if recorded else []
     if not names:
         raise UserError("nothing to run: name a router with --router")
-    return names
+    return list(dict.fromkeys(names))
+
+
+def _check(options: Run) -> None:
+    if not 0 <= options.cost_weight < math.inf:
+        raise UserError(f"--cost-weight {options.cost_weight}: expected a number >= 0, in quality per unit of cost")
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed}: expected a whole number >= 0")
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        raise UserError(f"--out {options.out} is a file; name a folder")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _notes(name: str, router: Router, options: Run) -> list[str]:
+    """What a reader of the router's row must know."""
+    if name.startswith(OPTIMUM):
+        return ["exact optimum: a bound" if name == OPTIMUM else "optimum of exactly L hops: a bound"]
+    notes = []
+    if isinstance(router, HierRouter):
+        notes.append(f"from {options.checkpoint.name}" if options.checkpoint else "trained by this run")
+        if options.split != "test":
+            notes.append("on items it was trained or chosen on")
+        weight = router.config.training.get("arguments", {}).get("cost_weight")
+        if weight != options.cost_weight:
+            notes.append(f"trained at cost weight {weight:g}")
+    return notes
 
 
 def write_items(path: Path, outcomes: Mapping[str, Outcome], tree: Tree) -> None:

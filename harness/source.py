@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from harness.cli import Run, Train
 
 DEFAULT_HOPS = 2
+DEFAULT_POOL, DEFAULT_SUITE = "lightweight", "offline"
 RESULTS = Path(__file__).parent.parent / "results"
 
 
@@ -41,26 +42,49 @@ class Source:
 
 def recording_folder(pool: str, suite: str) -> Path:
     """Where the shipped recording of a pool and a suite is."""
-    return RESULTS / "recordings" / f"{Path(pool).stem}-{Path(suite).stem}"
+    return RESULTS / "recordings" / recording_name(pool, suite)
+
+
+def recording_name(pool: str, suite: str) -> str:
+    """What the recording of a pool and a suite, given by name or file, is called."""
+    return "-".join(Path(n).stem if n.endswith((".yaml", ".yml")) else n for n in (pool, suite))
 
 
 def open_source(options: Run | Train, on_batch: Progress | None = None) -> Source:
     """The recording, or the live models, that a command asks for."""
+    pool, suite = options.pool or DEFAULT_POOL, options.suite or DEFAULT_SUITE
+    if options.max_hops is not None and options.max_hops < 1:
+        raise UserError(f"--max-hops {options.max_hops}: expected at least 1")
     if options.live:
         if options.recording is not None:
             raise UserError("--live and --recording exclude each other; name one")
-        hops = options.max_hops or DEFAULT_HOPS
-        chosen = options.pool, options.suite, hops, options.task, options.limit
-        return live(*chosen, options.weights, options.store, on_batch)
-    folder = options.recording or recording_folder(options.pool, options.suite)
-    if options.recording is None:
-        load_pool(options.pool), load_suite(options.suite)  # their own errors say more than a missing folder
+        hops = DEFAULT_HOPS if options.max_hops is None else options.max_hops
+        return live(pool, suite, hops, options.task, options.limit, options.weights, options.store, on_batch)
+    if options.recording is not None:
+        source = recorded(options.recording, options.max_hops, options.task, options.limit)
+        _check_asked(source, options.pool, options.suite, options.recording)
+        return source
+    load_pool(pool), load_suite(suite)  # their own errors say more than a missing folder
+    folder = recording_folder(pool, suite)
     if not folder.is_dir():
         raise UserError(
-            f"no recording at {folder}; make one with python -m harness record --pool {options.pool} "
-            f"--suite {options.suite}, or ask the models with --live"
+            f"no recording of pool {pool} and suite {suite} ships; make one with python -m harness record "
+            f"--pool {pool} --suite {suite} and name it with --recording, or ask the models with --live"
         )
-    return recorded(folder, options.max_hops, options.task, options.limit)
+    source = recorded(folder, options.max_hops, options.task, options.limit)
+    _check_asked(source, pool, suite, folder)
+    return source
+
+
+def _check_asked(source: Source, pool: str | None, suite: str | None, folder: Path) -> None:
+    """Raise UserError where a recording is of another pool or suite than was asked for."""
+    if pool is not None and load_pool(pool).models != source.pool.models:
+        raise UserError(
+            f"the recording {folder} was made with other models, templates or rates than those of pool {pool}; record "
+            "that pool (python -m harness record), or name the recording alone (--recording) to use it as it was made"
+        )
+    if suite is not None and load_suite(suite).name != source.suite:
+        raise UserError(f"the recording {folder} is of suite {source.suite}, not of {suite}; name another recording")
 
 
 def recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: int | None) -> Source:
@@ -99,6 +123,8 @@ def live(
     progress: Progress | None = None,
 ) -> Source:
     """A tree that asks the pool's models for what it does not know, by way of a transition store."""
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit}: expected at least 1, there would be no items")
     pool, suite = load_pool(pool_name), load_suite(suite_name)
     loaded = suite_tasks(suite, tasks)
     items = [item for task in loaded for item in task.items(limit)]
@@ -112,7 +138,7 @@ def live_description(pool: Pool, tasks: Sequence[Task], weights_dir: Path | None
     """What identifies the answers and the scores: fingerprints of the models and of the tasks."""
     return {
         "models": {m.name: pool.fingerprint(m, weights_dir) for m in pool.models},
-        "tasks": {task.name: {"fingerprint": task.fingerprint, "left_out": task.duplicates} for task in tasks},
+        "tasks": {task.name: task.fingerprint for task in tasks},
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,14 @@ def summarise(
     cost_model: CostModel,
     cost_weight: float,
     seed: int,
+    notes: Mapping[str, Sequence[str]],
+    routing_cost_unit: str,
 ) -> dict[str, Any]:
     """Quality, cost, regret and gap closed of every router, per task and overall.
 
     best_single: of the single model with the best value, what the ratios and the gap are measured against.
     optimum_name: which outcome is the exact optimum. Without one of them, what needs it is None.
+    notes: what a reader of a router's row must know. routing_cost_unit: of what the routers' own models cost.
     """
     optimum = outcomes.get(optimum_name)
     bootstrap = Bootstrap.draw(len(tree.items), seed)
@@ -42,26 +45,25 @@ def summarise(
             "gap_closed": None,
             "value_ahead": None,
             "value_ahead_interval": None,
-            "quality_ratio": None,
-            "cost_ratio": None,
+            **_ratios(outcome, best_single),
             "routing_cost": float(outcome.routing_cost.mean()),
+            "routing_cost_unit": routing_cost_unit,
             "calls": dict(zip(tree.models, outcome.calls.mean(axis=0).tolist(), strict=True)),
             "collapsed_to": None if name.startswith("single:") else collapsed_to(outcome, tree.models),
-            "bound": name == optimum_name,
+            "bound": name.startswith(optimum_name),
             "exact": outcome.exact,
+            "notes": list(notes.get(name, ())),
         }
         if best_single is not None:
             ahead = bootstrap.mean(value(outcome, cost_weight) - value(best_single, cost_weight))
             overall |= {
                 "value_ahead": ahead.mean,
                 "value_ahead_interval": [ahead.low, ahead.high],
-                "quality_ratio": _ratio(outcome.quality, best_single.quality),
-                "cost_ratio": _ratio(outcome.cost, best_single.cost),
             }
             if optimum is not None:
                 overall["gap_closed"] = gap_closed(outcome, best_single, optimum, cost_weight)
         tasks = {
-            task: _figures(outcome, bootstrap, task_of == task)
+            task: _figures(outcome, bootstrap, task_of == task) | _ratios(outcome, best_single, task_of == task)
             for task in dict.fromkeys(item.task for item in tree.items)
         }
         routers[name] = {"overall": overall, "tasks": tasks}
@@ -85,5 +87,12 @@ def _figures(outcome: Outcome, bootstrap: Bootstrap, chosen: Any = None) -> dict
     }
 
 
-def _ratio(values: Any, reference: Any) -> float | None:
-    return float(values.mean() / reference.mean()) if reference.mean() > 0 else None
+def _ratios(outcome: Outcome, best_single: Outcome | None, chosen: Any = slice(None)) -> dict[str, float | None]:
+    """The paper's improvement and added cost: quality and cost relative to the best single model's."""
+    if best_single is None:
+        return {"quality_ratio": None, "cost_ratio": None}
+    return {
+        f"{name}_ratio": float(getattr(outcome, name)[chosen].mean() / reference) if reference > 0 else None
+        for name in ("quality", "cost")
+        for reference in [getattr(best_single, name)[chosen].mean()]
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -20,7 +21,7 @@ def overall_table(summary: dict[str, Any]) -> Table:
         o = entry["overall"]
         gap = "-" if o["gap_closed"] is None else f"{o['gap_closed']:.0%}"
         table.add_row(
-            name,
+            escape(name),
             f"{o['quality']:.3f}",
             _interval(o["quality_interval"]),
             f"{o['cost']:.4g}",
@@ -44,7 +45,7 @@ def task_table(summary: dict[str, Any]) -> Table:
         table.add_column(task, justify="right")
     for name, entry in summary["routers"].items():
         cells = [entry["tasks"][task] for task in tasks]
-        table.add_row(name, *(f"{c['quality']:.3f}\n[dim]{c['cost']:.3g}[/dim]" for c in cells))
+        table.add_row(escape(name), *(f"{c['quality']:.3f}\n[dim]{c['cost']:.3g}[/dim]" for c in cells))
     items = [str(next(iter(summary["routers"].values()))["tasks"][task]["items"]) for task in tasks]
     table.add_section()
     table.add_row("items", *items)
@@ -82,13 +83,11 @@ def _ratio(value: float | None) -> str:
 
 
 def _notes(overall: dict[str, Any]) -> str:
-    notes = []
-    if overall["bound"]:
-        notes.append("exact optimum: a bound")
+    notes = list(overall["notes"])
     if overall["collapsed_to"]:
         notes.append(f"collapsed to {overall['collapsed_to']}")
     if not overall["exact"]:
         notes.append("sampled")
     if overall["routing_cost"]:
-        notes.append(f"+ {overall['routing_cost']:.3g} for its encoder")
+        notes.append(f"+ {overall['routing_cost']:.3g} {overall['routing_cost_unit']} for its encoder")
     return "; ".join(notes)

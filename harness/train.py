@@ -30,7 +30,8 @@ def train(options: Train, console: Console) -> Path:
             cost=options.cost,
             cost_weight=options.cost_weight,
             encoder=options.encoder,
-            total_timesteps=options.total_timesteps or Args.total_timesteps,
+            total_timesteps=Args.total_timesteps if options.total_timesteps is None else options.total_timesteps,
+            weights=options.weights,
         )
         # The date and the command would make equal trainings differ; versions and the source of the items do not.
         facts = {"source": source.description, "versions": provenance()["versions"]}

@@ -34,8 +34,7 @@ def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Pat
     Raises UserError where the folder holds something else. The columns are documented in docs/recordings.md.
     """
     folder = folder.resolve()
-    if folder.exists() and not (folder.is_dir() and ((folder / _FILES[-1]).is_file() or not any(folder.iterdir()))):
-        raise UserError(f"{folder} is there and is no recording; name a new folder, or one that holds a recording")
+    check_recording_target(folder)
     partial, old = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -48,6 +47,12 @@ def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Pat
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def check_recording_target(folder: Path) -> None:
+    """Raise UserError where a recording may not be written: at a file, or a folder that holds something else."""
+    if folder.exists() and not (folder.is_dir() and ((folder / _FILES[-1]).is_file() or not any(folder.iterdir()))):
+        raise UserError(f"{folder} is there and is no recording; name a new folder, or one that holds a recording")
 
 
 def _write(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -69,8 +70,11 @@ class ContextEncoder:
         return np.asarray(self.encoder.base_rate * self.encoder.count_tokens(texts), np.float64)
 
 
-def build_encoder(spec: str, contexts: Sequence[Context], seed: int = 0) -> Encoder:
-    """An encoder by name: `hashing`, fitted on the contexts given (train items only), or `sentence[:path]`."""
+def build_encoder(spec: str, contexts: Sequence[Context], seed: int = 0, weights: Path | None = None) -> Encoder:
+    """An encoder by name: `hashing`, fitted on the contexts given (train items only), or `sentence[:path]`.
+
+    weights: folder to look for a sentence transformer in, by its hub name.
+    """
     kind, _, argument = spec.partition(":")
     if kind == "hashing" and not argument:
         from routers.hashing import HashingEncoder
@@ -80,11 +84,13 @@ def build_encoder(spec: str, contexts: Sequence[Context], seed: int = 0) -> Enco
     if kind == "sentence":
         from routers.sentence import HUB_NAME, SentenceEncoder
 
-        return SentenceEncoder(argument or HUB_NAME)
+        return SentenceEncoder(argument or HUB_NAME, weights_dir=weights)
     raise UserError(f"unknown encoder {spec!r}: expected hashing, sentence or sentence:PATH")
 
 
-def restore_encoder(config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Encoder:
+def restore_encoder(
+    config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], weights: Path | None = None
+) -> Encoder:
     """The encoder that a checkpoint describes."""
     if config["kind"] == "hashing":
         from routers.hashing import HashingEncoder
@@ -92,7 +98,7 @@ def restore_encoder(config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]
         return HashingEncoder(arrays["idf"], arrays["components"])
     from routers.sentence import SentenceEncoder
 
-    return SentenceEncoder(config["model"], config["sha256"])
+    return SentenceEncoder(config["model"], config["sha256"], weights)
 
 
 def _parts(context: Context) -> tuple[str, str]:

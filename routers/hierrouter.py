@@ -16,7 +16,7 @@ from routers.registry import RouterRequest, register
 from routers.router import RoutingStates
 
 if TYPE_CHECKING:
-    from routers.policy import Policy
+    from routers._policy import Policy
 
 _KEY = "hierrouter"
 
@@ -84,12 +84,15 @@ class HierRouter:
         partial.replace(path)
 
 
-def load_checkpoint(path: Path, greedy: bool = True) -> HierRouter:
-    """Read what `HierRouter.save` wrote. Nothing is unpickled. Raises UserError where the file is no checkpoint."""
+def load_checkpoint(path: Path, greedy: bool = True, weights: Path | None = None) -> HierRouter:
+    """Read what `HierRouter.save` wrote. Nothing is unpickled. Raises UserError where the file is no checkpoint.
+
+    weights: folder to look for the encoder's weights in, where it runs a model.
+    """
     import torch
     from safetensors import SafetensorError, safe_open
 
-    from routers.policy import Policy
+    from routers._policy import Policy
 
     if not path.is_file():
         raise UserError(f"no such checkpoint: {path}; train one with python -m harness train --out {path}")
@@ -98,7 +101,7 @@ def load_checkpoint(path: Path, greedy: bool = True) -> HierRouter:
             config = json.loads((file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a dict
         config = HierRouterConfig(**{**config, "models": tuple(config["models"])})
-        encoder = restore_encoder(config.encoder, _below("encoder.", tensors))
+        encoder = restore_encoder(config.encoder, _below("encoder.", tensors), weights)
         embed = ContextEncoder(encoder)
         policy = Policy(
             *(embed.dimension, config.max_hops, len(config.models), config.allow_stop, config.cost_scale),
@@ -115,12 +118,12 @@ def load_checkpoint(path: Path, greedy: bool = True) -> HierRouter:
 
 @register("hierrouter")
 def hierrouter(request: RouterRequest) -> HierRouter:
-    """From the request's checkpoint, or trained now on the request's train tree. `hierrouter:stochastic` draws."""
+    """The PPO agent, from --checkpoint or trained now; hierrouter:stochastic draws its actions."""
     if request.argument not in ("", "stochastic"):
         raise UserError(f"unknown router hierrouter:{request.argument}: expected hierrouter or hierrouter:stochastic")
     greedy = request.argument != "stochastic"
     if request.checkpoint is not None:
-        router = load_checkpoint(request.checkpoint, greedy)
+        router = load_checkpoint(request.checkpoint, greedy, request.weights)
         _check(router.config, request)
         return router
     if request.train is None or request.cost_model is None:
@@ -135,6 +138,7 @@ def hierrouter(request: RouterRequest) -> HierRouter:
         cost_weight=request.cost_weight,
         allow_stop=request.allow_stop,
         encoder=dict(request.options).get("encoder", Args.encoder),
+        weights=request.weights,
     )
     router = train(arguments, request.train, request.validation, request.cost_model)
     router.greedy = greedy

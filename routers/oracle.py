@@ -37,18 +37,26 @@ class OracleRouter:
 
 @register("oracle")
 def oracle(request: RouterRequest) -> OracleRouter:
-    """Backward induction at the request's cost weight, on the items that are evaluated."""
+    """The exact optimum by backward induction: a bound, it has seen the outcomes; oracle:no-stop makes every hop.
+
+    At the request's cost weight, on the items that are evaluated. STOP is open to it even where the request closes it,
+    so that it bounds every row of a table; `oracle:no-stop` is the optimum of the paper's MDP, of exactly `L` hops.
+    """
+    if request.argument not in ("", "no-stop"):
+        raise UserError(f"unknown router oracle:{request.argument}: expected oracle or oracle:no-stop")
     tree = request.evaluation
     if tree is None or request.cost_model is None:
         raise UserError("router oracle needs the outcomes of the items: evaluate it on a recording")
     if not tree.complete:
         raise UserError("router oracle needs every response of every pipeline: evaluate it on a recording, not --live")
-    solution = solve(tree, request.cost_model, request.cost_weight, request.allow_stop)
+    solution = solve(tree, request.cost_model, request.cost_weight, allow_stop=not request.argument)
     pipelines = [tree.pipeline(node) for node in range(tree.decision_nodes)]
-    return OracleRouter(
-        {
-            (item.query, pipeline): int(action)
-            for item, row in zip(tree.items, solution.action, strict=True)
-            for pipeline, action in zip(pipelines, row, strict=True)
-        }
-    )
+    actions: dict[tuple[str, tuple[int, ...]], int] = {}
+    for item, row in zip(tree.items, solution.action.tolist(), strict=True):
+        for pipeline, action in zip(pipelines, row, strict=True):
+            if actions.setdefault((item.query, pipeline), action) != action:
+                raise UserError(
+                    f"two items ask the same but have other targets, so a router cannot be optimal on both: "
+                    f"{item.query[:60]!r} of {item.task}; leave one of the tasks out (--task)"
+                )
+    return OracleRouter(actions)

@@ -63,6 +63,8 @@ class Args:
     """The lambda of the reward: quality given up for one unit of cost."""
     encoder: str = "hashing"
     """Encoder of the contexts: hashing, sentence, or sentence:PATH."""
+    weights: Path | None = None
+    """Folder to look for a sentence transformer in, by its hub name."""
     hidden: int = 64
     """Width of the two hidden layers of actor and critic."""
 
@@ -120,9 +122,9 @@ def train(
     from pools.expectation import expectation
     from pools.oracle import path_costs, solve
     from pools.vector_env import RoutingVectorEnv
+    from routers._policy import Policy
     from routers.encoder import ContextEncoder, build_encoder
     from routers.hierrouter import HierRouter, HierRouterConfig
-    from routers.policy import Policy
 
     _check(args, tree)
     batch_size = args.num_envs * args.num_steps
@@ -131,7 +133,9 @@ def train(
     # --- the environment, the policy, the optimizer --------------------------------------------------------------
     # The encoder is fitted on what a policy can see of train items; over live models only the queries are known yet.
     seen = np.unique(tree.context_id[:, : tree.decision_nodes])
-    embed = ContextEncoder(build_encoder(args.encoder, [tree.contexts[c] for c in seen if c >= 0], args.seed))
+    embed = ContextEncoder(
+        build_encoder(args.encoder, [tree.contexts[c] for c in seen if c >= 0], args.seed, args.weights)
+    )
     env = RoutingVectorEnv(tree, cost_model, embed, args.num_envs, args.cost_weight, args.allow_stop)
     torch.manual_seed(args.seed)
     generator = torch.Generator().manual_seed(args.seed)
@@ -184,7 +188,7 @@ def train(
     first, best_value = 1, -float("inf")
     best = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
     state_file = args.out.with_name(args.out.name + ".state") if args.out else None
-    identity = json.dumps([_plain(args), [[item.task, item.doc_id] for item in tree.items]], sort_keys=True)
+    identity = _identity(args, tree, validation, cost_model)
     if args.resume and state_file is not None and state_file.is_file():
         first, best_value, best = _restore(state_file, identity, policy, optimizer, env, generator)
     run = None
@@ -235,6 +239,8 @@ def train(
                 # The first action whose cumulative probability is above a uniform draw.
                 level = torch.rand((args.num_envs, 1), generator=generator)
                 drawn = (log_chance.exp().cumsum(1)[:, :-1] <= level).sum(1, keepdim=True)
+                # Rounding may leave the sum of the open actions below the draw: never let that open STOP.
+                drawn = torch.minimum(drawn, log_chance.shape[1] - 1 - (log_chance[:, -1:] < -1e8).long())
             actions[step], logprobs[step] = drawn[:, 0], log_chance.gather(1, drawn)[:, 0]
             values[step] = value_of[slot]
             reward, ended = env.advance(actions[step].numpy())
@@ -259,7 +265,7 @@ def train(
 
         # --- learn -------------------------------------------------------------------------------------------------
         # A minibatch is all steps taken from a random share of the distinct states: so the networks see each state once
-        # an epoch, however many episodes came through it, and the gradient is that of the steps all the same.
+        # an epoch, however many episodes came through it. Minibatches hold equal numbers of states, not of steps.
         visited, place = np.unique(states, return_inverse=True)
         of_item, of_node = np.divmod(visited, tree.nodes)
         state_inputs = inputs(of_item, of_node, spent[of_item, of_node])
@@ -370,19 +376,50 @@ def _check(args: Args, tree: Tree) -> None:
 
     if not tree.items:
         raise UserError("no train items to learn from; raise --limit, or choose another recording")
-    if args.num_envs * args.num_steps < 2 * args.num_minibatches:
-        raise UserError(
-            f"--num-envs {args.num_envs} x --num-steps {args.num_steps} is too little for --num-minibatches "
-            f"{args.num_minibatches}: each needs at least two steps"
-        )
+    at_least_one = (
+        "hidden",
+        "total_timesteps",
+        "num_envs",
+        "num_steps",
+        "num_minibatches",
+        "update_epochs",
+        "save_every",
+    )
+    low = [(name, 1) for name in at_least_one if getattr(args, name) < 1]
+    not_negative = ("seed", "cost_weight", "learning_rate", "ent_coef", "vf_coef", "max_grad_norm", "clip_coef")
+    low += [(name, 0) for name in not_negative if not 0 <= getattr(args, name) < float("inf")]
+    low += [(name, 0) for name in ("gamma", "gae_lambda") if not 0 <= getattr(args, name) <= 1]
+    if low:
+        name, least = low[0]
+        most = " and at most 1" if name in ("gamma", "gae_lambda") else ""
+        given = getattr(args, name)
+        raise UserError(f"--{name.replace('_', '-')} {given}: expected a number of at least {least}{most}")
+    if args.resume and args.out is None:
+        raise UserError("--resume goes on from the state beside --out; name that checkpoint")
+    if args.out is not None and (args.out.is_dir() or (args.out.parent.exists() and not args.out.parent.is_dir())):
+        raise UserError(f"--out {args.out} is no place for a file; name another")
 
 
 def _plain(args: Args) -> dict[str, Any]:
     """The arguments that decide the outcome, as JSON."""
     given = asdict(args)
-    for name in ("recording", "out", "resume", "save_every", "track", "wandb_project_name", "wandb_entity"):
+    for name in ("recording", "out", "resume", "save_every", "weights", "track", "wandb_project_name", "wandb_entity"):
         del given[name]
-    return given
+    return {**given, "encoder": args.encoder.partition(":")[0]}
+
+
+def _identity(args: Args, tree: Tree, validation: Tree | None, cost_model: CostModel) -> str:
+    """Hash of all that a training depends on, so that it is not resumed on something else."""
+    from pools.types import content_hash
+
+    seen = []
+    for part in (tree, validation):
+        if part is not None:
+            items = [[item.task, item.doc_id, item.query] for item in part.items]
+            # A live tree fills up while it is trained on; a recorded one is what it is.
+            arrays = (part.score, part.tokens_in, part.tokens_out, part.context_id) if part.complete else ()
+            seen.append([part.models, part.max_hops, items, [array.tobytes().hex() for array in arrays]])
+    return content_hash(_plain(args), asdict(cost_model), seen)
 
 
 def _save(path: Path, identity: str, iteration: int, best_value: float, best: Any, *parts: Any) -> None:
@@ -446,8 +483,10 @@ def main() -> None:
     try:
         recording = load_recording(args.recording)
         tree = recording.tree
-        if args.max_hops is not None and args.max_hops > tree.max_hops:
-            raise UserError(f"--max-hops {args.max_hops}: the recording has {tree.max_hops} hops")
+        if args.max_hops is not None and not 1 <= args.max_hops <= tree.max_hops:
+            raise UserError(
+                f"--max-hops {args.max_hops}: the recording has {tree.max_hops} hops; ask for 1 to that many"
+            )
         tree = tree if args.max_hops is None else tree.shortened(args.max_hops)
         parts = tree.select("train"), tree.select("validation")
         source = {"recording": args.recording.name, "suite": recording.manifest["suite"]}
@@ -455,6 +494,9 @@ def main() -> None:
             train(args, *parts, recording.pool.cost_model(args.cost), source, report)
     except UserError as error:
         print(f"ppo_hierrouter: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"ppo_hierrouter: {error.filename or 'the file system'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("ppo_hierrouter: stopped; --resume goes on from the last state written", file=sys.stderr)

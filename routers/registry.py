@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -16,8 +18,6 @@ from pools.tree import Tree
 from routers.router import Router
 
 GROUP = "harness.routers"
-# Imported when a name is first asked for; each registers its router.
-_MODULES = ("single", "uniform", "oracle", "hierrouter")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class RouterRequest:
     checkpoint: a trained router to load. train, validation: trees of the items that may be learnt from and tuned on.
     evaluation: the tree that is evaluated on. Only clairvoyant bounds may read it; a router that does is not one.
     options: settings of routers that are trained on the spot, by name.
+    weights: folder of weights, for a router that runs a model of its own.
     """
 
     argument: str = ""
@@ -45,6 +46,7 @@ class RouterRequest:
     validation: Tree | None = None
     evaluation: Tree | None = None
     options: tuple[tuple[str, str], ...] = ()
+    weights: Path | None = None
 
 
 Build = Callable[[RouterRequest], Router]
@@ -97,6 +99,16 @@ def load(name: str, request: RouterRequest | None = None, *, checkpoint: Path | 
     return build(replace(request, argument=argument))
 
 
+def describe(name: str) -> str:
+    """One line on a router: the first of its builder's docstring, or the package that it is from."""
+    _import_ours()
+    if name in _registered:
+        return (inspect.getdoc(_registered[name]) or "").partition("\n")[0]
+    return next((f"of another package: {entry.value}" for entry in entry_points(group=GROUP, name=name)), "")
+
+
 def _import_ours() -> None:
-    for module in _MODULES:
-        importlib.import_module(f"routers.{module}")
+    """Import every public module beside this one: what registers a router there is known from then on."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"routers.{module.name}")

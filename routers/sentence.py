@@ -13,6 +13,7 @@ from pools.errors import UserError
 from pools.weights import Weights, file_hash, find_weights
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+HUB_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MAX_TOKENS = 256  # what all-MiniLM-L6-v2 was made for; longer texts are cut off
 _BATCH = 64
 
@@ -24,7 +25,7 @@ class SentenceEncoder:
     Raises UserError where there are none, or, with `sha256`, where they are others.
     """
 
-    def __init__(self, model: str = HUB_NAME, sha256: str | None = None) -> None:
+    def __init__(self, model: str = HUB_NAME, sha256: str | None = None, weights_dir: Path | None = None) -> None:
         from transformers import AutoModel, AutoTokenizer, logging
 
         logging.set_verbosity_error()
@@ -35,13 +36,15 @@ class SentenceEncoder:
             if local.is_dir()
             else Weights(repository=model, file="model.safetensors", sha256=sha256)
         )
-        folder = find_weights(weights, f"encoder sentence:{model}", Path.cwd(), None)
+        folder = find_weights(weights, f"encoder sentence:{model}", Path.cwd(), weights_dir)
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(str(folder))
             self._model = AutoModel.from_pretrained(str(folder)).eval()
         except (OSError, ValueError) as error:
             raise UserError(f"encoder sentence:{model} cannot be loaded: {' '.join(str(error).split())}") from None
-        self.model, self.sha256 = model, file_hash(folder / "model.safetensors")
+        self.sha256 = file_hash(folder / "model.safetensors")
+        # What a checkpoint names must be found elsewhere too, so a local folder is known by its last part.
+        self.model = HUB_NAME if self.sha256 == HUB_SHA256 else local.resolve().name if local.is_dir() else model
         self.dimension = int(self._model.config.hidden_size)
         self.base_rate = sum(p.numel() for p in self._model.parameters()) / 1e12
 

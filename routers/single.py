@@ -30,13 +30,13 @@ class FixedRouter:
 
 @register("single")
 def single(request: RouterRequest) -> FixedRouter:
-    """One model, called once."""
+    """single:<model>, one model, called once."""
     return FixedRouter((_index(request.argument, request, "single:<model>"),), len(request.models))
 
 
 @register("pipeline")
 def pipeline(request: RouterRequest) -> FixedRouter:
-    """Some models, one after another; at most `max_hops` of them."""
+    """pipeline:<model>><model>..., the same models in the same order for every item."""
     names = request.argument.split(">")
     if len(names) > request.max_hops:
         raise UserError(

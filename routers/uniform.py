@@ -32,5 +32,5 @@ class UniformRouter:
 
 @register("random")
 def uniform(request: RouterRequest) -> UniformRouter:
-    """Uniform over the pool."""
+    """A model drawn uniformly at every hop."""
     return UniformRouter(len(request.models), request.seed)

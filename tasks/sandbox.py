@@ -86,7 +86,7 @@ class Reply:
         return self.error is None
 
 
-class SandboxUnavailable(Exception):
+class SandboxUnavailable(UserError):
     """This machine does not allow the isolation that was asked for."""
 
 

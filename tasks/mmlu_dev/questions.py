@@ -22,9 +22,11 @@ _EXAMPLE = re.compile(
     r".*?The answer is \((?P<answer>[ABCD])\)",
     re.DOTALL,
 )
-# What follows "Answer:" or "answer is", then markdown, LaTeX or a bracket, then the letter standing alone.
+# What follows "Answer:" or "answer is", then markdown, LaTeX or a bracket, then the letter standing alone. A small
+# letter counts only where no word follows: "the answer is a mixture" states nothing.
 _STATED = re.compile(
-    r"\banswer[\s*_]{0,4}(?::|is\b:?)[\s*_$(\[\"'{]{0,6}(?:\\\w{1,8}\s?\{)?\(?([A-D])\b", re.IGNORECASE
+    r"(?i:\banswer[\s*_]{0,4}(?::|is\b:?))[\s*_$(\[\"'{]{0,6}(?:\\\w{1,8}\s?\{)?\(?"
+    r"([A-D](?!\s[a-z])|[a-d](?=\s*(?:[).:;,\]*_}]|$)))(?!\w)"
 )
 _FIRST = re.compile(r"[\s*_(\[\"']{0,6}([A-D])(?=[).:\]*_\s]|$)(?!\s[a-z])")
 _BRACKETED = re.compile(r"\(([A-D])\)")

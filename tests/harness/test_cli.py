@@ -35,7 +35,7 @@ def test_help_imports_nothing_heavy() -> None:
         ("run --pool heavyweight", "unknown pool"),
         ("run --pool {tmp}/broken.yaml --live", "broken.yaml"),
         ("run --recording {tmp}", "is not a recording"),
-        ("run --recording {tmp}/nowhere", "no recording at"),
+        ("run --recording {tmp}/nowhere", "is not a recording"),
         ("run --recording {tmp} --live", "exclude each other"),
         ("run --checkpoint {tmp}/none.safetensors", "no such checkpoint"),
         ("run --checkpoint {tmp}/broken.yaml", "not a HierRouter checkpoint"),
@@ -49,7 +49,21 @@ def test_help_imports_nothing_heavy() -> None:
         (f"{LIVE} --router oracle", "on a recording"),
         ("train --encoder bert --out {tmp}/p.safetensors", "expected hashing"),
         ("record --limit 1 --task rg_aiw --store {tmp}/broken.yaml --out {tmp}/r", "transition store"),
-        ("record --limit 1 --task rg_aiw --out {tmp}", "holds other files"),
+        ("record --limit 1 --task rg_aiw --out {tmp}", "is no recording"),
+        ("record --limit 1 --task rg_aiw --out {tmp}/broken.yaml", "is no recording"),
+        ("record --limit 0 --task rg_aiw --store {tmp}/s.sqlite --out {tmp}/r", "--limit 0"),
+        ("record --limit 1 --max-hops 0", "--max-hops 0"),
+        ("record --out {shipped} --task rg_aiw", "name another --out"),
+        ("run --recording {shipped} --suite paper", "is of suite offline"),
+        ("run --max-hops 0", "expected at least 1"),
+        ("run --cost-weight nan", "expected a number >= 0"),
+        ("run --seed -1", "--seed -1"),
+        ("run --out /dev/null/x", "/dev/null/x"),
+        ("run --router oracle:best", "oracle:no-stop"),
+        ("train --seed -1 --out {tmp}/p.safetensors", "--seed -1"),
+        ("train --cost-weight -3 --out {tmp}/p.safetensors", "--cost-weight -3"),
+        ("train --total-timesteps 0 --out {tmp}/p.safetensors", "--total-timesteps 0"),
+        ("train --out {tmp}", "no place for a file"),
         ("list models --pool heavyweight", "unknown pool"),
     ],
 )
@@ -64,7 +78,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("HARNESS_WEIGHTS", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["harness", *(word.format(tmp=tmp_path) for word in arguments.split())])
+    places = {"tmp": tmp_path, "shipped": recording_folder("lightweight", "offline")}
+    monkeypatch.setattr(sys, "argv", ["harness", *(word.format(**places) for word in arguments.split())])
     with pytest.raises(SystemExit) as caught:
         main()
     error = capsys.readouterr().err

@@ -50,7 +50,7 @@ def test_every_fixed_pipeline_is_its_node(tree: Tree) -> None:
 @pytest.mark.parametrize("allow_stop", [True, False])
 @pytest.mark.parametrize("cost_weight", [0.0, 0.001, 0.01])
 def test_the_oracle_router_attains_the_solution(tree: Tree, cost_weight: float, allow_stop: bool) -> None:
-    router = load("oracle", request(tree, cost_weight=cost_weight, allow_stop=allow_stop))
+    router = load("oracle" if allow_stop else "oracle:no-stop", request(tree, cost_weight=cost_weight))
     outcome, solution = evaluate(router, tree, COST), solve(tree, COST, cost_weight, allow_stop)
     np.testing.assert_allclose(outcome.quality, solution.quality)
     np.testing.assert_allclose(outcome.cost, solution.cost)

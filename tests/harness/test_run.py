@@ -93,9 +93,37 @@ def test_same_seed_same_summary_and_the_checkpoint_gives_it_too(
 ) -> None:
     call(monkeypatch, "run", "--out", tmp_path / "again")
     assert summary(tmp_path / "again") == summary(default_run)
+    assert summary(default_run)["routers"]["hierrouter"]["overall"]["notes"] == ["trained by this run"]
     call(monkeypatch, "train", "--out", tmp_path / "policy.safetensors")
     call(monkeypatch, "run", "--checkpoint", tmp_path / "policy.safetensors", "--out", tmp_path / "loaded")
-    assert summary(tmp_path / "loaded") == summary(default_run)
+    loaded, trained = summary(tmp_path / "loaded"), summary(default_run)
+    assert loaded["routers"]["hierrouter"]["overall"].pop("notes") == ["from policy.safetensors"]
+    del trained["routers"]["hierrouter"]["overall"]["notes"]
+    assert loaded == trained
+
+
+def test_what_flatters_a_router_is_said_in_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(monkeypatch, "train", "--total-timesteps", 10_000, "--out", tmp_path / "p.safetensors", "--no-allow-stop")
+    arguments = ("--checkpoint", tmp_path / "p.safetensors", "--split", "all", "--no-allow-stop", "--cost-weight", 2)
+    call(monkeypatch, "run", *arguments, "--out", tmp_path / "out")
+    rows = {name: entry["overall"] for name, entry in summary(tmp_path / "out")["routers"].items()}
+    assert rows["hierrouter"]["notes"][1:] == ["on items it was trained or chosen on", "trained at cost weight 0.1"]
+    assert rows["hierrouter"]["hops"] == rows["oracle:no-stop"]["hops"] == 2
+    # The optimum that may stop bounds them all, the single models too, which always may.
+    assert all(row["regret"] >= -1e-12 for row in rows.values())
+    assert rows["oracle:no-stop"]["value"] < rows["oracle"]["value"]
+
+
+def test_another_pool_than_was_recorded_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pools
+
+    shipped = (Path(pools.__file__).parent / "lightweight.yaml").read_text(encoding="utf-8")
+    (tmp_path / "lightweight.yaml").write_text(shipped.replace("base_rate: 0.000494033", "base_rate: 7.0"))
+    with pytest.raises(SystemExit):
+        call(monkeypatch, "run", "--pool", tmp_path / "lightweight.yaml", "--out", tmp_path / "out")
+    assert "other models, templates or rates" in capsys.readouterr().err
 
 
 def test_part_of_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

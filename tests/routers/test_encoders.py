@@ -88,7 +88,7 @@ def test_sentence_encodes_alike_in_any_batch_and_bills_its_tokens(tiny_bert: Pat
     vectors = encoder.encode(["what is 1 + 1 ?", "b", "a much longer text than the others are"])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(vectors[1], encoder.encode(["b"])[0], atol=1e-5)
-    restored = restore_encoder(encoder.config(), {})
+    restored = restore_encoder(encoder.config(), {}, tiny_bert.parent)  # found by name in a folder of weights
     np.testing.assert_array_equal(restored.encode(["b"]), encoder.encode(["b"]))
     cost = ContextEncoder(encoder).cost([Context("b")])
     assert cost[0] == pytest.approx(encoder.base_rate * 3)  # [CLS] b [SEP]

@@ -103,6 +103,20 @@ def test_letter(response: str, answer: str) -> None:
     assert letter_answer(response) == answer
 
 
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("The answer is a mixture of both, so I choose (C).", "C"),
+        ("The answer is A mixture of both, so I choose (C).", "C"),
+        ("The answer is c", "C"),
+        ("answer: (b).", "B"),
+        ("Answer: D\nbecause it is so", "D"),
+    ],
+)
+def test_an_article_is_no_letter(response: str, answer: str) -> None:
+    assert letter_answer(response) == answer
+
+
 @pytest.mark.parametrize(("text", "canonical"), [("-007", "-7"), ("0.50", "0.5"), ("00", "0"), ("-0.0", "0")])
 def test_canonical_number(text: str, canonical: str) -> None:
     assert canonical_number(text) == canonical
