@@ -26,7 +26,7 @@ _EXAMPLE = re.compile(
 # letter counts only where no word follows: "the answer is a mixture" states nothing.
 _STATED = re.compile(
     r"(?i:\banswer[\s*_]{0,4}(?::|is\b:?))[\s*_$(\[\"'{]{0,6}(?:\\\w{1,8}\s?\{)?\(?"
-    r"([A-D](?!\s[a-z])|[a-d](?=\s*(?:[).:;,\]*_}]|$)))(?!\w)"
+    r"([A-D](?![ \t][a-z])|[a-d](?=\s*(?:[).:;,\]*_}]|$)))(?!\w)"
 )
 _FIRST = re.compile(r"[\s*_(\[\"']{0,6}([A-D])(?=[).:\]*_\s]|$)(?!\s[a-z])")
 _BRACKETED = re.compile(r"\(([A-D])\)")
