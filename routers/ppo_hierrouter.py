@@ -102,6 +102,24 @@ class Args:
     """Leave the epochs of an iteration once the approximate KL divergence is above this."""
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread.
+
+    The networks are so small that several threads wait for each other, on a busy machine for minutes, and the numbers
+    would depend on how many there are.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 def train(
     args: Args,
     tree: Tree,

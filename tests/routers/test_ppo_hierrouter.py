@@ -59,6 +59,18 @@ def test_same_seed_same_checkpoint_and_another_seed_another(planted: Planted, tm
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_the_checkpoint_does_not_depend_on_the_number_of_threads(planted: Planted, tmp_path: Path) -> None:
+    tree, cost_model = planted()
+    digests = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        out = tmp_path / f"{threads}.safetensors"
+        train(replace(QUICK, out=out, total_timesteps=10_000), tree, None, cost_model)
+        assert torch.get_num_threads() == threads
+        digests.append(digest(out))
+    assert digests[0] == digests[1]
+
+
 def test_resumed_equals_uninterrupted(planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree, cost_model = planted()
     parts = tree.select("train"), tree.select("validation"), cost_model
