@@ -26,8 +26,10 @@ from pools import specialist_data as data
 from pools import specialist_questions as questions
 from pools.errors import UserError
 from pools.evaluate_specialist import as_text, load, obeyed, table
+from pools.specialist_card import write_card
 
 END, PAD = "<|end|>", "<|pad|>"
+EVALUATE = "python -m pools.train_specialist evaluate --math results/specialists/math --qa results/specialists/qa"
 HELD_OUT = 100  # questions of each family that are kept out of training
 
 
@@ -231,10 +233,7 @@ def train(
         if not checkpoint.is_file():
             raise UserError(f"nothing to resume: {checkpoint} is missing; start without --resume")
         state = torch.load(checkpoint, weights_only=True)
-        if state["recipe"] != dataclasses.asdict(recipe):
-            raise UserError(
-                f"{checkpoint} is of another recipe: {state['recipe']}; give the same options, or start anew"
-            )
+        _check_same(state["recipe"], recipe, state["place"][1], checkpoint)
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -291,6 +290,18 @@ def train(
     return model, tokenizer, losses
 
 
+def _check_same(saved: dict[str, Any], recipe: Recipe, tokens: int, checkpoint: Path) -> None:
+    """Raise UserError unless going on gives what the recipe gives from the start.
+
+    The number of tokens may change as long as neither training's rates have begun to fall.
+    """
+    flat = (1 - recipe.decay) * min(saved["tokens"], recipe.tokens)
+    if {**saved, "tokens": 0} != {**dataclasses.asdict(recipe), "tokens": 0}:
+        raise UserError(f"{checkpoint} is of another recipe: {saved}; give the same options, or start without --resume")
+    if saved["tokens"] != recipe.tokens and tokens > flat:
+        raise UserError(f"{checkpoint} is beyond the first {flat:,.0f} tokens; resume with --tokens {saved['tokens']}")
+
+
 def save_folder(model: Any, tokenizer: Any, recipe: Recipe, folder: Path) -> None:
     """The Hugging Face folder: bfloat16 weights, tokenizer, configuration, and the recipe beside them."""
     import copy
@@ -327,6 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluator.add_argument("--math", type=Path, help="folder of the math specialist")
     evaluator.add_argument("--qa", type=Path, help="folder of the QA specialist")
     evaluator.add_argument("--number", type=int, default=HELD_OUT, help="held-out questions of each family")
+    evaluator.add_argument("--write-cards", action="store_true", help="write the table into the folders' README.md")
     for command in (trainer, evaluator):
         command.add_argument("--threads", type=int, default=1)
         command.add_argument(
@@ -359,7 +371,11 @@ def _evaluate(given: argparse.Namespace) -> int:
     models = {name: load(folder) for name, folder in (("math", given.math), ("qa", given.qa)) if folder}
     if not models:
         raise UserError("no model was named; give --math FOLDER, --qa FOLDER or both")
-    print(as_text(table(models, questions.read_suite(given.tasks), given.number)))
+    scores = as_text(table(models, questions.read_suite(given.tasks), given.number))
+    print(scores)
+    for folder in (given.math, given.qa):
+        if given.write_cards and folder:
+            write_card(folder, scores, given.number, EVALUATE)
     return 0
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from pools.errors import UserError
 from pools.evaluate_specialist import ask, final, load, table
+from pools.specialist_card import write_card
 from pools.specialist_data import (
     EARLIER,
     MIXTURE,
@@ -30,7 +31,7 @@ from pools.specialist_questions import (
     without_held_out,
 )
 from pools.template import render
-from pools.train_specialist import Recipe, encoded, main, make_tokenizer, save_folder, train
+from pools.train_specialist import Recipe, encoded, main, make_model, make_tokenizer, save_folder, train
 from pools.types import Context
 from tasks.reasoning_gym.items import SUITE_SEEDS, draw, generator_configs
 
@@ -216,6 +217,14 @@ def test_another_recipe_is_not_resumed(source, tmp_path):
         train(source, tiny(seed=1), tmp_path, resume=True)
 
 
+def test_the_length_can_change_until_the_rates_fall(source, tmp_path):
+    _, _, losses = train(source, tiny(tokens=6_000), tmp_path / "short")
+    train(source, tiny(tokens=20_000), tmp_path / "long", stop_after=3)
+    assert train(source, tiny(tokens=6_000), tmp_path / "long", resume=True)[2] == losses
+    with pytest.raises(UserError, match="resume with --tokens 6000"):
+        train(source, tiny(tokens=20_000), tmp_path / "long", resume=True)
+
+
 def test_the_template_takes_a_context(source):
     text = render(TEMPLATE, Context("q", ("a", "b")))
     assert text == "q\n###\na\n###\nb\n###\n"
@@ -226,3 +235,13 @@ def test_errors_are_one_line(capsys, tmp_path):
     assert main(["train", "--specialist", "qa", "--out", str(tmp_path), "--tasks", str(tmp_path)]) == 2
     assert main(["evaluate", "--qa", str(tmp_path / "none")]) == 2
     assert all(line.startswith("error: ") for line in capsys.readouterr().err.splitlines())
+
+
+def test_the_card_says_what_the_folder_holds(source, tokenizer, tmp_path):
+    recipe = tiny(specialist="qa", tokens=1234)
+    save_folder(make_model(recipe, tokenizer), tokenizer, recipe, tmp_path)
+    write_card(tmp_path, "| who answers |", 7, "the command")
+    card = (tmp_path / "README.md").read_text()
+    for part in ("license: apache-2.0", "--specialist qa --tokens 1234 --seed 0", "| who answers |", "the command"):
+        assert part in card
+    assert TEMPLATE.strip() in card and "held-out items 500,000,000" in card
