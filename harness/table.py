@@ -4,51 +4,50 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 
 def overall_table(summary: dict[str, Any]) -> Table:
-    """One row per router over all items, from the content of `summary.json`."""
-    unit, weight = summary["cost_unit"], summary["cost_weight"]
-    table = Table(title=f"{summary['title']}", caption=_caption(unit, weight))
-    table.add_column("router")
-    for name in ("quality", "95%", "cost", "95%", "hops", "x quality", "x cost", "regret", "gap closed"):
-        table.add_column(name, justify="right")
-    table.add_column("note")
+    """One row per router over all items, from the content of `summary.json`; it fits a terminal of 80 columns."""
+    table = _table(summary["title"], _caption(summary["cost_unit"], summary["cost_weight"]))
+    for header in ("quality", "cost", "hops", "regret", "gap\nclosed"):
+        table.add_column(header, justify="right", no_wrap=True)
     for name, entry in summary["routers"].items():
         o = entry["overall"]
         gap = "-" if o["gap_closed"] is None else f"{o['gap_closed']:.0%}"
         table.add_row(
-            escape(name),
-            f"{o['quality']:.3f}",
-            _interval(o["quality_interval"]),
-            f"{o['cost']:.4g}",
-            _interval(o["cost_interval"]),
+            "\n".join([escape(name), *(f"  [dim]{escape(note)}[/dim]" for note in _notes(o))]),
+            f"{_times(o['quality_ratio'])} {o['quality']:.3f}\n{_interval(o['quality_interval'])}",
+            f"{_times(o['cost_ratio'])} {o['cost']:.4f}\n{_interval(o['cost_interval'])}",
             f"{o['hops']:.2f}",
-            _ratio(o["quality_ratio"]),
-            _ratio(o["cost_ratio"]),
             "-" if o["regret"] is None else f"{o['regret']:.3f}",
             gap,
-            _notes(o),
         )
     return table
 
 
 def task_table(summary: dict[str, Any]) -> Table:
     """Quality and, below it, cost of every router on every task."""
-    table = Table(title="per task: quality, and below it cost", caption=f"cost in {summary['cost_unit']}")
-    table.add_column("router")
+    table = _table("per task: quality, and below it cost", f"cost per item in {summary['cost_unit']}")
     tasks = list(next(iter(summary["routers"].values()))["tasks"])
     for task in tasks:
-        table.add_column(task, justify="right")
+        # Names are broken where they may be, so that six tasks fit.
+        table.add_column(task.replace("_", "_\n"), justify="right", no_wrap=True)
     for name, entry in summary["routers"].items():
         cells = [entry["tasks"][task] for task in tasks]
-        table.add_row(escape(name), *(f"{c['quality']:.3f}\n[dim]{c['cost']:.3g}[/dim]" for c in cells))
+        table.add_row(escape(name), *(f"{c['quality']:.3f}\n[dim]{c['cost']:.4f}[/dim]" for c in cells))
     items = [str(next(iter(summary["routers"].values()))["tasks"][task]["items"]) for task in tasks]
     table.add_section()
     table.add_row("items", *items)
+    return table
+
+
+def _table(title: str, caption: str) -> Table:
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("router", overflow="fold", min_width=25)
     return table
 
 
@@ -61,28 +60,33 @@ def markdown(table: Table) -> str:
         return shown.replace("|", "\\|").replace("\n", "<br>")
 
     columns = [list(column.cells) for column in table.columns]
-    lines = [f"**{table.title}**", "", "| " + " | ".join(str(c.header) for c in table.columns) + " |"]
+    lines = [
+        f"**{table.title}**",
+        "",
+        "| " + " | ".join(text(str(c.header).replace("_\n", "_")) for c in table.columns) + " |",
+    ]
     lines.append("|" + "|".join("---:" if c.justify == "right" else "---" for c in table.columns) + "|")
     lines += ["| " + " | ".join(text(cell) for cell in row) + " |" for row in zip(*columns, strict=True)]
-    return "\n".join([*lines, "", f"{table.caption}", ""])
+    return "\n".join([*lines, "", str(table.caption).replace("\n", "; "), ""])
 
 
 def _caption(unit: str, weight: float) -> str:
     return (
-        f"cost per item in {unit}; x: relative to the best single model; value = quality - {weight:g} x cost\n"
-        "regret: the optimum's value minus the router's; gap closed: from the best single model to the optimum"
+        f"cost per item in {unit}; x: relative to the best single model\n"
+        f"value = quality - {weight:g} x cost; regret: the optimum's value minus the router's\n"
+        "gap closed: how far from the best single model to the optimum"
     )
 
 
 def _interval(bounds: list[float]) -> str:
-    return f"{bounds[0]:.3g}..{bounds[1]:.3g}"
+    return f"[dim]{bounds[0]:.3f}..{bounds[1]:.3f}[/dim]"
 
 
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"[dim]x{ratio:.2f}[/dim]"
 
 
-def _notes(overall: dict[str, Any]) -> str:
+def _notes(overall: dict[str, Any]) -> list[str]:
     notes = list(overall["notes"])
     if overall["collapsed_to"]:
         notes.append(f"collapsed to {overall['collapsed_to']}")
@@ -90,4 +94,4 @@ def _notes(overall: dict[str, Any]) -> str:
         notes.append("sampled")
     if overall["routing_cost"]:
         notes.append(f"+ {overall['routing_cost']:.3g} {overall['routing_cost_unit']} for its encoder")
-    return "; ".join(notes)
+    return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -86,6 +87,24 @@ def test_the_run_says_how_to_make_it_again(default_run: Path) -> None:
     tables = (default_run / "tables.md").read_text()
     assert "| hierrouter |" in tables
     assert "T param-tokens" in tables
+
+
+def test_the_tables_fit_a_terminal_of_80_columns(default_run: Path) -> None:
+    from rich.console import Console
+
+    from harness.table import overall_table, task_table
+
+    console = Console(width=80, record=True, file=io.StringIO())
+    found = summary(default_run)
+    for table in (overall_table(found), task_table(found)):
+        console.print(table)
+    shown = console.export_text()
+    assert "…" not in shown
+    for entry in found["routers"].values():
+        overall = entry["overall"]
+        assert f"{overall['quality']:.3f}" in shown
+        assert f"{overall['gap_closed']:.0%}" in shown
+        assert all(f"{figures['cost']:.4f}" in shown for figures in entry["tasks"].values())
 
 
 def test_same_seed_same_summary_and_the_checkpoint_gives_it_too(
