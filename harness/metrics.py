@@ -12,6 +12,8 @@ from harness.evaluate import Outcome
 FloatArray = NDArray[np.float64]
 # A router that sends at least this share of its calls to one model is flagged in its table row.
 COLLAPSED = 0.99
+# Of a smaller gap in value a share says nothing.
+SMALLEST_GAP = 0.005
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ def regret(outcome: Outcome, optimum: Outcome, cost_weight: float) -> FloatArray
 
 
 def gap_closed(outcome: Outcome, best_single: Outcome, optimum: Outcome, cost_weight: float) -> float | None:
-    """Share of the way from the best single model's mean value to the optimum's; None where there is no gap."""
+    """Share of the way from the best single model's mean value to the optimum's; None where that is under 0.005."""
     floor, top = value(best_single, cost_weight).mean(), value(optimum, cost_weight).mean()
-    if top - floor < 1e-9:
+    if top - floor < SMALLEST_GAP:
         return None
     return float((value(outcome, cost_weight).mean() - floor) / (top - floor))
 

@@ -63,7 +63,10 @@ def run(options: Run, console: Console) -> Path:
         out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before anything is computed
         try:
             # All are built before the first is evaluated: one that cannot be costs no generation.
-            routers = {name: load(name, request) for name in router_names(options, source)}
+            names = router_names(options, source)
+            if options.checkpoint is None and any(name.startswith("hierrouter") for name in names):
+                console.print(f"training HierRouter on {len(request.train.items if request.train else ())} items ...")
+            routers = {name: load(name, request) for name in names}
             outcomes = {name: evaluate(router, tree, cost_model, options.seed) for name, router in routers.items()}
         except BaseException:
             _remove_if_empty(out)
@@ -121,6 +124,8 @@ def router_names(options: Run, source: Source) -> list[str]:
 def _check(options: Run) -> None:
     if not 0 <= options.cost_weight < math.inf:
         raise UserError(f"--cost-weight {options.cost_weight}: expected a number >= 0, in quality per unit of cost")
+    if options.checkpoint is not None and not options.checkpoint.is_file():
+        raise UserError(f"no such checkpoint: {options.checkpoint}; train one with python -m harness train")
     if options.seed < 0:
         raise UserError(f"--seed {options.seed}: expected a whole number >= 0")
     if options.out is not None and options.out.exists() and not options.out.is_dir():

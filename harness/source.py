@@ -125,6 +125,8 @@ def live(
     """A tree that asks the pool's models for what it does not know, by way of a transition store."""
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit}: expected at least 1, there would be no items")
+    if weights_dir is not None and not weights_dir.is_dir():
+        raise UserError(f"--weights {weights_dir}: no such folder; name one that holds folders named as on the hub")
     pool, suite = load_pool(pool_name), load_suite(suite_name)
     loaded = suite_tasks(suite, tasks)
     items = [item for task in loaded for item in task.items(limit)]

@@ -38,6 +38,7 @@ def train(options: Train, console: Console) -> Path:
         cost_model = source.pool.cost_model(options.cost)
         parts = source.tree.select("train"), source.tree.select("validation")
         # Over live models the bars are the generator's: two at once would overwrite each other.
+        console.print(f"training HierRouter on {len(parts[0].items)} items ...")
         with training_bar(shown=console.is_terminal and source.generator is None) as report:
             train_ppo(arguments, *parts, cost_model, facts, report)
     return options.out

@@ -137,6 +137,7 @@ def train(
     import torch
     from torch import nn
 
+    from pools.errors import UserError
     from pools.expectation import expectation
     from pools.oracle import path_costs, solve
     from pools.vector_env import RoutingVectorEnv
@@ -207,7 +208,14 @@ def train(
     best = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
     state_file = args.out.with_name(args.out.name + ".state") if args.out else None
     identity = _identity(args, tree, validation, cost_model)
-    if args.resume and state_file is not None and state_file.is_file():
+    if state_file is not None and args.resume != state_file.is_file():
+        if args.resume:
+            raise UserError(f"nothing to resume: no {state_file}; leave --resume out to start anew")
+        if args.out is not None and not args.out.is_file():
+            raise UserError(
+                f"{state_file} is of a training that was stopped; go on with --resume, or name another --out"
+            )
+    if args.resume and state_file is not None:
         first, best_value, best = _restore(state_file, identity, policy, optimizer, env, generator)
     run = None
     if args.track:
@@ -494,7 +502,7 @@ def main() -> None:
     """Train on a recording from the command line."""
     import tyro
 
-    args = tyro.cli(Args, description=__doc__)
+    args = tyro.cli(Args, prog="python -m routers.ppo_hierrouter", description=__doc__)
     from pools.errors import UserError
     from pools.recording import load_recording
 

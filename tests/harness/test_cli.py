@@ -47,6 +47,8 @@ def test_help_imports_nothing_heavy() -> None:
         ("run --out {tmp}/broken.yaml", "is a file"),
         (f"{LIVE} --router single:smollm2-135m", "hf download"),
         (f"{LIVE} --router oracle", "on a recording"),
+        (f"{LIVE} --router single:smollm2-135m --weights {{tmp}}/nowhere", "no such folder"),
+        ("train --resume --out {tmp}/p.safetensors", "nothing to resume"),
         ("train --encoder bert --out {tmp}/p.safetensors", "expected hashing"),
         ("record --limit 1 --task rg_aiw --store {tmp}/broken.yaml --out {tmp}/r", "transition store"),
         ("record --limit 1 --task rg_aiw --out {tmp}", "is no recording"),

@@ -90,6 +90,10 @@ def test_resumed_equals_uninterrupted(planted: Planted, tmp_path: Path, monkeypa
     monkeypatch.setattr(ppo_hierrouter, "_save", save)
     assert stopped.out is not None and whole.out is not None
     assert not stopped.out.exists()
+    with pytest.raises(UserError, match="was stopped"):
+        train(stopped, *parts)
+    with pytest.raises(UserError, match="nothing to resume"):
+        train(replace(stopped, resume=True, out=tmp_path / "other.safetensors"), *parts)
     train(replace(stopped, resume=True), *parts)
     assert digest(stopped.out) == digest(whole.out)
     with pytest.raises(UserError, match="other arguments"):
