@@ -315,6 +315,7 @@ def save_folder(model: Any, tokenizer: Any, recipe: Recipe, folder: Path) -> Non
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # written for its owner alone
     (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
 
 
