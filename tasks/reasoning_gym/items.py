@@ -26,10 +26,10 @@ class GeneratorConfig(NamedTuple):
     settings: dict[str, Any]
 
 
-def generator_configs(task: str) -> tuple[GeneratorConfig, ...]:
+def generator_configs(task: str, folder: Path | None = None) -> tuple[GeneratorConfig, ...]:
     """The generators that a task's items are drawn from in turn. Imports no generator.
 
-    Raises KeyError for a task that no file beside this one declares.
+    folder: of the task's YAML file; by default the one of this file. Raises KeyError for a task that it does not hold.
     """
     import yaml
 
@@ -40,7 +40,7 @@ def generator_configs(task: str) -> tuple[GeneratorConfig, ...]:
         """Reads lm-eval's `!function` as the text it is."""
 
     Loader.add_constructor("!function", _as_text)
-    path = Path(__file__).with_name(f"{task}.yaml")
+    path = (folder or Path(__file__).parent) / f"{task}.yaml"
     if not path.is_file():
         raise KeyError(task)
     return _configs(yaml.load(path.read_text(), Loader)["metadata"]["reasoning_gym"])
