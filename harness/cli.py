@@ -125,8 +125,37 @@ class Record:
     """Folder that holds model folders named as on the Hugging Face hub."""
     store: Path | None = None
     """Transition store to resume from; by default one under runs/stores/ named after the recording."""
+    reuse: Path | None = None
+    """Folder of an earlier recording: what the same models answered there is not generated again."""
+    resident: int | None = None
+    """How many models stay in memory at once; by default all of the pool's."""
     out: Path | None = None
     """Folder of the recording; by default one under runs/recordings/. run --recording FOLDER replays it."""
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Generate a random sample of a recording again with the live models, compare token for token, score again.
+
+    The exit code is 1 where the recording does not hold.
+    """
+
+    recording: Path | None = None
+    """Folder of the recording; by default the shipped one of the pool and suite."""
+    pool: str | None = None
+    """Pool that was recorded: a name or a YAML file; by default the one that the recording names."""
+    suite: str | None = None
+    """Suite that was recorded: a name or a YAML file; by default the one that the recording names."""
+    sample: int = 200
+    """How many transitions."""
+    seed: int = 1
+    """Seed of the sample."""
+    at_least: float = 0.99
+    """Share of the responses that must be equal; batched floating point can flip a tie."""
+    weights: Path | None = None
+    """Folder that holds model folders named as on the Hugging Face hub."""
+    out: Path | None = None
+    """JSON file to write the comparison to."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +172,7 @@ Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Record, tyro.conf.subcommand("record")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )
 
@@ -174,6 +204,11 @@ def execute(command: Command) -> None:
         from harness.record import record
 
         console.print(f"recording written to {record(command, console)}", highlight=False)
+    elif isinstance(command, Verify):
+        from harness.verify import verify
+
+        if not verify(command, console):
+            sys.exit(1)
     elif isinstance(command, Train):
         from harness.train import train
 

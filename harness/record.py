@@ -11,7 +11,7 @@ from rich.console import Console
 
 from harness.manifest import provenance
 from harness.progress import generation_progress
-from harness.source import live, recording_name
+from harness.source import Source, live, recording_name
 from pools.errors import UserError
 from pools.recording import check_recording_target, load_recording, save_recording
 from pools.tree import Tree
@@ -34,9 +34,11 @@ def record(options: Record, console: Console) -> Path:
     with generation_progress(console) as on_batch:
         source = live(
             *(options.pool, options.suite, options.max_hops, options.task, options.limit),
-            *(options.weights, store, on_batch),
+            *(options.weights, store, on_batch, options.resident),
         )
         tree = source.tree
+        if options.reuse is not None:
+            console.print(f"{_reuse(source, options.reuse):,} responses taken from {options.reuse}", highlight=False)
         for depth in range(1, options.max_hops + 1):
             items, nodes = np.meshgrid(np.arange(len(tree.items)), tree.level(depth), indexing="ij")
             console.print(f"hop {depth} of {options.max_hops}: {items.size:,} responses, equal requests merged")
@@ -63,6 +65,8 @@ def _check_target(folder: Path, options: Record) -> None:
     """Raise UserError, before anything is generated, where the recording could not or should not be written."""
     if options.max_hops < 1:
         raise UserError(f"--max-hops {options.max_hops}: expected at least 1")
+    if options.resident is not None and options.resident < 1:
+        raise UserError(f"--resident {options.resident}: expected at least 1")
     check_recording_target(folder)
     if not (folder / "manifest.json").is_file():
         return
@@ -75,6 +79,22 @@ def _check_target(folder: Path, options: Record) -> None:
             f"{folder} holds a recording of {', '.join(has)} with --limit {there.manifest.get('limit')} and "
             f"{there.tree.max_hops} hops, which this one would replace; name another --out, or remove it"
         )
+
+
+def _reuse(source: Source, folder: Path) -> int:
+    """Copy what the same models answered in an earlier recording into the store; how many responses."""
+    assert source.generator is not None and source.generator.store is not None
+    earlier = load_recording(folder)
+    now, then = source.description["models"], earlier.manifest.get("models", {})
+    copied = 0
+    for action, name in enumerate(earlier.tree.models):
+        if name in now and now[name] == then.get(name):
+            entries = earlier.tree.generations(action)
+            source.generator.store.put(now[name], entries)
+            copied += len(entries)
+    if not copied:
+        raise UserError(f"--reuse {folder}: none of its models is one of pool {source.pool.name} as it is now")
+    return copied
 
 
 def _command(options: Record) -> str:

@@ -114,6 +114,9 @@ def router_names(options: Run, source: Source) -> list[str]:
     names = list(options.router)
     if options.baselines == "yes" or (options.baselines == "auto" and recorded):
         names += [*(f"single:{model}" for model in source.pool.model_names), "random"]
+        # Chosen on train items, from every response of every pipeline.
+        chosen = recorded and any(item.split == "train" for item in source.tree.items)
+        names += ["best-pipeline", "best-pipeline-per-task"] if chosen else []
         # The optimum takes every response of every pipeline, which nobody wants to wait for.
         names += [OPTIMUM, *([] if options.allow_stop else [f"{OPTIMUM}:no-stop"])] if recorded else []
     if not names:

@@ -121,6 +121,7 @@ def live(
     weights_dir: Path | None,
     store: Path,
     progress: Progress | None = None,
+    resident: int | None = None,
 ) -> Source:
     """A tree that asks the pool's models for what it does not know, by way of a transition store."""
     if limit is not None and limit < 1:
@@ -130,7 +131,7 @@ def live(
     pool, suite = load_pool(pool_name), load_suite(suite_name)
     loaded = suite_tasks(suite, tasks)
     items = [item for task in loaded for item in task.items(limit)]
-    generator = LiveGenerator(pool, weights_dir, TransitionStore(store), progress=progress)
+    generator = LiveGenerator(pool, weights_dir, TransitionStore(store), resident, progress)
     tree = Tree(items, pool.model_names, max_hops, generator, scorer(loaded))
     description = {"live": True, "store": str(store), **live_description(pool, loaded, weights_dir)}
     return Source(tree, pool, suite.name, description, generator)

@@ -112,6 +112,10 @@ class Tree:
         parent = self.context_id[item, (node - 1) // len(self.models)]
         return self._generations[(node - 1) % len(self.models), int(parent), self.items[item].settings]
 
+    def generations(self, model: int) -> list[tuple[Context, GenerationSettings, Generation]]:
+        """Every response of one model, with the context and the settings it was made for, each once."""
+        return [(self.contexts[c], s, made) for (m, c, s), made in self._generations.items() if m == model]
+
     def require(self, items: ArrayLike, nodes: ArrayLike) -> None:
         """Make the nodes `(items[k], nodes[k])` known, with all nodes above them.
 

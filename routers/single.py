@@ -27,6 +27,10 @@ class FixedRouter:
         table = np.array([*self.pipeline, self.models], np.int64)
         return table[np.minimum(states.hop, len(self.pipeline))]
 
+    def next(self, hop: int) -> int:
+        """The action at one hop."""
+        return self.pipeline[hop] if hop < len(self.pipeline) else self.models
+
 
 @register("single")
 def single(request: RouterRequest) -> FixedRouter:

@@ -42,7 +42,8 @@ def default_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_default_run_has_every_row_and_the_documented_form(default_run: Path) -> None:
     found = summary(default_run)
     models = ["smollm2-135m", "qwen2.5-coder-0.5b"]
-    assert list(found["routers"]) == ["hierrouter", *(f"single:{m}" for m in models), "random", "oracle"]
+    baselines = [*(f"single:{m}" for m in models), "random", "best-pipeline", "best-pipeline-per-task"]
+    assert list(found["routers"]) == ["hierrouter", *baselines, "oracle"]
     tasks = {"rg_aiw", "rg_color_cube_rotation", "mmlu_dev", "rg_chain_sum", "rg_leg_counting", "human_eval"}
     documented = (
         (RECORDING.parents[2] / "docs" / "summary.md").read_text() if (RECORDING.parents[2] / "docs").is_dir() else ""

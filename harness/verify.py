@@ -1,0 +1,166 @@
+"""Generate a sample of a recording again, with the models themselves, and compare token for token."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.manifest import provenance, write_json
+from harness.progress import generation_progress
+from harness.source import DEFAULT_POOL, DEFAULT_SUITE, recording_folder, scorer, suite_tasks
+from pools.errors import UserError
+from pools.live import LiveGenerator
+from pools.pool import load_pool
+from pools.recording import Recording, load_recording
+from pools.tree import Tree
+from tasks import load_suite
+
+if TYPE_CHECKING:
+    from harness.cli import Verify
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A transition that came out differently, or whose recorded score is not what its task gives now.
+
+    recorded, generated: the two responses. score: as recorded. rescored: of the recorded response, computed anew.
+    new_score: of the new response.
+    """
+
+    task: str
+    doc_id: int
+    pipeline: tuple[str, ...]
+    recorded: str
+    generated: str
+    score: float
+    rescored: float
+    new_score: float
+
+
+def verify(options: Verify, console: Console) -> bool:
+    """Compare, print what differs, and say whether the recording holds.
+
+    It holds where at least `options.at_least` of the responses are equal token for token and every recorded score is
+    what the task gives the recorded response. Nothing is read from a transition store.
+    """
+    if options.sample < 1:
+        raise UserError(f"--sample {options.sample}: expected at least 1")
+    if not 0 <= options.at_least <= 1:
+        raise UserError(f"--at-least {options.at_least}: expected a share, from 0 to 1")
+    folder = options.recording or recording_folder(options.pool or DEFAULT_POOL, options.suite or DEFAULT_SUITE)
+    recording = load_recording(folder)
+    tree = recording.tree
+    pool = load_pool(options.pool or recording.pool.name)
+    if pool.models != recording.pool.models:
+        raise UserError(
+            f"pool {options.pool or pool.name} is not what {folder} was recorded with; name that pool's file (--pool)"
+        )
+    sample = draw(tree, options.sample, options.seed)
+    with generation_progress(console) as on_batch:
+        generator = LiveGenerator(pool, options.weights, resident=1, progress=on_batch)
+        _check_fingerprints(recording, {m.name: pool.fingerprint(m, options.weights) for m in pool.models}, folder)
+        generated = regenerate(tree, sample, generator)
+    suite = load_suite(options.suite or recording.manifest["suite"])
+    score = scorer(suite_tasks(suite))
+    recorded = [tree.generation(i, n).response for i, n in sample]
+    items = [tree.items[i] for i, _ in sample]
+    rescored = score(list(zip(items, recorded, strict=True)))
+    new_scores = score(list(zip(items, generated, strict=True)))
+    differ = []
+    for k, (i, n) in enumerate(sample):
+        was = float(tree.score[i, n])
+        if recorded[k] != generated[k] or abs(rescored[k] - was) > 1e-6:
+            pipeline = tuple(tree.models[a] for a in tree.pipeline(n))
+            names = (items[k].task, items[k].doc_id, pipeline)
+            differ.append(Flip(*names, recorded[k], generated[k], was, rescored[k], new_scores[k]))
+    flips = [flip for flip in differ if flip.recorded != flip.generated]
+    wrong = [flip for flip in differ if abs(flip.rescored - flip.score) > 1e-6]
+    equal = 1 - len(flips) / len(sample)
+    for shown in (_per_model(tree, sample, flips), *([_listed(differ)] if differ else [])):
+        console.print(shown)
+    holds = equal >= options.at_least and not wrong
+    console.print(
+        f"{folder.name}: {equal:.1%} of {len(sample)} responses equal token for token (asked for: "
+        f"{options.at_least:.0%}), {len(sample) - len(wrong)} of {len(sample)} scores re-computed equal: "
+        + ("the recording holds" if holds else "the recording does NOT hold"),
+        highlight=False,
+        markup=False,
+    )
+    if options.out is not None:
+        report = {
+            **provenance(),
+            "recording": folder.name,
+            "sample": len(sample),
+            "seed": options.seed,
+            "equal": equal,
+            "scores_equal": len(sample) - len(wrong),
+            "holds": holds,
+            "differ": [asdict(flip) for flip in differ],
+        }
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(report, options.out)
+    return holds
+
+
+def draw(tree: Tree, number: int, seed: int) -> list[tuple[int, int]]:
+    """`number` different transitions `(item, node)`, each as likely as any other; all of them where there are fewer."""
+    known = np.argwhere(tree.known)
+    known = known[known[:, 1] > 0]  # the root is no transition
+    chosen = np.random.default_rng(seed).permutation(len(known))[:number]
+    return [(int(i), int(n)) for i, n in known[np.sort(chosen)]]
+
+
+def regenerate(tree: Tree, sample: list[tuple[int, int]], generator: LiveGenerator) -> list[str]:
+    """The response of each transition's model to the recorded context before it, in the order of the sample."""
+    responses = [""] * len(sample)
+    for model in range(len(tree.models)):
+        mine = [k for k, (_, n) in enumerate(sample) if int(tree.action(n)) == model]
+        requests = [(tree.context(sample[k][0], int(tree.parent(sample[k][1]))), tree.items[sample[k][0]].settings)
+                    for k in mine]  # fmt: skip
+        if requests:
+            for k, made in zip(mine, generator.generate(model, requests), strict=True):
+                responses[k] = made.response
+    return responses
+
+
+def _check_fingerprints(recording: Recording, now: dict[str, str], folder: Path) -> None:
+    """Raise UserError where a model's weights, arguments or template are not those that were recorded."""
+    then = recording.manifest.get("models", {})
+    changed = [name for name, fingerprint in now.items() if then.get(name) != fingerprint]
+    if changed:
+        raise UserError(
+            f"{changed[0]} is another model now than when {folder.name} was recorded (weights, arguments or template); "
+            "use those of the recording, or record anew"
+        )
+
+
+def _per_model(tree: Tree, sample: list[tuple[int, int]], flips: list[Flip]) -> Table:
+    table = Table("model", "compared", "equal", title="generated again")
+    for index, name in enumerate(tree.models):
+        compared = sum(int(tree.action(n)) == index for _, n in sample)
+        flipped = sum(flip.pipeline[-1] == name for flip in flips)
+        table.add_row(escape(name), f"{compared}", f"{compared - flipped}")
+    return table
+
+
+def _listed(differ: list[Flip]) -> Table:
+    table = Table("item", "pipeline", "recorded", "generated", "score", title="what differs")
+    for flip in differ:
+        first = next((k for k, (a, b) in enumerate(zip(flip.recorded, flip.generated, strict=False)) if a != b), None)
+        start = max(0, (min(len(flip.recorded), len(flip.generated)) if first is None else first) - 15)
+        scores = f"{flip.score:g} -> {flip.new_score:g}"
+        if flip.rescored != flip.score:
+            scores += f" (recorded response now scores {flip.rescored:g})"
+        table.add_row(
+            f"{flip.task} {flip.doc_id}",
+            escape(" > ".join(flip.pipeline)),
+            *(escape(repr(text[start : start + 40])) for text in (flip.recorded, flip.generated)),
+            scores,
+        )
+    return table
