@@ -26,7 +26,7 @@ def show(what: str, pool: str, console: Console) -> None:
     elif what == "pools":
         for name in pool_names():
             declared = load_pool(name)
-            table.add_row(name, escape(declared.description) + f" Models: {', '.join(declared.model_names)}.")
+            table.add_row(name, escape(declared.description.strip()) + f" Models: {', '.join(declared.model_names)}.")
     elif what == "suites":
         from tasks import load_suite, suite_names
 
