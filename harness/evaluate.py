@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.rollout import STOPPED_AT_ONCE, pipeline_table, rollout, states_at
+from harness.rollout import STOPPED_AT_ONCE, rollout, states_at
 from pools.cost import CostModel
 from pools.errors import UserError
 from pools.expectation import expectation
@@ -45,7 +45,7 @@ def evaluate(router: Router, tree: Tree, cost_model: CostModel, seed: int = 0) -
 
 def exact(router: Router, tree: Tree, cost_model: CostModel) -> Outcome:
     """The router's expected outcome, computed over all pipelines that it may choose."""
-    pipelines = pipeline_table(tree)
+    pipelines = tree.pipelines()
     billed: list[tuple[IntArray, IntArray, FloatArray]] = []
 
     def choose(items: IntArray, nodes: IntArray, cost: FloatArray) -> FloatArray:

@@ -41,7 +41,7 @@ def rollout(router: Router, tree: Tree, cost_model: CostModel, seed: int = 0, an
     items, models = len(tree.items), len(tree.models)
     node, pending = np.zeros(items, np.int64), np.full(items, -1, np.int64)
     cost, own = np.zeros(items), np.zeros(items)
-    pipelines = pipeline_table(tree)
+    pipelines = tree.pipelines()
     going, drawn = np.arange(items), False
     for depth in range(tree.max_hops):
         states = states_at(tree, going, node[going], cost[going], pipelines)
@@ -81,12 +81,3 @@ def draw_actions(router: Router, states: RoutingStates, generator: np.random.Gen
     chance = np.asarray(router.probabilities(states), np.float64)
     drawn = generator.random((len(chance), 1)) > chance.cumsum(axis=1)
     return drawn.sum(axis=1).clip(max=chance.shape[1] - 1), bool((chance.max(axis=1) < 1).any())
-
-
-def pipeline_table(tree: Tree) -> IntArray:
-    """`[N, L]` actions that lead to each node, padded with -1."""
-    table = np.full((tree.nodes, tree.max_hops), -1, np.int64)
-    for node in range(tree.nodes):
-        pipeline = tree.pipeline(node)
-        table[node, : len(pipeline)] = pipeline
-    return table

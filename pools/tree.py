@@ -92,6 +92,14 @@ class Tree:
             node = node * len(self.models) + 1 + action
         return node
 
+    def pipelines(self) -> IntArray:
+        """`[N, L]` the models that lead to each node, padded with -1."""
+        table = np.full((self.nodes, self.max_hops), -1, np.int64)
+        for node in range(self.nodes):
+            pipeline = self.pipeline(node)
+            table[node, : len(pipeline)] = pipeline
+        return table
+
     def level(self, depth: int) -> IntArray:
         """All nodes that are `depth` hops from the query."""
         return np.flatnonzero(self.depth == depth)

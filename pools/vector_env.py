@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -29,7 +29,9 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
     each with its mask `_final_obs`, `_episode`. `item` and `node` tell where the step led, before any new beginning.
 
     Attributes for trainers that look embeddings up themselves: `item`, `node`, int64 `[B]`; `cost`, float64 `[B]`;
-    `context_id`, int32 `[B]`, rows of `embeddings`, float32 `[distinct contexts, d]`.
+    `context_id`, int32 `[B]`, rows of `embeddings`, float32 `[distinct contexts, d]`; `weight`, int64 `[B]`, which of
+    `cost_weights` each episode is charged at. With several of them one is drawn for each episode, and observed as
+    `cost_weight`, float32 `[1]`.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -40,18 +42,22 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
         cost_model: CostModel,
         embed: Embed,
         num_envs: int,
-        cost_weight: float = 0.0,
+        cost_weight: float | Sequence[float] = 0.0,
         allow_stop: bool = False,
     ) -> None:
         self.tree, self.cost_model, self.embed = tree, cost_model, embed
-        self.num_envs, self.cost_weight, self.allow_stop = num_envs, cost_weight, allow_stop
+        self.num_envs, self.allow_stop = num_envs, allow_stop
+        self.cost_weights = np.atleast_1d(np.asarray(cost_weight, np.float64))
         self.embeddings = np.empty((0, embed([Context("")]).shape[1]), np.float32)
         self.single_observation_space = observation_space(self.embeddings.shape[1], tree.max_hops)
+        if len(self.cost_weights) > 1:
+            self.single_observation_space["cost_weight"] = gymnasium.spaces.Box(0.0, np.inf, (1,), np.float32)
         self.single_action_space = gymnasium.spaces.Discrete(len(tree.models) + int(allow_stop))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.item: IntArray = np.zeros(num_envs, np.int64)
         self.node: IntArray = np.zeros(num_envs, np.int64)
+        self.weight: IntArray = np.zeros(num_envs, np.int64)
         self.cost = np.zeros(num_envs)
         self._return = np.zeros(num_envs)
 
@@ -67,6 +73,7 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
         super().reset(seed=seed)
         named = (options or {}).get("items")
         self.item = self._draw(self.num_envs) if named is None else np.array(named, np.int64)
+        self.weight = self._draw_weights()
         self.node = np.zeros(self.num_envs, np.int64)
         self.cost = np.zeros(self.num_envs)
         self._return = np.zeros(self.num_envs)
@@ -98,7 +105,7 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
         hop_cost[stopped] = 0.0
         ended = stopped | (self.tree.depth[node] == self.tree.max_hops)
         final = np.where(node > 0, self.tree.score[place], UNANSWERED)
-        rewards = np.where(ended, final, 0.0) - self.cost_weight * hop_cost
+        rewards = np.where(ended, final, 0.0) - self.cost_weights[self.weight] * hop_cost
         self.node = node
         self.cost = self.cost + hop_cost
         self._return += rewards
@@ -116,17 +123,21 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
     def restart(self, ended: NDArray[np.bool_]) -> None:
         """Start the ended episodes anew, on new items."""
         self.item = np.where(ended, self._draw(self.num_envs), self.item)
+        self.weight = np.where(ended, self._draw_weights(), self.weight)
         self.node = np.where(ended, 0, self.node)
         self.cost = np.where(ended, 0.0, self.cost)
         self._return = np.where(ended, 0.0, self._return)
 
     def observe(self) -> dict[str, NDArray[Any]]:
         """The observations of all episodes."""
-        return {
+        seen: dict[str, NDArray[Any]] = {
             "embedding": self.table()[self.context_id],
             "hop": self.tree.depth[self.node],
             "cost": self.cost[:, None].astype(np.float32),
         }
+        if len(self.cost_weights) > 1:
+            seen["cost_weight"] = self.cost_weights[self.weight][:, None].astype(np.float32)
+        return seen
 
     def table(self) -> NDArray[np.float32]:
         """`embeddings`, with those of contexts that have come up since it was last asked for."""
@@ -137,7 +148,8 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Where all episodes stand, to be given to `restore`."""
-        return {"item": self.item, "node": self.node, "cost": self.cost, "return": self._return}
+        where: dict[str, NDArray[Any]] = {"item": self.item, "node": self.node, "weight": self.weight}
+        return where | {"cost": self.cost, "return": self._return}
 
     def random_state(self) -> dict[str, Any]:
         """The state of the generator that draws items, as JSON can hold it."""
@@ -146,9 +158,15 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
     def restore(self, state: Mapping[str, ArrayLike], random_state: dict[str, Any]) -> None:
         """Put all episodes back to where they stood."""
         self.item, self.node = np.array(state["item"], np.int64), np.array(state["node"], np.int64)
+        self.weight = np.array(state["weight"], np.int64)
         self.cost, self._return = np.array(state["cost"], np.float64), np.array(state["return"], np.float64)
         self.np_random.bit_generator.state = random_state
         self.tree.require(self.item, self.node)
 
     def _draw(self, count: int) -> IntArray:
         return self.np_random.integers(len(self.tree.items), size=count)
+
+    def _draw_weights(self) -> IntArray:
+        if len(self.cost_weights) == 1:
+            return np.zeros(self.num_envs, np.int64)
+        return self.np_random.integers(len(self.cost_weights), size=self.num_envs)

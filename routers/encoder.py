@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 
 from pools.errors import UserError
 from pools.types import Context
+from routers.state import DEFAULT
 
 FloatArray = NDArray[np.float32]
+_WORD = re.compile(r"-?\w+")
 
 
 class Encoder(Protocol):
@@ -47,20 +50,32 @@ class ContextEncoder:
 
     The paper says "context embedding" and no more; two halves are our choice, so that a long response does not drown
     the query. Each distinct text is encoded once.
+
+    sees: which parts there are, of `state.Part`; `agreement` and `length` of the last response are a number each.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder, self.dimension = encoder, 2 * encoder.dimension
+    def __init__(self, encoder: Encoder, sees: Sequence[str] = DEFAULT) -> None:
+        self.encoder, self.sees = encoder, tuple(sees)
+        self.dimension = sum(encoder.dimension * (p in sees) for p in ("query", "response"))
+        self.dimension += sum(p in sees for p in ("agreement", "length"))
         self._vectors: dict[str, FloatArray] = {"": np.zeros(encoder.dimension, np.float32)}
 
     def __call__(self, contexts: Sequence[Context]) -> FloatArray:
         """float32 `[n, dimension]`."""
+        if not contexts:
+            return np.zeros((0, self.dimension), np.float32)
         pairs = [_parts(context) for context in contexts]
-        new = list(dict.fromkeys(text for pair in pairs for text in pair if text not in self._vectors))
+        encoded = [name in self.sees for name in ("query", "response")]
+        texts = [[text for text, seen in zip(pair, encoded, strict=True) if seen] for pair in pairs]
+        new = list(dict.fromkeys(text for pair in texts for text in pair if text not in self._vectors))
         if new:
             self._vectors.update(zip(new, self.encoder.encode(new), strict=True))
-        rows = [np.concatenate([self._vectors[query], self._vectors[last]]) for query, last in pairs]
-        return np.stack(rows) if rows else np.zeros((0, self.dimension), np.float32)
+        columns = [np.stack([self._vectors[pair[n]] for pair in texts]) for n in range(sum(encoded))]
+        if "agreement" in self.sees:
+            columns.append(np.array([[agreement(context.responses)] for context in contexts], np.float32))
+        if "length" in self.sees:
+            columns.append(np.array([[np.log1p(len(last.split())) / 5] for _, last in pairs], np.float32))
+        return np.concatenate(columns, axis=1)
 
     def cost(self, contexts: Sequence[Context]) -> NDArray[np.float64]:
         """`[n]` cost of the texts that are new at each context: its last response, or at the start its query."""
@@ -68,6 +83,12 @@ class ContextEncoder:
             return np.zeros(len(contexts))
         texts = [context.responses[-1] if context.responses else context.query for context in contexts]
         return np.asarray(self.encoder.base_rate * self.encoder.count_tokens(texts), np.float64)
+
+
+def agreement(responses: Sequence[str]) -> float:
+    """Share of the earlier responses that end in the same word or number as the last one; 0 where there are none."""
+    ends = [_WORD.findall(response)[-1:] for response in responses]
+    return sum(end == ends[-1] for end in ends[:-1]) / (len(ends) - 1) if len(ends) > 1 else 0.0
 
 
 def build_encoder(spec: str, contexts: Sequence[Context], seed: int = 0, weights: Path | None = None) -> Encoder:

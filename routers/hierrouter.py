@@ -14,6 +14,7 @@ from pools.errors import UserError
 from routers.encoder import ContextEncoder, restore_encoder
 from routers.registry import RouterRequest, register
 from routers.router import RoutingStates
+from routers.state import StateFeatures
 
 if TYPE_CHECKING:
     from routers._policy import Policy
@@ -25,6 +26,8 @@ _KEY = "hierrouter"
 class HierRouterConfig:
     """What a policy was trained for. models: names, in the order of the actions; the rest as in `Policy`.
 
+    sees: what its state is made of, of `state.Part`. cost_weight: the lambda that it is used with by default.
+    cost_weights: the lambdas that were drawn and shown to it in training; none where it was trained for one alone.
     training: how it was trained, for people: arguments, versions, the recording.
     """
 
@@ -33,15 +36,41 @@ class HierRouterConfig:
     allow_stop: bool
     cost_scale: float
     hidden: int
+    sees: tuple[str, ...]
+    cost_weight: float
+    cost_weights: tuple[float, ...]
     encoder: dict[str, Any]
     training: dict[str, Any]
 
+    @property
+    def features(self) -> StateFeatures:
+        """What the policy sees beside the embedding."""
+        shown = "models" in self.sees, bool(self.cost_weights)
+        return StateFeatures(self.max_hops, len(self.models), self.cost_scale, *shown)
+
+    def policy(self, dimension: int) -> Policy:
+        """A policy of this form with new weights, for embeddings of so many dimensions."""
+        from routers._policy import Policy
+
+        return Policy(dimension, self.features.dimension, len(self.models), self.allow_stop, self.hidden)
+
 
 class HierRouter:
-    """Embeds the context and lets the policy choose: the most probable action, or with `greedy=False` a drawn one."""
+    """Embeds the context and lets the policy choose: the most probable action, or with `greedy=False` a drawn one.
 
-    def __init__(self, config: HierRouterConfig, policy: Policy, embed: ContextEncoder, greedy: bool = True) -> None:
+    cost_weight: the lambda that is shown to a policy that was trained for several; by default the configuration's.
+    """
+
+    def __init__(
+        self,
+        config: HierRouterConfig,
+        policy: Policy,
+        embed: ContextEncoder,
+        greedy: bool = True,
+        cost_weight: float | None = None,
+    ) -> None:
         self.config, self.policy, self.embed, self.greedy = config, policy, embed, greedy
+        self.cost_weight = config.cost_weight if cost_weight is None else cost_weight
         self._generator = np.random.default_rng(0)
 
     def probabilities(self, states: RoutingStates) -> NDArray[np.float64]:
@@ -49,11 +78,8 @@ class HierRouter:
         import torch
 
         with torch.inference_mode():
-            logits, _ = self.policy(
-                torch.from_numpy(self.embed(states.contexts)),
-                torch.as_tensor(np.asarray(states.hop, np.int64)),
-                torch.as_tensor(np.asarray(states.cost, np.float32)),
-            )
+            features = self.config.features(states.hop, states.cost, states.actions, self.cost_weight)
+            logits, _ = self.policy(torch.from_numpy(self.embed(states.contexts)), torch.from_numpy(features))
         if self.greedy:
             return np.eye(logits.shape[1])[logits.argmax(1).numpy()]
         return np.asarray(torch.softmax(logits.double(), 1).numpy())
@@ -84,15 +110,16 @@ class HierRouter:
         partial.replace(path)
 
 
-def load_checkpoint(path: Path, greedy: bool = True, weights: Path | None = None) -> HierRouter:
+def load_checkpoint(
+    path: Path, greedy: bool = True, weights: Path | None = None, cost_weight: float | None = None
+) -> HierRouter:
     """Read what `HierRouter.save` wrote. Nothing is unpickled. Raises UserError where the file is no checkpoint.
 
+    cost_weight: the lambda to show to a policy that was trained for several; by default the one it was saved with.
     weights: folder to look for the encoder's weights in, where it runs a model.
     """
     import torch
     from safetensors import SafetensorError, safe_open
-
-    from routers._policy import Policy
 
     if not path.is_file():
         raise UserError(f"no such checkpoint: {path}; train one with python -m harness train --out {path}")
@@ -100,20 +127,18 @@ def load_checkpoint(path: Path, greedy: bool = True, weights: Path | None = None
         with safe_open(path, framework="np") as file:
             config = json.loads((file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a dict
-        config = HierRouterConfig(**{**config, "models": tuple(config["models"])})
+        lists = {name: tuple(config[name]) for name in ("models", "sees", "cost_weights")}
+        config = HierRouterConfig(**{**config, **lists})
         encoder = restore_encoder(config.encoder, _below("encoder.", tensors), weights)
-        embed = ContextEncoder(encoder)
-        policy = Policy(
-            *(embed.dimension, config.max_hops, len(config.models), config.allow_stop, config.cost_scale),
-            hidden=config.hidden,
-        )
+        embed = ContextEncoder(encoder, config.sees)
+        policy = config.policy(embed.dimension)
         policy.load_state_dict({n: torch.from_numpy(a) for n, a in _below("policy.", tensors).items()})
     except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path} is not a HierRouter checkpoint ({reason}); train one with python -m harness train"
         ) from None
-    return HierRouter(config, policy.eval(), embed, greedy)
+    return HierRouter(config, policy.eval(), embed, greedy, cost_weight)
 
 
 @register("hierrouter")
@@ -123,7 +148,9 @@ def hierrouter(request: RouterRequest) -> HierRouter:
         raise UserError(f"unknown router hierrouter:{request.argument}: expected hierrouter or hierrouter:stochastic")
     greedy = request.argument != "stochastic"
     if request.checkpoint is not None:
-        router = load_checkpoint(request.checkpoint, greedy, request.weights)
+        # Without models there is no run whose cost weight would count: the router is used by itself.
+        cost_weight = request.cost_weight if request.models else None
+        router = load_checkpoint(request.checkpoint, greedy, request.weights, cost_weight)
         _check(router.config, request)
         return router
     if request.train is None or request.cost_model is None:

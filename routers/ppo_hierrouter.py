@@ -19,6 +19,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from routers.state import DEFAULT, Part
+
 # Called with the iteration, how many there are, the mean return of its episodes and the steps per second so far.
 Report = Callable[[int, int, float, float], None]
 
@@ -61,6 +63,11 @@ class Args:
     """Cost model."""
     cost_weight: float = 0.1
     """The lambda of the reward: quality given up for one unit of cost."""
+    cost_weights: tuple[float, ...] = ()
+    """Lambdas to draw from, one for each episode, and to show to the policy: one training then serves them all, and
+    those between them (cost_weight is the one that it is used with by default). None: cost_weight alone, not shown."""
+    sees: tuple[Part, ...] = DEFAULT
+    """What the policy sees of a state besides hop and cost."""
     encoder: str = "hashing"
     """Encoder of the contexts: hashing, sentence, or sentence:PATH."""
     weights: Path | None = None
@@ -141,7 +148,6 @@ def train(
     from pools.expectation import expectation
     from pools.oracle import path_costs, solve
     from pools.vector_env import RoutingVectorEnv
-    from routers._policy import Policy
     from routers.encoder import ContextEncoder, build_encoder
     from routers.hierrouter import HierRouter, HierRouterConfig
 
@@ -153,53 +159,61 @@ def train(
     # The encoder is fitted on what a policy can see of train items; over live models only the queries are known yet.
     seen = np.unique(tree.context_id[:, : tree.decision_nodes])
     embed = ContextEncoder(
-        build_encoder(args.encoder, [tree.contexts[c] for c in seen if c >= 0], args.seed, args.weights)
+        build_encoder(args.encoder, [tree.contexts[c] for c in seen if c >= 0], args.seed, args.weights), args.sees
     )
-    env = RoutingVectorEnv(tree, cost_model, embed, args.num_envs, args.cost_weight, args.allow_stop)
+    cost_weights = np.array(args.cost_weights or (args.cost_weight,))
+    env = RoutingVectorEnv(tree, cost_model, embed, args.num_envs, tuple(cost_weights), args.allow_stop)
     torch.manual_seed(args.seed)
     generator = torch.Generator().manual_seed(args.seed)
     dearest = float(path_costs(tree, cost_model)[:, tree.level(tree.max_hops)].max()) if tree.complete else 0.0
     cost_scale = dearest or max(*cost_model.input_rate, *cost_model.output_rate, 1e-12) * 1000 * tree.max_hops
-    policy = Policy(
-        *(embed.dimension, tree.max_hops, len(tree.models), args.allow_stop, cost_scale), hidden=args.hidden
-    )
-    optimizer = torch.optim.Adam(policy.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
     config = HierRouterConfig(
-        *(tree.models, tree.max_hops, args.allow_stop, cost_scale, args.hidden, embed.encoder.config()),
+        *(tree.models, tree.max_hops, args.allow_stop, cost_scale, args.hidden),
+        *(args.sees, args.cost_weight, args.cost_weights, embed.encoder.config()),
         training={"arguments": _plain(args), **(provenance or {})},
     )
+    policy, features, pipelines = config.policy(embed.dimension), config.features, tree.pipelines()
+    optimizer = torch.optim.Adam(policy.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
 
     # --- exact evaluation ----------------------------------------------------------------------------------------
     watched = {"train": tree, "validation": validation}
     complete = {name: t for name, t in watched.items() if t is not None and t.complete and t.items}
-    optima = {n: solve(t, cost_model, args.cost_weight, args.allow_stop).value.mean() for n, t in complete.items()}
+    optima = {
+        (name, weight): float(solve(t, cost_model, weight, args.allow_stop).value.mean())
+        for name, t in complete.items()
+        for weight in {*cost_weights.tolist(), args.cost_weight}
+    }
     tables = {name: torch.from_numpy(embed(t.contexts)) for name, t in complete.items()}
 
-    def exact(name: str) -> dict[str, float]:
-        """Expected quality, cost and regret of the stochastic policy, and the value of the greedy one."""
+    def attained(name: str, weight: float, greedy: bool) -> tuple[float, float]:
+        """Expected quality and cost of the stochastic or the greedy policy at one cost weight."""
         known = complete[name]
-        found = {}
-        for greedy in (False, True):
 
-            def choose(items: Any, nodes: Any, cost: Any, greedy: bool = greedy) -> Any:
-                rows = torch.from_numpy(known.context_id[items, nodes].astype(np.int64))
-                with torch.inference_mode():
-                    hop, spent = torch.from_numpy(known.depth[nodes]), torch.from_numpy(cost)
-                    logits, _ = policy(tables[name][rows], hop, spent.float())
-                chance = np.zeros((len(items), len(known.models) + 1))
-                if greedy:
-                    chance[np.arange(len(items)), logits.argmax(1).numpy()] = 1.0
-                else:
-                    chance[:, : logits.shape[1]] = torch.softmax(logits.double(), 1).numpy()
-                return chance
+        def choose(items: Any, nodes: Any, cost: Any) -> Any:
+            rows = torch.from_numpy(known.context_id[items, nodes].astype(np.int64))
+            shown = torch.from_numpy(features(known.depth[nodes], cost, pipelines[nodes], weight))
+            with torch.inference_mode():
+                logits, _ = policy(tables[name][rows], shown)
+            chance = np.zeros((len(items), len(known.models) + 1))
+            if greedy:
+                chance[np.arange(len(items)), logits.argmax(1).numpy()] = 1.0
+            else:
+                chance[:, : logits.shape[1]] = torch.softmax(logits.double(), 1).numpy()
+            return chance
 
-            found[greedy] = expectation(known, cost_model, choose)
-        values = {g: float((f.quality - args.cost_weight * f.cost).mean()) for g, f in found.items()}
+        found = expectation(known, cost_model, choose)
+        return float(found.quality.mean()), float(found.cost.mean())
+
+    def exact(name: str) -> dict[str, float]:
+        """What the stochastic policy attains at `cost_weight`; mean value of the greedy one at all that are drawn."""
+        quality, cost = attained(name, args.cost_weight, greedy=False)
+        greedy = {weight: attained(name, weight, greedy=True) for weight in cost_weights.tolist()}
         return {
-            "quality": float(found[False].quality.mean()),
-            "cost": float(found[False].cost.mean()),
-            "regret": float(optima[name]) - values[False],
-            "greedy_value": values[True],
+            "quality": quality,
+            "cost": cost,
+            "regret": optima[name, args.cost_weight] - (quality - args.cost_weight * cost),
+            "greedy_value": float(np.mean([q - weight * c for weight, (q, c) in greedy.items()])),
+            "greedy_regret": float(np.mean([optima[name, w] - (q - w * c) for w, (q, c) in greedy.items()])),
         }
 
     # --- start, or go on -----------------------------------------------------------------------------------------
@@ -230,19 +244,25 @@ def train(
     start_time = time.perf_counter()
 
     # --- storage -------------------------------------------------------------------------------------------------
-    # Only what is distinct goes through the networks: a state is an item and a node of its tree.
+    # Only what is distinct goes through the networks: a state is a cost weight, an item and a node of its tree.
     spent = np.zeros(tree.known.shape)
 
-    def inputs(items: Any, nodes: Any, cost: Any) -> tuple[Any, Any, Any]:
-        """The policy's arguments at some states."""
-        embedding = torch.from_numpy(env.table()[tree.context_id[items, nodes]])
-        return embedding, torch.from_numpy(tree.depth[nodes]), torch.from_numpy(cost).float()
+    def numbers() -> Any:
+        """`[B]` numbers of the states that the episodes are in."""
+        return (env.weight * len(tree.items) + env.item) * tree.nodes + env.node
 
-    def distinct_states() -> tuple[tuple[Any, Any, Any], Any]:
+    def inputs(states: Any) -> tuple[Any, Any]:
+        """The policy's arguments at the states of these numbers."""
+        rest, nodes = np.divmod(states, tree.nodes)
+        weight, items = np.divmod(rest, len(tree.items))
+        shown = features(tree.depth[nodes], spent[items, nodes], pipelines[nodes], cost_weights[weight])
+        return torch.from_numpy(env.table()[tree.context_id[items, nodes]]), torch.from_numpy(shown)
+
+    def distinct_states() -> tuple[tuple[Any, Any], Any]:
         """The policy's arguments at the distinct states that the episodes are in, and each episode's row of them."""
         spent[env.item, env.node] = env.cost
-        _, first_of, slot = np.unique(env.item * tree.nodes + env.node, return_index=True, return_inverse=True)
-        return inputs(env.item[first_of], env.node[first_of], env.cost[first_of]), torch.from_numpy(slot)
+        distinct, slot = np.unique(numbers(), return_inverse=True)
+        return inputs(distinct), torch.from_numpy(slot)
 
     shape = (args.num_steps, args.num_envs)
     states = np.zeros(shape, np.int64)
@@ -257,7 +277,7 @@ def train(
         returns_seen: list[Any] = []
         lengths_seen: list[Any] = []
         for step in range(args.num_steps):
-            states[step] = env.item * tree.nodes + env.node
+            states[step] = numbers()
             distinct, slot = distinct_states()
             with torch.inference_mode():
                 logits, value_of = policy(*distinct)
@@ -293,8 +313,7 @@ def train(
         # A minibatch is all steps taken from a random share of the distinct states: so the networks see each state once
         # an epoch, however many episodes came through it. Minibatches hold equal numbers of states, not of steps.
         visited, place = np.unique(states, return_inverse=True)
-        of_item, of_node = np.divmod(visited, tree.nodes)
-        state_inputs = inputs(of_item, of_node, spent[of_item, of_node])
+        state_inputs = inputs(visited)
         slot = torch.from_numpy(place.reshape(-1))
         flat = [tensor.reshape(-1) for tensor in (actions, logprobs, advantages, returns, values)]
         bounds = np.linspace(0, len(visited), min(args.num_minibatches, len(visited)) + 1).astype(int)
@@ -420,6 +439,10 @@ def _check(args: Args, tree: Tree) -> None:
         most = " and at most 1" if name in ("gamma", "gae_lambda") else ""
         given = getattr(args, name)
         raise UserError(f"--{name.replace('_', '-')} {given}: expected a number of at least {least}{most}")
+    if any(not 0 <= weight < float("inf") for weight in args.cost_weights):
+        raise UserError(f"--cost-weights {args.cost_weights}: expected numbers of at least 0")
+    if not {"query", "response"} & set(args.sees):
+        raise UserError(f"--sees {' '.join(args.sees)}: expected query, response or both among them")
     if args.resume and args.out is None:
         raise UserError("--resume goes on from the state beside --out; name that checkpoint")
     if args.out is not None and (args.out.is_dir() or (args.out.parent.exists() and not args.out.parent.is_dir())):

@@ -242,3 +242,20 @@ def test_restore_goes_on_where_it_stood(synthetic_tree):
     other.reset(seed=77)
     other.restore(state, random_state)
     assert steps(other, np.random.default_rng(0)) == expected
+
+
+def test_with_several_cost_weights_each_episode_draws_one_sees_it_and_is_charged_at_it(synthetic_tree):
+    tree = synthetic_tree(items=6, models=2, max_hops=2)
+    weights = (0.0, 0.01, 1.0)
+    env = RoutingVectorEnv(tree, COST, embed, 300, weights, allow_stop=False)
+    seen, _ = env.reset(seed=3)
+    assert env.observation_space.contains(seen)
+    charged = seen["cost_weight"][:, 0].astype(float)
+    assert sorted(set(np.round(charged, 6))) == [0.0, 0.01, 1.0]
+    assert (np.bincount(env.weight) > 60).all()
+    env.step(np.zeros(300, np.int64))
+    _, _, ended, _, info = env.step(np.ones(300, np.int64))
+    assert ended.all()
+    episode = info["episode"]
+    np.testing.assert_allclose(episode["r"], episode["quality"] - charged * episode["cost"], atol=1e-6)
+    assert (env.cost_weights[env.weight] != charged).any(), "a new episode draws anew"

@@ -7,8 +7,9 @@ import pytest
 
 from pools.errors import UserError
 from pools.types import Context
-from routers.encoder import ContextEncoder, build_encoder, restore_encoder
+from routers.encoder import ContextEncoder, agreement, build_encoder, restore_encoder
 from routers.hashing import HashingEncoder
+from routers.state import StateFeatures
 
 TEXTS = [f"What is {n} + {n * 3}?" for n in range(40)] + [f"Which colour is cube {n}, red or blue?" for n in range(40)]
 
@@ -52,6 +53,27 @@ def test_context_is_query_and_last_response_and_each_text_is_encoded_once() -> N
     embed(contexts)
     assert sorted(asked) == ["Answer: 2", "What is 1 + 1?"]
     assert embed.cost(contexts).tolist() == [0, 0, 0]
+
+
+def test_agreement_and_length_of_the_last_response() -> None:
+    assert agreement(()) == agreement(("Answer: 3",)) == 0.0
+    assert agreement(("Answer: 3", "so it is 3.", "2 + 1 = 3")) == 1.0
+    assert agreement(("Answer: -3", "Answer: 4", "Answer: 3", "Answer: 4")) == pytest.approx(1 / 3)
+    assert agreement(("", "")) == 1.0
+    embed = ContextEncoder(HashingEncoder.fit(TEXTS), ("query", "agreement", "length"))
+    vectors = embed([Context("a"), Context("a", ("b b", "b"))])
+    assert vectors.shape == (2, embed.dimension) == (2, embed.encoder.dimension + 2)
+    np.testing.assert_allclose(vectors[:, -2:], [[0, 0], [1, np.log(2) / 5]], rtol=1e-6)
+
+
+def test_features_of_a_state() -> None:
+    features = StateFeatures(max_hops=2, models=3, cost_scale=4.0, sees_models=True, sees_weight=True)
+    actions = np.array([[-1, -1], [2, -1]])
+    made = features([0, 1], [0.0, 2.0], actions, [0.0, 0.25])
+    assert made.shape == (2, features.dimension)
+    expected = [[1, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 1, 0.5, 0, 0, 1, 0, 0, 1, np.log(2)]]
+    np.testing.assert_allclose(made, expected, rtol=1e-6)
+    assert StateFeatures(2, 3, 4.0)([1], [2.0], actions[1:], 9.0).tolist() == [[0, 1, 0.5]]
 
 
 def test_unknown_encoder_and_missing_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

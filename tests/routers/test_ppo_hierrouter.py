@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from pools.tree import Tree
 from routers import RouterRequest, RoutingStates, ppo_hierrouter
 from routers.hierrouter import load_checkpoint
 from routers.ppo_hierrouter import Args, train
+from routers.state import Part
 
 Planted = Callable[[], tuple[Tree, CostModel]]
 QUICK = Args(total_timesteps=60_000, num_envs=256, cost_weight=0.002, eval_every=5)
@@ -47,6 +49,52 @@ def test_finds_the_planted_optimum(planted: Planted, seed: int, allow_stop: bool
         optimum = solve(part, cost_model, args.cost_weight, allow_stop).value.mean()
         assert optimum > 0.8
         assert (outcome.quality - args.cost_weight * outcome.cost).mean() >= 0.99 * optimum
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_one_policy_is_optimal_at_every_cost_weight_that_it_was_shown(
+    planted: Planted, seed: int, tmp_path: Path
+) -> None:
+    tree, cost_model = planted()
+    out, weights = tmp_path / "policy.safetensors", (0.0, 0.002, 0.05)
+    args = replace(QUICK, seed=seed, cost_weights=weights, total_timesteps=120_000, out=out)
+    train(args, tree.select("train"), tree.select("validation"), cost_model)
+    validation, hops = tree.select("validation"), set()
+    for weight in weights:
+        router = load_checkpoint(out, cost_weight=weight)
+        outcome = evaluate(router, validation, cost_model)
+        optimum = solve(validation, cost_model, weight, True).value.mean()
+        assert (outcome.quality - weight * outcome.cost).mean() >= optimum - 0.02
+        hops.add(round(float(outcome.hops.mean()), 2))
+    assert len(hops) > 1, "where a hop costs more than an answer is worth, fewer are made"
+    request = RouterRequest(models=tree.models, max_hops=2, cost_model=cost_model, cost_weight=0.05)
+    assert routers.load("hierrouter", request, checkpoint=out).cost_weight == 0.05  # type: ignore[attr-defined]
+    assert routers.load("hierrouter", checkpoint=out).cost_weight == args.cost_weight  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("sees", [("query",), ("query", "models"), ("response", "query", "agreement", "length")])
+def test_what_the_policy_sees_is_an_option_that_the_checkpoint_keeps(
+    planted: Planted, sees: tuple[Part, ...], tmp_path: Path
+) -> None:
+    tree, cost_model = planted()
+    out = tmp_path / "policy.safetensors"
+    trained = train(replace(QUICK, sees=sees, out=out), tree.select("train"), tree.select("validation"), cost_model)
+    loaded = load_checkpoint(out)
+    assert loaded.config.sees == sees
+    validation = tree.select("validation")
+    outcomes = [evaluate(router, validation, cost_model) for router in (trained, loaded)]
+    assert outcomes[0].quality.tolist() == outcomes[1].quality.tolist()
+    assert outcomes[0].quality.mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"cost_weights": (0.1, -1.0)}, "at least 0"), ({"sees": ("models",)}, "query, response or both")],
+)
+def test_what_makes_no_policy_is_refused(planted: Planted, changes: dict[str, Any], message: str) -> None:
+    tree, cost_model = planted()
+    with pytest.raises(UserError, match=message):
+        train(replace(QUICK, **changes), tree, None, cost_model)
 
 
 def test_same_seed_same_checkpoint_and_another_seed_another(planted: Planted, tmp_path: Path) -> None:

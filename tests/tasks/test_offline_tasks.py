@@ -19,6 +19,7 @@ GOLDEN = {
     "rg_color_cube_rotation": "40259ceb6b65807191fe866a186a58750603660b2fa30af7c0419fdb1fee5012",
     "rg_chain_sum": "30c7a27f33d72fea6ab56e7d6c027e4a108494b8f05defbb6727a8a79daf619f",
     "rg_leg_counting": "3a192116c4f6d3f8512bd0dbd1af696e9d4a30ff5d8332b8a7c37a062b1686a4",
+    "rg_program": "a976623e735d92c6a1c9291251cb449e6a93af8107e93f4ed69f5130deba1ba5",
     "mmlu_dev": "bc2fea7bdb26d8d2e65619bd473484ad03c02a12effef5e838f6d4934e0e5b1a",
 }
 
@@ -35,7 +36,7 @@ def items_hash(task: LmEvalTask) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-@pytest.mark.parametrize("name", [*REASONING, "mmlu_dev"])
+@pytest.mark.parametrize("name", [*REASONING, "rg_program", "mmlu_dev"])
 def test_items_are_what_they_were_and_load_equal_twice(name: str) -> None:
     first, second = get(name), get(name)
     assert isinstance(first, LmEvalTask) and isinstance(second, LmEvalTask)
@@ -55,7 +56,7 @@ def test_160_different_questions_over_all_splits(name: str) -> None:
 
 def test_no_question_is_in_two_splits_or_two_tasks() -> None:
     splits: dict[str, list[Item]] = {}
-    for name in [*REASONING, "mmlu_dev"]:
+    for name in [*REASONING, "rg_program", "mmlu_dev"]:
         for item in get(name).items():
             splits.setdefault(normalised(item.query), []).append(item)
     assert all(len(items) == 1 for items in splits.values())

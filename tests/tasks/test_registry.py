@@ -27,7 +27,8 @@ def python(code: str, **environment: str) -> str:
 
 
 def test_names() -> None:
-    ours = {"rg_aiw", "rg_color_cube_rotation", "rg_chain_sum", "rg_leg_counting", "mmlu_dev", "human_eval"}
+    ours = {"rg_aiw", "rg_color_cube_rotation", "rg_chain_sum", "rg_leg_counting", "rg_program"}
+    ours |= {"mmlu_dev", "human_eval"}
     assert ours <= set(names())
     theirs = set(lm_eval_names())
     assert len(theirs) > 5_000
