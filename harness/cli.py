@@ -45,8 +45,9 @@ class Run:
     """Whether a router may answer before the last hop; --no-allow-stop is the paper's setting."""
     cost: Literal["paper", "dollars"] = "paper"
     """Cost model: the paper's base_rate * (tokens_in + tokens_out), or the pool's prices."""
-    cost_weight: float = 0.1
-    """The lambda of the reward: quality given up for one unit of cost."""
+    cost_weight: str = "0.1"
+    """The lambda of the reward: quality given up for one unit of cost. Several, as in 0,0.1,1, give a table of the
+    frontier too; one HierRouter serves them all."""
     encoder: str = "hashing"
     """Encoder of a HierRouter that is trained by this run: hashing, or sentence[:PATH]."""
     checkpoint: Path | None = None
@@ -90,6 +91,8 @@ class Train:
     """Cost model."""
     cost_weight: float = 0.1
     """The lambda of the reward."""
+    cost_weights: tuple[float, ...] = ()
+    """Lambdas to draw from, one for each episode, and to show to the policy: one training for a whole frontier."""
     encoder: str = "hashing"
     """hashing, or sentence[:PATH]."""
     total_timesteps: int | None = None
@@ -126,7 +129,8 @@ class Record:
     store: Path | None = None
     """Transition store to resume from; by default one under runs/stores/ named after the recording."""
     reuse: Path | None = None
-    """Folder of an earlier recording: what the same models answered there is not generated again."""
+    """Folder of an earlier recording, or an exported store (.parquet): what the same models answered there is not
+    generated again."""
     resident: int | None = None
     """How many models stay in memory at once; by default all of the pool's."""
     out: Path | None = None

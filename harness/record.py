@@ -82,8 +82,10 @@ def _check_target(folder: Path, options: Record) -> None:
 
 
 def _reuse(source: Source, folder: Path) -> int:
-    """Copy what the same models answered in an earlier recording into the store; how many responses."""
+    """Copy what the same models answered in an earlier recording, or an exported store, into the store; how many."""
     assert source.generator is not None and source.generator.store is not None
+    if folder.suffix == ".parquet":
+        return source.generator.store.import_parquet(folder)
     earlier = load_recording(folder)
     now, then = source.description["models"], earlier.manifest.get("models", {})
     copied = 0

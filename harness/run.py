@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ from harness.manifest import provenance, write_json
 from harness.metrics import value
 from harness.progress import generation_progress
 from harness.source import Source, open_source
-from harness.summary import summarise
-from harness.table import markdown, overall_table, task_table
+from harness.summary import frontier_point, summarise
+from harness.table import frontier_table, markdown, overall_table, task_table
 from pools.errors import UserError
 from pools.tree import Tree
 from routers import Router, RouterRequest, load
@@ -39,6 +39,8 @@ def run(options: Run, console: Console) -> Path:
     """
     start = time.monotonic()
     _check(options)
+    cost_weights = read_cost_weights(options.cost_weight)
+    first = cost_weights[0]
     out = options.out or Path("runs") / time.strftime("run-%Y%m%d-%H%M%S")
     with generation_progress(console) as on_batch:
         source = open_source(options, on_batch)
@@ -51,13 +53,16 @@ def run(options: Run, console: Console) -> Path:
             max_hops=tree.max_hops,
             allow_stop=options.allow_stop,
             cost_model=cost_model,
-            cost_weight=options.cost_weight,
+            cost_weight=first,
             seed=options.seed,
             checkpoint=options.checkpoint,
             train=source.tree.select("train"),
             validation=source.tree.select("validation"),
             evaluation=tree,
-            options=(("encoder", options.encoder),),
+            options=(
+                ("encoder", options.encoder),
+                ("cost_weights", " ".join(map(str, cost_weights)) if len(cost_weights) > 1 else ""),
+            ),
             weights=options.weights,
         )
         out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before anything is computed
@@ -68,21 +73,34 @@ def run(options: Run, console: Console) -> Path:
                 console.print(f"training HierRouter on {len(request.train.items if request.train else ())} items ...")
             routers = {name: load(name, request) for name in names}
             outcomes = {name: evaluate(router, tree, cost_model, options.seed) for name, router in routers.items()}
+            swept = {first: outcomes}
+            for weight in cost_weights[1:]:
+                swept[weight] = {
+                    name: evaluate(_at(weight, name, router, request), tree, cost_model, options.seed)
+                    for name, router in routers.items()
+                }
         except BaseException:
             _remove_if_empty(out)
             raise
-    notes = {name: _notes(name, router, options) for name, router in routers.items()}
-    singles = [outcome for name, outcome in outcomes.items() if name.startswith("single:")]
-    best_single = max(singles, key=lambda outcome: value(outcome, options.cost_weight).mean(), default=None)
+    notes = {name: _notes(name, router, options, first) for name, router in routers.items()}
+
+    def figures(weight: float) -> dict[str, Any]:
+        at_weight = swept[weight]
+        singles = [outcome for name, outcome in at_weight.items() if name.startswith("single:")]
+        best_single = max(singles, key=lambda outcome: value(outcome, weight).mean(), default=None)
+        return summarise(
+            *(at_weight, best_single, OPTIMUM, tree, cost_model, weight, options.seed, notes),
+            routing_cost_unit=source.pool.cost_unit,
+        )
+
     split = "" if options.split == "all" else f" {options.split}"
     summary = {
         "title": f"{source.pool.name} on {source.suite}: {len(tree.items)}{split} items",
         "split": options.split,
-        **summarise(
-            *(outcomes, best_single, OPTIMUM, tree, cost_model, options.cost_weight, options.seed, notes),
-            routing_cost_unit=source.pool.cost_unit,
-        ),
+        **figures(first),
     }
+    if len(cost_weights) > 1:
+        summary["frontier"] = [frontier_point(figures(weight)) for weight in cost_weights]
     manifest = {
         **provenance(),
         "seed": options.seed,
@@ -93,6 +111,7 @@ def run(options: Run, console: Console) -> Path:
         "seconds": round(time.monotonic() - start, 2),
     }
     tables = [overall_table(summary), task_table(summary)]
+    tables += [frontier_table(summary)] if "frontier" in summary else []
     for name, router in routers.items():
         if isinstance(router, HierRouter) and options.checkpoint is None:
             router.save(out / f"{name.replace(':', '-')}.safetensors")
@@ -124,9 +143,25 @@ def router_names(options: Run, source: Source) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def read_cost_weights(text: str) -> tuple[float, ...]:
+    """The cost weights of `--cost-weight`, separated by commas, each once. Raises UserError for what is none."""
+    try:
+        weights = tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError:
+        weights = (math.nan,)
+    if not all(0 <= weight < math.inf for weight in weights):
+        raise UserError(
+            f"--cost-weight {text}: expected a number >= 0, in quality per unit of cost, or several as in 0,0.1,1"
+        )
+    return weights
+
+
+def _at(weight: float, name: str, router: Router, request: RouterRequest) -> Router:
+    """The router of that name for another cost weight; HierRouter is not trained anew, but told."""
+    return router.at(weight) if isinstance(router, HierRouter) else load(name, replace(request, cost_weight=weight))
+
+
 def _check(options: Run) -> None:
-    if not 0 <= options.cost_weight < math.inf:
-        raise UserError(f"--cost-weight {options.cost_weight}: expected a number >= 0, in quality per unit of cost")
     if options.checkpoint is not None and not options.checkpoint.is_file():
         raise UserError(f"no such checkpoint: {options.checkpoint}; train one with python -m harness train")
     if options.seed < 0:
@@ -140,7 +175,7 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _notes(name: str, router: Router, options: Run) -> list[str]:
+def _notes(name: str, router: Router, options: Run, cost_weight: float) -> list[str]:
     """What a reader of the router's row must know."""
     if name.startswith(OPTIMUM):
         return ["exact optimum: a bound" if name == OPTIMUM else "optimum of exactly L hops: a bound"]
@@ -149,9 +184,11 @@ def _notes(name: str, router: Router, options: Run) -> list[str]:
         notes.append(f"from {options.checkpoint.name}" if options.checkpoint else "trained by this run")
         if options.split != "test":
             notes.append("on items it was trained or chosen on")
-        weight = router.config.training.get("arguments", {}).get("cost_weight")
-        if weight != options.cost_weight:
-            notes.append(f"trained at cost weight {weight:g}")
+        config = router.config
+        if not config.cost_weights and config.cost_weight != cost_weight:
+            notes.append(f"trained at cost weight {config.cost_weight:g}")
+        elif config.cost_weights and not min(config.cost_weights) <= cost_weight <= max(config.cost_weights):
+            notes.append(f"trained at cost weights {min(config.cost_weights):g} to {max(config.cost_weights):g}")
     return notes
 
 

@@ -126,8 +126,7 @@ def live(
     """A tree that asks the pool's models for what it does not know, by way of a transition store."""
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit}: expected at least 1, there would be no items")
-    if weights_dir is not None and not weights_dir.is_dir():
-        raise UserError(f"--weights {weights_dir}: no such folder; name one that holds folders named as on the hub")
+    check_weights_folder(weights_dir)
     pool, suite = load_pool(pool_name), load_suite(suite_name)
     loaded = suite_tasks(suite, tasks)
     items = [item for task in loaded for item in task.items(limit)]
@@ -135,6 +134,12 @@ def live(
     tree = Tree(items, pool.model_names, max_hops, generator, scorer(loaded))
     description = {"live": True, "store": str(store), **live_description(pool, loaded, weights_dir)}
     return Source(tree, pool, suite.name, description, generator)
+
+
+def check_weights_folder(folder: Path | None) -> None:
+    """Raise UserError where a folder of weights was named and there is none."""
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"--weights {folder}: no such folder; name one that holds folders named as on the hub")
 
 
 def live_description(pool: Pool, tasks: Sequence[Task], weights_dir: Path | None) -> dict[str, Any]:

@@ -76,6 +76,20 @@ def summarise(
     }
 
 
+FRONTIER_KEYS = (
+    *("quality", "quality_interval", "cost", "cost_interval", "hops", "value", "regret", "regret_interval"),
+    *("gap_closed", "value_ahead", "value_ahead_interval"),
+)
+
+
+def frontier_point(summary: dict[str, Any]) -> dict[str, Any]:
+    """What `summary.json` holds of one of several cost weights: the overall figures of every router."""
+    routers = {
+        name: {key: entry["overall"][key] for key in FRONTIER_KEYS} for name, entry in summary["routers"].items()
+    }
+    return {"cost_weight": summary["cost_weight"], "routers": routers}
+
+
 def _figures(outcome: Outcome, bootstrap: Bootstrap, chosen: Any = None) -> dict[str, Any]:
     quality, cost = bootstrap.mean(outcome.quality, chosen), bootstrap.mean(outcome.cost, chosen)
     return {

@@ -45,6 +45,23 @@ def task_table(summary: dict[str, Any]) -> Table:
     return table
 
 
+def frontier_table(summary: dict[str, Any]) -> Table:
+    """Quality, cost and share of the gap closed of every router at each of several cost weights."""
+    caption = f"quality, below it cost per item in {summary['cost_unit']} and the gap closed at that cost weight"
+    table = _table("by cost weight", caption)
+    points = summary["frontier"]
+    for point in points:
+        table.add_column(f"{point['cost_weight']:g}", justify="right", no_wrap=True)
+    for name in summary["routers"]:
+        cells = []
+        for point in points:
+            figures = point["routers"][name]
+            gap = "-" if figures["gap_closed"] is None else f"{figures['gap_closed']:.0%}"
+            cells.append(f"{figures['quality']:.3f}\n[dim]{figures['cost']:.4f}[/dim]\n[dim]{gap}[/dim]")
+        table.add_row(escape(name), *cells)
+    return table
+
+
 def _table(title: str, caption: str) -> Table:
     table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     table.add_column("router", overflow="fold", min_width=25)

@@ -29,6 +29,7 @@ def train(options: Train, console: Console) -> Path:
             allow_stop=options.allow_stop,
             cost=options.cost,
             cost_weight=options.cost_weight,
+            cost_weights=options.cost_weights,
             encoder=options.encoder,
             total_timesteps=Args.total_timesteps if options.total_timesteps is None else options.total_timesteps,
             weights=options.weights,

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from harness.manifest import provenance, write_json
 from harness.progress import generation_progress
-from harness.source import DEFAULT_POOL, DEFAULT_SUITE, recording_folder, scorer, suite_tasks
+from harness.source import DEFAULT_POOL, DEFAULT_SUITE, check_weights_folder, recording_folder, scorer, suite_tasks
 from pools.errors import UserError
 from pools.live import LiveGenerator
 from pools.pool import load_pool
@@ -53,6 +53,7 @@ def verify(options: Verify, console: Console) -> bool:
         raise UserError(f"--sample {options.sample}: expected at least 1")
     if not 0 <= options.at_least <= 1:
         raise UserError(f"--at-least {options.at_least}: expected a share, from 0 to 1")
+    check_weights_folder(options.weights)
     folder = options.recording or recording_folder(options.pool or DEFAULT_POOL, options.suite or DEFAULT_SUITE)
     recording = load_recording(folder)
     tree = recording.tree

@@ -73,6 +73,10 @@ class HierRouter:
         self.cost_weight = config.cost_weight if cost_weight is None else cost_weight
         self._generator = np.random.default_rng(0)
 
+    def at(self, cost_weight: float) -> HierRouter:
+        """The same policy, shown another lambda."""
+        return HierRouter(self.config, self.policy, self.embed, self.greedy, cost_weight)
+
     def probabilities(self, states: RoutingStates) -> NDArray[np.float64]:
         """`[B, A]` probability of each action; one-hot where the router is greedy."""
         import torch
@@ -159,12 +163,14 @@ def hierrouter(request: RouterRequest) -> HierRouter:
         raise UserError("router hierrouter with --live needs --checkpoint; python -m harness train --live writes one")
     from routers.ppo_hierrouter import Args, train
 
+    options = dict(request.options)
     arguments = Args(
         seed=request.seed,
         cost="dollars" if request.cost_model.name == "dollars" else "paper",
         cost_weight=request.cost_weight,
         allow_stop=request.allow_stop,
-        encoder=dict(request.options).get("encoder", Args.encoder),
+        cost_weights=tuple(map(float, options.get("cost_weights", "").split())),
+        encoder=options.get("encoder", Args.encoder),
         weights=request.weights,
     )
     router = train(arguments, request.train, request.validation, request.cost_model)

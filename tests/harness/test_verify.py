@@ -131,3 +131,16 @@ def test_a_recording_of_other_models_cannot_be_reused(
     selection = ("--pool", pool, "--suite", tiny_tasks / "suite.yaml", "--max-hops", 1, "--reuse", recorded)
     assert call(monkeypatch, "record", *selection, "--store", tmp_path / "s.sqlite", "--out", tmp_path / "out") == 2
     assert "none of its models" in capsys.readouterr().err
+
+
+def test_an_exported_store_can_be_reused(
+    recorded: Path, tiny_pool_file: Path, tiny_tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    number = TransitionStore(recorded.parent / "s.sqlite").export_parquet(tmp_path / "store.parquet")
+    selection = ("--pool", tiny_pool_file, "--suite", tiny_tasks / "suite.yaml", "--max-hops", 2)
+    places = ("--store", tmp_path / "s.sqlite", "--out", tmp_path / "again", "--reuse", tmp_path / "store.parquet")
+    assert call(monkeypatch, "record", *selection, *places) == 0
+    assert f"{number} responses taken from" in capsys.readouterr().out.replace("\n", " ")
+    again = load_recording(tmp_path / "again")
+    assert again.manifest["reused_responses"] == number
+    assert again.tree.contexts == load_recording(recorded).tree.contexts
