@@ -52,6 +52,8 @@ class Run:
     """Encoder of a HierRouter that is trained by this run: hashing, or sentence[:PATH]."""
     checkpoint: Path | None = None
     """A trained HierRouter, as python -m harness train writes it."""
+    retrain: bool = False
+    """Train HierRouter even where a policy ships that was trained on the same."""
     seed: int = 1
     """Seed of training, sampling and the bootstrap."""
     out: Path | None = None

@@ -16,6 +16,7 @@ from rich.console import Console
 from harness.evaluate import Outcome, evaluate
 from harness.manifest import provenance, write_json
 from harness.metrics import value
+from harness.policies import shipped_policy
 from harness.progress import generation_progress
 from harness.source import Source, open_source
 from harness.summary import frontier_point, summarise
@@ -69,7 +70,12 @@ def run(options: Run, console: Console) -> Path:
         try:
             # All are built before the first is evaluated: one that cannot be costs no generation.
             names = router_names(options, source)
-            if options.checkpoint is None and any(name.startswith("hierrouter") for name in names):
+            learns = options.checkpoint is None and any(name.startswith("hierrouter") for name in names)
+            shipped = shipped_policy(options, source, cost_weights) if learns else None
+            if shipped is not None:
+                console.print(f"HierRouter: the shipped policy {shipped.name}; --retrain trains one", highlight=False)
+                request = replace(request, checkpoint=shipped)
+            elif learns:
                 console.print(f"training HierRouter on {len(request.train.items if request.train else ())} items ...")
             routers = {name: load(name, request) for name in names}
             outcomes = {name: evaluate(router, tree, cost_model, options.seed) for name, router in routers.items()}
@@ -82,7 +88,7 @@ def run(options: Run, console: Console) -> Path:
         except BaseException:
             _remove_if_empty(out)
             raise
-    notes = {name: _notes(name, router, options, first) for name, router in routers.items()}
+    notes = {name: _notes(name, router, options, first, shipped) for name, router in routers.items()}
 
     def figures(weight: float) -> dict[str, Any]:
         at_weight = swept[weight]
@@ -113,7 +119,7 @@ def run(options: Run, console: Console) -> Path:
     tables = [overall_table(summary), task_table(summary)]
     tables += [frontier_table(summary)] if "frontier" in summary else []
     for name, router in routers.items():
-        if isinstance(router, HierRouter) and options.checkpoint is None:
+        if isinstance(router, HierRouter) and request.checkpoint is None:
             router.save(out / f"{name.replace(':', '-')}.safetensors")
     write_items(out / "items.parquet", outcomes, tree)
     (out / "tables.md").write_text("\n".join(markdown(table) for table in tables), encoding="utf-8")
@@ -175,13 +181,14 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _notes(name: str, router: Router, options: Run, cost_weight: float) -> list[str]:
+def _notes(name: str, router: Router, options: Run, cost_weight: float, shipped: Path | None) -> list[str]:
     """What a reader of the router's row must know."""
     if name.startswith(OPTIMUM):
         return ["exact optimum: a bound" if name == OPTIMUM else "optimum of exactly L hops: a bound"]
     notes = []
     if isinstance(router, HierRouter):
-        notes.append(f"from {options.checkpoint.name}" if options.checkpoint else "trained by this run")
+        origin = f"from {options.checkpoint.name}" if options.checkpoint else "trained by this run"
+        notes.append(f"shipped policy, seed {options.seed}" if shipped else origin)
         if options.split != "test":
             notes.append("on items it was trained or chosen on")
         config = router.config

@@ -36,6 +36,8 @@ def train(options: Train, console: Console) -> Path:
         )
         # The date and the command would make equal trainings differ; versions and the source of the items do not.
         facts = {"source": source.description, "versions": provenance()["versions"]}
+        chosen = {"task": list(options.task), "limit": options.limit}
+        facts |= {"selection": {name: given for name, given in chosen.items() if given}}
         cost_model = source.pool.cost_model(options.cost)
         parts = source.tree.select("train"), source.tree.select("validation")
         # Over live models the bars are the generator's: two at once would overwrite each other.

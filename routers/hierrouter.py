@@ -114,6 +114,26 @@ class HierRouter:
         partial.replace(path)
 
 
+def read_config(path: Path) -> HierRouterConfig:
+    """What a checkpoint says of itself; no weights are read. Raises UserError where the file is no checkpoint."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"no such checkpoint: {path}; train one with python -m harness train --out {path}")
+    try:
+        with safe_open(path, framework="np") as file:
+            config = json.loads((file.metadata() or {})[_KEY])
+        lists = {name: tuple(config[name]) for name in ("models", "sees", "cost_weights")}
+        return HierRouterConfig(**{**config, **lists})
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise _no_checkpoint(path, error) from None
+
+
+def _no_checkpoint(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    return UserError(f"{path} is not a HierRouter checkpoint ({reason}); train one with python -m harness train")
+
+
 def load_checkpoint(
     path: Path, greedy: bool = True, weights: Path | None = None, cost_weight: float | None = None
 ) -> HierRouter:
@@ -125,23 +145,16 @@ def load_checkpoint(
     import torch
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise UserError(f"no such checkpoint: {path}; train one with python -m harness train --out {path}")
+    config = read_config(path)
     try:
         with safe_open(path, framework="np") as file:
-            config = json.loads((file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a dict
-        lists = {name: tuple(config[name]) for name in ("models", "sees", "cost_weights")}
-        config = HierRouterConfig(**{**config, **lists})
         encoder = restore_encoder(config.encoder, _below("encoder.", tensors), weights)
         embed = ContextEncoder(encoder, config.sees)
         policy = config.policy(embed.dimension)
         policy.load_state_dict({n: torch.from_numpy(a) for n, a in _below("policy.", tensors).items()})
     except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path} is not a HierRouter checkpoint ({reason}); train one with python -m harness train"
-        ) from None
+        raise _no_checkpoint(path, error) from None
     return HierRouter(config, policy.eval(), embed, greedy, cost_weight)
 
 
