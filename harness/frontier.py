@@ -1,0 +1,120 @@
+"""Curves of quality over cost, and over the share of strong calls: AIQ, PGR, APGR, CPT. Pure functions on arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+Curve = tuple[FloatArray, FloatArray]
+"""Vertices of a piecewise linear curve: abscissae, increasing, and ordinates."""
+
+
+def concave_hull(cost: ArrayLike, quality: ArrayLike) -> Curve:
+    """The least non-decreasing concave curve above all points and above (0, 0); RouterBench's hull, arXiv 2403.12031.
+
+    Each point of it can be reached: by drawing at random which of two routers answers, or that none does, which costs
+    nothing and scores 0 (that is our reading of what lies left of the cheapest point). Right of the last vertex it
+    stays level. cost, quality: `[n]`, costs >= 0.
+    """
+    costs, qualities = _points(cost, quality)
+    costs, qualities = np.append(costs, 0.0), np.append(qualities, 0.0)
+    vertices: list[tuple[float, float]] = []
+    for c, q in sorted(zip(costs.tolist(), qualities.tolist(), strict=True), key=lambda point: (point[0], -point[1])):
+        if vertices and (c == vertices[-1][0] or q <= vertices[-1][1]):
+            continue  # dominated: somebody is as good for no more
+        while len(vertices) > 1 and _slope(vertices[-2], vertices[-1]) <= _slope(vertices[-1], (c, q)):
+            vertices.pop()
+        vertices.append((c, q))
+    return np.array([c for c, _ in vertices]), np.array([q for _, q in vertices])
+
+
+def aiq(cost: ArrayLike, quality: ArrayLike, lowest: float, highest: float) -> float:
+    """Average improvement in quality (RouterBench, arXiv 2403.12031): the hull's mean from lowest to highest cost.
+
+    `1 / (c_max - c_min) * integral of the non-decreasing concave hull`, in score; the bounds must be the same for all
+    routers that are compared. Raises ValueError where they are no interval of costs.
+    """
+    if not 0 <= lowest < highest < np.inf:
+        raise ValueError(f"AIQ needs costs 0 <= lowest < highest, got {lowest} and {highest}")
+    return _mean(concave_hull(cost, quality), lowest, highest)
+
+
+def pgr(quality: ArrayLike, weak: float, strong: float) -> FloatArray:
+    """Performance gap recovered (RouteLLM, arXiv 2406.18665): `(q - q_weak) / (q_strong - q_weak)`, elementwise.
+
+    Raises ValueError where the strong model is not better than the weak one.
+    """
+    if not strong > weak:
+        raise ValueError(f"PGR needs a strong model that is better than the weak one, got {strong} and {weak}")
+    return np.asarray((np.asarray(quality, np.float64) - weak) / (strong - weak))
+
+
+def monotone_envelope(share: ArrayLike, quality: ArrayLike) -> Curve:
+    """The best quality for at most a share of strong calls: the running maximum of the interpolated curve.
+
+    share: `[n]` in [0, 1], in any order; of equal shares the best counts. The vertices where the curve comes up to its
+    earlier maximum again are added, so that the envelope is exact.
+    """
+    shares, qualities = _points(share, quality)
+    order = np.lexsort((-qualities, shares))
+    shares, qualities = shares[order], qualities[order]
+    first = np.concatenate([[True], np.diff(shares) > 0])
+    shares, qualities = shares[first], qualities[first]
+    at, height = [shares[0]], [qualities[0]]
+    for a, b, p, q in zip(shares, shares[1:], qualities, qualities[1:], strict=False):
+        top = height[-1]
+        if q > top > p:  # it crosses its earlier maximum between the two
+            at.append(a + (b - a) * (top - p) / (q - p))
+            height.append(top)
+        at.append(b)
+        height.append(max(top, q))
+    return np.array(at), np.array(height)
+
+
+def apgr(share: ArrayLike, quality: ArrayLike, weak: float, strong: float) -> float:
+    """Average PGR over the share of strong calls from 0 to 1 (RouteLLM, arXiv 2406.18665), on the monotone envelope.
+
+    The envelope is integrated exactly; the ends, no and only strong calls, are the two models themselves.
+    """
+    return _mean(monotone_envelope(*_with_ends(share, pgr(quality, weak, strong))), 0.0, 1.0)
+
+
+def cpt(share: ArrayLike, quality: ArrayLike, weak: float, strong: float, level: float) -> float | None:
+    """Call-performance threshold (RouteLLM, arXiv 2406.18665): least share of strong calls with PGR >= level.
+
+    On the monotone envelope; None where the level is not reached.
+    """
+    shares, heights = monotone_envelope(*_with_ends(share, pgr(quality, weak, strong)))
+    reached = np.flatnonzero(heights >= level)
+    if not len(reached):
+        return None
+    n = int(reached[0])
+    if n == 0:
+        return float(shares[0])
+    rise = (level - heights[n - 1]) / (heights[n] - heights[n - 1])
+    return float(shares[n - 1] + rise * (shares[n] - shares[n - 1]))
+
+
+def _with_ends(share: ArrayLike, recovered: FloatArray) -> Curve:
+    return np.append(np.asarray(share, np.float64), [0.0, 1.0]), np.append(recovered, [0.0, 1.0])
+
+
+def _points(x: ArrayLike, y: ArrayLike) -> Curve:
+    xs, ys = np.asarray(x, np.float64).ravel(), np.asarray(y, np.float64).ravel()
+    if xs.shape != ys.shape or not len(xs):
+        raise ValueError(f"a curve needs as many abscissae as ordinates, and one at least: got {len(xs)} and {len(ys)}")
+    if not (np.isfinite(xs).all() and np.isfinite(ys).all() and (xs >= 0).all()):
+        raise ValueError("a curve needs finite numbers, and none below 0 on the axis of costs or shares")
+    return xs, ys
+
+
+def _mean(curve: Curve, low: float, high: float) -> float:
+    """Mean height of a piecewise linear curve between two abscissae, level beyond its ends; exact."""
+    inside = curve[0][(curve[0] > low) & (curve[0] < high)]
+    at = np.concatenate([[low], inside, [high]])
+    return float(np.trapezoid(np.interp(at, *curve), at) / (high - low))
+
+
+def _slope(a: tuple[float, float], b: tuple[float, float]) -> float:
+    return (b[1] - a[1]) / (b[0] - a[0])
