@@ -165,6 +165,34 @@ class Verify:
 
 
 @dataclass(frozen=True)
+class Import:
+    """Turn a table of recorded outcomes, one call of one model in each, into a recording of one hop.
+
+    csv, parquet: a row per item and model, with columns item, task, prompt, model, score, cost and, where wanted, split
+    and response. routellm, routerbench: the tables of these projects.
+    """
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """CSV or Parquet file."""
+    out: Path
+    """Folder of the recording; run --recording FOLDER evaluates routers on it."""
+    format: Literal["csv", "parquet", "routellm", "routerbench"] = "csv"
+    """What the columns are."""
+    name: str | None = None
+    """Name of the pool and the suite; by default the file's."""
+    quality_only: bool = False
+    """The table has no costs, and no figure of cost shall be shown."""
+    cost_unit: str = "US$"
+    """Unit of the column cost."""
+    prices: tuple[str, ...] = ()
+    """For routellm, which holds no costs: MODEL=INPUT,OUTPUT in US$ per million tokens."""
+    tokenizer: str | None = None
+    """For routellm: counts the tokens that the prices are of; a folder, or a name on the hub."""
+    drop_incomplete: bool = False
+    """Leave out items that lack an outcome of some model, instead of refusing the table."""
+
+
+@dataclass(frozen=True)
 class List:
     """List what can be named on the command line."""
 
@@ -178,6 +206,7 @@ Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Record, tyro.conf.subcommand("record")]
+    | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )
@@ -210,6 +239,10 @@ def execute(command: Command) -> None:
         from harness.record import record
 
         console.print(f"recording written to {record(command, console)}", highlight=False)
+    elif isinstance(command, Import):
+        from harness.outcomes import import_outcomes
+
+        console.print(f"recording written to {import_outcomes(command, console)}", highlight=False)
     elif isinstance(command, Verify):
         from harness.verify import verify
 

@@ -59,7 +59,7 @@ def rollout(router: Router, tree: Tree, cost_model: CostModel, seed: int = 0, an
             break
         child = tree.child(node[going], action)
         tree.require(going, child)
-        cost[going] += cost_model.hop_cost(action, tree.tokens_in[going, child], tree.tokens_out[going, child])
+        cost[going] += tree.hop_cost(cost_model, going, child)
         node[going] = child
     return Episodes(node, cost, own, pending, drawn)
 

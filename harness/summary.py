@@ -27,19 +27,20 @@ def summarise(
     """Quality, cost, regret and gap closed of every router, per task and overall.
 
     best_single: of the single model with the best value, what the ratios and the gap are measured against.
+    Where the cost model has no unit, no cost was recorded and none is given.
     optimum_name: which outcome is the exact optimum. Without one of them, what needs it is None.
     notes: what a reader of a router's row must know. routing_cost_unit: of what the routers' own models cost.
     """
-    optimum = outcomes.get(optimum_name)
+    optimum, costs = outcomes.get(optimum_name), bool(cost_model.unit)
     bootstrap = Bootstrap.draw(len(tree.items), seed)
     task_of = np.array([item.task for item in tree.items])
     routers: dict[str, Any] = {}
     for name, outcome in outcomes.items():
-        overall = _figures(outcome, bootstrap)
+        overall = _figures(outcome, bootstrap, costs)
         lost = None if optimum is None else bootstrap.mean(regret(outcome, optimum, cost_weight))
         overall |= {
             "hops": float(outcome.hops.mean()),
-            "value": overall["quality"] - cost_weight * overall["cost"],
+            "value": float(value(outcome, cost_weight).mean()),
             "regret": None if lost is None else lost.mean,
             "regret_interval": None if lost is None else [lost.low, lost.high],
             "gap_closed": None,
@@ -63,7 +64,7 @@ def summarise(
             if optimum is not None:
                 overall["gap_closed"] = gap_closed(outcome, best_single, optimum, cost_weight)
         tasks = {
-            task: _figures(outcome, bootstrap, task_of == task) | _ratios(outcome, best_single, task_of == task)
+            task: _figures(outcome, bootstrap, costs, task_of == task) | _ratios(outcome, best_single, task_of == task)
             for task in dict.fromkeys(item.task for item in tree.items)
         }
         routers[name] = {"overall": overall, "tasks": tasks}
@@ -90,14 +91,14 @@ def frontier_point(summary: dict[str, Any]) -> dict[str, Any]:
     return {"cost_weight": summary["cost_weight"], "routers": routers}
 
 
-def _figures(outcome: Outcome, bootstrap: Bootstrap, chosen: Any = None) -> dict[str, Any]:
+def _figures(outcome: Outcome, bootstrap: Bootstrap, costs: bool, chosen: Any = None) -> dict[str, Any]:
     quality, cost = bootstrap.mean(outcome.quality, chosen), bootstrap.mean(outcome.cost, chosen)
     return {
         "items": int(len(outcome.quality) if chosen is None else chosen.sum()),
         "quality": quality.mean,
         "quality_interval": [quality.low, quality.high],
-        "cost": cost.mean,
-        "cost_interval": [cost.low, cost.high],
+        "cost": cost.mean if costs else None,
+        "cost_interval": [cost.low, cost.high] if costs else None,
     }
 
 

@@ -21,7 +21,7 @@ def overall_table(summary: dict[str, Any]) -> Table:
         table.add_row(
             "\n".join([escape(name), *(f"  [dim]{escape(note)}[/dim]" for note in _notes(o))]),
             f"{_times(o['quality_ratio'])} {o['quality']:.3f}\n{_interval(o['quality_interval'])}",
-            f"{_times(o['cost_ratio'])} {o['cost']:.4f}\n{_interval(o['cost_interval'])}",
+            "-" if o["cost"] is None else f"{_times(o['cost_ratio'])} {o['cost']:.4f}\n{_interval(o['cost_interval'])}",
             f"{o['hops']:.2f}",
             "-" if o["regret"] is None else f"{o['regret']:.3f}",
             gap,
@@ -31,14 +31,16 @@ def overall_table(summary: dict[str, Any]) -> Table:
 
 def task_table(summary: dict[str, Any]) -> Table:
     """Quality and, below it, cost of every router on every task."""
-    table = _table("per task: quality, and below it cost", f"cost per item in {summary['cost_unit']}")
+    costs = bool(summary["cost_unit"])
+    title = "per task: quality, and below it cost" if costs else "per task: quality"
+    table = _table(title, f"cost per item in {summary['cost_unit']}" if costs else "no costs were recorded")
     tasks = list(next(iter(summary["routers"].values()))["tasks"])
     for task in tasks:
         # Names are broken where they may be, so that six tasks fit.
         table.add_column(task.replace("_", "_\n"), justify="right", no_wrap=True)
     for name, entry in summary["routers"].items():
         cells = [entry["tasks"][task] for task in tasks]
-        table.add_row(escape(name), *(f"{c['quality']:.3f}\n[dim]{c['cost']:.4f}[/dim]" for c in cells))
+        table.add_row(escape(name), *(f"{c['quality']:.3f}{_below(c['cost'])}" for c in cells))
     items = [str(next(iter(summary["routers"].values()))["tasks"][task]["items"]) for task in tasks]
     table.add_section()
     table.add_row("items", *items)
@@ -57,7 +59,7 @@ def frontier_table(summary: dict[str, Any]) -> Table:
         for point in points:
             figures = point["routers"][name]
             gap = "-" if figures["gap_closed"] is None else f"{figures['gap_closed']:.0%}"
-            cells.append(f"{figures['quality']:.3f}\n[dim]{figures['cost']:.4f}[/dim]\n[dim]{gap}[/dim]")
+            cells.append(f"{figures['quality']:.3f}{_below(figures['cost'])}\n[dim]{gap}[/dim]")
         table.add_row(escape(name), *cells)
     return table
 
@@ -88,6 +90,8 @@ def markdown(table: Table) -> str:
 
 
 def _caption(unit: str, weight: float) -> str:
+    if not unit:
+        return "no costs were recorded; x: relative to the best single model"
     return (
         f"cost per item in {unit}; x: relative to the best single model\n"
         f"value = quality - {weight:g} x cost; regret: the optimum's value minus the router's\n"
@@ -97,6 +101,10 @@ def _caption(unit: str, weight: float) -> str:
 
 def _interval(bounds: list[float]) -> str:
     return f"[dim]{bounds[0]:.3f}..{bounds[1]:.3f}[/dim]"
+
+
+def _below(cost: float | None) -> str:
+    return "" if cost is None else f"\n[dim]{cost:.4f}[/dim]"
 
 
 def _times(ratio: float | None) -> str:

@@ -15,6 +15,7 @@ class CostModel:
     name: how it is chosen (`paper`, `dollars`). unit: what one unit of cost is; every table states it.
     input_rate, output_rate: cost per token, `M` each.
     source: where the rates are from and of what date; it goes into every manifest.
+    billed: the cost of every response was recorded with it; there are no rates then.
     """
 
     name: str
@@ -22,6 +23,7 @@ class CostModel:
     input_rate: tuple[float, ...]
     output_rate: tuple[float, ...]
     source: str = ""
+    billed: bool = False
 
     def hop_cost(self, models: ArrayLike, tokens_in: ArrayLike, tokens_out: ArrayLike) -> NDArray[np.float64]:
         """Cost of hops, elementwise: `input_rate * tokens_in + output_rate * tokens_out`.

@@ -83,8 +83,7 @@ class RoutingEnv(gymnasium.Env[dict[str, Any], int]):
         if not stopped:
             node = int(self.tree.child(self._node, action))
             self.tree.require([self._item], [node])
-            place = self._item, node
-            hop_cost = self.cost_model.hop_cost(action, self.tree.tokens_in[place], self.tree.tokens_out[place])
+            hop_cost = self.tree.hop_cost(self.cost_model, self._item, node)
             self._node, self._cost = node, self._cost + float(hop_cost)
             reward -= self.cost_weight * float(hop_cost)
         info: dict[str, Any] = {"item": self._item, "node": self._node}

@@ -51,7 +51,7 @@ def expectation(tree: Tree, cost_model: CostModel, choose: Choose) -> Expectatio
         at, action = np.nonzero(chance[:, :models])
         rows, columns = rows[at], columns[at]
         child = tree.child(columns, action)
-        hop_cost = cost_model.hop_cost(action, tree.tokens_in[rows, child], tree.tokens_out[rows, child])
+        hop_cost = tree.hop_cost(cost_model, rows, child)
         reach[rows, child] = reach[rows, columns] * chance[at, action]
         spent[rows, child] = spent[rows, columns] + hop_cost
         np.add.at(cost, rows, reach[rows, child] * hop_cost)

@@ -28,7 +28,7 @@ def edge_costs(tree: Tree, cost_model: CostModel) -> NDArray[np.float64]:
     """`[I, N]` cost of the hop into each node; 0 at the root."""
     costs = np.zeros(tree.known.shape)
     nodes = np.arange(1, tree.nodes)
-    costs[:, 1:] = cost_model.hop_cost(tree.action(nodes), tree.tokens_in[:, 1:], tree.tokens_out[:, 1:])
+    costs[:, 1:] = tree.hop_cost(cost_model, np.arange(len(tree.items))[:, None], nodes)
     return costs
 
 

@@ -66,6 +66,7 @@ class Pool:
     """The candidate models, in the order of their action indices.
 
     cost_unit: the unit of `base_rate * tokens`. rates: where the base rates are from and of what date.
+    billed: the cost of every response was recorded with it, in `cost_unit`; without a unit there are no costs at all.
     folder: what relative weight paths are relative to.
     """
 
@@ -74,6 +75,7 @@ class Pool:
     cost_unit: str
     rates: str
     description: str = ""
+    billed: bool = False
     folder: Path = field(default=FOLDER, compare=False)
 
     @property
@@ -83,6 +85,9 @@ class Pool:
 
     def cost_model(self, name: str) -> CostModel:
         """`paper` or `dollars`. Raises UserError for another name, and where a model has no price."""
+        if self.billed and name in ("paper", "dollars"):
+            none = (0.0,) * len(self.models)
+            return CostModel("billed", self.cost_unit, none, none, self.rates, billed=True)
         if name == "paper":
             return paper_cost(tuple(m.base_rate for m in self.models), self.cost_unit, self.rates)
         if name != "dollars":

@@ -78,6 +78,7 @@ def _write(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Path) -> No
             ("finish_reason", pa.string()),
             ("seconds", pa.float32()),
             ("score", pa.float32()),
+            *([("billed", pa.float64())] if pool.billed else []),
         ]
     )
     pq.write_table(pa.table(items), folder / "items.parquet", compression="zstd")
@@ -169,7 +170,6 @@ def _fill(tree: Tree, rows: dict[str, list[Any]]) -> None:
         index = place[rows["task"][row], rows["doc_id"][row]]
         if not tree.known[index, tree.parent(nodes[row])]:
             raise ValueError(f"a response to {rows['task'][row]} {rows['doc_id'][row]} lacks the hop before it")
-        generation = Generation(
-            *(rows[n][row] for n in ("response", "tokens_in", "tokens_out", "finish_reason", "seconds"))
-        )
+        columns = ("response", "tokens_in", "tokens_out", "finish_reason", "seconds", "billed")
+        generation = Generation(*(rows[n][row] for n in columns if n in rows))
         tree.put(index, nodes[row], generation, rows["score"][row])

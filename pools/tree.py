@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pools.cost import CostModel
 from pools.errors import UserError
 from pools.types import Context, Generation, GenerationSettings, Generator, Item, Scorer, Split
 
@@ -31,6 +32,7 @@ class Tree:
         known: `[I, N]` whether the hop into the node has been made; the root always is.
         score: float32 `[I, N]` score of the node's last response; 0 at the root, which answers nothing.
         tokens_in, tokens_out: int32 `[I, N]` of the hop into the node.
+        billed: float64 `[I, N]` what the hop into the node cost, where that was recorded itself; else NaN.
         context_id: int32 `[I, N]` index into `contexts`; equal contexts, of whatever item or pipeline, share one.
     """
 
@@ -54,6 +56,7 @@ class Tree:
         self.score = np.zeros(shape, np.float32)
         self.tokens_in = np.zeros(shape, np.int32)
         self.tokens_out = np.zeros(shape, np.int32)
+        self.billed = np.full(shape, np.nan)
         self.context_id = np.full(shape, -1, np.int32)
         self.contexts: list[Context] = []
         self._context_ids: dict[Context, int] = {}
@@ -120,6 +123,13 @@ class Tree:
         parent = self.context_id[item, (node - 1) // len(self.models)]
         return self._generations[(node - 1) % len(self.models), int(parent), self.items[item].settings]
 
+    def hop_cost(self, cost_model: CostModel, items: ArrayLike, nodes: ArrayLike) -> NDArray[np.float64]:
+        """What the hops into nodes below the root cost, elementwise."""
+        place = np.asarray(items, np.int64), np.asarray(nodes, np.int64)
+        if cost_model.billed:
+            return self.billed[place]
+        return cost_model.hop_cost(self.action(nodes), self.tokens_in[place], self.tokens_out[place])
+
     def generations(self, model: int) -> list[tuple[Context, GenerationSettings, Generation]]:
         """Every response of one model, with the context and the settings it was made for, each once."""
         return [(self.contexts[c], s, made) for (m, c, s), made in self._generations.items() if m == model]
@@ -178,6 +188,8 @@ class Tree:
         self._generations[(node - 1) % len(self.models), int(parent), self.items[item].settings] = generation
         self.score[item, node] = score
         self.tokens_in[item, node], self.tokens_out[item, node] = generation.tokens_in, generation.tokens_out
+        if generation.billed is not None:
+            self.billed[item, node] = generation.billed
         self.context_id[item, node] = self._intern(self.contexts[parent].extended(generation.response))
         self.known[item, node] = True
 
@@ -193,7 +205,7 @@ class Tree:
         """The tree of some of the items, in the order given; it shares nothing that is written to."""
         chosen = np.asarray(items, np.int64)
         part = Tree([self.items[i] for i in chosen], self.models, self.max_hops, self._generator, self._scorer)
-        for name in ("known", "score", "tokens_in", "tokens_out"):
+        for name in ("known", "score", "tokens_in", "tokens_out", "billed"):
             getattr(part, name)[:] = getattr(self, name)[chosen]
         used, local = np.unique(self.context_id[chosen], return_inverse=True)
         part.contexts = [self.contexts[c] for c in used if c >= 0]
@@ -217,7 +229,7 @@ class Tree:
         if max_hops > self.max_hops:
             raise UserError(f"a tree of {self.max_hops} hops cannot be shortened to {max_hops}: ask for fewer hops")
         part = Tree(self.items, self.models, max_hops, self._generator, self._scorer)
-        for name in ("known", "score", "tokens_in", "tokens_out", "context_id"):
+        for name in ("known", "score", "tokens_in", "tokens_out", "billed", "context_id"):
             getattr(part, name)[:] = getattr(self, name)[:, : part.nodes]
         part.contexts, part._context_ids = list(self.contexts), dict(self._context_ids)
         part._generations, part._scores = dict(self._generations), dict(self._scores)
@@ -238,4 +250,5 @@ class Tree:
                     "finish_reason": made.finish_reason,
                     "seconds": made.seconds,
                     "score": float(self.score[index, node]),
+                    **({} if made.billed is None else {"billed": made.billed}),
                 }

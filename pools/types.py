@@ -53,6 +53,7 @@ class Generation:
 
     tokens_in: tokens of the rendered context. tokens_out: tokens of the response.
     seconds: this response's share of its batch's time.
+    billed: what it cost, where that was recorded itself, as in tables of outcomes that give no tokens.
     """
 
     response: str
@@ -60,6 +61,7 @@ class Generation:
     tokens_out: int
     finish_reason: FinishReason
     seconds: float
+    billed: float | None = None
 
 
 class Generator(Protocol):

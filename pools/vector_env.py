@@ -100,9 +100,8 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
         node = np.where(stopped, self.node, self.tree.child(self.node, actions))
         self.tree.require(self.item, node)
         place = self.item, node
-        model = np.where(stopped, 0, actions)
-        hop_cost = self.cost_model.hop_cost(model, self.tree.tokens_in[place], self.tree.tokens_out[place])
-        hop_cost[stopped] = 0.0
+        # A stopped episode made no hop; below the root any node will do for it.
+        hop_cost = np.where(stopped, 0.0, self.tree.hop_cost(self.cost_model, self.item, np.maximum(node, 1)))
         ended = stopped | (self.tree.depth[node] == self.tree.max_hops)
         final = np.where(node > 0, self.tree.score[place], UNANSWERED)
         rewards = np.where(ended, final, 0.0) - self.cost_weights[self.weight] * hop_cost
