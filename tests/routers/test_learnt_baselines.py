@@ -1,0 +1,94 @@
+"""The learnt one-hop baselines: they find what was planted, on items that they never saw."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.evaluate import evaluate
+from pools.cost import paper_cost
+from pools.errors import UserError
+from pools.tree import Tree
+from pools.types import Generation, GenerationSettings, Item
+from routers import RouterRequest, load
+
+NAMES = ("knn", "ridge", "logistic", "mlp", "matrix-factorisation")
+SETTINGS = GenerationSettings((), 8)
+
+
+def planted(items: int = 240, noise: float = 0.0) -> Tree:
+    """Model 0 knows the weather, model 1 food, model 2 all of both but costs ten times as much."""
+    rng = np.random.default_rng(0)
+    made = []
+    for n in range(items):
+        food = bool(rng.integers(2))
+        words = ["soup", "leeks", "bread", "salt"] if food else ["rain", "cloud", "storm", "wind"]
+        query = f"Tell me about {' and '.join(rng.permutation(words)[:3])}, number {n}"
+        made.append(Item("food" if food else "weather", n, query, SETTINGS, ("train", "validation", "test")[n % 3]))
+    tree = Tree(made, ("weather", "food", "both"), 1)
+    for n, item in enumerate(made):
+        for model in range(3):
+            right = model == 2 or (item.task == "food") == (model == 1)
+            right ^= bool(rng.random() < noise)
+            tree.put(n, 1 + model, Generation(f"{model}", 5, 5, "stop", 0.0), float(right))
+    return tree
+
+
+def request(tree: Tree, **changes: Any) -> RouterRequest:
+    made = RouterRequest(
+        models=tree.models, max_hops=1, cost_model=paper_cost((0.001, 0.001, 0.01), "unit"), cost_weight=1.0,
+        train=tree.select("train"), validation=tree.select("validation"), evaluation=tree.select("test"),
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_finds_the_specialists_on_items_that_it_never_saw(name: str) -> None:
+    given = request(planted())
+    assert given.evaluation is not None and given.cost_model is not None
+    outcome = evaluate(load(name, given), given.evaluation, given.cost_model)
+    assert outcome.quality.mean() == 1.0
+    assert outcome.cost.tolist() == pytest.approx([0.01] * len(given.evaluation.items)), "never the dear one"
+    assert (outcome.hops == 1).all() and (outcome.routing_cost == 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_decides_the_same_and_noise_does_no_harm(name: str) -> None:
+    given = request(planted(noise=0.15))
+    assert given.evaluation is not None and given.cost_model is not None
+    first, again = (evaluate(load(name, given), given.evaluation, given.cost_model) for _ in range(2))
+    assert first.calls.tolist() == again.calls.tolist()
+    clean = planted().select("test")
+    assert evaluate(load(name, given), clean, given.cost_model).quality.mean() > 0.9
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_where_cost_counts_for_nothing_the_best_model_is_taken(name: str) -> None:
+    tree = planted(noise=0.0)
+    tree.score[:, 1:3] *= 0.5  # the two cheap ones are half right
+    given = request(tree, cost_weight=0.0)
+    assert given.evaluation is not None and given.cost_model is not None
+    outcome = evaluate(load(name, given), given.evaluation, given.cost_model)
+    assert outcome.calls.sum(axis=0).tolist() == [0, 0, len(given.evaluation.items)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_cannot_be_learnt_from_is_refused(name: str) -> None:
+    given = request(planted(30))
+    with pytest.raises(UserError, match="takes no argument"):
+        load(f"{name}:x", given)
+    with pytest.raises(UserError, match="there are none"):
+        load(name, replace(given, train=None))
+    assert given.train is not None
+    given.train.known[0, 1] = False
+    with pytest.raises(UserError, match="every model's first response"):
+        load(name, given)
+
+
+def test_a_model_that_is_always_right_needs_no_regression() -> None:
+    given = request(planted())
+    assert given.train is not None and set(given.train.score[:, 3]) == {1.0}
+    assert load("logistic", given)
