@@ -42,7 +42,9 @@ class Run:
     max_hops: int | None = None
     """Horizon L; by default the recording's, 2 with --live."""
     allow_stop: bool = True
-    """Whether a router may answer before the last hop; --no-allow-stop is the paper's setting."""
+    """Whether a router may answer before the last hop."""
+    preset: Literal["default", "paper"] = "default"
+    """paper: HierRouter as the paper has it: no STOP, so always L hops, and a state of context, hop and cost alone."""
     cost: Literal["paper", "dollars"] = "paper"
     """Cost model: the paper's base_rate * (tokens_in + tokens_out), or the pool's prices."""
     cost_weight: str = "0.1"
@@ -88,7 +90,9 @@ class Train:
     max_hops: int | None = None
     """Horizon L; by default the recording's, 2 with --live."""
     allow_stop: bool = True
-    """Whether the policy may answer before the last hop; --no-allow-stop is the paper's setting."""
+    """Whether the policy may answer before the last hop."""
+    preset: Literal["default", "paper"] = "default"
+    """paper: HierRouter as the paper has it: no STOP, so always L hops, and a state of context, hop and cost alone."""
     cost: Literal["paper", "dollars"] = "paper"
     """Cost model."""
     cost_weight: float = 0.1

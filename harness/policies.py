@@ -33,7 +33,7 @@ def shipped_policy(options: Run, source: Source, cost_weights: Sequence[float]) 
         trained_on.get("sha256") == source.description["sha256"]
         and not config.training.get("selection")
         and config.max_hops == source.tree.max_hops
-        and arguments["encoder"] == options.encoder
+        and (arguments["encoder"], arguments["preset"]) == (options.encoder, options.preset)
         and (config.allow_stop, arguments["cost"]) == (options.allow_stop, options.cost)
     )
     served = config.cost_weights or (config.cost_weight,)

@@ -40,6 +40,8 @@ def run(options: Run, console: Console) -> Path:
     """
     start = time.monotonic()
     _check(options)
+    if options.preset == "paper":
+        options = replace(options, allow_stop=False)
     cost_weights = read_cost_weights(options.cost_weight)
     first = cost_weights[0]
     out = options.out or Path("runs") / time.strftime("run-%Y%m%d-%H%M%S")
@@ -62,6 +64,7 @@ def run(options: Run, console: Console) -> Path:
             evaluation=tree,
             options=(
                 ("encoder", options.encoder),
+                ("preset", options.preset),
                 ("cost_weights", " ".join(map(str, cost_weights)) if len(cost_weights) > 1 else ""),
             ),
             weights=options.weights,

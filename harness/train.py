@@ -26,6 +26,7 @@ def train(options: Train, console: Console) -> Path:
             resume=options.resume,
             seed=options.seed,
             track=options.track,
+            preset=options.preset,
             allow_stop=options.allow_stop,
             cost=options.cost,
             cost_weight=options.cost_weight,

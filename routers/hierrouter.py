@@ -182,6 +182,7 @@ def hierrouter(request: RouterRequest) -> HierRouter:
         cost="dollars" if request.cost_model.name == "dollars" else "paper",
         cost_weight=request.cost_weight,
         allow_stop=request.allow_stop,
+        preset="paper" if options.get("preset") == "paper" else "default",
         cost_weights=tuple(map(float, options.get("cost_weights", "").split())),
         encoder=options.get("encoder", Args.encoder),
         weights=request.weights,

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 class Args:
     """Every hyper-parameter. What the paper does not state, and that is all of them, is our choice."""
 
+    preset: Literal["default", "paper"] = "default"
+    """paper: models are the only actions, every episode has exactly L hops, and the state is context embedding, hop and
+    cost; it overrides allow_stop, sees and cost_weights."""
     recording: Path = Path("results/recordings/lightweight-offline")
     """Recording to train on: its train items; its validation items choose the checkpoint."""
     out: Path | None = None
@@ -151,6 +154,8 @@ def train(
     from routers.encoder import ContextEncoder, build_encoder
     from routers.hierrouter import HierRouter, HierRouterConfig
 
+    if args.preset == "paper":
+        args = replace(args, allow_stop=False, sees=("query", "response"), cost_weights=())
     _check(args, tree)
     batch_size = args.num_envs * args.num_steps
     num_iterations = max(1, args.total_timesteps // batch_size)

@@ -97,6 +97,18 @@ def test_what_makes_no_policy_is_refused(planted: Planted, changes: dict[str, An
         train(replace(QUICK, **changes), tree, None, cost_model)
 
 
+def test_the_papers_preset(planted: Planted, tmp_path: Path) -> None:
+    tree, cost_model = planted()
+    args = replace(QUICK, preset="paper", cost_weights=(0.0, 1.0), sees=("query",), out=tmp_path / "p.safetensors")
+    router = train(args, tree.select("train"), tree.select("validation"), cost_model)
+    assert not router.config.allow_stop
+    assert (router.config.sees, router.config.cost_weights) == (("query", "response"), ())
+    outcome = evaluate(router, tree.select("validation"), cost_model)
+    assert (outcome.hops == tree.max_hops).all()
+    optimum = solve(tree.select("validation"), cost_model, args.cost_weight, allow_stop=False).value.mean()
+    assert (outcome.quality - args.cost_weight * outcome.cost).mean() >= 0.99 * optimum
+
+
 def test_same_seed_same_checkpoint_and_another_seed_another(planted: Planted, tmp_path: Path) -> None:
     tree, cost_model = planted()
     digests = []

@@ -1,0 +1,123 @@
+"""`cascade`: cheap models first, and a learned judge that says when an answer is good enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pools.errors import UserError
+from pools.oracle import path_costs
+from pools.tree import IntArray, Tree
+from pools.types import Context
+from routers.encoder import ContextEncoder, build_encoder
+from routers.registry import RouterRequest, register
+from routers.router import RoutingStates
+
+FloatArray = NDArray[np.float64]
+THRESHOLDS = tuple(np.linspace(0.0, 1.0, 21).tolist())
+
+
+class Judge:
+    """The chance that the last response is right, by logistic regression on query, response and who gave it."""
+
+    def __init__(self, embed: ContextEncoder, models: int, fitted: Any) -> None:
+        self.embed, self.models, self.fitted = embed, models, fitted
+
+    def __call__(self, contexts: Sequence[Context], last: IntArray) -> FloatArray:
+        """`[n]` for contexts with a response of the models `last`."""
+        return np.asarray(self.fitted.predict_proba(self.features(contexts, last))[:, 1])
+
+    def features(self, contexts: Sequence[Context], last: IntArray) -> FloatArray:
+        """`[n, d + M]`."""
+        return np.concatenate([self.embed(contexts), np.eye(self.models)[last]], axis=1)
+
+
+@dataclass(frozen=True)
+class CascadeRouter:
+    """Calls the models of `chain` in order until the judge gives a response at least `threshold`, or the chain ends."""
+
+    chain: tuple[int, ...]
+    threshold: float
+    judge: Judge
+
+    def act(self, states: RoutingStates) -> NDArray[np.int64]:
+        """`[B]` the chain's next model, or STOP."""
+        actions = np.array([*self.chain, self.judge.models], np.int64)[np.minimum(states.hop, len(self.chain))]
+        asked = np.flatnonzero((states.hop > 0) & (states.hop < len(self.chain)))
+        if len(asked):
+            last = states.actions[asked, states.hop[asked] - 1]
+            good = self.judge([states.contexts[n] for n in asked.tolist()], last) >= self.threshold
+            actions[asked[good]] = self.judge.models
+        return actions
+
+    def routing_cost(self, states: RoutingStates) -> FloatArray:
+        """`[B]` cost of the judge's encoder: it reads the query and each response but the last."""
+        return np.where(states.hop < len(self.chain), self.judge.embed.cost(states.contexts), 0.0)
+
+
+@register("cascade")
+def cascade(request: RouterRequest) -> CascadeRouter:
+    """A cascade as FrugalGPT's (arXiv 2305.05176): chain and threshold by validation items, the judge by train items.
+
+    Here every model of the chain also reads the earlier responses, as in all of the MDP.
+    """
+    if request.argument:
+        raise UserError(f"router cascade takes no argument, got {request.argument!r}")
+    tree = request.train
+    if tree is None or request.cost_model is None or not tree.items:
+        raise UserError("router cascade learns from train items, and there are none: raise --limit, or add tasks")
+    if not tree.complete:
+        raise UserError("router cascade needs every response of every pipeline: evaluate it on a recording, not --live")
+    encoder = build_encoder(
+        dict(request.options).get("encoder", "hashing"), tree.contexts, request.seed, request.weights
+    )
+    judge = _learn(tree, ContextEncoder(encoder))
+    held_out = request.validation if request.validation is not None and request.validation.items else tree
+    best = max(_candidates(held_out, judge, request), key=lambda candidate: candidate[0])
+    return CascadeRouter(best[1], best[2], judge)
+
+
+def _learn(tree: Tree, embed: ContextEncoder) -> Judge:
+    """A score between 0 and 1 counts as right and wrong in proportion."""
+    from sklearn.dummy import DummyClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    nodes = np.arange(1, tree.nodes)
+    items, columns = (grid.ravel() for grid in np.meshgrid(np.arange(len(tree.items)), nodes, indexing="ij"))
+    judge = Judge(embed, len(tree.models), None)
+    contexts = [tree.contexts[c] for c in tree.context_id[items, columns].tolist()]
+    features, score = judge.features(contexts, tree.action(columns)), tree.score[items, columns].astype(np.float64)
+    weight, right = np.concatenate([score, 1 - score]), np.repeat([1, 0], len(score))
+    used = weight > 0
+    one_sided = len(set(right[used].tolist())) < 2
+    model = DummyClassifier(strategy="prior") if one_sided else LogisticRegression(max_iter=1000)
+    # Both classes must be known to the classifier, so the side that never occurs gets a weight of nothing.
+    rows, weights = (slice(None), weight) if one_sided else (used, weight[used])
+    judge.fitted = model.fit(np.concatenate([features, features])[rows], right[rows], weights)
+    return judge
+
+
+def _candidates(tree: Tree, judge: Judge, request: RouterRequest) -> list[tuple[float, tuple[int, ...], float]]:
+    """Mean value, chain and threshold of every cascade of different models, the shortest first."""
+    assert request.cost_model is not None
+    value = tree.score - request.cost_weight * path_costs(tree, request.cost_model)
+    rows = np.arange(len(tree.items))
+    believed: dict[int, FloatArray] = {}
+    for node in range(1, tree.decision_nodes):
+        contexts = [tree.contexts[c] for c in tree.context_id[:, node].tolist()]
+        believed[node] = judge(contexts, np.full(len(rows), int(tree.action(node))))
+    found = []
+    for length in range(1, tree.max_hops + 1):
+        for chain in permutations(range(len(tree.models)), length):
+            nodes = [tree.node(chain[: hop + 1]) for hop in range(length)]
+            for threshold in THRESHOLDS if length > 1 else THRESHOLDS[:1]:
+                at = np.full(len(rows), nodes[-1])
+                for node in reversed(nodes[:-1]):
+                    at = np.where(believed[node] >= threshold, node, at)
+                found.append((float(value[rows, at].mean()), chain, threshold))
+    return found

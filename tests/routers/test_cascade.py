@@ -1,0 +1,86 @@
+"""The cascade stops where its judge has learnt to trust, and goes on elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.evaluate import evaluate
+from pools.cost import paper_cost
+from pools.errors import UserError
+from pools.tree import Tree
+from pools.types import Context, Generation, GenerationSettings, Item
+from routers import RouterRequest, load
+
+SETTINGS = GenerationSettings((), 8)
+
+
+class Two:
+    """The first model says `certain` to every second question, else `perhaps`; the second, dear one knows it all."""
+
+    def generate(self, model: int, requests: list[tuple[Context, GenerationSettings]]) -> list[Generation]:
+        said = [("known" if model else "certain" if int(c.query.split()[1]) % 2 else "perhaps") for c, _ in requests]
+        return [Generation(f"it is {word}", 10, 10, "stop", 0.0) for word in said]
+
+
+def score(answers: list[tuple[Item, str]]) -> list[float]:
+    return [0.0 if response.endswith("perhaps") else 1.0 for _, response in answers]
+
+
+@pytest.fixture(scope="module")
+def request_() -> RouterRequest:
+    splits = ("train", "validation", "test")
+    items = [Item("t", n, f"Question {n} of many", SETTINGS, splits[n // 2 % 3]) for n in range(120)]
+    tree = Tree(items, ("cheap", "dear"), 2, Two(), score)  # type: ignore[arg-type]
+    rows, nodes = np.indices(tree.known.shape)
+    tree.require(rows.ravel(), nodes.ravel())
+    return RouterRequest(
+        models=tree.models, max_hops=2, cost_model=paper_cost((0.0001, 0.01), "unit"), cost_weight=1.0,
+        train=tree.select("train"), validation=tree.select("validation"), evaluation=tree.select("test"),
+    )  # fmt: skip
+
+
+def test_it_asks_the_dear_model_only_where_the_cheap_one_is_not_sure(request_: RouterRequest) -> None:
+    assert request_.evaluation is not None and request_.cost_model is not None
+    router: Any = load("cascade", request_)
+    assert router.chain == (0, 1)
+    outcome = evaluate(router, request_.evaluation, request_.cost_model)
+    assert outcome.quality.tolist() == [1.0] * 40
+    sure = np.array([int(item.query.split()[1]) % 2 == 1 for item in request_.evaluation.items])
+    assert set(outcome.hops[sure]) == {1.0} and set(outcome.hops[~sure]) == {2.0}
+
+
+@pytest.mark.parametrize(("weight", "chain"), [(100.0, (0,)), (0.0, None)])
+def test_the_cost_weight_decides_how_far_it_goes(
+    request_: RouterRequest, weight: float, chain: tuple[int, ...] | None
+) -> None:
+    assert request_.evaluation is not None and request_.cost_model is not None
+    router: Any = load("cascade", replace(request_, cost_weight=weight))
+    if chain is not None:
+        assert router.chain == chain
+    else:
+        assert evaluate(router, request_.evaluation, request_.cost_model).quality.mean() == 1.0
+
+
+def test_where_every_answer_is_right_it_still_learns(request_: RouterRequest) -> None:
+    assert request_.train is not None and request_.evaluation is not None and request_.cost_model is not None
+    right = request_.train.subset(range(len(request_.train.items)))
+    right.score[:, 1:] = 1.0
+    router: Any = load("cascade", replace(request_, train=right, validation=right))
+    assert router.chain == (0,)
+    assert (evaluate(router, request_.evaluation, request_.cost_model).hops == 1).all()
+
+
+def test_what_cannot_be_learnt_from_is_refused(request_: RouterRequest) -> None:
+    with pytest.raises(UserError, match="takes no argument"):
+        load("cascade:x", request_)
+    with pytest.raises(UserError, match="there are none"):
+        load("cascade", replace(request_, train=None))
+    assert request_.train is not None
+    torn = request_.train.subset(range(5))
+    torn.known[0, 3] = False
+    with pytest.raises(UserError, match="every response of every pipeline"):
+        load("cascade", replace(request_, train=torn))
