@@ -37,7 +37,6 @@ VARIANTS: dict[str, Args] = {
     "drawn cost weights": replace(DEFAULT, cost_weights=GRID),
     "query alone": replace(DEFAULT, sees=("query",)),
     "response alone": replace(DEFAULT, sees=("response",)),
-    "query, response": replace(DEFAULT, sees=("query", "response")),
     "+ models": replace(DEFAULT, sees=("query", "response", "models")),
     "+ agreement": replace(DEFAULT, sees=("query", "response", "agreement")),
     "+ length": replace(DEFAULT, sees=("query", "response", "length")),
@@ -56,6 +55,7 @@ class Options:
     cost_weight: float = 0.1
     weights: Path | None = None
     """folder that holds the sentence encoder's weights"""
+    total_timesteps: int = Args.total_timesteps
 
 
 def closed(args: Args, parts: dict[str, Tree], cost_model: CostModel) -> list[float]:
@@ -80,10 +80,11 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     recording = load_recording(options.recording)
     cost_model = recording.pool.cost_model("paper")
-    parts = {name: recording.tree.select(name) for name in ("train", "validation", "test")}  # type: ignore[arg-type]
+    parts = {name: recording.tree.select(name) for name in ("train", "validation", "test")}
     table = Table("variant", *parts, "seconds", title=f"gap closed, {options.seeds} seeds, {recording.pool.name}")
     for name in options.variants:
         given = replace(VARIANTS[name], cost_weight=options.cost_weight, weights=options.weights)
+        given = replace(given, total_timesteps=options.total_timesteps)
         start = time.perf_counter()
         shares = np.array([closed(replace(given, seed=n + 1), parts, cost_model) for n in range(options.seeds)])
         seconds = (time.perf_counter() - start) / options.seeds

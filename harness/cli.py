@@ -13,14 +13,15 @@ import tyro
 class Run:
     """Evaluate routers on a suite: quality and cost, per task and overall, with baselines and the exact optimum.
 
-    By default this replays the shipped recording, so it needs neither a model nor a network. HierRouter is trained on
-    the training items first (seconds), unless --checkpoint names a trained one.
+    By default this replays the shipped recording, so it needs neither a model nor a network. HierRouter is the policy
+    that ships for the seed, or that --checkpoint names; where neither fits, it is trained on the train items first.
     """
 
     router: tuple[str, ...] = ("hierrouter",)
     """Routers to evaluate, by name (python -m harness list routers), as in: --router hierrouter single:MODEL."""
     baselines: Literal["auto", "yes", "no"] = "auto"
-    """Also each single model, random and, on a recording, the exact optimum; auto: not with --live."""
+    """Also each single model, random and, on a recording, the best pipelines and the exact optimum; auto: not with
+    --live."""
     pool: str | None = None
     """Pool of candidate models: a name (python -m harness list pools) or a YAML file; by default lightweight."""
     suite: str | None = None
@@ -51,7 +52,7 @@ class Run:
     """The lambda of the reward: quality given up for one unit of cost. Several, as in 0,0.1,1, give a table of the
     frontier too; one HierRouter serves them all."""
     encoder: str = "hashing"
-    """Encoder of a HierRouter that is trained by this run: hashing, or sentence[:PATH]."""
+    """Encoder of the routers that learn in this run: hashing, or sentence[:PATH]."""
     checkpoint: Path | None = None
     """A trained HierRouter, as python -m harness train writes it."""
     retrain: bool = False

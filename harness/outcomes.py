@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pools.tree import Tree
 from pools.types import Generation, GenerationSettings, Item, Split
 from pools.weights import file_hash
 from tasks import split_of
+from tasks.split import normalised
 
 if TYPE_CHECKING:
     from harness.cli import Import
@@ -27,8 +29,8 @@ COLUMNS = ("item", "task", "prompt", "model", "score", "cost")
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one model answered to one item. cost: None where it was not recorded. split: None where none is given."""
+class Row:
+    """What one model answered to one item. cost, split: None where none is given."""
 
     item: str
     task: str
@@ -44,25 +46,28 @@ def import_outcomes(options: Import, console: Console) -> Path:
     """Read a table, check it, and write the recording; where it is. Raises UserError for a table that is not whole."""
     check_recording_target(options.out)
     rows = read_table(options.file)
-    reader: Callable[[Sequence[Mapping[str, Any]], Import], Iterable[Outcome]] = {
+    reader: Callable[[Sequence[Mapping[str, Any]], Import], Iterable[Row]] = {
         "csv": _long,
         "parquet": _long,
         "routellm": _routellm,
         "routerbench": _routerbench,
     }[options.format]
-    outcomes = list(reader(rows, options))
-    tree, pool, dropped = build(outcomes, options)
+    if options.prices and (options.format != "routellm" or options.quality_only):
+        raise UserError("--prices is for --format routellm with costs; other tables say what each call cost")
+    tree, pool, names, left_out = build(list(reader(rows, options)), options)
     manifest = {
         **provenance(),
         "suite": options.name or options.file.stem,
         "single_hop": True,
         "source": {"file": options.file.name, "sha256": file_hash(options.file), "format": options.format},
         "models": {},
-        "counts": {"items": len(tree.items), "transitions": len(tree.items) * len(tree.models), "dropped": dropped},
+        "counts": {"items": len(tree.items), "transitions": len(tree.items) * len(tree.models), **left_out},
+        "item_names": names,
     }
     save_recording(tree, pool, manifest, options.out)
-    said = f"{len(tree.items):,} items, {len(tree.models)} models, one hop"
-    console.print(f"{said}; {dropped:,} incomplete items dropped" if dropped else said, highlight=False)
+    said = [f"{len(tree.items):,} items, {len(tree.models)} models, one hop"]
+    said += [f"{number:,} {what} items left out" for what, number in left_out.items() if number]
+    console.print("; ".join(said), highlight=False)
     return options.out
 
 
@@ -80,11 +85,15 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         if path.suffix == ".parquet":
             table = pa.parquet.read_table(path)
         else:
-            parse = pa.csv.ParseOptions(newlines_in_values=True)
+            # Everything as text: a question that reads "0042" or "true" is not to become a number or a truth value.
+            with path.open(encoding="utf-8", newline="") as file:
+                names = next(csv.reader(file), [])
             table = pa.csv.read_csv(
-                path, parse_options=parse, convert_options=pa.csv.ConvertOptions(strings_can_be_null=False)
+                path,
+                parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+                convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
             )
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         shown = " ".join(str(error).split())[:200]
         raise UserError(f"{path} cannot be read: {shown}; expected a CSV file in UTF-8, or .parquet") from None
     if not table.num_rows:
@@ -92,10 +101,13 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     return list(table.to_pylist())
 
 
-def build(outcomes: Sequence[Outcome], options: Import) -> tuple[Tree, Pool, int]:
-    """The tree of one hop, the pool, and how many incomplete items were dropped."""
+def build(outcomes: Sequence[Row], options: Import) -> tuple[Tree, Pool, dict[str, list[str]], dict[str, int]]:
+    """The tree of one hop, the pool, the items' names by task in the order of `doc_id`, and how many were left out.
+
+    Of items that ask the same the first stays, as in every suite: they would be on both sides of a split.
+    """
     models = list(dict.fromkeys(outcome.model for outcome in outcomes))
-    by_item: dict[tuple[str, str], dict[str, Outcome]] = {}
+    by_item: dict[tuple[str, str], dict[str, Row]] = {}
     for outcome in outcomes:
         of_item = by_item.setdefault((outcome.task, outcome.item), {})
         if outcome.model in of_item:
@@ -114,15 +126,21 @@ def build(outcomes: Sequence[Outcome], options: Import) -> tuple[Tree, Pool, int
         )
     if not whole:
         raise UserError("no item has an outcome of every model")
-    rows = [next(iter(found.values())) for found in whole.values()]
-    numbers: dict[str, int] = {}
-    items = []
-    for row in rows:
-        numbers[row.task] = numbers.get(row.task, -1) + 1
-        split = row.split or split_of(row.prompt)
-        items.append(Item(row.task, numbers[row.task], row.prompt, GenerationSettings((), 0), split))
+    names: dict[str, list[str]] = {}
+    items: list[Item] = []
+    kept: dict[str, dict[str, Row]] = {}
+    for (task, name), found in whole.items():
+        row = next(iter(found.values()))
+        if any((other.prompt, other.split) != (row.prompt, row.split) for other in found.values()):
+            raise UserError(f"item {name} of {task} has several prompts or splits; one is expected")
+        if normalised(row.prompt) in kept:
+            continue
+        kept[normalised(row.prompt)] = found
+        of_task = names.setdefault(task, [])
+        items.append(Item(task, len(of_task), row.prompt, GenerationSettings((), 0), row.split or split_of(row.prompt)))
+        of_task.append(name)
     tree = Tree(items, models, 1)
-    for index, found in enumerate(whole.values()):
+    for index, found in enumerate(kept.values()):
         for action, model in enumerate(models):
             outcome = found[model]
             cost = 0.0 if outcome.cost is None else outcome.cost
@@ -131,14 +149,14 @@ def build(outcomes: Sequence[Outcome], options: Import) -> tuple[Tree, Pool, int
         name=options.name or options.file.stem,
         models=tuple(CandidateModel(name=model, lm_eval="recorded", base_rate=0.0) for model in models),
         cost_unit="" if options.quality_only else options.cost_unit,
-        rates=f"as recorded in {options.file.name}" if not options.prices else f"--prices {' '.join(options.prices)}",
+        rates=f"--prices {' '.join(options.prices)}" if options.prices else f"as recorded in {options.file.name}",
         description="A table of outcomes of one call each.",
         billed=True,
     )
-    return tree, pool, dropped
+    return tree, pool, names, {"incomplete": dropped, "repeated": len(whole) - len(kept)}
 
 
-def _long(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Outcome]:
+def _long(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Row]:
     """One row per item and model: COLUMNS, and `split` and `response` where they are given."""
     wanted = [name for name in COLUMNS if name != "cost" or not options.quality_only]
     missing = [name for name in wanted if name not in rows[0]]
@@ -149,7 +167,7 @@ def _long(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Outcom
         split = str(row["split"]) if row.get("split") not in (None, "") else None
         if split is not None and split not in get_args(Split):
             raise UserError(f"row {number}: split {split!r}, expected one of {', '.join(get_args(Split))}")
-        yield Outcome(
+        yield Row(
             item=_text(row, "item", number),
             task=_text(row, "task", number),
             prompt=_text(row, "prompt", number),
@@ -161,7 +179,7 @@ def _long(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Outcom
         )
 
 
-def _routellm(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Outcome]:
+def _routellm(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Row]:
     """RouteLLM's tables: `prompt`, per model whether it was right, under its name, and `<model>_response`."""
     suffix = "_response"
     models = [name.removesuffix(suffix) for name in rows[0] if name.endswith(suffix)]
@@ -178,10 +196,10 @@ def _routellm(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Ou
             response = str(row[model + suffix] or "")
             cost = None if charge is None else charge(model, prompt, response)
             task = options.name or options.file.stem
-            yield Outcome(str(number), task, prompt, model, _score(row[model], number), cost, response)
+            yield Row(str(number), task, prompt, model, _score(row[model], number), cost, response)
 
 
-def _routerbench(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Outcome]:
+def _routerbench(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Row]:
     """RouterBench's table: `sample_id`, `prompt`, `eval_name`, and per model its score and `<model>|total_cost`."""
     suffix = "|total_cost"
     models = [name.removesuffix(suffix) for name in rows[0] if name.endswith(suffix)]
@@ -197,7 +215,7 @@ def _routerbench(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable
         for model in models:
             cost = None if options.quality_only else _cost(row[model + suffix], number)
             response = str(row.get(f"{model}|model_response") or "")
-            yield Outcome(item, task, prompt, model, _score(row[model], number), cost, response)
+            yield Row(item, task, prompt, model, _score(row[model], number), cost, response)
 
 
 def _charger(models: Sequence[str], options: Import) -> Callable[[str, str, str], float]:
@@ -245,9 +263,8 @@ def _text(row: Mapping[str, Any], name: str, number: int) -> str:
 def _score(value: Any, number: int) -> float:
     """A score in [0, 1]; a truth value counts as 0 or 1."""
     try:
-        score = float(
-            {"true": 1.0, "false": 0.0}.get(value.strip().lower(), value) if isinstance(value, str) else value
-        )
+        text = value.strip().lower() if isinstance(value, str) else value
+        score = float({"true": 1.0, "false": 0.0}.get(text, text) if isinstance(text, str) else text)
     except (TypeError, ValueError):
         score = math.nan
     if not 0 <= score <= 1:

@@ -28,13 +28,13 @@ def shipped_policy(options: Run, source: Source, cost_weights: Sequence[float]) 
     if not path.is_file():
         return None
     config = read_config(path)
-    arguments, trained_on = config.training["arguments"], config.training["source"]
+    arguments, trained_on = config.training.get("arguments", {}), config.training.get("source", {})
     same = (
         trained_on.get("sha256") == source.description["sha256"]
         and not config.training.get("selection")
         and config.max_hops == source.tree.max_hops
-        and (arguments["encoder"], arguments["preset"]) == (options.encoder, options.preset)
-        and (config.allow_stop, arguments["cost"]) == (options.allow_stop, options.cost)
+        and (arguments.get("encoder"), arguments.get("preset")) == (options.encoder, options.preset)
+        and (config.allow_stop, arguments.get("cost")) == (options.allow_stop, options.cost)
     )
     served = config.cost_weights or (config.cost_weight,)
     inside = min(served) <= min(cost_weights) and max(cost_weights) <= max(served)

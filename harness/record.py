@@ -37,8 +37,10 @@ def record(options: Record, console: Console) -> Path:
             *(options.weights, store, on_batch, options.resident),
         )
         tree = source.tree
+        reused = None
         if options.reuse is not None:
-            console.print(f"{_reuse(source, options.reuse):,} responses taken from {options.reuse}", highlight=False)
+            reused = _reuse(source, options.reuse)
+            console.print(f"{reused['responses']:,} responses taken from {options.reuse}", highlight=False)
         for depth in range(1, options.max_hops + 1):
             items, nodes = np.meshgrid(np.arange(len(tree.items)), tree.level(depth), indexing="ij")
             console.print(f"hop {depth} of {options.max_hops}: {items.size:,} responses, equal requests merged")
@@ -54,6 +56,7 @@ def record(options: Record, console: Console) -> Path:
         "batching": {m.name: f"batches of {m.batch_size}, longest first" for m in source.pool.models},
         "counts": counts(tree),
         "reused_responses": source.generator.store.hits,
+        "reused_from": reused,
         "generation_hours": round(_generation_seconds(tree) / 3600, 3),
         "command_hours": round((time.monotonic() - start) / 3600, 3),
     }
@@ -81,11 +84,14 @@ def _check_target(folder: Path, options: Record) -> None:
         )
 
 
-def _reuse(source: Source, folder: Path) -> int:
-    """Copy what the same models answered in an earlier recording, or an exported store, into the store; how many."""
+def _reuse(source: Source, folder: Path) -> dict[str, Any]:
+    """Copy what the same models answered in an earlier recording, or an exported store, into the store.
+
+    Gives what a manifest must say of it: its name, how many responses it has, and how they were made.
+    """
     assert source.generator is not None and source.generator.store is not None
     if folder.suffix == ".parquet":
-        return source.generator.store.import_parquet(folder)
+        return {"name": folder.name, "responses": source.generator.store.import_parquet(folder)}
     earlier = load_recording(folder)
     now, then = source.description["models"], earlier.manifest.get("models", {})
     copied = 0
@@ -96,7 +102,8 @@ def _reuse(source: Source, folder: Path) -> int:
             copied += len(entries)
     if not copied:
         raise UserError(f"--reuse {folder}: none of its models is one of pool {source.pool.name} as it is now")
-    return copied
+    made = {key: earlier.manifest.get(key) for key in ("date", "versions", "batching", "command")}
+    return {"name": folder.name, "responses": copied, **made}
 
 
 def _command(options: Record) -> str:

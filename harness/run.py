@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from harness.cli import Run
 
 OPTIMUM = "oracle"
+UNTRAINED = {"single", "pipeline", "random"}
+# An imported table's costs are in a unit of its own; a router's encoder is billed by its parameters.
+ENCODER_UNIT = "T param-tokens"
 
 
 def run(options: Run, console: Console) -> Path:
@@ -73,14 +76,14 @@ def run(options: Run, console: Console) -> Path:
         try:
             # All are built before the first is evaluated: one that cannot be costs no generation.
             names = router_names(options, source)
-            learns = options.checkpoint is None and any(name.startswith("hierrouter") for name in names)
+            learns = options.checkpoint is None and any(_is_hierrouter(name) for name in names)
             shipped = shipped_policy(options, source, cost_weights) if learns else None
             if shipped is not None:
                 console.print(f"HierRouter: the shipped policy {shipped.name}; --retrain trains one", highlight=False)
-                request = replace(request, checkpoint=shipped)
             elif learns:
                 console.print(f"training HierRouter on {len(request.train.items if request.train else ())} items ...")
-            routers = {name: load(name, request) for name in names}
+            with_shipped = replace(request, checkpoint=shipped or request.checkpoint)
+            routers = {name: load(name, with_shipped if _is_hierrouter(name) else request) for name in names}
             outcomes = {name: evaluate(router, tree, cost_model, options.seed) for name, router in routers.items()}
             swept = {first: outcomes}
             for weight in cost_weights[1:]:
@@ -91,7 +94,7 @@ def run(options: Run, console: Console) -> Path:
         except BaseException:
             _remove_if_empty(out)
             raise
-    notes = {name: _notes(name, router, options, first, shipped) for name, router in routers.items()}
+    notes = {name: _notes(name, router, options, cost_weights, shipped) for name, router in routers.items()}
 
     def figures(weight: float) -> dict[str, Any]:
         at_weight = swept[weight]
@@ -99,7 +102,7 @@ def run(options: Run, console: Console) -> Path:
         best_single = max(singles, key=lambda outcome: value(outcome, weight).mean(), default=None)
         return summarise(
             *(at_weight, best_single, OPTIMUM, tree, cost_model, weight, options.seed, notes),
-            routing_cost_unit=source.pool.cost_unit,
+            routing_cost_unit=ENCODER_UNIT if source.pool.billed else source.pool.cost_unit,
         )
 
     split = "" if options.split == "all" else f" {options.split}"
@@ -122,9 +125,9 @@ def run(options: Run, console: Console) -> Path:
     tables = [overall_table(summary), task_table(summary)]
     tables += [frontier_table(summary)] if "frontier" in summary else []
     for name, router in routers.items():
-        if isinstance(router, HierRouter) and request.checkpoint is None:
+        if isinstance(router, HierRouter) and learns and shipped is None:
             router.save(out / f"{name.replace(':', '-')}.safetensors")
-    write_items(out / "items.parquet", outcomes, tree)
+    write_items(out / "items.parquet", outcomes, tree, costs=bool(cost_model.unit))
     (out / "tables.md").write_text("\n".join(markdown(table) for table in tables), encoding="utf-8")
     write_json(manifest, out / "manifest.json")
     write_json(summary, out / "summary.json")
@@ -184,7 +187,11 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _notes(name: str, router: Router, options: Run, cost_weight: float, shipped: Path | None) -> list[str]:
+def _is_hierrouter(name: str) -> bool:
+    return name.partition(":")[0] == "hierrouter"
+
+
+def _notes(name: str, router: Router, options: Run, cost_weights: Sequence[float], shipped: Path | None) -> list[str]:
     """What a reader of the router's row must know."""
     if name.startswith(OPTIMUM):
         return ["exact optimum: a bound" if name == OPTIMUM else "optimum of exactly L hops: a bound"]
@@ -192,18 +199,20 @@ def _notes(name: str, router: Router, options: Run, cost_weight: float, shipped:
     if isinstance(router, HierRouter):
         origin = f"from {options.checkpoint.name}" if options.checkpoint else "trained by this run"
         notes.append(f"shipped policy, seed {options.seed}" if shipped else origin)
-        if options.split != "test":
-            notes.append("on items it was trained or chosen on")
         config = router.config
-        if not config.cost_weights and config.cost_weight != cost_weight:
-            notes.append(f"trained at cost weight {config.cost_weight:g}")
-        elif config.cost_weights and not min(config.cost_weights) <= cost_weight <= max(config.cost_weights):
+        if not config.cost_weights and set(cost_weights) != {config.cost_weight}:
+            notes.append(f"trained at cost weight {config.cost_weight:g} alone")
+        elif config.cost_weights and not (
+            min(config.cost_weights) <= min(cost_weights) and max(cost_weights) <= max(config.cost_weights)
+        ):
             notes.append(f"trained at cost weights {min(config.cost_weights):g} to {max(config.cost_weights):g}")
+    if options.split != "test" and name.partition(":")[0] not in UNTRAINED:
+        notes.append("on items it was trained or chosen on")
     return notes
 
 
-def write_items(path: Path, outcomes: Mapping[str, Outcome], tree: Tree) -> None:
-    """One row per router and item: what it attained, in expectation."""
+def write_items(path: Path, outcomes: Mapping[str, Outcome], tree: Tree, costs: bool = True) -> None:
+    """One row per router and item: what it attained, in expectation; without costs their column is null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -216,6 +225,8 @@ def write_items(path: Path, outcomes: Mapping[str, Outcome], tree: Tree) -> None
     }
     for name in ("quality", "cost", "routing_cost", "hops"):
         columns[name] = np.concatenate([getattr(outcome, name) for outcome in outcomes.values()]).tolist()
+    if not costs:
+        columns["cost"] = [None] * len(columns["router"])
     calls = np.concatenate([outcome.calls for outcome in outcomes.values()])
     columns |= {f"calls:{model}": calls[:, index].tolist() for index, model in enumerate(tree.models)}
     partial = path.with_name(path.name + ".partial")

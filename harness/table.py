@@ -49,7 +49,9 @@ def task_table(summary: dict[str, Any]) -> Table:
 
 def frontier_table(summary: dict[str, Any]) -> Table:
     """Quality, cost and share of the gap closed of every router at each of several cost weights."""
-    caption = f"quality, below it cost per item in {summary['cost_unit']} and the gap closed at that cost weight"
+    unit = summary["cost_unit"]
+    below = f"cost per item in {unit} and the gap closed at that cost weight" if unit else "the gap closed"
+    caption = f"quality, below it {below}"
     table = _table("by cost weight", caption)
     points = summary["frontier"]
     for point in points:

@@ -1,7 +1,11 @@
-"""Generate a sample of a recording again, with the models themselves, and compare token for token."""
+"""Generate a sample of a recording again, with the models themselves, and compare the responses.
+
+lm-eval returns text, so what is compared is text: equal texts of one tokenizer are as good as equal tokens.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +23,7 @@ from pools.live import LiveGenerator
 from pools.pool import load_pool
 from pools.recording import Recording, load_recording
 from pools.tree import Tree
-from tasks import load_suite
+from tasks import Task, load_suite
 
 if TYPE_CHECKING:
     from harness.cli import Verify
@@ -51,6 +55,10 @@ def verify(options: Verify, console: Console) -> bool:
     """
     if options.sample < 1:
         raise UserError(f"--sample {options.sample}: expected at least 1")
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed}: expected a whole number >= 0")
+    if options.out is not None and options.out.is_dir():
+        raise UserError(f"--out {options.out} is a folder; name a file")
     if not 0 <= options.at_least <= 1:
         raise UserError(f"--at-least {options.at_least}: expected a share, from 0 to 1")
     check_weights_folder(options.weights)
@@ -62,13 +70,16 @@ def verify(options: Verify, console: Console) -> bool:
         raise UserError(
             f"pool {options.pool or pool.name} is not what {folder} was recorded with; name that pool's file (--pool)"
         )
+    if tree.max_hops < 1 or not tree.known[:, 1:].any():
+        raise UserError(f"{folder} holds no response that could be generated again")
     sample = draw(tree, options.sample, options.seed)
+    tasks = suite_tasks(load_suite(options.suite or recording.manifest["suite"]))
+    _check_tasks(recording, tasks, {tree.items[i].task for i, _ in sample}, folder)
     with generation_progress(console) as on_batch:
         generator = LiveGenerator(pool, options.weights, resident=1, progress=on_batch)
         _check_fingerprints(recording, {m.name: pool.fingerprint(m, options.weights) for m in pool.models}, folder)
         generated = regenerate(tree, sample, generator)
-    suite = load_suite(options.suite or recording.manifest["suite"])
-    score = scorer(suite_tasks(suite))
+    score = scorer(tasks)
     recorded = [tree.generation(i, n).response for i, n in sample]
     items = [tree.items[i] for i, _ in sample]
     rescored = score(list(zip(items, recorded, strict=True)))
@@ -128,6 +139,18 @@ def regenerate(tree: Tree, sample: list[tuple[int, int]], generator: LiveGenerat
             for k, made in zip(mine, generator.generate(model, requests), strict=True):
                 responses[k] = made.response
     return responses
+
+
+def _check_tasks(recording: Recording, tasks: Sequence[Task], asked: set[str], folder: Path) -> None:
+    """Raise UserError where a task is missing, or its items or its scoring are not those that were recorded."""
+    now = {task.name: task.fingerprint for task in tasks if task.name in asked}
+    then = recording.manifest.get("tasks", {})
+    changed = sorted(name for name in asked if name not in now or now[name] != then.get(name))
+    if changed:
+        raise UserError(
+            f"task {changed[0]} is missing or another one than when {folder.name} was recorded (its configuration or "
+            "its items changed); name the suite that was recorded (--suite), or record anew"
+        )
 
 
 def _check_fingerprints(recording: Recording, now: dict[str, str], folder: Path) -> None:

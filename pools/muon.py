@@ -31,8 +31,8 @@ def orthogonalised(matrices: torch.Tensor, eps: float = 1e-7) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """The update of `torch.optim.Muon` with its defaults, equal matrices in one batch and nothing in bfloat16.
 
-    Torch's own iterates in bfloat16 whatever the parameters are: on a CPU without bfloat16 units that takes four times
-    as long as the rest of a training step.
+    Torch's own iterates in bfloat16 whatever the parameters are. Measured on one core of an AMD EPYC without bfloat16
+    units, of a specialist's training step in float32: 4.2 s for torch's, 0.2 s for this one, 0.6 s for all the rest.
     """
 
     def __init__(self, params: Iterable[torch.Tensor], lr: float) -> None:

@@ -142,6 +142,8 @@ def load_pool(name_or_path: str) -> Pool:
         raise UserError(f"cannot read pool file {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"pool file {path} is not YAML: {' '.join(str(error).split())}") from None
+    if isinstance(data, dict) and "billed" in data:
+        raise UserError(f"pool file {path}: `billed` is for imported tables of outcomes; give each model a `base_rate`")
     return pool_from_dict(data, f"pool file {path}", path.parent)
 
 

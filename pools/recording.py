@@ -129,6 +129,8 @@ def load_recording(folder: Path) -> Recording:
             manifest["max_hops"],
         )
         _fill(tree, rows)
+        if pool.billed and not (tree.billed[tree.known & (tree.depth > 0)] >= 0).all():
+            raise ValueError("a response lacks what it cost")
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise _unreadable(folder, error) from error
     return Recording(tree, pool, manifest)

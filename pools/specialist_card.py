@@ -56,11 +56,11 @@ pool of such models has something to route.
 ## Recipe
 
 ```
-python -m pools.train_specialist train --specialist {specialist} --tokens {tokens} --seed {seed} --out {folder}
+python -m pools.train_specialist train --specialist {specialist} --tokens {tokens} --seed {seed}{options} --out {folder}
 ```
 
-One CPU core, {tokens:,} tokens with the questions; loss on the replies alone; Muon ({muon_rate}) for the hidden
-matrices, AdamW ({adamw_rate}) for the rest. Every number is in `recipe.json`. Weights are kept in bfloat16.
+{commit}CPU threads: {threads}; torch {torch}; {tokens:,} tokens with the questions; loss on the replies alone; Muon
+({muon_rate}) for the hidden matrices, AdamW ({adamw_rate}) for the rest. Every number is in `recipe.json`. Weights are kept in bfloat16.
 
 ## Scores
 
@@ -92,13 +92,19 @@ def write_card(folder: Path, table: str, number: int, command: str) -> None:
     recipe = json.loads((folder / "recipe.json").read_text())
     with safe_open(folder / "model.safetensors", "pt") as weights:
         parameters = sum(weights.get_tensor(name).numel() for name in weights.keys())  # noqa: SIM118
-    mixture = ", ".join(f"{family} {share:.0%}" for family, share in data.MIXTURE[recipe["specialist"]].items())
-    text = CARD.format(
+    commit = f"At commit {recipe['commit']}: later code teaches something else. " if "commit" in recipe else ""
+    options = ("" if recipe["autocast"] else " --fp32") + f" --threads {recipe['threads']}"
+    facts = {
         **recipe,
+        "commit": commit,
+        "options": options,
+        "mixture": ", ".join(f"{family} {share:.0%}" for family, share in recipe["mixture"].items()),
+    }
+    text = CARD.format(
+        **facts,
         parameters=parameters / 1e6,
         purpose=PURPOSE[recipe["specialist"]],
         template=data.TEMPLATE.rstrip("\n"),
-        mixture=mixture,
         train=TRAIN_SEEDS,
         held=HELD_OUT_SEEDS,
         number=number,

@@ -1,7 +1,7 @@
 """Train the two small specialists of the lightweight pool from scratch, on one CPU core in about an hour each.
 
-    python -m pools.train_specialist train --specialist math --out results/specialists/math
-    python -m pools.train_specialist train --specialist qa --out results/specialists/qa
+    python -m pools.train_specialist train --specialist math --tokens 8000000 --out results/specialists/math
+    python -m pools.train_specialist train --specialist qa --fp32 --threads 2 --out results/specialists/qa
     python -m pools.train_specialist evaluate --math results/specialists/math --qa results/specialists/qa
 
 A training that was interrupted goes on with `--resume`, to the same weights. What is taught is in `specialist_data`.
@@ -59,7 +59,7 @@ class Recipe:
     clip: float = 1.0
     """largest norm of the gradient"""
     autocast: bool = True
-    """matrix products in bfloat16: about twice as fast on a CPU that has AMX, ten times slower on one without"""
+    """matrix products in bfloat16: fast on a CPU that has units for it (AMX), very slow on one that has none"""
 
 
 # --- model and tokenizer ---------------------------------------------------------------------------------------
@@ -322,7 +322,26 @@ def save_folder(model: Any, tokenizer: Any, recipe: Recipe, folder: Path) -> Non
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # written for its owner alone
-    (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+    facts = {
+        **dataclasses.asdict(recipe),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__.partition("+")[0],
+        "mixture": data.MIXTURE[recipe.specialist],
+        "lessons": lessons_hash(recipe.specialist),
+    }
+    (folder / "recipe.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def lessons_hash(specialist: data.Specialist, number: int = 1000) -> str:
+    """sha256 of the first lessons: whether the code still teaches what a specialist was taught."""
+    import hashlib
+
+    source = questions.read_suite(Path(__file__).parents[1] / "tasks" / "reasoning_gym")
+    digest = hashlib.sha256()
+    for index in range(number):
+        made = data.lesson(source, specialist, index)
+        digest.update(repr(made and (made.parts, made.learnt)).encode())
+    return digest.hexdigest()
 
 
 # --- command line ----------------------------------------------------------------------------------------------

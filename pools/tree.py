@@ -250,5 +250,5 @@ class Tree:
                     "finish_reason": made.finish_reason,
                     "seconds": made.seconds,
                     "score": float(self.score[index, node]),
-                    **({} if made.billed is None else {"billed": made.billed}),
+                    **({} if made.billed is None else {"billed": float(self.billed[index, node])}),
                 }

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pools.errors import UserError
 from pools.tree import Tree
 from pools.types import Context
+from routers._learning import items_to_learn_from
 from routers.encoder import ContextEncoder, build_encoder
 from routers.registry import RouterRequest
 from routers.router import RoutingStates
@@ -50,7 +50,7 @@ class OneHopRouter:
 
     def routing_cost(self, states: RoutingStates) -> FloatArray:
         """`[B]` cost of the encoder: it reads the query, once."""
-        return np.where(states.hop == 0, self.embed.cost(states.contexts), 0.0)
+        return self.embed.cost(states.contexts)
 
 
 def predicted(model: Any, vectors: NDArray[np.float32]) -> FloatArray:
@@ -67,23 +67,14 @@ def examples(tree: Tree, request: RouterRequest, embed: ContextEncoder) -> Examp
 
 
 def fit_one_hop(request: RouterRequest, name: str, candidates: Callable[[Examples], Iterable[Predict]]) -> OneHopRouter:
-    """Fit candidates on train items and keep the one with the best value on validation items (of none: the first)."""
-    if request.argument:
-        raise UserError(f"router {name} takes no argument, got {request.argument!r}")
-    tree = request.train
-    if tree is None or request.cost_model is None or not tree.items:
-        raise UserError(f"router {name} learns from train items, and there are none: raise --limit, or add tasks")
-    if not tree.known[:, tree.level(1)].all():
-        raise UserError(
-            f"router {name} learns from every model's first response: evaluate it on a recording, not --live"
-        )
+    """Fit candidates on train items and keep the one with the best value on validation items."""
+    tree, held_out_tree = items_to_learn_from(request, name, hops=1)
     queries = [Context(item.query) for item in tree.items]
     encoder = build_encoder(dict(request.options).get("encoder", "hashing"), queries, request.seed, request.weights)
     embed = ContextEncoder(encoder, ("query",))
     learnt = examples(tree, request, embed)
     cost = learnt.cost.mean(axis=0)
-    known = request.validation if request.validation is not None and request.validation.items else tree
-    held_out = examples(known, request, embed)
+    held_out = examples(held_out_tree, request, embed)
     best: OneHopRouter | None = None
     best_value = -np.inf
     for predict in candidates(learnt):

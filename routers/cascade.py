@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pools.errors import UserError
 from pools.oracle import path_costs
 from pools.tree import IntArray, Tree
 from pools.types import Context
+from routers._learning import fit_share, items_to_learn_from
 from routers.encoder import ContextEncoder, build_encoder
 from routers.registry import RouterRequest, register
 from routers.router import RoutingStates
@@ -56,8 +56,11 @@ class CascadeRouter:
         return actions
 
     def routing_cost(self, states: RoutingStates) -> FloatArray:
-        """`[B]` cost of the judge's encoder: it reads the query and each response but the last."""
-        return np.where(states.hop < len(self.chain), self.judge.embed.cost(states.contexts), 0.0)
+        """`[B]` cost of the judge's encoder: it reads the query and each response but the chain's last."""
+        judged = (states.hop > 0) & (states.hop < len(self.chain))
+        queries = [Context(context.query) for context in states.contexts]
+        own = self.judge.embed.cost(states.contexts) + (states.hop == 1) * self.judge.embed.cost(queries)
+        return np.where(judged, own, 0.0)
 
 
 @register("cascade")
@@ -66,39 +69,21 @@ def cascade(request: RouterRequest) -> CascadeRouter:
 
     Here every model of the chain also reads the earlier responses, as in all of the MDP.
     """
-    if request.argument:
-        raise UserError(f"router cascade takes no argument, got {request.argument!r}")
-    tree = request.train
-    if tree is None or request.cost_model is None or not tree.items:
-        raise UserError("router cascade learns from train items, and there are none: raise --limit, or add tasks")
-    if not tree.complete:
-        raise UserError("router cascade needs every response of every pipeline: evaluate it on a recording, not --live")
+    tree, held_out = items_to_learn_from(request, "cascade")
     encoder = build_encoder(
         dict(request.options).get("encoder", "hashing"), tree.contexts, request.seed, request.weights
     )
     judge = _learn(tree, ContextEncoder(encoder))
-    held_out = request.validation if request.validation is not None and request.validation.items else tree
     best = max(_candidates(held_out, judge, request), key=lambda candidate: candidate[0])
     return CascadeRouter(best[1], best[2], judge)
 
 
 def _learn(tree: Tree, embed: ContextEncoder) -> Judge:
-    """A score between 0 and 1 counts as right and wrong in proportion."""
-    from sklearn.dummy import DummyClassifier
-    from sklearn.linear_model import LogisticRegression
-
-    nodes = np.arange(1, tree.nodes)
-    items, columns = (grid.ravel() for grid in np.meshgrid(np.arange(len(tree.items)), nodes, indexing="ij"))
+    items, nodes = (grid.ravel() for grid in np.indices(tree.known.shape))
+    items, nodes = items[nodes > 0], nodes[nodes > 0]
     judge = Judge(embed, len(tree.models), None)
-    contexts = [tree.contexts[c] for c in tree.context_id[items, columns].tolist()]
-    features, score = judge.features(contexts, tree.action(columns)), tree.score[items, columns].astype(np.float64)
-    weight, right = np.concatenate([score, 1 - score]), np.repeat([1, 0], len(score))
-    used = weight > 0
-    one_sided = len(set(right[used].tolist())) < 2
-    model = DummyClassifier(strategy="prior") if one_sided else LogisticRegression(max_iter=1000)
-    # Both classes must be known to the classifier, so the side that never occurs gets a weight of nothing.
-    rows, weights = (slice(None), weight) if one_sided else (used, weight[used])
-    judge.fitted = model.fit(np.concatenate([features, features])[rows], right[rows], weights)
+    contexts = [tree.contexts[c] for c in tree.context_id[items, nodes].tolist()]
+    judge.fitted = fit_share(judge.features(contexts, tree.action(nodes)), tree.score[items, nodes].astype(np.float64))
     return judge
 
 

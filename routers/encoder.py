@@ -78,11 +78,13 @@ class ContextEncoder:
         return np.concatenate(columns, axis=1)
 
     def cost(self, contexts: Sequence[Context]) -> NDArray[np.float64]:
-        """`[n]` cost of the texts that are new at each context: its last response, or at the start its query."""
+        """`[n]` cost of the text that is new at each context, if it is seen: the last response or the query."""
         if not self.encoder.base_rate:
             return np.zeros(len(contexts))
-        texts = [context.responses[-1] if context.responses else context.query for context in contexts]
-        return np.asarray(self.encoder.base_rate * self.encoder.count_tokens(texts), np.float64)
+        read = [("response", c.responses[-1]) if c.responses else ("query", c.query) for c in contexts]
+        tokens = self.encoder.count_tokens([text for _, text in read])
+        seen = np.array([part in self.sees for part, _ in read])
+        return np.asarray(self.encoder.base_rate * tokens * seen, np.float64)
 
 
 def agreement(responses: Sequence[str]) -> float:

@@ -208,7 +208,8 @@ def _check(config: HierRouterConfig, request: RouterRequest) -> None:
             "the checkpoint may stop early and this run may not; drop --no-allow-stop, or train one that may not"
         )
     trained_on = config.training.get("arguments", {}).get("cost")
-    if request.cost_model is not None and trained_on not in (None, request.cost_model.name):
+    billed = request.cost_model is not None and request.cost_model.billed  # its own costs, whatever was asked for
+    if request.cost_model is not None and not billed and trained_on not in (None, request.cost_model.name):
         raise UserError(
             f"the checkpoint sees costs as --cost {trained_on}, this run has {request.cost_model.name}; "
             f"use --cost {trained_on}, or another checkpoint"

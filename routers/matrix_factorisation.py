@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routers._one_hop import Examples, OneHopRouter, Predict, fit_one_hop
+from routers._threads import one_thread
 from routers.registry import RouterRequest, register
 
 DIMENSION, STEPS, RATE = 32, 300, 0.02
@@ -33,8 +34,6 @@ def matrix_factorisation(request: RouterRequest) -> OneHopRouter:
 def _fit(learnt: Examples, decay: float, seed: int) -> Predict:
     import torch
     from torch import nn
-
-    from routers.ppo_hierrouter import one_thread
 
     queries, models = learnt.vectors.shape[1], learnt.score.shape[1]
     with one_thread(), torch.random.fork_rng():

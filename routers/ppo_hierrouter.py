@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from routers._threads import one_thread
 from routers.state import DEFAULT, Part
 
 # Called with the iteration, how many there are, the mean return of its episodes and the steps per second so far.
@@ -110,23 +111,6 @@ class Args:
     """Norm that gradients are clipped to."""
     target_kl: float | None = None
     """Leave the epochs of an iteration once the approximate KL divergence is above this."""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread.
-
-    The networks are so small that several threads wait for each other, on a busy machine for minutes, and the numbers
-    would depend on how many there are.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @one_thread()
@@ -471,7 +455,9 @@ def _identity(args: Args, tree: Tree, validation: Tree | None, cost_model: CostM
         if part is not None:
             items = [[item.task, item.doc_id, item.query] for item in part.items]
             # A live tree fills up while it is trained on; a recorded one is what it is.
-            arrays = (part.score, part.tokens_in, part.tokens_out, part.context_id) if part.complete else ()
+            arrays = (
+                (part.score, part.tokens_in, part.tokens_out, part.billed, part.context_id) if part.complete else ()
+            )
             seen.append([part.models, part.max_hops, items, [array.tobytes().hex() for array in arrays]])
     return content_hash(_plain(args), asdict(cost_model), seen)
 

@@ -29,7 +29,8 @@ class RouterRequest:
     allow_stop: whether action `len(models)` (STOP) may be taken before the last hop.
     cost_model, cost_weight: what the reward charges. seed: of anything that is drawn.
     checkpoint: a trained router to load. train, validation: trees of the items that may be learnt from and tuned on.
-    evaluation: the tree that is evaluated on. Only clairvoyant bounds may read it; a router that does is not one.
+    evaluation: the tree that is evaluated on. Only clairvoyant bounds may read its outcomes; a router that does is not
+    one. (`best-pipeline-per-task` reads the names of its items' tasks.)
     options: settings of routers that are trained on the spot, by name.
     weights: folder of weights, for a router that runs a model of its own.
     """

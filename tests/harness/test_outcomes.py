@@ -103,6 +103,8 @@ def test_without_costs_no_figure_of_cost_is_shown(
         for figures in (entry["overall"], *entry["tasks"].values()):
             assert figures["cost"] is figures["cost_interval"] is figures["cost_ratio"] is None
         assert entry["overall"]["value"] == entry["overall"]["quality"]
+    assert set(pq.read_table(tmp_path / "run" / "items.parquet")["cost"].to_pylist()) == {None}
+    assert "cost per item" not in (tmp_path / "run" / "tables.md").read_text()
 
 
 def test_routerbenchs_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +152,7 @@ def test_gsm8k_as_routellm_recorded_it(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"score": "nan"}, "row 6: score None, expected a number from 0 to 1"),
+        ({"score": "nan"}, "row 6: score 'nan', expected a number from 0 to 1"),
         ({"score": 1.5}, "row 6: score"),
         ({"score": ""}, "row 6: score"),
         ({"cost": -1}, "row 6: cost"),
@@ -160,6 +162,8 @@ def test_gsm8k_as_routellm_recorded_it(tmp_path: Path, monkeypatch: pytest.Monke
         ({"model": "a"}, "two outcomes of a"),
         ({"item": "another"}, "no outcome of b"),
         ({"split": "dev"}, "row 6: split 'dev'"),
+        ({"split": "test"}, "several prompts or splits"),
+        ({"prompt": "something else"}, "several prompts or splits"),
     ],
 )
 def test_a_table_that_is_not_whole_is_refused(
@@ -174,14 +178,53 @@ def test_a_table_that_is_not_whole_is_refused(
     assert error.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
+def test_items_that_ask_the_same_are_one_and_text_stays_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    rows = table(8)
+    for n, prompt in ((4, "0042"), (5, "0042"), (8, " 0042 "), (9, " 0042 "), (6, "true"), (7, "true")):
+        rows[n]["prompt"] = prompt
+    rows[8]["cost"] = 9.0
+    for row in rows:
+        row["item"] = f"00{row['item'][1:]}"
+    assert call(monkeypatch, "import", written(rows, tmp_path / "t.csv"), "--out", tmp_path / "out") == 0
+    assert "1 repeated items left out" in capsys.readouterr().out
+    recording = load_recording(tmp_path / "out")
+    assert [item.query for item in recording.tree.items][2:4] == ["0042", "true"]
+    assert recording.tree.billed[2, 1] == rows[4]["cost"] != 9.0
+    assert recording.manifest["item_names"] == {"mixed": ["000", "001", "002", "003", "005", "006", "007"]}
+
+
+def test_a_policy_of_an_imported_table_can_be_loaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call(monkeypatch, "import", written(table(), tmp_path / "t.csv"), "--out", tmp_path / "out") == 0
+    policy = tmp_path / "p.safetensors"
+    train = ("train", "--recording", tmp_path / "out", "--total-timesteps", 10_000, "--out", policy)
+    assert call(monkeypatch, *train) == 0
+    routers = ("--router", "hierrouter", "knn", "--checkpoint", policy, "--split", "all")
+    assert call(monkeypatch, "run", "--recording", tmp_path / "out", *routers, "--out", tmp_path / "run") == 0
+    rows = json.loads((tmp_path / "run" / "summary.json").read_text())["routers"]
+    flagged = {name for name, e in rows.items() if "on items it was trained or chosen on" in e["overall"]["notes"]}
+    assert flagged == {"hierrouter", "knn", "best-pipeline", "best-pipeline-per-task"}
+
+
+def test_a_billed_recording_without_its_costs_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    assert call(monkeypatch, "import", written(table(), tmp_path / "t.csv"), "--out", tmp_path / "out") == 0
+    transitions = tmp_path / "out" / "transitions.parquet"
+    pq.write_table(pq.read_table(transitions).drop_columns(["billed"]), transitions)
+    assert call(monkeypatch, "run", "--recording", tmp_path / "out", "--router", "random") == 2
+    assert "lacks what it cost" in capsys.readouterr().err
+
+
 def test_incomplete_items_are_left_out_where_that_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     path = written(table(8)[:-1], tmp_path / "t.csv")
     assert call(monkeypatch, "import", path, "--drop-incomplete", "--out", tmp_path / "out") == 0
-    assert "1 incomplete items dropped" in capsys.readouterr().out
+    assert "1 incomplete items left out" in capsys.readouterr().out
     recording = load_recording(tmp_path / "out")
-    assert (len(recording.tree.items), recording.manifest["counts"]["dropped"]) == (7, 1)
+    assert (len(recording.tree.items), recording.manifest["counts"]["incomplete"]) == (7, 1)
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -192,7 +235,7 @@ def test_what_is_no_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     for name, message in [
         ("none.csv", "no such file"), ("t.pkl", "pickle"), ("t.parquet", "cannot be read"),
-        ("bytes.csv", "no column 'item'"), ("empty.csv", "no rows"), ("other.csv", "no column 'item'"),
+        ("bytes.csv", "cannot be read"), ("empty.csv", "no rows"), ("other.csv", "no column 'item'"),
     ]:  # fmt: skip
         assert call(monkeypatch, "import", tmp_path / name, "--out", tmp_path / "out") == 2, name
         error = capsys.readouterr().err

@@ -46,10 +46,10 @@ def test_killed_at_random_moments_and_resumed(tiny_pool_file: Path, tiny_tasks: 
     rng, killed = random.Random(0), 0
     for number in range(1, KILLS + 1):
         process = subprocess.Popen(command(tiny_pool_file, suite, tmp_path, "killed"), **quiet)
-        wanted = total * number / (KILLS + 2)
+        wanted = total * number / (2 * KILLS)
         while process.poll() is None and stored(tmp_path / "killed.sqlite") < wanted:
-            time.sleep(0.02)
-        time.sleep(rng.random() * 0.1)
+            time.sleep(0.01)
+        time.sleep(rng.random() * 0.02)
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
         assert not (tmp_path / "killed").exists(), "a recording is written whole or not at all"

@@ -65,6 +65,16 @@ def test_the_cost_weight_decides_how_far_it_goes(
         assert evaluate(router, request_.evaluation, request_.cost_model).quality.mean() == 1.0
 
 
+def test_the_judges_encoder_is_billed_where_it_judges(request_: RouterRequest) -> None:
+    assert request_.evaluation is not None and request_.cost_model is not None
+    router: Any = load("cascade", request_)
+    router.judge.embed.encoder.base_rate = 1.0
+    outcome = evaluate(router, request_.evaluation, request_.cost_model)
+    assert set(outcome.routing_cost) == {4.0 + 3.0}, "each query and the first response, in words"
+    alone = replace(router, chain=(0,))
+    assert evaluate(alone, request_.evaluation, request_.cost_model).routing_cost.sum() == 0
+
+
 def test_where_every_answer_is_right_it_still_learns(request_: RouterRequest) -> None:
     assert request_.train is not None and request_.evaluation is not None and request_.cost_model is not None
     right = request_.train.subset(range(len(request_.train.items)))
@@ -82,5 +92,5 @@ def test_what_cannot_be_learnt_from_is_refused(request_: RouterRequest) -> None:
     assert request_.train is not None
     torn = request_.train.subset(range(5))
     torn.known[0, 3] = False
-    with pytest.raises(UserError, match="every response of every pipeline"):
+    with pytest.raises(UserError, match="every model's responses"):
         load("cascade", replace(request_, train=torn))

@@ -14,6 +14,7 @@ from pools.errors import UserError
 from pools.tree import Tree
 from pools.types import Generation, GenerationSettings, Item
 from routers import RouterRequest, load
+from routers._learning import items_to_learn_from
 
 NAMES = ("knn", "ridge", "logistic", "mlp", "matrix-factorisation")
 SETTINGS = GenerationSettings((), 8)
@@ -84,8 +85,28 @@ def test_what_cannot_be_learnt_from_is_refused(name: str) -> None:
         load(name, replace(given, train=None))
     assert given.train is not None
     given.train.known[0, 1] = False
-    with pytest.raises(UserError, match="every model's first response"):
+    with pytest.raises(UserError, match="every model's responses"):
         load(name, given)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_validation_items_some_train_items_are_held_out(name: str) -> None:
+    given = request(planted(noise=0.3), validation=None)
+    assert given.cost_model is not None
+    clean = planted().select("test")
+    assert evaluate(load(name, given), clean, given.cost_model).quality.mean() > 0.8
+    learnt, chosen_on = items_to_learn_from(given, name)
+    assert not {item.doc_id for item in learnt.items} & {item.doc_id for item in chosen_on.items}
+
+
+def test_the_encoder_is_billed_for_what_it_reads() -> None:
+    given = request(planted(60))
+    assert given.evaluation is not None and given.cost_model is not None
+    router: Any = load("knn", given)
+    router.embed.encoder.base_rate = 0.5
+    outcome = evaluate(router, given.evaluation, given.cost_model)
+    words = [0.5 * len(item.query.split()) for item in given.evaluation.items]
+    assert outcome.routing_cost.tolist() == words
 
 
 def test_a_model_that_is_always_right_needs_no_regression() -> None:
