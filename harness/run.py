@@ -106,8 +106,9 @@ def run(options: Run, console: Console) -> Path:
         )
 
     split = "" if options.split == "all" else f" {options.split}"
+    one_hop = ", one call each" if source.description.get("single_hop") else ""
     summary = {
-        "title": f"{source.pool.name} on {source.suite}: {len(tree.items)}{split} items",
+        "title": f"{source.pool.name} on {source.suite}: {len(tree.items)}{split} items{one_hop}",
         "split": options.split,
         **figures(first),
     }

@@ -107,6 +107,7 @@ def recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: in
     description = {
         "recording": folder.name,
         "sha256": {name: file_hash(folder / name) for name in ("items.parquet", "transitions.parquet")},
+        "single_hop": recording.manifest.get("single_hop", False),
         "recorded": {k: recording.manifest.get(k) for k in ("date", "commit", "command", "versions", "models")},
     }
     return Source(tree, recording.pool, recording.manifest["suite"], description)

@@ -60,7 +60,8 @@ python -m pools.train_specialist train --specialist {specialist} --tokens {token
 ```
 
 {commit}CPU threads: {threads}; torch {torch}; {tokens:,} tokens with the questions; loss on the replies alone; Muon
-({muon_rate}) for the hidden matrices, AdamW ({adamw_rate}) for the rest. Every number is in `recipe.json`. Weights are kept in bfloat16.
+({muon_rate}) for the hidden matrices, AdamW ({adamw_rate}) for the rest. Every number is in `recipe.json`.
+Weights are kept in bfloat16.
 
 ## Scores
 

@@ -74,7 +74,7 @@ def test_a_long_table(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert overall["hierrouter"]["quality"] == overall["oracle"]["quality"] == 1.0
     test = [n for n, item in enumerate(tree.items) if item.split == "test"]
     assert overall["single:b"]["cost"] == pytest.approx(expected[test, 1, 1].mean())
-    assert rows_of["cost_unit"] == "US$"
+    assert rows_of["cost_unit"] == "US$" and rows_of["title"].endswith("test items, one call each")
 
 
 def test_a_given_split_is_kept_and_responses_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
