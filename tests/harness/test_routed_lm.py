@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,17 +56,26 @@ def test_live_single_model_scores_as_plain_lm_eval(
     assert {n: s["resps"] for n, s in through.items()} == {n: s["resps"] for n, s in plain.items()}
 
 
-@pytest.mark.parametrize("router", ["single:smollm2-135m", "pipeline:qwen2.5-coder-0.5b>smollm2-135m"])
-def test_routed_on_the_recording_scores_as_run(router: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("router", "tasks_of"),
+    [
+        ("single:qa-specialist", ("rg_aiw", "rg_color_cube_rotation")),
+        ("pipeline:qa-specialist>math-specialist", ("rg_leg_counting",)),
+    ],
+)
+def test_routed_on_the_recording_scores_as_run(
+    router: str, tasks_of: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import tasks
 
-    ours = run(monkeypatch, tmp_path / "out", "--router", router, "--task", "rg_chain_sum", "rg_aiw")
+    ours = run(monkeypatch, tmp_path / "out", "--router", router, "--task", *tasks_of)
     arguments = {"router": router, "recording": str(RECORDING)}
-    for task in ("rg_chain_sum", "rg_aiw"):
-        results = lm_eval("routed", arguments, task, Path(tasks.__file__).parent, limit=40)
+    documents = json.loads((RECORDING / "manifest.json").read_text())["limit"]
+    for task in tasks_of:
+        results = lm_eval("routed", arguments, task, Path(tasks.__file__).parent, limit=documents)
         theirs = {doc_id: float(sample["exact_match"]) for doc_id, sample in samples(results, task).items()}
         mine = {doc_id: q for (name, t, doc_id), q in ours.items() if (name, t) == (router, task)}
-        assert len(mine) >= 38
+        assert len(mine) >= documents - 2
         assert mine == {doc_id: theirs[doc_id] for doc_id in mine}
         assert sum(mine.values()) > 0
         ledger = results["config"]["routed"]
@@ -98,7 +108,7 @@ def test_multiple_choice_is_scored_by_the_last_hops_model(
 
 
 def test_what_a_recording_cannot_do_says_so(tiny_tasks: Path) -> None:
-    arguments = {"router": "single:smollm2-135m", "recording": str(RECORDING)}
+    arguments = {"router": "single:qa-specialist", "recording": str(RECORDING)}
     with pytest.raises(UserError, match="no likelihoods"):
         lm_eval("routed", arguments, "tiny_choice", tiny_tasks)
     with pytest.raises(UserError, match="no response to 16 of 16 requests"):

@@ -43,7 +43,7 @@ def test_shipped_pools():
         assert all(m.base_rate > 0 for m in pool.models)
         for model in pool.models:
             assert model.weights is None or model.weights.sha256 or model.weights.path or name == "lightweight-hub"
-    assert load_pool("lightweight").model_names[:2] == ("smollm2-135m", "qwen2.5-coder-0.5b")
+    assert load_pool("lightweight").model_names == ("math-specialist", "qa-specialist", "qwen2.5-coder-0.5b")
 
 
 def test_a_pool_file(load, tmp_path):
@@ -51,6 +51,13 @@ def test_a_pool_file(load, tmp_path):
     assert pool.model_names == ("a", "b")
     assert (pool.models[0].base_rate, pool.models[0].weights.path, pool.folder) == (1.5, "weights-a", tmp_path)
     assert (pool.models[1].template, pool.models[1].price.output) == ("{{ query }}", 2.5)
+
+
+def test_only_an_import_makes_a_billed_pool(tmp_path):
+    path = tmp_path / "billed.yaml"
+    path.write_text("name: x\ncost_unit: u\nrates: r\nbilled: true\nmodels: [{name: a, lm_eval: hf, base_rate: 1.0}]\n")
+    with pytest.raises(UserError, match="imported tables"):
+        load_pool(str(path))
 
 
 def test_plain_data_round_trip(load):
