@@ -146,7 +146,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Verify:
-    """Generate a random sample of a recording again with the live models, compare token for token, score again.
+    """Generate a random sample of a recording again with the live models, compare the texts, score again.
 
     The exit code is 1 where the recording does not hold.
     """

@@ -50,7 +50,7 @@ class Flip:
 def verify(options: Verify, console: Console) -> bool:
     """Compare, print what differs, and say whether the recording holds.
 
-    It holds where at least `options.at_least` of the responses are equal token for token and every recorded score is
+    It holds where at least `options.at_least` of the responses are the same text and every recorded score is
     what the task gives the recorded response. Nothing is read from a transition store.
     """
     if options.sample < 1:
@@ -98,7 +98,7 @@ def verify(options: Verify, console: Console) -> bool:
         console.print(shown)
     holds = equal >= options.at_least and not wrong
     console.print(
-        f"{folder.name}: {equal:.1%} of {len(sample)} responses equal token for token (asked for: "
+        f"{folder.name}: {equal:.1%} of {len(sample)} responses equal (asked for: "
         f"{options.at_least:.0%}), {len(sample) - len(wrong)} of {len(sample)} scores re-computed equal: "
         + ("the recording holds" if holds else "the recording does NOT hold"),
         highlight=False,
