@@ -53,7 +53,7 @@ def record(options: Record, console: Console) -> Path:
         "models": source.description["models"],
         "tasks": source.description["tasks"],
         "limit": options.limit,
-        "batching": {m.name: f"batches of {m.batch_size}, longest first" for m in source.pool.models},
+        "batching": {m.name: f"batches of {m.batch_size}, longest query first" for m in source.pool.models},
         "counts": counts(tree),
         "reused_responses": source.generator.store.hits,
         "reused_from": reused,

@@ -73,8 +73,10 @@ class LiveGenerator:
             prompts = {number: self._prompt(model, requests[number][0]) for number in missing}
             texts = {number: _text(prompt) for number, prompt in prompts.items()}
             done = 0
-            # A batch shares its settings; the longest come first, so that memory runs out early if at all.
-            missing.sort(key=lambda n: (repr(requests[n][1]), -len(texts[n]), texts[n]))
+            # A batch shares its settings and, as far as it goes, its queries, so that what their requests begin with
+            # alike is read once; the longest come first, so that memory runs out early if at all.
+            queries = {n: requests[n][0].query for n in missing}
+            missing.sort(key=lambda n: (repr(requests[n][1]), -len(queries[n]), queries[n], -len(texts[n]), texts[n]))
             for batch in _batches(missing, declared.batch_size, lambda n: requests[n][1]):
                 made = _run_batch(lm, declared, [prompts[n] for n in batch], requests[batch[0]][1])
                 if self.store is not None:
@@ -143,6 +145,7 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
     import torch
     import transformers
     from lm_eval.api.registry import get_model, model_registry
+    from lm_eval.models.huggingface import HFLM
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -152,9 +155,12 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
         raise UserError(f"model {model.name}: lm-eval has no model type {model.lm_eval!r}; it has {names}")
     if model.lm_eval in {"hf", "hf-auto", "huggingface"}:
         arguments.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
+    model_class = get_model(model.lm_eval)
+    if model_class is HFLM:
+        from pools.hf import SharedPrefixHFLM as model_class
     try:
         with _quiet():
-            return get_model(model.lm_eval)(**arguments)
+            return model_class(**arguments)
     except Exception as error:  # whatever a library says of weights and arguments that the user named
         shown = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
