@@ -12,7 +12,7 @@ from pools.cost import CostModel
 from pools.errors import UserError
 from pools.expectation import expectation
 from pools.tree import IntArray, Tree
-from routers.router import Router, RoutingStates, StochasticRouter, routing_cost
+from routers.router import Router, RoutingStates, StochasticRouter, VotingRouter, routing_cost
 
 FloatArray = NDArray[np.float64]
 
@@ -40,6 +40,8 @@ def evaluate(router: Router, tree: Tree, cost_model: CostModel, seed: int = 0) -
     A complete tree gives exact expectations. On one that is not (live models) a single episode per item is run, with
     actions drawn with `seed`, so that only what the router chooses is generated.
     """
+    if isinstance(router, VotingRouter):
+        return vote(router, tree, cost_model)
     return exact(router, tree, cost_model) if tree.complete else sample(router, tree, cost_model, seed)
 
 
@@ -74,6 +76,22 @@ def sample(router: Router, tree: Tree, cost_model: CostModel, seed: int) -> Outc
         hops=tree.depth[episodes.node].astype(np.float64),
         calls=calls,
         exact=not episodes.drawn,
+    )
+
+
+def vote(router: VotingRouter, tree: Tree, cost_model: CostModel) -> Outcome:
+    """Every model's first hop is paid for, and one of the responses counts."""
+    items, nodes = np.arange(len(tree.items)), tree.level(1)
+    tree.require(items[:, None], nodes)
+    chosen = router.choose([[tree.generation(i, node).response for node in nodes.tolist()] for i in items.tolist()])
+    calls = np.ones((len(items), len(nodes)))
+    return Outcome(
+        quality=tree.score[items, nodes[chosen]].astype(np.float64),
+        cost=tree.hop_cost(cost_model, items[:, None], nodes).sum(axis=1),
+        routing_cost=np.zeros(len(items)),
+        hops=calls.sum(axis=1),
+        calls=calls,
+        exact=True,
     )
 
 

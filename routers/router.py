@@ -53,6 +53,15 @@ class BilledRouter(Router, Protocol):
         ...
 
 
+@runtime_checkable
+class VotingRouter(Router, Protocol):
+    """Has every model answer the query itself and picks one of the responses: M calls, none of which sees another."""
+
+    def choose(self, responses: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+        """`[B]` the model whose response is taken, for the responses `[B][M]` of all models to each query."""
+        ...
+
+
 def routing_cost(router: Router, states: RoutingStates) -> NDArray[np.float64]:
     """What deciding costs at each state `[B]`: zero for a router that runs no model of its own."""
     if isinstance(router, BilledRouter):

@@ -38,6 +38,18 @@ def single(request: RouterRequest) -> FixedRouter:
     return FixedRouter((_index(request.argument, request, "single:<model>"),), len(request.models))
 
 
+@register("cheapest")
+def cheapest(request: RouterRequest) -> FixedRouter:
+    """The model whose calls cost least on average on train items, called once."""
+    if request.argument:
+        raise UserError(f"router cheapest takes no argument, got {request.argument!r}; for a model's name use single:")
+    tree = request.train
+    if tree is None or request.cost_model is None or not tree.items or not tree.known[:, tree.level(1)].all():
+        raise UserError("router cheapest needs every model's responses to train items: evaluate it on a recording")
+    cost = tree.hop_cost(request.cost_model, np.arange(len(tree.items))[:, None], tree.level(1))
+    return FixedRouter((int(cost.mean(axis=0).argmin()),), len(request.models))
+
+
 @register("pipeline")
 def pipeline(request: RouterRequest) -> FixedRouter:
     """pipeline:<model>><model>..., the same models in the same order for every item."""

@@ -147,6 +147,10 @@ def test_another_pool_than_was_recorded_is_refused(
     with pytest.raises(SystemExit):
         call(monkeypatch, "run", "--pool", tmp_path / "lightweight.yaml", "--out", tmp_path / "out")
     assert "other models, templates or rates" in capsys.readouterr().err
+    # How many requests a batch has says nothing of a model.
+    (tmp_path / "lightweight.yaml").write_text(shipped.replace("batch_size: 32", "batch_size: 2"))
+    arguments = ("--router", "single:qa-specialist", "--baselines", "no", "--pool", tmp_path / "lightweight.yaml")
+    call(monkeypatch, "run", *arguments, "--out", tmp_path / "out")
 
 
 def test_part_of_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,61 @@
+"""`majority-vote`: every model answers the query itself, and the answer that most of them give is taken."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pools.errors import UserError
+from routers._learning import items_to_learn_from
+from routers.registry import RouterRequest, register
+from routers.router import RoutingStates
+
+_STATED = re.compile(r"answer(?:\s+is)?\s*[:=]?\s*", re.IGNORECASE)
+
+
+def stated_answer(response: str) -> str:
+    """What two responses must have alike to agree: the text after the last "answer:" or "answer is", else all of it.
+
+    Without case, and without spaces, full stops and other signs at its ends.
+    """
+    text = response[max((found.end() for found in _STATED.finditer(response)), default=0) :]
+    return " ".join((text.strip() or response).lower().split()).strip(" .,;:!*`\"'$()[]")
+
+
+@dataclass(frozen=True)
+class MajorityVote:
+    """No path through the MDP, whose responses build on each other: a reference for what asking everybody costs.
+
+    order: all model indices; of answers with as many votes that of the earliest model in it is taken.
+    """
+
+    order: tuple[int, ...]
+
+    def choose(self, responses: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+        """`[B]` the model whose response is taken, for the responses `[B][M]` of all models to each query."""
+        chosen = []
+        for given in responses:
+            answers = [stated_answer(response) for response in given]
+            votes = Counter(answer for answer in answers if answer)
+            chosen.append(max(self.order, key=lambda model: votes[answers[model]]))
+        return np.array(chosen, np.int64)
+
+    def act(self, states: RoutingStates) -> NDArray[np.int64]:
+        """Raises UserError: it makes no choice before the responses are there."""
+        raise UserError("majority-vote asks every model and routes nothing; it is evaluated by python -m harness run")
+
+
+@register("majority-vote")
+def majority_vote(request: RouterRequest) -> MajorityVote:
+    """What most models answer to the query alone; of equals that of the model with the best value on train items."""
+    tree, _ = items_to_learn_from(request, "majority-vote", hops=1)
+    assert request.cost_model is not None
+    nodes = tree.level(1)
+    cost = tree.hop_cost(request.cost_model, np.arange(len(tree.items))[:, None], nodes)
+    value = (tree.score[:, nodes] - request.cost_weight * cost).mean(axis=0)
+    return MajorityVote(tuple(np.argsort(-value, kind="stable").tolist()))

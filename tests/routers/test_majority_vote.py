@@ -1,0 +1,103 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.evaluate import evaluate
+from pools.cost import paper_cost
+from pools.errors import UserError
+from pools.tree import Tree
+from pools.types import Generation, GenerationSettings, Item
+from routers import RouterRequest, RoutingStates, load
+from routers.majority_vote import MajorityVote, stated_answer
+
+# Item 0: two of three agree and are right. Item 1: two agree and are wrong. Item 2: all differ. Item 3: nothing said.
+SAID = [["12", "Answer: 13", "5 + 8 = 13. Answer: 13."], ["red", "blue", "Red!"], ["a", "b", "c"], ["", "", "x"]]
+RIGHT = ["13", "blue", "b", "x"]
+COST = paper_cost((1.0, 2.0, 4.0), "unit")
+
+
+class Said:
+    """Answers to the query as in SAID; tokens_in is 10, tokens_out the length of the answer."""
+
+    def generate(self, model, requests):
+        return [
+            Generation(text, 10, len(text), "stop", 0.0)
+            for context, _ in requests
+            for text in [SAID[int(context.query)][model] if not context.responses else "later"]
+        ]
+
+
+def score(answers):
+    return [float(stated_answer(response) == RIGHT[item.doc_id]) for item, response in answers]
+
+
+@pytest.fixture
+def tree():
+    items = [Item("task", n, str(n), GenerationSettings((), 9), "train") for n in range(len(SAID))]
+    tree = Tree(items, ("a", "b", "c"), 2, Said(), score)
+    tree.require(np.arange(len(items))[:, None], np.arange(tree.nodes))
+    return tree
+
+
+def request(tree, **changes):
+    return replace(
+        RouterRequest(models=tree.models, max_hops=2, cost_model=COST, train=tree, validation=None, evaluation=tree),
+        **changes,
+    )
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("5 + 8 = 13. Answer: 13", "13"),
+        ("The answer is  Ann  Lee. ", "ann lee"),
+        ("Answer: 3? No. ANSWER = 4", "4"),
+        ("  Red! ", "red"),
+        ("-8", "-8"),
+        ("I give no answer", "i give no answer"),
+        ("", ""),
+    ],
+)
+def test_what_a_response_states(response, answer):
+    assert stated_answer(response) == answer
+
+
+def test_the_majority_is_taken_and_all_are_paid_for(tree):
+    router = load("majority-vote", request(tree))
+    # Alone, on these items: a has none right, b three and c two, so b leads where nobody has a majority.
+    assert router.order[0] == 1
+    outcome = evaluate(router, tree, COST)
+    assert outcome.quality.tolist() == [1, 0, 1, 1]
+    paid = [sum(rate * (10 + len(text)) for rate, text in zip((1, 2, 4), row, strict=True)) for row in SAID]
+    np.testing.assert_allclose(outcome.cost, paid)
+    assert (outcome.hops == 3).all()
+    assert (outcome.calls == 1).all()
+
+
+def test_of_as_many_votes_the_first_in_order_counts():
+    votes = [["x", "y", "z"], ["x", "y", "Y"], ["", "", "z"]]
+    assert MajorityVote((2, 0, 1)).choose(votes).tolist() == [2, 2, 2]
+    assert MajorityVote((0, 1, 2)).choose(votes).tolist() == [0, 1, 2]
+
+
+def test_a_live_tree_is_asked_for_the_first_hop_alone(tree):
+    live = Tree(tree.items, tree.models, 2, Said(), score)
+    evaluate(MajorityVote((0, 1, 2)), live, COST)
+    assert live.known.sum(axis=1).tolist() == [4] * len(tree.items)
+
+
+def test_it_routes_nothing(tree):
+    states = RoutingStates([tree.contexts[0]], np.zeros(1, int), np.zeros(1), np.full((1, 2), -1))
+    with pytest.raises(UserError, match="majority-vote asks every model"):
+        load("majority-vote", request(tree)).act(states)
+
+
+def test_cheapest(tree):
+    assert load("cheapest", request(tree)).pipeline == (0,)
+    dear = paper_cost((4.0, 2.0, 1.0), "unit")
+    assert load("cheapest", request(tree, cost_model=dear)).pipeline == (2,)
+    with pytest.raises(UserError, match="takes no argument"):
+        load("cheapest:a", request(tree))
+    with pytest.raises(UserError, match="needs every model's responses"):
+        load("cheapest", request(tree, train=None))
