@@ -25,6 +25,7 @@ from pools.errors import UserError
 from pools.tree import Tree
 from routers import Router, RouterRequest, load
 from routers.hierrouter import HierRouter
+from routers.router import WeighingRouter
 
 if TYPE_CHECKING:
     from harness.cli import Run
@@ -170,8 +171,8 @@ def read_cost_weights(text: str) -> tuple[float, ...]:
 
 
 def _at(weight: float, name: str, router: Router, request: RouterRequest) -> Router:
-    """The router of that name for another cost weight; HierRouter is not trained anew, but told."""
-    return router.at(weight) if isinstance(router, HierRouter) else load(name, replace(request, cost_weight=weight))
+    """The router of that name for another cost weight: told of it where it can be, else built anew."""
+    return router.at(weight) if isinstance(router, WeighingRouter) else load(name, replace(request, cost_weight=weight))
 
 
 def _check(options: Run) -> None:

@@ -39,6 +39,10 @@ class OneHopRouter:
     def __init__(self, embed: ContextEncoder, predict: Predict, cost: FloatArray, cost_weight: float) -> None:
         self.embed, self.predict, self.cost, self.cost_weight = embed, predict, cost, cost_weight
 
+    def at(self, cost_weight: float) -> OneHopRouter:
+        """The same predictions, weighed against costs anew."""
+        return OneHopRouter(self.embed, self.predict, self.cost, cost_weight)
+
     def act(self, states: RoutingStates) -> NDArray[np.int64]:
         """`[B]` the best model at hop 0, STOP from then on."""
         actions = np.full(len(states.contexts), len(self.cost), np.int64)

@@ -54,6 +54,15 @@ class BilledRouter(Router, Protocol):
 
 
 @runtime_checkable
+class WeighingRouter(Router, Protocol):
+    """A router that needs no new training for another cost weight."""
+
+    def at(self, cost_weight: float) -> Router:
+        """The same router, for another lambda."""
+        ...
+
+
+@runtime_checkable
 class VotingRouter(Router, Protocol):
     """Has every model answer the query itself and picks one of the responses: M calls, none of which sees another."""
 

@@ -77,6 +77,17 @@ def test_where_cost_counts_for_nothing_the_best_model_is_taken(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_another_cost_weight_needs_no_fit(name: str) -> None:
+    """The dear model is right everywhere, the cheap ones on half: what is taken turns with the weight."""
+    given = request(planted(), cost_weight=0.0)
+    assert given.evaluation is not None and given.cost_model is not None
+    router: Any = load(name, given)
+    costs = [evaluate(router.at(w), given.evaluation, given.cost_model).cost.mean() for w in (0.0, 1.0, 1000.0)]
+    assert costs[0] >= costs[1] >= costs[2] == pytest.approx(0.01)
+    assert router.cost_weight == 0.0
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_cannot_be_learnt_from_is_refused(name: str) -> None:
     given = request(planted(30))
     with pytest.raises(UserError, match="takes no argument"):
