@@ -69,6 +69,9 @@ class SharedPrefixHFLM(HFLM):
             mask = torch.cat([mask, mask.new_ones(len(mask), ids.shape[1] - mask.shape[1])], dim=1)
             ids, mask, number = ids[keep], mask[keep], number[keep]
             cache.batch_select_indices(keep)
+            if len(number):
+                ids, mask, dropped = _without_padding(ids, mask, cache)
+                prompt -= dropped
         return written
 
 
@@ -112,6 +115,7 @@ class _Reader:
         last = torch.tensor([row[-1:] for row in rows], device=self.ids.device)
         self.ids = torch.cat([self.ids, last], dim=1)
         self.mask = torch.cat([self.mask, torch.ones_like(last)], dim=1)
+        self.ids, self.mask, _ = _without_padding(self.ids, self.mask, self.cache)
 
     def _read(self, rows: Sequence[list[int]], parents: list[int]) -> None:
         """Go on from rows `parents` of what was read, with the tokens of `rows`."""
@@ -155,6 +159,26 @@ class _Reader:
                     whole[:, :, :start] = before[number][name == "values"]
                 whole[active] = read
                 setattr(layer, name, whole)
+
+
+def _without_padding(
+    ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Ids and mask `[B, T]` with padding on the left alone, as little as can be, and how many columns fewer they are.
+
+    The cache, which lacks the last column's keys, is rearranged alike: keys know their positions.
+    """
+    width = int(mask.sum(dim=1).max())
+    dropped = mask.shape[1] - width
+    if not dropped:
+        return ids, mask, 0
+    order = mask.argsort(dim=1, stable=True)[:, dropped:]  # what is masked first, then the tokens in their order
+    read = order[:, :-1, None]
+    for layer in cache.layers:
+        heads, size = layer.keys.shape[1], layer.keys.shape[3]
+        index = read[:, None].expand(-1, heads, -1, size)
+        layer.keys, layer.values = layer.keys.gather(2, index), layer.values.gather(2, index)
+    return ids.gather(1, order), mask.gather(1, order), dropped
 
 
 def _stems(rows: Sequence[list[int]]) -> tuple[list[list[int]], list[int]]:
