@@ -40,6 +40,18 @@ def aiq(cost: ArrayLike, quality: ArrayLike, lowest: float, highest: float) -> f
     return _mean(concave_hull(cost, quality), lowest, highest)
 
 
+def aiq_resampled(
+    cost: FloatArray, quality: FloatArray, weights: FloatArray, lowest: float, highest: float
+) -> FloatArray:
+    """`[R]` AIQ on each resample of the items: the means of the points, and so their hull, are taken anew in each.
+
+    cost, quality: `[P, I]` of `P` points on `I` items. weights: `[R, I]` how often a resample drew each item, divided
+    by `I`. The bounds stay, so that the same weights give paired figures of several routers.
+    """
+    costs, qualities = weights @ cost.T, weights @ quality.T
+    return np.array([aiq(c, q, lowest, highest) for c, q in zip(costs, qualities, strict=True)])
+
+
 def pgr(quality: ArrayLike, weak: float, strong: float) -> FloatArray:
     """Performance gap recovered (RouteLLM, arXiv 2406.18665): `(q - q_weak) / (q_strong - q_weak)`, elementwise.
 

@@ -58,6 +58,11 @@ def git_commit() -> str | None:
 
 def write_json(data: Any, path: Path) -> None:
     """Write JSON, whole or not at all."""
+    write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text, whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)

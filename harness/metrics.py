@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ FloatArray = NDArray[np.float64]
 COLLAPSED = 0.99
 # Of a smaller gap in value a share says nothing.
 SMALLEST_GAP = 0.005
+# Differences that are rounding and nothing else.
+NOTHING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,48 @@ class Bootstrap:
 
     def mean(self, values: FloatArray, chosen: NDArray[np.bool_] | None = None) -> Estimate:
         """Mean of `[I]` values over all items, or over the chosen ones `[I]`, with its 95% percentile interval."""
-        mask = np.ones(len(values), bool) if chosen is None else chosen
-        drawn = self.weights @ mask
+        weights, of_chosen = (self.weights, values) if chosen is None else (self.weights[:, chosen], values[chosen])
+        drawn = weights @ np.ones_like(of_chosen)  # not .sum(): so the mean of equal values is that value
         # A resample that drew none of the chosen items says nothing of them.
-        means = (self.weights @ (values * mask))[drawn > 0] / drawn[drawn > 0]
+        means = (weights @ of_chosen)[drawn > 0] / drawn[drawn > 0]
         low, high = np.percentile(means, [2.5, 97.5])
-        return Estimate(float(values[mask].mean()), float(low), float(high))
+        return Estimate(float(of_chosen.mean()), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class TaskBootstrap:
+    """`R` resamples of each task's items among themselves, the same for every router: for means over tasks.
+
+    weights: `[R, I]`, a task's sum to `1 / T` in each resample. shares: `[I]` of each item in the mean over tasks.
+    """
+
+    weights: FloatArray
+    shares: FloatArray
+
+    @staticmethod
+    def draw(tasks: NDArray[np.str_], seed: int, resamples: int = 2000) -> TaskBootstrap:
+        """Resample within the tasks `[I]`: which tasks a suite has is no chance (a stratified percentile bootstrap)."""
+        generator = np.random.default_rng(seed)
+        names, of_item, sizes = np.unique(tasks, return_inverse=True, return_counts=True)
+        shares = 1 / (len(names) * sizes[of_item])
+        counts = np.zeros((resamples, len(tasks)))
+        for index, size in enumerate(sizes.tolist()):
+            counts[:, of_item == index] = generator.multinomial(size, np.full(size, 1 / size), size=resamples)
+        counts *= shares
+        return TaskBootstrap(counts, shares)
+
+    def mean(self, values: FloatArray) -> Estimate:
+        """Mean over tasks of the tasks' means of `[I]` values, with its 95% percentile interval."""
+        low, high = np.percentile(self.weights @ values, [2.5, 97.5])
+        return Estimate(float(self.shares @ values), float(low), float(high))
+
+
+def verdict(interval: Sequence[float] | None) -> str:
+    """`better` or `worse` where the interval `[low, high]` of a difference excludes 0, else `no`; empty without one."""
+    if interval is None:
+        return ""
+    low, high = interval
+    return "better" if low > NOTHING else "worse" if high < -NOTHING else "no"
 
 
 def value(outcome: Outcome, cost_weight: float) -> FloatArray:

@@ -14,13 +14,16 @@ import numpy as np
 from rich.console import Console
 
 from harness.evaluate import Outcome, evaluate
-from harness.manifest import provenance, write_json
+from harness.formats import latex, tidy
+from harness.frontier_metrics import frontier_metrics
+from harness.grid import grid
+from harness.manifest import provenance, write_json, write_text
 from harness.metrics import value
 from harness.policies import shipped_policy
 from harness.progress import generation_progress
 from harness.source import Source, open_source
 from harness.summary import frontier_point, summarise
-from harness.table import frontier_table, markdown, overall_table, task_table
+from harness.table import frontier_table, markdown, overall_table, task_tables
 from pools.errors import UserError
 from pools.tree import Tree
 from routers import Router, RouterRequest, load
@@ -54,6 +57,7 @@ def run(options: Run, console: Console) -> Path:
         tree = source.tree if options.split == "all" else source.tree.select(options.split)
         if not tree.items:
             raise UserError(f"no items of split {options.split!r} in this selection; raise --limit, or use --split all")
+        _check_two_models(options, tree.models, cost_weights)
         cost_model = source.pool.cost_model(options.cost)
         request = RouterRequest(
             models=tree.models,
@@ -92,6 +96,7 @@ def run(options: Run, console: Console) -> Path:
                     name: evaluate(_at(weight, name, router, request), tree, cost_model, options.seed)
                     for name, router in routers.items()
                 }
+            metrics = _frontier_metrics(options, source, swept, request) if len(swept) > 1 else None
         except BaseException:
             _remove_if_empty(out)
             raise
@@ -115,6 +120,7 @@ def run(options: Run, console: Console) -> Path:
     }
     if len(cost_weights) > 1:
         summary["frontier"] = [frontier_point(figures(weight)) for weight in cost_weights]
+        summary["frontier_metrics"] = metrics
     manifest = {
         **provenance(),
         "seed": options.seed,
@@ -124,16 +130,19 @@ def run(options: Run, console: Console) -> Path:
         "cost_model": asdict(cost_model),
         "seconds": round(time.monotonic() - start, 2),
     }
-    tables = [overall_table(summary), task_table(summary)]
-    tables += [frontier_table(summary)] if "frontier" in summary else []
+    by_task = grid(summary)
+    tables = [overall_table(summary)]
+    last = [frontier_table(summary)] if "frontier" in summary else []
     for name, router in routers.items():
         if isinstance(router, HierRouter) and learns and shipped is None:
             router.save(out / f"{name.replace(':', '-')}.safetensors")
     write_items(out / "items.parquet", outcomes, tree, costs=bool(cost_model.unit))
-    (out / "tables.md").write_text("\n".join(markdown(table) for table in tables), encoding="utf-8")
+    write_text("\n".join(map(markdown, [*tables, *task_tables(by_task), *last])), out / "tables.md")
+    write_text(latex(by_task), out / "tables.tex")
+    write_text(tidy(summary), out / "tables.csv")
     write_json(manifest, out / "manifest.json")
     write_json(summary, out / "summary.json")
-    for table in tables:
+    for table in [*tables, *task_tables(by_task, console.width), *last]:
         console.print(table)
     console.print(f"written to {out}", highlight=False, markup=False)
     if options.track:
@@ -168,6 +177,44 @@ def read_cost_weights(text: str) -> tuple[float, ...]:
             f"--cost-weight {text}: expected a number >= 0, in quality per unit of cost, or several as in 0,0.1,1"
         )
     return weights
+
+
+def _frontier_metrics(
+    options: Run, source: Source, swept: Mapping[float, Mapping[str, Outcome]], request: RouterRequest
+) -> dict[str, Any]:
+    """AIQ, APGR and CPT over the cost weights. Live models that no row asked are not asked for it."""
+    tree, cost_model = request.evaluation, request.cost_model
+    assert tree is not None and cost_model is not None
+    done = next(iter(swept.values()))
+    singles = {
+        model: done.get(name) or evaluate(load(name, request), tree, cost_model)
+        for model in tree.models
+        for name in [f"single:{model}"]
+        if name in done or tree.complete
+    }
+    if len(singles) < len(tree.models):
+        if options.strong is not None:
+            raise UserError("--strong and --weak need every single model's answers: add --baselines yes")
+        singles = {}
+    return frontier_metrics(
+        list(swept.values()), singles, bool(cost_model.unit), tree.max_hops, options.seed, options.strong, options.weak
+    )
+
+
+def _check_two_models(options: Run, models: Sequence[str], cost_weights: Sequence[float]) -> None:
+    """Raise UserError where `--strong` and `--weak` are not two models of the pool, or there is no frontier."""
+    pair = (options.strong, options.weak)
+    if pair == (None, None):
+        return
+    if None in pair or options.strong == options.weak:
+        raise UserError("--strong and --weak go together: name two models of the pool")
+    unknown = [model for model in pair if model not in models]
+    if unknown:
+        raise UserError(f"unknown model {unknown[0]!r} in --strong, --weak: the pool has {', '.join(models)}")
+    if len(cost_weights) < 2:
+        raise UserError(
+            "--strong and --weak are for a frontier: give several cost weights, as in --cost-weight 0,0.1,1"
+        )
 
 
 def _at(weight: float, name: str, router: Router, request: RouterRequest) -> Router:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.evaluate import Outcome
-from harness.metrics import Bootstrap, collapsed_to, gap_closed, regret, value
+from harness.metrics import Bootstrap, Estimate, TaskBootstrap, collapsed_to, gap_closed, regret, value
 from pools.cost import CostModel
 from pools.tree import Tree
+
+FloatArray = NDArray[np.float64]
 
 
 def summarise(
@@ -24,7 +28,7 @@ def summarise(
     notes: Mapping[str, Sequence[str]],
     routing_cost_unit: str,
 ) -> dict[str, Any]:
-    """Quality, cost, regret and gap closed of every router, per task and overall.
+    """Quality, cost, regret and gap closed of every router: per task, their mean over tasks (`macro`) and overall.
 
     best_single: of the single model with the best value, what the ratios and the gap are measured against.
     Where the cost model has no unit, no cost was recorded and none is given.
@@ -34,9 +38,11 @@ def summarise(
     optimum, costs = outcomes.get(optimum_name), bool(cost_model.unit)
     bootstrap = Bootstrap.draw(len(tree.items), seed)
     task_of = np.array([item.task for item in tree.items])
+    of_task = {task: task_of == task for task in dict.fromkeys(task_of.tolist())}
+    over_tasks = TaskBootstrap.draw(task_of, seed)
     routers: dict[str, Any] = {}
     for name, outcome in outcomes.items():
-        overall = _figures(outcome, bootstrap, costs)
+        overall = {"items": len(tree.items), **_figures(outcome, best_single, bootstrap.mean, costs)}
         lost = None if optimum is None else bootstrap.mean(regret(outcome, optimum, cost_weight))
         overall |= {
             "hops": float(outcome.hops.mean()),
@@ -46,7 +52,6 @@ def summarise(
             "gap_closed": None,
             "value_ahead": None,
             "value_ahead_interval": None,
-            **_ratios(outcome, best_single),
             "routing_cost": float(outcome.routing_cost.mean()),
             "routing_cost_unit": routing_cost_unit,
             "calls": dict(zip(tree.models, outcome.calls.mean(axis=0).tolist(), strict=True)),
@@ -64,10 +69,14 @@ def summarise(
             if optimum is not None:
                 overall["gap_closed"] = gap_closed(outcome, best_single, optimum, cost_weight)
         tasks = {
-            task: _figures(outcome, bootstrap, costs, task_of == task) | _ratios(outcome, best_single, task_of == task)
-            for task in dict.fromkeys(item.task for item in tree.items)
+            task: {
+                "items": int(chosen.sum()),
+                **_figures(outcome, best_single, partial(bootstrap.mean, chosen=chosen), costs),
+            }
+            for task, chosen in of_task.items()
         }
-        routers[name] = {"overall": overall, "tasks": tasks}
+        macro = {"tasks": len(tasks), **_figures(outcome, best_single, over_tasks.mean, costs)}
+        routers[name] = {"overall": overall, "macro": macro, "tasks": tasks}
     return {
         "cost_model": cost_model.name,
         "cost_unit": cost_model.unit,
@@ -91,23 +100,27 @@ def frontier_point(summary: dict[str, Any]) -> dict[str, Any]:
     return {"cost_weight": summary["cost_weight"], "routers": routers}
 
 
-def _figures(outcome: Outcome, bootstrap: Bootstrap, costs: bool, chosen: Any = None) -> dict[str, Any]:
-    quality, cost = bootstrap.mean(outcome.quality, chosen), bootstrap.mean(outcome.cost, chosen)
-    return {
-        "items": int(len(outcome.quality) if chosen is None else chosen.sum()),
+def _figures(
+    outcome: Outcome, best_single: Outcome | None, mean: Callable[[FloatArray], Estimate], costs: bool
+) -> dict[str, Any]:
+    """What is given of every selection of items, `mean` being over it.
+
+    The ratios are the paper's improvement and added cost: quality and cost relative to the best single model's.
+    """
+    quality, cost = mean(outcome.quality), mean(outcome.cost)
+    figures: dict[str, Any] = {
         "quality": quality.mean,
         "quality_interval": [quality.low, quality.high],
         "cost": cost.mean if costs else None,
         "cost_interval": [cost.low, cost.high] if costs else None,
     }
-
-
-def _ratios(outcome: Outcome, best_single: Outcome | None, chosen: Any = slice(None)) -> dict[str, float | None]:
-    """The paper's improvement and added cost: quality and cost relative to the best single model's."""
     if best_single is None:
-        return {"quality_ratio": None, "cost_ratio": None}
-    return {
-        f"{name}_ratio": float(getattr(outcome, name)[chosen].mean() / reference) if reference > 0 else None
-        for name in ("quality", "cost")
-        for reference in [getattr(best_single, name)[chosen].mean()]
+        return figures | dict.fromkeys(("quality_ratio", "cost_ratio", "quality_ahead", "quality_ahead_interval"))
+    of_single = mean(best_single.quality).mean, mean(best_single.cost).mean
+    ahead = mean(outcome.quality - best_single.quality)
+    return figures | {
+        "quality_ratio": quality.mean / of_single[0] if of_single[0] > 0 else None,
+        "cost_ratio": cost.mean / of_single[1] if of_single[1] > 0 else None,
+        "quality_ahead": ahead.mean,
+        "quality_ahead_interval": [ahead.low, ahead.high],
     }
