@@ -52,7 +52,8 @@ class Run:
     """The lambda of the reward: quality given up for one unit of cost. Several, as in 0,0.1,1, give a table of the
     frontier too; one HierRouter serves them all."""
     strong: str | None = None
-    """With several cost weights and one hop: the strong model of APGR and CPT; by default the better of a pool of two."""
+    """With several cost weights and one hop: the strong model of APGR and CPT. A pool of two needs none named: it
+    is the better one."""
     weak: str | None = None
     """The weak model that goes with --strong."""
     encoder: str = "hashing"

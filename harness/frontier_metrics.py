@@ -17,7 +17,7 @@ from pools.errors import UserError
 FloatArray = NDArray[np.float64]
 RESAMPLES = 500
 LEVELS = {"cpt_50": 0.5, "cpt_80": 0.8}
-SEVERAL_HOPS = "APGR and CPT are of one call of one of two models; with several hops they are not defined"
+SEVERAL_HOPS = "APGR and CPT are not defined with several hops: they are of one call of one of two models"
 
 
 @dataclass(frozen=True)

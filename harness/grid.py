@@ -1,7 +1,7 @@
-"""The main table of HierRouter's paper as text: a row per router, a column per task, quality above cost in each cell.
+"""The tables by task and by cost weight as text: a row per router, and in each cell quality, cost and more in lines.
 
-`harness/table.py` prints it, `harness/formats.py` writes it as LaTeX and CSV; what is best and which difference is
-significant is decided here, once.
+The one by task is the main table of HierRouter's paper. `harness/table.py` prints them, `harness/formats.py` writes
+LaTeX; what is best and which difference is significant is decided here, once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.metrics import verdict
 
+MEAN, ALL, RATIOS = "mean", "all", "x best single"
 MARKS = {"better": "+", "worse": "-"}
 
 
@@ -20,73 +21,88 @@ MARKS = {"better": "+", "worse": "-"}
 class Cell:
     """One router in one column.
 
-    above: quality, or the improvement over the best single model. below: cost, or the added cost; empty without costs.
-    mark: `+` or `-` where the quality is significantly above or below the best single model's, else empty.
-    best: whether no router has a better one in the column, to the digits shown; bounds are no routers.
+    lines: the figure, and what is written smaller below it. mark: `+` or `-` where the figure is significantly above or
+    below what it is compared to, else empty. best: whether no router has a better one in the column, to the digits
+    shown; bounds are no routers.
     """
 
-    above: str
-    below: str
+    lines: tuple[str, ...] = ("",)
     mark: str = ""
     best: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """One router. mark: as a cell's, but of its value. cells: of the tasks, the mean over them, and the ratios."""
+    """One router. mark: as a cell's, but of the router. note: below its name. rule: whether a line is drawn above."""
 
-    router: str
-    mark: str
-    bound: bool
+    name: str
     cells: tuple[Cell, ...]
+    mark: str = ""
+    note: str = ""
+    rule: bool = False
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The table. tasks: the first columns. items: how many each task has. caption: its sentences."""
+    """A table. caption: its clauses."""
 
     title: str
-    tasks: tuple[str, ...]
-    items: tuple[int, ...]
+    headers: tuple[str, ...]
     rows: tuple[Row, ...]
     caption: tuple[str, ...]
 
 
-MEAN, RATIOS = "mean", "x best single"
-
-
-def grid(summary: Mapping[str, Any]) -> Grid:
-    """The table of the content of `summary.json`."""
+def task_grid(summary: Mapping[str, Any]) -> Grid:
+    """Every router on every task, from the content of `summary.json`, with the mean over tasks and the ratios of it."""
     routers = summary["routers"]
     tasks = next(iter(routers.values()))["tasks"]
-    columns = {name: [*entry["tasks"].values(), entry["macro"]] for name, entry in routers.items()}
+    figures = {name: [*entry["tasks"].values(), entry["macro"]] for name, entry in routers.items()}
     bounds = {name for name, entry in routers.items() if entry["overall"]["bound"]}
-    contenders = [[_quality(figures) for figures in column] for name, column in columns.items() if name not in bounds]
-    best = [max(column) for column in zip(*contenders, strict=True)] or [""] * (len(tasks) + 1)
-    dearest = max((figures["cost"] or 0 for column in columns.values() for figures in column), default=0)
+    contenders = [[_quality(f) for f in of_router] for name, of_router in figures.items() if name not in bounds]
+    # Where all are alike none is best.
+    best = [max(c) if len(set(c)) > 1 else None for c in zip(*contenders, strict=True)] or [None] * (len(tasks) + 1)
+    dearest = max((f["cost"] or 0 for of_router in figures.values() for f in of_router), default=0)
     scale = 1000 if 0 < dearest < 0.01 else 1
-    rows = []
-    for name, column in columns.items():
+    rows: list[Row] = []
+    for name, of_router in figures.items():
         cells = [
             Cell(
-                above=_quality(figures),
-                below="" if figures["cost"] is None else f"{figures['cost'] * scale:.4f}",
-                mark=MARKS.get(verdict(figures["quality_ahead_interval"]), ""),
-                best=name not in bounds and _quality(figures) == top,
+                (_quality(f), *([] if f["cost"] is None else [f"{f['cost'] * scale:.4f}"])),
+                MARKS.get(verdict(f["quality_ahead_interval"]), ""),
+                best=name not in bounds and _quality(f) == top,
             )
-            for figures, top in zip(column, best, strict=True)
+            for f, top in zip(of_router, best, strict=True)
         ]
-        ratios = Cell(_times(column[-1]["quality_ratio"]), _times(column[-1]["cost_ratio"]))
-        overall = routers[name]["overall"]
-        mark = MARKS.get(verdict(overall["value_ahead_interval"]), "")
-        rows.append(Row(name, mark, name in bounds, (*cells, ratios)))
-    return Grid(
-        title=summary["title"],
-        tasks=tuple(tasks),
-        items=tuple(figures["items"] for figures in tasks.values()),
-        rows=tuple(rows),
-        caption=_caption(summary, scale, any(row.cells[-1].above for row in rows)),
-    )
+        ratios = [of_router[-1][key] for key in ("quality_ratio", "cost_ratio")]
+        cells.append(Cell(tuple(f"x{ratio:.2f}" for ratio in ratios if ratio is not None) or ("",)))
+        mark = MARKS.get(verdict(routers[name]["overall"]["value_ahead_interval"]), "")
+        rows.append(Row(name, tuple(cells), mark, rule=name in bounds and not any(r.rule for r in rows)))
+    counts = [Cell((str(f["items"]),)) for f in tasks.values()]
+    rows.append(Row("items", (*counts, Cell(), Cell()), rule=True))
+    compared = any(f["quality_ratio"] is not None for f in routers[next(iter(routers))]["tasks"].values())
+    return Grid("by task", (*tasks, MEAN, RATIOS), tuple(rows), _caption(summary, scale, compared))
+
+
+def frontier_grid(summary: Mapping[str, Any]) -> Grid:
+    """Every router at each of several cost weights, with its AIQ and, where two models are compared, APGR and CPT."""
+    points, metrics = summary["frontier"], summary["frontier_metrics"]
+    zero, two = metrics["zero_router"], metrics["two_models"]
+    defined = two is not None and not two["undefined"]
+    headers = [f"{point['cost_weight']:g}" for point in points]
+    headers += ["AIQ"] if zero is not None else []
+    headers += ["APGR", "CPT 50%", "CPT 80%"] if defined else []
+    rows: list[Row] = []
+    for name, entry in summary["routers"].items():
+        cells = [_point(point["routers"][name]) for point in points]
+        cells += [_aiq(metrics["routers"][name])] if zero is not None else []
+        cells += _of_two(two["routers"][name]) if defined else []
+        rule = entry["overall"]["bound"] and not any(row.rule for row in rows)
+        rows.append(Row(name, tuple(cells), rule=rule))
+    if zero is not None:
+        empty = [Cell()] * len(headers)
+        empty[len(points)] = Cell((f"{zero['aiq']:.3f}",))
+        rows.append(Row("zero router", tuple(empty), note="hull of the single models", rule=True))
+    return Grid("by cost weight", tuple(headers), tuple(rows), _frontier_caption(summary["cost_unit"], metrics))
 
 
 def wrapped(name: str, width: int) -> list[str]:
@@ -103,18 +119,57 @@ def _quality(figures: Mapping[str, Any]) -> str:
     return f"{figures['quality']:.3f}"
 
 
-def _times(ratio: float | None) -> str:
-    return "" if ratio is None else f"x{ratio:.2f}"
+def _point(figures: Mapping[str, Any]) -> Cell:
+    cost = [] if figures["cost"] is None else [f"{figures['cost']:.4f}"]
+    gap = "-" if figures["gap_closed"] is None else f"{figures['gap_closed']:.0%}"
+    return Cell((_quality(figures), *cost, gap))
+
+
+def _aiq(figures: Mapping[str, Any]) -> Cell:
+    low, high = figures["aiq_ahead_interval"]
+    lines = (f"{figures['aiq']:.3f}", f"{figures['aiq_ahead']:+.3f}", f"{low:+.2f}..{high:+.2f}")
+    return Cell(lines, MARKS.get(verdict([low, high]), ""))
+
+
+def _of_two(figures: Mapping[str, Any]) -> list[Cell]:
+    shares = ["unreached" if figures[key] is None else f"{figures[key]:.0%}" for key in ("cpt_50", "cpt_80")]
+    return [Cell((f"{figures['apgr']:.3f}",)), *(Cell((share,)) for share in shares)]
 
 
 def _caption(summary: Mapping[str, Any], scale: int, compared: bool) -> tuple[str, ...]:
     unit, weight = summary["cost_unit"], summary["cost_weight"]
     per = "1,000 items" if scale > 1 else "item"
-    below = f"quality, below it cost per {per} in {unit}" if unit else "quality; no costs were recorded"
-    said = [f"{below}; {MEAN}: over tasks, each counts the same"]
+    below = f"quality, below it cost per {per} in {unit}" if unit else "quality, no costs were recorded"
+    said = [below, f"{MEAN}: over tasks, each counts the same"]
     if compared:
-        value = f"value, quality - {weight:g} x cost over all items" if unit else "quality over all items"
-        said.append(f"{RATIOS}: the {MEAN} relative to that of the single model with the best value")
-        said.append("+ or - after a figure: quality above or below that model's, after a router's name:")
-        said.append(f"{value}; the 95% interval of the paired bootstrap excludes 0")
+        value = f"in value (quality - {weight:g} x cost, over all items)" if unit else "over all items"
+        said += [
+            f"{RATIOS}: the {MEAN} relative to that of the single model with the best value",
+            "+ or -: better or worse than that model, the 95% interval of the paired bootstrap excludes 0: "
+            f"at a figure in quality, at a name {value}",
+        ]
+    return tuple(said)
+
+
+def _frontier_caption(unit: str, metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    said = [f"quality, below it {f'cost per item in {unit} and ' if unit else ''}the gap closed at that cost weight"]
+    if metrics["zero_router"] is not None:
+        low, high = metrics["cost_range"]
+        said += [
+            f"AIQ: mean height of the hull of (0, 0) and a router's points over costs {low:.3g} to {high:.3g}, "
+            "the cheapest to the dearest single model's",
+            "below it how far it is above the zero router's, with its interval",
+            "+ or -: the 95% interval of the paired bootstrap of that excludes 0",
+        ]
+    two = metrics["two_models"]
+    if two is not None and two["undefined"]:
+        said.append(two["undefined"])
+    elif two is not None:
+        said += [
+            f"APGR: mean share of the gap in quality from {two['weak']} to {two['strong']} that is recovered, "
+            f"over the share of items that {two['strong']} answers",
+            "CPT: the least such share of items that recovers 50% or 80% of the gap",
+        ]
+        if any(max(figures["other_share"]) > 0 for figures in two["routers"].values()):
+            said.append(f"what other models answer counts as not answered by {two['strong']}")
     return tuple(said)

@@ -16,14 +16,14 @@ from rich.console import Console
 from harness.evaluate import Outcome, evaluate
 from harness.formats import latex, tidy
 from harness.frontier_metrics import frontier_metrics
-from harness.grid import grid
+from harness.grid import frontier_grid, task_grid
 from harness.manifest import provenance, write_json, write_text
 from harness.metrics import value
 from harness.policies import shipped_policy
 from harness.progress import generation_progress
 from harness.source import Source, open_source
 from harness.summary import frontier_point, summarise
-from harness.table import frontier_table, markdown, overall_table, task_tables
+from harness.table import markdown, overall_table, tables
 from pools.errors import UserError
 from pools.tree import Tree
 from routers import Router, RouterRequest, load
@@ -130,19 +130,18 @@ def run(options: Run, console: Console) -> Path:
         "cost_model": asdict(cost_model),
         "seconds": round(time.monotonic() - start, 2),
     }
-    by_task = grid(summary)
-    tables = [overall_table(summary)]
-    last = [frontier_table(summary)] if "frontier" in summary else []
+    grids = [task_grid(summary), *([frontier_grid(summary)] if "frontier" in summary else [])]
     for name, router in routers.items():
         if isinstance(router, HierRouter) and learns and shipped is None:
             router.save(out / f"{name.replace(':', '-')}.safetensors")
     write_items(out / "items.parquet", outcomes, tree, costs=bool(cost_model.unit))
-    write_text("\n".join(map(markdown, [*tables, *task_tables(by_task), *last])), out / "tables.md")
-    write_text(latex(by_task), out / "tables.tex")
+    whole = [overall_table(summary), *(table for grid in grids for table in tables(grid))]
+    write_text("\n".join(map(markdown, whole)), out / "tables.md")
+    write_text("\n".join(latex(grid, summary["title"]) for grid in grids), out / "tables.tex")
     write_text(tidy(summary), out / "tables.csv")
     write_json(manifest, out / "manifest.json")
     write_json(summary, out / "summary.json")
-    for table in [*tables, *task_tables(by_task, console.width), *last]:
+    for table in [overall_table(summary), *(table for grid in grids for table in tables(grid, console.width))]:
         console.print(table)
     console.print(f"written to {out}", highlight=False, markup=False)
     if options.track:
@@ -212,9 +211,7 @@ def _check_two_models(options: Run, models: Sequence[str], cost_weights: Sequenc
     if unknown:
         raise UserError(f"unknown model {unknown[0]!r} in --strong, --weak: the pool has {', '.join(models)}")
     if len(cost_weights) < 2:
-        raise UserError(
-            "--strong and --weak are for a frontier: give several cost weights, as in --cost-weight 0,0.1,1"
-        )
+        raise UserError("--strong and --weak are for a frontier: give several cost weights, as 0,0.1,1")
 
 
 def _at(weight: float, name: str, router: Router, request: RouterRequest) -> Router:
