@@ -67,7 +67,7 @@ class Run:
     out: Path | None = None
     """Folder to write to; by default a new one under runs/."""
     track: bool = False
-    """Log the summary to wandb (project hierrouter-harness); WANDB_MODE=offline works."""
+    """Log figures, tables and the run's files to wandb (project hierrouter-harness); WANDB_MODE=offline works."""
 
 
 @dataclass(frozen=True)

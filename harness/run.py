@@ -24,6 +24,7 @@ from harness.progress import generation_progress
 from harness.source import Source, open_source
 from harness.summary import frontier_point, summarise
 from harness.table import markdown, overall_table, tables
+from harness.tracking import track
 from pools.errors import UserError
 from pools.tree import Tree
 from routers import Router, RouterRequest, load
@@ -42,8 +43,8 @@ ENCODER_UNIT = "T param-tokens"
 def run(options: Run, console: Console) -> Path:
     """Run the routers and their baselines, print the tables and write the run's folder; where it is.
 
-    The folder holds `summary.json`, `items.parquet`, `tables.md` and `manifest.json`, and, where HierRouter was trained
-    by this run, its checkpoint.
+    The folder holds `summary.json`, `items.parquet`, `manifest.json` and the tables as `.md`, `.tex` and `.csv`, and,
+    where HierRouter was trained by this run, its checkpoint.
     """
     start = time.monotonic()
     _check(options)
@@ -125,6 +126,7 @@ def run(options: Run, console: Console) -> Path:
         **provenance(),
         "seed": options.seed,
         "arguments": {key: _plain(given) for key, given in asdict(options).items()},
+        "suite": source.suite,
         "source": source.description,
         "pool": source.pool.to_dict(),
         "cost_model": asdict(cost_model),
@@ -145,7 +147,7 @@ def run(options: Run, console: Console) -> Path:
         console.print(table)
     console.print(f"written to {out}", highlight=False, markup=False)
     if options.track:
-        _track(manifest, summary)
+        track(out, manifest, summary)
     return out
 
 
@@ -282,14 +284,3 @@ def write_items(path: Path, outcomes: Mapping[str, Outcome], tree: Tree, costs: 
 
 def _plain(given: object) -> object:
     return str(given) if isinstance(given, Path) else given
-
-
-def _track(manifest: dict[str, Any], summary: dict[str, Any]) -> None:
-    import wandb
-
-    logged = wandb.init(project="hierrouter-harness", job_type="run", config=manifest)
-    for router, entry in summary["routers"].items():
-        for key, figure in entry["overall"].items():
-            if isinstance(figure, int | float) and not isinstance(figure, bool):
-                logged.summary[f"{router}/{key}"] = figure
-    logged.finish()
