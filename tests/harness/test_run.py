@@ -50,8 +50,8 @@ def test_the_default_run_has_every_row_and_the_documented_form(default_run: Path
     )
     for entry in found["routers"].values():
         assert set(entry["tasks"]) == tasks
-        for figures in (entry["overall"], *entry["tasks"].values()):
-            assert {"items", "quality", "quality_interval", "cost", "cost_interval"} <= set(figures)
+        for figures in (entry["overall"], entry["macro"], *entry["tasks"].values()):
+            assert {"quality", "quality_interval", "cost", "cost_interval", "quality_ahead"} <= set(figures)
             assert figures["quality_interval"][0] <= figures["quality"] <= figures["quality_interval"][1]
             assert 0 < figures["cost_interval"][0] <= figures["cost"] <= figures["cost_interval"][1]
         assert all(f"`{key}`" in documented for key in entry["overall"]) or not documented
@@ -93,11 +93,12 @@ def test_the_run_says_how_to_make_it_again(default_run: Path) -> None:
 def test_the_tables_fit_a_terminal_of_80_columns(default_run: Path) -> None:
     from rich.console import Console
 
-    from harness.table import overall_table, task_table
+    from harness.grid import task_grid
+    from harness.table import overall_table, tables
 
     console = Console(width=80, record=True, file=io.StringIO())
     found = summary(default_run)
-    for table in (overall_table(found), task_table(found)):
+    for table in (overall_table(found), *tables(task_grid(found), 80)):
         console.print(table)
     shown = console.export_text()
     assert "…" not in shown
