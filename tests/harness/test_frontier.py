@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.frontier import aiq, apgr, concave_hull, cpt, monotone_envelope, pgr
+from harness.frontier import aiq, aiq_resampled, apgr, concave_hull, cpt, monotone_envelope, pgr
 
 settings.register_profile("busy", deadline=None)  # tests share the cores with others
 settings.load_profile("busy")
@@ -85,6 +85,21 @@ def test_aiq_is_the_mean_of_the_best_mixture(found, low, width):
     expected = np.trapezoid(heights, xs) / (high - low)
     cost, quality = zip(*found, strict=True)
     assert aiq(cost, quality, low, high) == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.integers(1, 3), st.integers(2, 5), st.integers(0, 1000))
+def test_resampled_aiq_is_that_of_the_items_drawn(routers, items, seed):
+    generator = np.random.default_rng(seed)
+    cost, quality = generator.random((routers, items)) * 4, generator.random((routers, items))
+    drawn = generator.integers(0, items, (3, items))
+    weights = np.array([[np.mean(row == item) for item in range(items)] for row in drawn])
+    low, high = 1.0, 3.0
+    found = aiq_resampled(cost, quality, weights, low, high)
+    for row, height in zip(drawn, found, strict=True):
+        means = [(float(c[row].mean()), float(q[row].mean())) for c, q in zip(cost, quality, strict=True)]
+        xs = sorted({low, high, *(c for c, _ in means if low < c < high)})
+        expected = np.trapezoid([best_mixture(means, x) for x in xs], xs) / (high - low)
+        assert height == pytest.approx(expected, abs=1e-9)
 
 
 @given(points, points)
