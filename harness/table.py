@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from harness.paired import Change, Comparison
 
 
 def overall_table(summary: dict[str, Any]) -> Table:
@@ -64,6 +67,43 @@ def frontier_table(summary: dict[str, Any]) -> Table:
             cells.append(f"{figures['quality']:.3f}{_below(figures['cost'])}\n[dim]{gap}[/dim]")
         table.add_row(escape(name), *cells)
     return table
+
+
+def difference_table(title: str, comparisons: Sequence[Comparison], unit: str, caption: str = "") -> Table:
+    """One row per comparison, tasks below their router; unit: of the costs, empty where none are compared."""
+    what = "quality and cost: after, and below it before" if unit else "quality: after, and below it before"
+    lines = (
+        f"{what}; differences with 95% intervals, paired over items",
+        "* the interval excludes 0; many are compared, with no correction: about 1 in 20",
+        "  would be marked where nothing differs. p: two-sided sign-flip test",
+        *([f"cost per item in {unit}"] if unit else []),
+        *([caption] if caption else []),
+    )
+    table = _table(title, "\n".join(lines))
+    table.add_column("items", justify="right", no_wrap=True)
+    for measure in ("quality", "cost") if unit else ("quality",):
+        table.add_column(measure, justify="right", no_wrap=True)
+        table.add_column("difference", justify="right", no_wrap=True)
+    previous = None
+    for c in comparisons:
+        if c.task is None or c.router != previous:
+            table.add_section()
+        name = escape(c.router if c.task is None else f"  {c.task}")
+        cells = [*_change(c.quality, "{:.3f}"), *(_change(c.cost, "{:.3g}") if c.cost else ["-", "-"] if unit else [])]
+        table.add_row(name, str(c.items), *cells)
+        previous = c.router
+    return table
+
+
+def _change(change: Change, form: str) -> list[str]:
+    after = form.format(change.after)
+    if change.same:
+        return [after, "[dim]same[/dim]"]
+    mark = "*" if change.risen or change.fallen else ""
+    return [
+        f"{after}\n[dim]{form.format(change.before)}[/dim]",
+        f"{change.difference:+.2g}{mark} p={change.p:.2g}\n[dim]{change.low:.2g}..{change.high:.2g}[/dim]",
+    ]
 
 
 def _table(title: str, caption: str) -> Table:
