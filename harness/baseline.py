@@ -109,7 +109,8 @@ def _baseline(found: dict[str, Any], path: Path) -> Baseline:
     spread = {}
     for name, entry in _object(found.get("spread"), "spread").items():
         entry = _object(entry, f"spread.{name}")
-        scopes = {None: entry.get("overall"), **_object(entry.get("tasks"), f"spread.{name}.tasks")}
+        scopes: dict[str | None, Any] = {None: entry.get("overall")}
+        scopes.update(_object(entry.get("tasks"), f"spread.{name}.tasks"))
         for task, distances in scopes.items():
             for measure, distance in _object(distances, f"spread.{name} of {task or 'overall'}").items():
                 if not _is_number(distance) or distance < 0:

@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.console import Console
 
 from harness.baseline import MEASURES, RUN_FIELDS, Baseline, read_baseline, write_baseline
 from harness.cli import Run
-from harness.finished import differences, read_run
+from harness.finished import FinishedRun, differences, read_run
 from harness.junit import Case, write_junit
 from harness.metrics import NOISE
 from harness.paired import Change, Comparison, ItemKey, Results, compare_routers, results_of
@@ -33,6 +32,8 @@ OTHER_SEEDS = 4
 # Flags that may stand in for the baseline's own without --update: the same routers and items, on another recording
 # or with another policy.
 STAND_IN = ("recording", "checkpoint")
+# What of a run's manifest a baseline keeps.
+PROVENANCE = ("date", "command", "commit", "versions", "machine", "source", "cost_model", "seconds")
 
 
 @dataclass(frozen=True)
@@ -55,37 +56,42 @@ def check(options: Check, console: Console) -> bool:
         _update(options, path, console)
         return True
     baseline = read_baseline(path)
-    results, unit, manifest = _finished(options.run) if options.run else _evaluated(options, baseline, console)
-    results = _same_items(baseline, results, unit, path)
-    names = list(baseline.results.routers)
-    comparisons = compare_routers(
-        baseline.results, results, [(name, name) for name in names], bool(unit), baseline.options.seed
-    )
+    now, trained = (read_run(options.run), None) if options.run else _evaluated(options, baseline, console)
+    results = _same_items(baseline, now, path)
+    pairs = [(name, name) for name in baseline.results.routers]
+    comparisons = compare_routers(baseline.results, results, pairs, bool(now.cost_unit), baseline.options.seed)
     findings = [f for c in comparisons for f in _judge(c, baseline, options)]
-    title = f"this run compared with the baseline {path.name}: {len(results.items)} items"
-    note = "a router that is trained anew may fall as far as other seeds did" if baseline.spread else ""
-    console.print(difference_table(title, comparisons, unit, note))
+    _show_changes(f"compared with the baseline {path.name}: {len(results.items)} items", comparisons, now, console)
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    changed = differences(_manifest(baseline), manifest)
-    for line in changed:
+    for line in differences(_manifest(baseline), now.manifest):
         say(f"differs from the baseline in {line}")
+    if trained and not baseline.spread:
+        say(f"{', '.join(trained)}: trained by this check, which the baseline's was not; nothing is tolerated for that")
     worse = [f.worse for f in findings if f.worse]
     better = [f.better for f in findings if f.better]
     for text in better:
-        say(f"better  {text}")
+        say(f"better: {text}")
     if better:
-        say("what is better can be kept: python -m harness check --update makes it the baseline")
+        say("python -m harness check --update would keep what is better as the new baseline")
     for text in worse:
-        say(f"WORSE   {text}")
-    counted = f"{len(names)} routers, {len(findings)} figures"
+        say(f"WORSE: {text}")
+    counted = f"{len(pairs)} routers, {len(findings)} figures"
     say(f"check FAILED: {len(worse)} of {counted} worse" if worse else f"check passed: {counted}, none worse")
     if options.junit is not None:
         cases = [Case(f.router, f"{f.scope} {f.measure}", f.worse) for f in findings]
         write_junit("harness.check", cases, time.monotonic() - start, options.junit)
     return not worse
+
+
+def _show_changes(title: str, comparisons: Sequence[Comparison], now: FinishedRun, console: Console) -> None:
+    """Every router overall, and the tasks where something differs."""
+    shown = [c for c in comparisons if c.task is None or not c.quality.same or not (c.cost is None or c.cost.same)]
+    left_out = len(comparisons) - len(shown)
+    caption = f"{left_out} rows of tasks where nothing differs are left out" if left_out else ""
+    console.print(difference_table(title, shown, now.cost_unit, caption))
 
 
 def _check_flags(options: Check, path: Path) -> None:
@@ -107,56 +113,52 @@ def _check_flags(options: Check, path: Path) -> None:
         options.junit.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _evaluated(options: Check, baseline: Baseline, console: Console) -> tuple[Results, str, dict[str, object]]:
-    """What the baseline's routers attain now, the unit of their costs, and how that was made."""
+def _evaluated(options: Check, baseline: Baseline, console: Console) -> tuple[FinishedRun, tuple[str, ...]]:
+    """What the baseline's routers attain now, and which of them were trained for it."""
     instead = {name: getattr(options, name) for name in STAND_IN if getattr(options, name) is not None}
-    return _run(replace(baseline.options, weights=options.weights, **instead), console)[:3]
+    return _run(replace(baseline.options, weights=options.weights, **instead), console)
 
 
-def _run(run: Run, console: Console) -> tuple[Results, str, dict[str, object], tuple[str, ...]]:
+def _run(run: Run, console: Console) -> tuple[FinishedRun, tuple[str, ...]]:
     start = time.monotonic()
     run = checked(run)
     source = open_source(run)
     evaluation = evaluate_routers(run, source, console)
-    first = next(iter(evaluation.swept.values()))
     unit = evaluation.cost_model.unit
+    results = results_of(next(iter(evaluation.swept.values())), evaluation.tree, bool(unit))
     manifest = run_manifest(run, source, evaluation.cost_model, time.monotonic() - start)
-    return results_of(first, evaluation.tree, bool(unit)), unit, manifest, evaluation.trained
-
-
-def _finished(folder: Path) -> tuple[Results, str, dict[str, object]]:
-    finished = read_run(folder)
-    return finished.results, finished.cost_unit, finished.manifest
+    return FinishedRun(results, unit, manifest), evaluation.trained
 
 
 def _manifest(baseline: Baseline) -> dict[str, object]:
-    arguments = {name: getattr(baseline.options, name) for name in RUN_FIELDS}
-    return {**baseline.provenance, "arguments": {k: list(v) if type(v) is tuple else v for k, v in arguments.items()}}
+    """The baseline's provenance in the form of a run's manifest."""
+    return {**baseline.provenance, "arguments": {name: getattr(baseline.options, name) for name in RUN_FIELDS}}
 
 
-def _same_items(baseline: Baseline, results: Results, unit: str, path: Path) -> Results:
+def _same_items(baseline: Baseline, now: FinishedRun, path: Path) -> Results:
     """The results in the order of the baseline's items. Raises UserError where there is nothing to compare."""
     renew = f"python -m harness check --baseline {path} --update makes a new baseline"
-    missing = [name for name in baseline.results.routers if name not in results.routers]
+    missing = [name for name in baseline.results.routers if name not in now.results.routers]
     if missing:
         raise UserError(
-            f"router {missing[0]} of the baseline is not in the run, which has {', '.join(results.routers)}; name a "
-            "run with all of the baseline's routers"
+            f"router {missing[0]} of the baseline is not in the run, which has {', '.join(now.results.routers)}; name "
+            "a run with all of the baseline's routers"
         )
-    if unit != baseline.cost_unit:
+    if now.cost_unit != baseline.cost_unit:
         raise UserError(
-            f"the baseline's costs are in {baseline.cost_unit or 'no unit'}, this run's in {unit or 'no unit'}; {renew}"
+            f"the baseline's costs are in {baseline.cost_unit or 'no unit'}, this run's in "
+            f"{now.cost_unit or 'no unit'}; {renew}"
         )
-    lost = [item for item in baseline.results.items if item not in set(results.items)]
-    new = [item for item in results.items if item not in set(baseline.results.items)]
-    if lost or new:
-        parts = [
-            f"{len(found)} only in the {where} ({_few(found)})"
-            for where, found in (("baseline", lost), ("run", new))
-            if found
-        ]
+    old, new = set(baseline.results.items), set(now.results.items)
+    parts = [
+        f"{len(alone)} only in the {where} ({_few(alone)})"
+        for where, items, other in (("baseline", baseline.results.items, new), ("run", now.results.items, old))
+        for alone in [[item for item in items if item not in other]]
+        if alone
+    ]
+    if parts:
         raise UserError(f"the items are not those of the baseline {path}: {'; '.join(parts)}; {renew}")
-    return results.on(baseline.results.items)
+    return now.results.on(baseline.results.items)
 
 
 def _few(items: Sequence[ItemKey]) -> str:
@@ -201,17 +203,16 @@ def _update(options: Check, path: Path, console: Console) -> None:
     given = {name: getattr(options, name) for name in RUN_FIELDS if getattr(options, name) not in (None, ())}
     run = checked(replace(old.options if old else Run(baselines="no"), weights=options.weights, **given))
     run = replace(run, router=tuple(dict.fromkeys(run.router)))
-    results, unit, manifest, trained = _run(run, console)
-    spread = _spread(run, results, trained, console) if trained else {}
-    kept = ("date", "command", "commit", "versions", "machine", "source", "cost_model", "seconds")
-    provenance = {name: manifest[name] for name in kept}
-    write_baseline(Baseline(run, results, unit, spread, provenance), path)
-    if old is not None and set(old.results.items) == set(results.items) and old.cost_unit == unit:
-        both = [(name, name) for name in results.routers if name in old.results.routers]
-        changes = compare_routers(old.results, results.on(old.results.items), both, bool(unit), run.seed)
-        console.print(difference_table(f"the new {path.name} compared with the old", changes, unit))
+    now, trained = _run(run, console)
+    spread = _spread(run, now.results, trained, console) if trained else {}
+    provenance = {name: now.manifest[name] for name in PROVENANCE}
+    write_baseline(Baseline(run, now.results, now.cost_unit, spread, provenance), path)
+    if old is not None and set(old.results.items) == set(now.results.items) and old.cost_unit == now.cost_unit:
+        both = [(name, name) for name in now.results.routers if name in old.results.routers]
+        changes = compare_routers(old.results, now.results.on(old.results.items), both, bool(now.cost_unit), run.seed)
+        _show_changes(f"the new {path.name} compared with the old", changes, now, console)
     console.print(
-        f"baseline written to {path}: {len(results.routers)} routers, {len(results.items)} items",
+        f"baseline written to {path}: {len(now.results.routers)} routers, {len(now.results.items)} items",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -229,12 +230,11 @@ def _spread(
     console.print(f"training {OTHER_SEEDS} times more, with other seeds: how far one training is from another ...")
     spread: dict[tuple[str, str | None, str], float] = defaultdict(float)
     for seed in range(run.seed + 1, run.seed + 1 + OTHER_SEEDS):
-        quiet = Console(quiet=True)
-        other = _run(replace(run, router=trained, seed=seed, retrain=True), quiet)[0]
-        for c in compare_routers(results, other, [(name, name) for name in trained], True, run.seed):
+        other, _ = _run(replace(run, router=trained, seed=seed, retrain=True), Console(quiet=True))
+        for c in compare_routers(results, other.results, [(name, name) for name in trained], True, run.seed):
             for measure in MEASURES:
                 change: Change | None = getattr(c, measure)
                 if change is not None:
                     key = (c.router, c.task, measure)
-                    spread[key] = max(spread[key], float(np.abs(change.difference)))
+                    spread[key] = max(spread[key], abs(change.difference))
     return dict(spread)

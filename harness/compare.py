@@ -8,9 +8,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.table import Table
 
 from harness.finished import FinishedRun, differences, read_run
 from harness.paired import Change, Comparison, compare_routers
@@ -49,7 +50,7 @@ def compare(options: Compare, console: Console) -> None:
     needed = 1 if options.against else 2
     if len(options.runs) < needed:
         raise UserError(
-            f"compare got {len(options.runs)} runs, expected at least {needed}: name the folders that python -m harness "
+            f"compare got {len(options.runs)} runs, expected at least {needed}: name folders that python -m harness "
             "run wrote, or one of them and --against ROUTER"
         )
     runs = [(_name(path, options.runs), read_run(path)) for path in options.runs]
@@ -60,8 +61,7 @@ def compare(options: Compare, console: Console) -> None:
     for block in blocks:
         for note in block.notes:
             console.print(note, highlight=False, markup=False, soft_wrap=True)
-        for table in _tables(block):
-            console.print(table)
+        console.print(_table(block))
     if options.out is not None:
         _write(blocks, options.out)
         console.print(f"written to {options.out}", highlight=False, markup=False, soft_wrap=True)
@@ -119,19 +119,15 @@ def _inside(name: str, run: FinishedRun, against: str, asked: Sequence[str], see
     return Block(name, name, title, (), run.cost_unit, made)
 
 
-def _tables(block: Block) -> list[Any]:
-    overall = [c for c in block.comparisons if c.task is None]
-    return [
-        difference_table(block.title, overall, block.unit),
-        difference_table("per task", [c for c in block.comparisons if c.task is not None], block.unit),
-    ]
+def _table(block: Block) -> Table:
+    return difference_table(block.title, block.comparisons, block.unit)
 
 
 def _write(blocks: Sequence[Block], path: Path) -> None:
     """Write Markdown, CSV or JSON, by the suffix; whole or not at all."""
     if path.suffix == ".md":
         parts = [
-            "\n".join(["".join(f"- {note.strip()}\n" for note in block.notes), *map(markdown, _tables(block))])
+            "\n".join(["".join(f"- {note.strip()}\n" for note in block.notes), markdown(_table(block))])
             for block in blocks
         ]
         text = "\n".join(parts)

@@ -18,7 +18,6 @@ from pools.errors import UserError
 class FinishedRun:
     """What a run attained and how it was made. cost_unit: empty where no costs were recorded."""
 
-    name: str
     results: Results
     cost_unit: str
     manifest: dict[str, Any]
@@ -45,9 +44,9 @@ def read_run(folder: Path) -> FinishedRun:
     except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
         shown = " ".join(str(error).split())
         raise UserError(
-            f"the run {folder} cannot be read ({type(error).__name__}: {shown}); make it again with python -m harness run"
+            f"the run {folder} cannot be read ({type(error).__name__}: {shown}); make it again: python -m harness run"
         ) from None
-    return FinishedRun(folder.resolve().name, checked_results(results, f"the run {folder}"), unit, manifest)
+    return FinishedRun(checked_results(results, f"the run {folder}"), unit, manifest)
 
 
 def _results(rows: list[dict[str, Any]], costs: bool) -> Results:
@@ -71,25 +70,39 @@ def _results(rows: list[dict[str, Any]], costs: bool) -> Results:
     return Results(items, figures)
 
 
+# The arguments of a run that decide its figures.
+_ARGUMENTS = (
+    *("cost_weight", "split", "limit", "task", "max_hops", "allow_stop", "preset", "encoder", "checkpoint", "seed"),
+)
+
+
 def made_with(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """What a run was made with, as far as it decides the figures, from its manifest: a name and a text for each."""
-    source, arguments = manifest.get("source") or {}, manifest.get("arguments") or {}
-    cost_model = manifest.get("cost_model") or {}
-    facts = {"recording": source.get("recording") or ("none, live models" if source.get("live") else None)}
-    facts |= {f"{name} of the recording": str(h)[:12] for name, h in (source.get("sha256") or {}).items()}
-    facts |= {"cost model": cost_model.get("name"), "cost unit": cost_model.get("unit")}
-    facts |= {"rates": cost_model.get("input_rate") and [cost_model["input_rate"], cost_model.get("output_rate")]}
-    facts |= {
-        name.replace("_", " "): arguments.get(name)
-        for name in (
-            *("cost_weight", "split", "limit", "task", "max_hops", "allow_stop", "preset", "encoder", "checkpoint"),
-            "seed",
-        )
+    """What a run was made with, as far as it decides the figures: a name and a text for each, from its manifest."""
+
+    def part(of: Mapping[str, Any], name: str) -> dict[str, Any]:
+        found = of.get(name)
+        return found if isinstance(found, dict) else {}
+
+    source, cost_model, arguments = (part(manifest, name) for name in ("source", "cost_model", "arguments"))
+    commit, edited, changes = str(manifest.get("commit") or "unknown").partition("+")
+    facts: dict[str, Any] = {
+        "recording": "none, live models" if source.get("live") else source.get("recording"),
+        **{f"{name} of the recording": str(given)[:12] for name, given in part(source, "sha256").items()},
+        "cost model": cost_model.get("name"),
+        "cost unit": cost_model.get("unit"),
+        "rates per token read": cost_model.get("input_rate"),
+        "rates per token written": cost_model.get("output_rate"),
+        **{name.replace("_", " "): arguments.get(name) for name in _ARGUMENTS},
+        "commit": commit[:7] + edited + changes,
+        **{f"version of {name}": given for name, given in part(manifest, "versions").items()},
     }
-    commit, _, changes = (manifest.get("commit") or "unknown").partition("+")
-    facts |= {"commit": commit[:7] + (f"+{changes}" if changes else "")}
-    facts |= {f"version of {name}": version for name, version in (manifest.get("versions") or {}).items()}
-    return {name: "none" if given in (None, [], ()) else str(given) for name, given in facts.items()}
+    return {name: _text(given) for name, given in facts.items()}
+
+
+def _text(given: Any) -> str:
+    if isinstance(given, list | tuple):
+        return ", ".join(map(str, given)) or "none"
+    return "none" if given is None else str(given)
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -106,9 +106,8 @@ def checked_results(results: Results, where: str) -> Results:
         raise UserError(f"{where} has {twice} items more than once, expected each once; make it again")
     for name, figures in results.routers.items():
         for measure, values in (("quality", figures.quality), ("cost", figures.cost)):
-            wrong = np.flatnonzero(~np.isfinite(values)) if values is not None else []
-            if len(wrong):
-                assert values is not None
+            if values is not None and not np.isfinite(values).all():
+                wrong = np.flatnonzero(~np.isfinite(values))
                 task, doc_id = results.items[wrong[0]]
                 raise UserError(
                     f"{where}: {measure} of {name} on {task} {doc_id} is {values[wrong[0]]}, expected a finite number; "

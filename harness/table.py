@@ -71,27 +71,24 @@ def frontier_table(summary: dict[str, Any]) -> Table:
 
 def difference_table(title: str, comparisons: Sequence[Comparison], unit: str, caption: str = "") -> Table:
     """One row per comparison, tasks below their router; unit: of the costs, empty where none are compared."""
-    what = "quality and cost: after, and below it before" if unit else "quality: after, and below it before"
     lines = (
-        f"{what}; differences with 95% intervals, paired over items",
-        "* the interval excludes 0; many are compared, with no correction: about 1 in 20",
-        "  would be marked where nothing differs. p: two-sided sign-flip test",
         *([f"cost per item in {unit}"] if unit else []),
+        "(items); below a figure that differs: what it was, and the difference's 95% interval, paired over items",
+        "*: the interval excludes 0; many are compared, with no correction, so some are marked by chance",
+        "p: two-sided sign-flip test; where items are few, trust it more than the interval",
         *([caption] if caption else []),
     )
     table = _table(title, "\n".join(lines))
-    table.add_column("items", justify="right", no_wrap=True)
+    table.caption_justify = "left"
     for measure in ("quality", "cost") if unit else ("quality",):
         table.add_column(measure, justify="right", no_wrap=True)
         table.add_column("difference", justify="right", no_wrap=True)
-    previous = None
     for c in comparisons:
-        if c.task is None or c.router != previous:
+        if c.task is None:
             table.add_section()
-        name = escape(c.router if c.task is None else f"  {c.task}")
+        name = f"{escape(c.router if c.task is None else f'  {c.task}')} [dim]({c.items})[/dim]"
         cells = [*_change(c.quality, "{:.3f}"), *(_change(c.cost, "{:.3g}") if c.cost else ["-", "-"] if unit else [])]
-        table.add_row(name, str(c.items), *cells)
-        previous = c.router
+        table.add_row(name, *cells)
     return table
 
 
@@ -102,7 +99,7 @@ def _change(change: Change, form: str) -> list[str]:
     mark = "*" if change.risen or change.fallen else ""
     return [
         f"{after}\n[dim]{form.format(change.before)}[/dim]",
-        f"{change.difference:+.2g}{mark} p={change.p:.2g}\n[dim]{change.low:.2g}..{change.high:.2g}[/dim]",
+        f"{change.difference:+.2g}{mark} p={change.p:.1g}\n[dim]{change.low:.2g}..{change.high:.2g}[/dim]",
     ]
 
 
