@@ -78,8 +78,8 @@ def check(options: Check, console: Console) -> bool:
         say("python -m harness check --update would keep what is better as the new baseline")
     for text in worse:
         say(f"WORSE: {text}")
-    counted = f"{len(pairs)} routers, {len(findings)} figures"
-    say(f"check FAILED: {len(worse)} of {counted} worse" if worse else f"check passed: {counted}, none worse")
+    counted = f"{len(findings)} figures of {len(pairs)} routers"
+    say(f"check FAILED: {len(worse)} of {counted} are worse" if worse else f"check passed: none of {counted} is worse")
     if options.junit is not None:
         cases = [Case(f.router, f"{f.scope} {f.measure}", f.worse) for f in findings]
         write_junit("harness.check", cases, time.monotonic() - start, options.junit)
@@ -188,13 +188,17 @@ def _judge(c: Comparison, baseline: Baseline, options: Check) -> Iterator[Findin
         else:
             tolerated = options.tolerance_cost * abs(change.before) + spread
             is_worse, is_better = change.low > tolerated + NOISE, change.fallen
-            share = f"by {abs(change.difference / change.before):.1%}" if change.before else "from 0"
-            size, unit = share, f" {baseline.cost_unit}"
+            size = f"by {_percent(abs(change.difference / change.before))}" if change.before else "from 0"
+            unit = f" {baseline.cost_unit}"
         verb = "rose" if change.difference > 0 else "fell"
         interval = f"({change.difference:+.2g} [{change.low:.2g}, {change.high:.2g}]{unit})"
         text = f"{c.router}: {measure} {where} {verb} {size} {interval}"
         allowed = f", more than the {tolerated:.2g} that is tolerated" if tolerated else ""
         yield Finding(c.router, scope, measure, text + allowed if is_worse else "", text if is_better else "")
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else f"{100 * share:.1g}%"
 
 
 def _update(options: Check, path: Path, console: Console) -> None:
