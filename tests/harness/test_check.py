@@ -302,6 +302,8 @@ def set_at(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         (set_at("routers/knn/cost", None), "expected 50 numbers"),
         (set_at("routers/other", {"quality": [], "cost": []}), "expected 50 numbers"),
         (set_at("run/router", ["knn"]), "run.router is knn"),
+        (lambda data: data.update(routers={}), "routers are none"),
+        (set_at("run/seed", -1), "run.seed is -1"),
         (set_at("run/seed", "1"), "--seed does not take"),
         (set_at("run/split", "tets"), "--split does not take"),
         (set_at("run/allow_stop", 1), "--allow-stop does not take"),
