@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from harness.source import Source, open_source
 from harness.summary import frontier_point, summarise
 from harness.table import markdown, overall_table, tables
 from harness.tracking import track
+from pools.cost import CostModel
 from pools.errors import UserError
 from pools.tree import Tree
 from routers import Router, RouterRequest, load
@@ -40,6 +41,22 @@ UNTRAINED = {"single", "pipeline", "random"}
 ENCODER_UNIT = "T param-tokens"
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What routers attained on the items of a run.
+
+    swept: by cost weight and router; the first cost weight is the run's own.
+    shipped: the policy that HierRouter was loaded from. trained: the HierRouters that were trained for this.
+    """
+
+    tree: Tree
+    cost_model: CostModel
+    routers: dict[str, Router]
+    swept: dict[float, dict[str, Outcome]]
+    shipped: Path | None
+    trained: tuple[str, ...]
+
+
 def run(options: Run, console: Console) -> Path:
     """Run the routers and their baselines, print the tables and write the run's folder; where it is.
 
@@ -47,61 +64,22 @@ def run(options: Run, console: Console) -> Path:
     where HierRouter was trained by this run, its checkpoint.
     """
     start = time.monotonic()
-    _check(options)
-    if options.preset == "paper":
-        options = replace(options, allow_stop=False)
-    cost_weights = read_cost_weights(options.cost_weight)
-    first = cost_weights[0]
+    options = checked(options)
     out = options.out or Path("runs") / time.strftime("run-%Y%m%d-%H%M%S")
     with generation_progress(console) as on_batch:
         source = open_source(options, on_batch)
-        tree = source.tree if options.split == "all" else source.tree.select(options.split)
-        if not tree.items:
-            raise UserError(f"no items of split {options.split!r} in this selection; raise --limit, or use --split all")
-        _check_two_models(options, tree.models, cost_weights)
-        cost_model = source.pool.cost_model(options.cost)
-        request = RouterRequest(
-            models=tree.models,
-            max_hops=tree.max_hops,
-            allow_stop=options.allow_stop,
-            cost_model=cost_model,
-            cost_weight=first,
-            seed=options.seed,
-            checkpoint=options.checkpoint,
-            train=source.tree.select("train"),
-            validation=source.tree.select("validation"),
-            evaluation=tree,
-            options=(
-                ("encoder", options.encoder),
-                ("preset", options.preset),
-                ("cost_weights", " ".join(map(str, cost_weights)) if len(cost_weights) > 1 else ""),
-            ),
-            weights=options.weights,
-        )
+        items = evaluated_items(options, source)
+        _check_two_models(options, items.models)
         out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before anything is computed
         try:
-            # All are built before the first is evaluated: one that cannot be costs no generation.
-            names = router_names(options, source)
-            learns = options.checkpoint is None and any(_is_hierrouter(name) for name in names)
-            shipped = shipped_policy(options, source, cost_weights) if learns else None
-            if shipped is not None:
-                console.print(f"HierRouter: the shipped policy {shipped.name}; --retrain trains one", highlight=False)
-            elif learns:
-                console.print(f"training HierRouter on {len(request.train.items if request.train else ())} items ...")
-            with_shipped = replace(request, checkpoint=shipped or request.checkpoint)
-            routers = {name: load(name, with_shipped if _is_hierrouter(name) else request) for name in names}
-            outcomes = {name: evaluate(router, tree, cost_model, options.seed) for name, router in routers.items()}
-            swept = {first: outcomes}
-            for weight in cost_weights[1:]:
-                swept[weight] = {
-                    name: evaluate(_at(weight, name, router, request), tree, cost_model, options.seed)
-                    for name, router in routers.items()
-                }
-            metrics = _frontier_metrics(options, source, swept, request) if len(swept) > 1 else None
+            evaluation = evaluate_routers(options, source, console)
+            metrics = _frontier_metrics(options, evaluation) if len(evaluation.swept) > 1 else None
         except BaseException:
             _remove_if_empty(out)
             raise
-    notes = {name: _notes(name, router, options, cost_weights, shipped) for name, router in routers.items()}
+    tree, cost_model, routers, swept = evaluation.tree, evaluation.cost_model, evaluation.routers, evaluation.swept
+    cost_weights, first = tuple(swept), next(iter(swept))
+    notes = {name: _notes(name, router, options, cost_weights, evaluation.shipped) for name, router in routers.items()}
 
     def figures(weight: float) -> dict[str, Any]:
         at_weight = swept[weight]
@@ -122,21 +100,13 @@ def run(options: Run, console: Console) -> Path:
     if len(cost_weights) > 1:
         summary["frontier"] = [frontier_point(figures(weight)) for weight in cost_weights]
         summary["frontier_metrics"] = metrics
-    manifest = {
-        **provenance(),
-        "seed": options.seed,
-        "arguments": {key: _plain(given) for key, given in asdict(options).items()},
-        "suite": source.suite,
-        "source": source.description,
-        "pool": source.pool.to_dict(),
-        "cost_model": asdict(cost_model),
-        "seconds": round(time.monotonic() - start, 2),
-    }
+    manifest = run_manifest(options, source, cost_model, time.monotonic() - start)
     grids = [task_grid(summary), *([frontier_grid(summary)] if "frontier" in summary else [])]
-    for name, router in routers.items():
-        if isinstance(router, HierRouter) and learns and shipped is None:
-            router.save(out / f"{name.replace(':', '-')}.safetensors")
-    write_items(out / "items.parquet", outcomes, tree, costs=bool(cost_model.unit))
+    for name in evaluation.trained:
+        router = routers[name]
+        assert isinstance(router, HierRouter)
+        router.save(out / f"{name.replace(':', '-')}.safetensors")
+    write_items(out / "items.parquet", swept[first], tree, costs=bool(cost_model.unit))
     whole = [overall_table(summary), *(table for grid in grids for table in tables(grid))]
     write_text("\n".join(map(markdown, whole)), out / "tables.md")
     write_text("\n".join(latex(grid, summary["title"]) for grid in grids), out / "tables.tex")
@@ -149,6 +119,84 @@ def run(options: Run, console: Console) -> Path:
     if options.track:
         track(out, manifest, summary)
     return out
+
+
+def checked(options: Run) -> Run:
+    """The options with what the preset implies. Raises UserError for what is wrong whatever the source is."""
+    if options.checkpoint is not None and not options.checkpoint.is_file():
+        raise UserError(f"no such checkpoint: {options.checkpoint}; train one with python -m harness train")
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed}: expected a whole number >= 0")
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        raise UserError(f"--out {options.out} is a file; name a folder")
+    read_cost_weights(options.cost_weight)
+    return replace(options, allow_stop=False) if options.preset == "paper" else options
+
+
+def evaluate_routers(options: Run, source: Source, console: Console) -> Evaluation:
+    """Build every router that the options ask for, training what has to be, and evaluate each at every cost weight."""
+    tree = evaluated_items(options, source)
+    cost_weights = read_cost_weights(options.cost_weight)
+    cost_model = source.pool.cost_model(options.cost)
+    request = RouterRequest(
+        models=tree.models,
+        max_hops=tree.max_hops,
+        allow_stop=options.allow_stop,
+        cost_model=cost_model,
+        cost_weight=cost_weights[0],
+        seed=options.seed,
+        checkpoint=options.checkpoint,
+        train=source.tree.select("train"),
+        validation=source.tree.select("validation"),
+        evaluation=tree,
+        options=(
+            ("encoder", options.encoder),
+            ("preset", options.preset),
+            ("cost_weights", " ".join(map(str, cost_weights)) if len(cost_weights) > 1 else ""),
+        ),
+        weights=options.weights,
+    )
+    # All are built before the first is evaluated: one that cannot be costs no generation.
+    names = router_names(options, source)
+    learned = [name for name in names if _is_hierrouter(name)] if options.checkpoint is None else []
+    shipped = shipped_policy(options, source, cost_weights) if learned else None
+    if shipped is not None:
+        console.print(f"HierRouter: the shipped policy {shipped.name}; --retrain trains one", highlight=False)
+    elif learned:
+        console.print(f"training HierRouter on {len(request.train.items if request.train else ())} items ...")
+    with_shipped = replace(request, checkpoint=shipped or request.checkpoint)
+    routers = {name: load(name, with_shipped if _is_hierrouter(name) else request) for name in names}
+    swept = {
+        cost_weights[0]: {name: evaluate(router, tree, cost_model, options.seed) for name, router in routers.items()}
+    }
+    for weight in cost_weights[1:]:
+        swept[weight] = {
+            name: evaluate(_at(weight, name, router, request), tree, cost_model, options.seed)
+            for name, router in routers.items()
+        }
+    return Evaluation(tree, cost_model, routers, swept, shipped, () if shipped else tuple(learned))
+
+
+def evaluated_items(options: Run, source: Source) -> Tree:
+    """The items of the split that is evaluated. Raises UserError where there are none."""
+    tree = source.tree if options.split == "all" else source.tree.select(options.split)
+    if not tree.items:
+        raise UserError(f"no items of split {options.split!r} in this selection; raise --limit, or use --split all")
+    return tree
+
+
+def run_manifest(options: Run, source: Source, cost_model: CostModel, seconds: float) -> dict[str, Any]:
+    """How a run was made: what `manifest.json` holds."""
+    return {
+        **provenance(),
+        "seed": options.seed,
+        "arguments": {key: _plain(given) for key, given in asdict(options).items()},
+        "suite": source.suite,
+        "source": source.description,
+        "pool": source.pool.to_dict(),
+        "cost_model": asdict(cost_model),
+        "seconds": round(seconds, 2),
+    }
 
 
 def router_names(options: Run, source: Source) -> list[str]:
@@ -180,12 +228,10 @@ def read_cost_weights(text: str) -> tuple[float, ...]:
     return weights
 
 
-def _frontier_metrics(
-    options: Run, source: Source, swept: Mapping[float, Mapping[str, Outcome]], request: RouterRequest
-) -> dict[str, Any]:
+def _frontier_metrics(options: Run, evaluation: Evaluation) -> dict[str, Any]:
     """AIQ, APGR and CPT over the cost weights. Live models that no row asked are not asked for it."""
-    tree, cost_model = request.evaluation, request.cost_model
-    assert tree is not None and cost_model is not None
+    tree, cost_model, swept = evaluation.tree, evaluation.cost_model, evaluation.swept
+    request = RouterRequest(models=tree.models, max_hops=tree.max_hops, cost_model=cost_model)
     done = next(iter(swept.values()))
     singles = {
         model: done.get(name) or evaluate(load(name, request), tree, cost_model)
@@ -202,7 +248,7 @@ def _frontier_metrics(
     )
 
 
-def _check_two_models(options: Run, models: Sequence[str], cost_weights: Sequence[float]) -> None:
+def _check_two_models(options: Run, models: Sequence[str]) -> None:
     """Raise UserError where `--strong` and `--weak` are not two models of the pool, or there is no frontier."""
     pair = (options.strong, options.weak)
     if pair == (None, None):
@@ -212,22 +258,13 @@ def _check_two_models(options: Run, models: Sequence[str], cost_weights: Sequenc
     unknown = [model for model in pair if model not in models]
     if unknown:
         raise UserError(f"unknown model {unknown[0]!r} in --strong, --weak: the pool has {', '.join(models)}")
-    if len(cost_weights) < 2:
+    if len(read_cost_weights(options.cost_weight)) < 2:
         raise UserError("--strong and --weak are for a frontier: give several cost weights, as 0,0.1,1")
 
 
 def _at(weight: float, name: str, router: Router, request: RouterRequest) -> Router:
     """The router of that name for another cost weight: told of it where it can be, else built anew."""
     return router.at(weight) if isinstance(router, WeighingRouter) else load(name, replace(request, cost_weight=weight))
-
-
-def _check(options: Run) -> None:
-    if options.checkpoint is not None and not options.checkpoint.is_file():
-        raise UserError(f"no such checkpoint: {options.checkpoint}; train one with python -m harness train")
-    if options.seed < 0:
-        raise UserError(f"--seed {options.seed}: expected a whole number >= 0")
-    if options.out is not None and options.out.exists() and not options.out.is_dir():
-        raise UserError(f"--out {options.out} is a file; name a folder")
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.grid import Cell, Grid, wrapped
+from harness.paired import Change, Comparison
 
 
 def overall_table(summary: dict[str, Any]) -> Table:
@@ -89,6 +91,40 @@ def _needed(table: Table) -> int:
     """How many columns of a terminal the table takes with no name folded."""
     console = Console(width=10_000)
     return Measurement.get(console, console.options, table).maximum
+
+
+def difference_table(title: str, comparisons: Sequence[Comparison], unit: str, caption: str = "") -> Table:
+    """One row per comparison, tasks below their router; unit: of the costs, empty where none are compared."""
+    lines = (
+        *([f"cost per item in {unit}"] if unit else []),
+        "(items); below a figure that differs: what it was, and the difference's 95% interval, paired over items",
+        "*: the interval excludes 0; many are compared, with no correction, so some are marked by chance",
+        "p: two-sided sign-flip test; where items are few, trust it more than the interval",
+        *([caption] if caption else []),
+    )
+    table = _table(title, "\n".join(lines))
+    table.caption_justify = "left"
+    for measure in ("quality", "cost") if unit else ("quality",):
+        table.add_column(measure, justify="right", no_wrap=True)
+        table.add_column("difference", justify="right", no_wrap=True)
+    for c in comparisons:
+        if c.task is None:
+            table.add_section()
+        name = f"{escape(c.router if c.task is None else f'  {c.task}')} [dim]({c.items})[/dim]"
+        cells = [*_change(c.quality, "{:.3f}"), *(_change(c.cost, "{:.3g}") if c.cost else ["-", "-"] if unit else [])]
+        table.add_row(name, *cells)
+    return table
+
+
+def _change(change: Change, form: str) -> list[str]:
+    after = form.format(change.after)
+    if change.same:
+        return [after, "[dim]same[/dim]"]
+    mark = "*" if change.risen or change.fallen else ""
+    return [
+        f"{after}\n[dim]{form.format(change.before)}[/dim]",
+        f"{change.difference:+.2g}{mark} p={change.p:.1g}\n[dim]{change.low:.2g}..{change.high:.2g}[/dim]",
+    ]
 
 
 def _table(title: str, caption: str) -> Table:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pools.errors import UserError
 from pools.pool import Pool, pool_from_dict
 from pools.tree import Tree
@@ -129,6 +131,8 @@ def load_recording(folder: Path) -> Recording:
             manifest["max_hops"],
         )
         _fill(tree, rows)
+        if not np.isfinite(tree.score).all():
+            raise ValueError("a response has a score that is no number")
         if pool.billed and not (tree.billed[tree.known & (tree.depth > 0)] >= 0).all():
             raise ValueError("a response lacks what it cost")
     except (KeyError, IndexError, TypeError, ValueError) as error:
