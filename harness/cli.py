@@ -198,6 +198,19 @@ class Import:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Write a page on one or several runs: the result in words, tables, figures and example items.
+
+    It is one HTML file that needs no network; a folder beside it holds the figures as PNG and SVG.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders that python -m harness run wrote."""
+    out: Path | None = None
+    """HTML file to write; by default report.html in the first of the folders."""
+
+
+@dataclass(frozen=True)
 class List:
     """List what can be named on the command line."""
 
@@ -213,6 +226,7 @@ Command = (
     | Annotated[Record, tyro.conf.subcommand("record")]
     | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )
 
@@ -253,6 +267,10 @@ def execute(command: Command) -> None:
 
         if not verify(command, console):
             sys.exit(1)
+    elif isinstance(command, Report):
+        from harness.report import report
+
+        report(command, console)
     elif isinstance(command, Train):
         from harness.train import train
 
