@@ -182,7 +182,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "inline": inline_svg, "task_name": _breakable}
+    environment.filters |= {"number": _number, "cost": _cost, "inline": inline_svg, "task_name": _breakable}
     examples: dict[str, list[Example] | None] = {run.name: choose_examples(run, run.asked[0]) for run in runs}
     return environment.get_template("report.html.jinja").render(
         runs=runs,
@@ -202,6 +202,13 @@ def render(
 
 def _number(figure: float | None, form: str = ".3f") -> str:
     return "–" if figure is None else format(figure, form).replace("-", "−")
+
+
+def _cost(figure: float | None) -> str:
+    """Three significant digits, whatever the unit makes of the size."""
+    if figure is None or abs(figure) >= 1000:
+        return _number(figure, ",.0f")
+    return _number(figure, "#.3g").rstrip(".")
 
 
 def _breakable(name: str) -> Any:

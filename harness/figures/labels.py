@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-_DIRECTIONS = [math.radians(a) for a in (0, 180, 90, 270, 35, 145, 325, 215, 65, 115, 295, 245)]
-_DISTANCES = (11, 22, 36, 52, 72, 96)
+_DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
+_DISTANCES = (7, 16, 28, 44, 64, 90)
 Box = tuple[float, float, float, float]
 
 
@@ -26,28 +26,28 @@ def place_labels(
     frame = axes.get_window_extent(renderer)
     centres = axes.transData.transform(np.array(places))
     corners = [axes.transData.transform([(b[0], b[1]), (b[2], b[3])]).ravel() for b in bars]
-    taken: list[Box] = [(x - 7, y - 7, x + 7, y + 7) for x, y in centres]
+    taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y in centres]
     for (x, y), place, label, colour in zip(centres, places, labels, colours, strict=True):
         text = axes.annotate(label, place, (0, 0), textcoords="offset pixels", color=colour, annotation_clip=False)
         extent = text.get_window_extent(renderer)
         width, height = extent.width, extent.height * 0.85
         best, least = (0.0, 0.0, 0.0), math.inf
         for distance in _DISTANCES:
-            for direction in _DIRECTIONS:
-                # The label's nearest edge, not its middle, is at that distance.
-                cx = x + math.cos(direction) * (distance + width / 2)
-                cy = y + math.sin(direction) * (distance + height / 2)
+            for right, up in _DIRECTIONS:
+                # The label's nearest edge, not its middle, is at that distance; at a corner the eye sees it nearer.
+                away = distance * (0.6 if right and up else 1.2)
+                cx, cy = x + right * (away + width / 2), y + up * (away + height / 2)
                 box = (cx - width / 2 - 2, cy - height / 2 - 1, cx + width / 2 + 2, cy + height / 2 + 1)
                 outside = width * height - _overlap(box, (frame.x0 + 2, frame.y0 + 2, frame.x1, frame.y1 + 4))
-                penalty = distance * 3 + 20 * max(0.0, outside)
+                penalty = distance * 4 + 1000 * max(0.0, outside)
                 penalty += 50 * sum(_overlap(box, other) for other in taken)
-                penalty += sum(2 * _overlap(box, (a - 1, b - 1, c + 1, d + 1)) for a, b, c, d in corners)
+                penalty += sum(_overlap(box, (a - 1, b - 1, c + 1, d + 1)) for a, b, c, d in corners)
                 if penalty < least:
                     least, best = penalty, (cx, cy, distance)
         cx, cy, distance = best
         taken.append((cx - width / 2 - 2, cy - height / 2 - 1, cx + width / 2 + 2, cy + height / 2 + 1))
         text.set_position((cx - x - width / 2, cy - y - height / 2 + 1))
-        if distance > _DISTANCES[0]:
+        if distance > _DISTANCES[1]:
             nearest = np.clip(x, cx - width / 2, cx + width / 2), np.clip(y, cy - height / 2, cy + height / 2)
             axes.annotate(
                 "", place, axes.transData.inverted().transform(nearest),

@@ -36,19 +36,21 @@ def draw_plane(
     axes.tick_params(length=0)
     axes.locator_params(axis="x", nbins=4 if narrow else 8)
     singles = [(o["cost"], o["quality"]) for series, o in routers if series.role == "single model"]
+    lines = [np.array(curve).T for _, curve in curves]
     if singles:
         at, height_at = concave_hull(*np.array(singles).T)
+        hull = np.append(at, most), np.append(height_at, height_at[-1])
+        lines.append(np.array(hull))
         axes.plot(
-            [*at, most], [*height_at, height_at[-1]],
-            color=LIGHT["slate"], linewidth=1.3, linestyle=(0, (5, 3)), label="single models, mixed at random",
+            *hull, color=LIGHT["slate"], linewidth=1.3, linestyle=(0, (5, 3)), label="single models, mixed at random",
         )  # fmt: skip
-        axes.fill_between([*at, most], [*height_at, height_at[-1]], -0.03, color=LIGHT["slate"], alpha=0.06, linewidth=0)
+        axes.fill_between(*hull, -0.03, color=LIGHT["slate"], alpha=0.06, linewidth=0)
     for series, curve in curves:
         axes.plot(
             *np.array(curve).T, color=series.colour, linewidth=1.3, marker=".", markersize=points(6), zorder=2.5,
         )  # fmt: skip
     shown: set[str] = set()
-    bars = []
+    bars = [box for curve in lines for box in along(curve)]
     for series, o in routers:
         (c_low, c_high), (q_low, q_high) = o["cost_interval"], o["quality_interval"]
         axes.errorbar(
@@ -76,3 +78,12 @@ def draw_plane(
         bars,
     )
     return figure
+
+
+def along(line: Any, pieces: int = 40) -> list[tuple[float, float, float, float]]:
+    """Small boxes (left, bottom, right, top) that cover a line `[2, n]` of vertices."""
+    at = np.linspace(0, line.shape[1] - 1, pieces * (line.shape[1] - 1) + 1)
+    x, y = (np.interp(at, np.arange(line.shape[1]), values) for values in line)
+    return [
+        (min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in zip(x, y, x[1:], y[1:], strict=False)
+    ]

@@ -12,15 +12,17 @@ def draw_tasks(
     routers: Sequence[tuple[Series, Mapping[str, Mapping[str, Any]]]], tasks: Sequence[str], narrow: bool
 ) -> Any:
     """A figure of dots with 95% intervals. routers: each with its figures per task."""
-    row_px, title_px, axis_px, letter = (18, 26, 26, 0.56 * FONT_PX[narrow])
+    row_px, axis_px, line_px, letter, width = 18, 28, 16, 0.56 * FONT_PX[narrow], WIDTH_PX[narrow]
     columns = min(len(tasks), 2 if narrow else 3)
     lines = -(-len(tasks) // columns)
-    label_px = min(max(len(series.label) for series, _ in routers) * letter + 10, WIDTH_PX[narrow] * 0.5)
-    panel = len(routers) * row_px
-    width, height = WIDTH_PX[narrow], lines * (panel + title_px + axis_px)
+    label_px = min(max(len(series.label) for series, _ in routers) * letter + 6, width * 0.42)
+    gap = 16 if narrow else 24
+    panel_width = (width - label_px - gap * (columns - 1) - 8) / columns
+    limit = int((panel_width + gap) / (letter * 1.15))
+    titles = [_wrapped(task, limit) for task in tasks]
+    panel, title_px = len(routers) * row_px, line_px * (1 + max(title.count("\n") for title in titles)) + 12
+    height = lines * (panel + title_px + axis_px)
     figure = new_figure(width, height, narrow)
-    gap = 14 if narrow else 24
-    panel_width = (width - label_px - gap * columns) / columns
     for number, task in enumerate(tasks):
         line, column = divmod(number, columns)
         top = line * (panel + title_px + axis_px) + title_px
@@ -37,9 +39,8 @@ def draw_tasks(
         axes.grid(axis="x", linewidth=0.8)
         axes.tick_params(length=0)
         axes.spines[["left", "bottom"]].set_visible(False)
-        limit = int((panel_width + gap) / letter) - 1
-        axes.set_title(_shortened(task, limit), loc="left", fontweight="bold", pad=5, x=0)
-        names = [_shortened(series.label, int(label_px / letter)) for series, _ in routers] if column == 0 else []
+        axes.set_title(titles[number], loc="left", fontweight="bold", pad=5, x=0)
+        names = [_shortened(series.label, int(label_px / letter * 1.05)) for series, _ in routers] if column == 0 else []
         axes.set_yticks(range(len(names)), names)
         for row, (series, figures) in enumerate(routers):
             found = figures[task]
@@ -53,6 +54,15 @@ def draw_tasks(
         for label, (series, _) in zip(axes.get_yticklabels(), routers, strict=False):
             label.set_color(series.colour)
     return figure
+
+
+def _wrapped(text: str, limit: int) -> str:
+    """A name in one line, or in two that break after an underscore or a hyphen."""
+    if len(text) <= limit:
+        return text
+    breaks = [n + 1 for n, c in enumerate(text[:limit]) if c in "_-"]
+    at = breaks[-1] if breaks else limit
+    return text[:at] + "\n" + _shortened(text[at:], limit)
 
 
 def _shortened(text: str, limit: int) -> str:
