@@ -69,10 +69,10 @@ def find_recording(run: RunFolder) -> Path | None:
 
 
 def choose_examples(run: RunFolder, router: str, optimum: str = "oracle") -> list[Example] | None:
-    """Per task the first item where the router is ahead of the best single model and the first where it is behind the
-    optimum; None where the recording is not at hand.
+    """Per task the first item where the router is ahead of the best single model, and the first where the optimum is.
 
-    First is by the order of the recording, so nobody picks. Scores are expected ones, of the items the run evaluated.
+    The optimum is ahead of the router there. First is by the order of the recording, so nobody picks; scores are
+    expected ones. None where the recording is not at hand.
     """
     folder = find_recording(run)
     if folder is None or any("pipeline" not in row for row in run.items[router]):

@@ -113,9 +113,7 @@ def plane(group: Group) -> Drawing:
         for series, run, name in group.routers
         if series.role in (ROUTER, OPTIMUM) and "frontier" in run.summary
     ]
-    points = [
-        f"{series.label}: quality {o['quality']:.3f}, cost {o['cost']:.4g} {group.unit}" for series, o in routers
-    ]
+    points = [f"{series.label}: quality {o['quality']:.3f}, cost {o['cost']:.4g} {group.unit}" for series, o in routers]
     return Drawing(
         f"plane-{group.number}",
         f"Quality against cost, {group.runs[0].summary['title']}",
@@ -128,11 +126,10 @@ def tasks(group: Group) -> Drawing:
     """Quality per task of a group."""
     routers = [(series, run.routers[name]["tasks"]) for series, run, name in group.routers]
     names = list(routers[0][1])
+    rivals = [pair for pair in routers if pair[0].role != OPTIMUM] or routers
     best = []
     for task in names:
-        series, figures = max(
-            (pair for pair in routers if pair[0].role != OPTIMUM), key=lambda pair: pair[1][task]["quality"], default=routers[0]
-        )  # fmt: skip
+        series, figures = max(rivals, key=lambda pair: float(pair[1][task]["quality"]))
         best.append(f"{task}: the best is {series.label} with {figures[task]['quality']:.3f}")
     return Drawing(
         f"tasks-{group.number}",

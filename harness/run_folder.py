@@ -161,7 +161,7 @@ def _check(found: Any, form: dict[str, tuple[type, ...]], place: str) -> None:
     if not isinstance(found, dict):
         raise ValueError(f"{place} is no object")
     for key, types in form.items():
-        value = found.get(key)
+        value: Any = found.get(key)
         if key not in found or not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise ValueError(f"{key} is missing or of another type in {place}")
         numbers = [value] if isinstance(value, _NUMBER) else value if key.endswith("_interval") and value else []

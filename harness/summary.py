@@ -98,7 +98,7 @@ def pipeline_name(tree: Tree, node: int) -> str:
 
 
 def _pipelines(outcome: Outcome, tree: Tree) -> dict[str, float]:
-    """Expected share of the items that each pipeline answers, the largest first; those that answer none are left out."""
+    """Expected share of the items that each pipeline answers, the largest first; without those that answer none."""
     share = outcome.end.mean(axis=0)
     order = np.argsort(-share, kind="stable")
     return {pipeline_name(tree, int(node)): float(share[node]) for node in order if share[node] > 0}

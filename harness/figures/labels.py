@@ -39,7 +39,7 @@ def place_labels(
                 cx, cy = x + right * (away + width / 2), y + up * (away + height / 2)
                 box = (cx - width / 2 - 2, cy - height / 2 - 1, cx + width / 2 + 2, cy + height / 2 + 1)
                 outside = width * height - _overlap(box, (frame.x0 + 2, frame.y0 + 2, frame.x1, frame.y1 + 4))
-                penalty = distance * 4 + 1000 * max(0.0, outside)
+                penalty = 4.0 * distance + 1000 * max(0.0, outside)
                 penalty += 50 * sum(_overlap(box, other) for other in taken)
                 penalty += sum(_overlap(box, (a - 1, b - 1, c + 1, d + 1)) for a, b, c, d in corners)
                 if penalty < least:

@@ -84,6 +84,4 @@ def along(line: Any, pieces: int = 40) -> list[tuple[float, float, float, float]
     """Small boxes (left, bottom, right, top) that cover a line `[2, n]` of vertices."""
     at = np.linspace(0, line.shape[1] - 1, pieces * (line.shape[1] - 1) + 1)
     x, y = (np.interp(at, np.arange(line.shape[1]), values) for values in line)
-    return [
-        (min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in zip(x, y, x[1:], y[1:], strict=False)
-    ]
+    return [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in zip(x, y, x[1:], y[1:], strict=False)]

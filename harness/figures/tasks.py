@@ -40,7 +40,9 @@ def draw_tasks(
         axes.tick_params(length=0)
         axes.spines[["left", "bottom"]].set_visible(False)
         axes.set_title(titles[number], loc="left", fontweight="bold", pad=5, x=0)
-        names = [_shortened(series.label, int(label_px / letter * 1.05)) for series, _ in routers] if column == 0 else []
+        names = (
+            [_shortened(series.label, int(label_px / letter * 1.05)) for series, _ in routers] if column == 0 else []
+        )
         axes.set_yticks(range(len(names)), names)
         for row, (series, figures) in enumerate(routers):
             found = figures[task]

@@ -9,7 +9,9 @@ from harness.metrics import Bootstrap, collapsed_to, gap_closed, regret
 
 def outcome(quality: list[float], cost: list[float], calls: list[list[float]] | None = None) -> Outcome:
     zeros = np.zeros(len(quality))
-    return Outcome(np.array(quality), np.array(cost), zeros, zeros, np.array(calls or [[1.0, 0.0]]), np.ones((1, 1)), True)
+    return Outcome(
+        np.array(quality), np.array(cost), zeros, zeros, np.array(calls or [[1.0, 0.0]]), np.ones((1, 1)), True
+    )
 
 
 def test_the_interval_covers_a_known_mean_about_19_times_in_20() -> None:
