@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from harness.examples import Example, choose_examples
-from harness.figures import COLOURS, Drawing, Series, draw_flow, draw_plane, draw_tasks, inline_svg, write_files
+from harness.figures import (
+    COLOURS,
+    Drawing,
+    Series,
+    draw_flow,
+    draw_plane,
+    draw_tasks,
+    inline_svg,
+    printable,
+    write_files,
+)
 from harness.findings import main_result
 from harness.run_folder import RunFolder, load_runs
 from pools.errors import UserError
@@ -93,7 +103,7 @@ def _series(runs: Sequence[RunFolder]) -> list[tuple[Series, RunFolder, str]]:
         )
         count += role == ROUTER
         label = name.removeprefix("single:") + (f" ({run.name})" if shown.count(name) > 1 else "")
-        series.append((Series(_printable(label), COLOURS[colour][0], marker, role), run, name))
+        series.append((Series(printable(label), COLOURS[colour][0], marker, role), run, name))
     return series
 
 
@@ -232,7 +242,3 @@ def _source(run: RunFolder) -> str:
     made = source.get("recorded")
     date = str(made.get("date") or "")[:10] if isinstance(made, dict) else ""
     return f"the recording {source.get('recording', 'without a name')}" + (f", made on {date}" if date else "")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

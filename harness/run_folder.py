@@ -164,9 +164,10 @@ def _check(found: Any, form: dict[str, tuple[type, ...]], place: str) -> None:
         value: Any = found.get(key)
         if key not in found or not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise ValueError(f"{key} is missing or of another type in {place}")
-        numbers = [value] if isinstance(value, _NUMBER) else value if key.endswith("_interval") and value else []
-        if key.endswith("_interval") and value is not None and len(value) != 2:
+        pair = value if isinstance(value, list) and key.endswith("_interval") else None
+        if pair is not None and len(pair) != 2:
             raise ValueError(f"{key} is no pair in {place}")
+        numbers = pair or ([value] if isinstance(value, _NUMBER) else [])
         if not all(isinstance(number, _NUMBER) and math.isfinite(number) for number in numbers):
             raise ValueError(f"{key} is no finite number in {place}")
 

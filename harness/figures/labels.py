@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 _DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
-_DISTANCES = (7, 16, 28, 44, 64, 90)
+_DISTANCES = (7.0, 16.0, 28.0, 44.0, 64.0, 90.0)
 Box = tuple[float, float, float, float]
 
 
@@ -31,15 +31,16 @@ def place_labels(
         text = axes.annotate(label, place, (0, 0), textcoords="offset pixels", color=colour, annotation_clip=False)
         extent = text.get_window_extent(renderer)
         width, height = extent.width, extent.height * 0.85
-        best, least = (0.0, 0.0, 0.0), math.inf
+        best: tuple[float, float, float] = (0.0, 0.0, 0.0)
+        least = math.inf
         for distance in _DISTANCES:
             for right, up in _DIRECTIONS:
                 # The label's nearest edge, not its middle, is at that distance; at a corner the eye sees it nearer.
                 away = distance * (0.6 if right and up else 1.2)
                 cx, cy = x + right * (away + width / 2), y + up * (away + height / 2)
                 box = (cx - width / 2 - 2, cy - height / 2 - 1, cx + width / 2 + 2, cy + height / 2 + 1)
-                outside = width * height - _overlap(box, (frame.x0 + 2, frame.y0 + 2, frame.x1, frame.y1 + 4))
-                penalty = 4.0 * distance + 1000 * max(0.0, outside)
+                outside = _overlap(box, box) - _overlap(box, (frame.x0 + 2, frame.y0 + 2, frame.x1, frame.y1 + 4))
+                penalty = 4.0 * distance + 1000 * outside
                 penalty += 50 * sum(_overlap(box, other) for other in taken)
                 penalty += sum(_overlap(box, (a - 1, b - 1, c + 1, d + 1)) for a, b, c, d in corners)
                 if penalty < least:

@@ -111,8 +111,13 @@ def drawing_style(narrow: bool) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """The text without characters that XML cannot hold."""
-    return "".join(c if c.isprintable() else "�" for c in text)
+    """The text with a sign in place of what XML cannot hold and of what would turn the direction of writing."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text, or as much of it as fits the limit of characters, with an ellipsis."""
+    return text if len(text) <= limit else text[: max(1, limit - 1)] + "…"
 
 
 def inline_svg(drawing: Drawing) -> Markup:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.figures.style import FONT_PX, LIGHT, WIDTH_PX, Series, new_figure, points
+from harness.figures.style import FONT_PX, LIGHT, WIDTH_PX, Series, new_figure, points, printable, shortened
 
 
 def draw_tasks(
@@ -19,7 +19,7 @@ def draw_tasks(
     gap = 16 if narrow else 24
     panel_width = (width - label_px - gap * (columns - 1) - 8) / columns
     limit = int((panel_width + gap) / (letter * 1.15))
-    titles = [_wrapped(task, limit) for task in tasks]
+    titles = [_wrapped(printable(task), limit) for task in tasks]
     panel, title_px = len(routers) * row_px, line_px * (1 + max(title.count("\n") for title in titles)) + 12
     height = lines * (panel + title_px + axis_px)
     figure = new_figure(width, height, narrow)
@@ -40,9 +40,7 @@ def draw_tasks(
         axes.tick_params(length=0)
         axes.spines[["left", "bottom"]].set_visible(False)
         axes.set_title(titles[number], loc="left", fontweight="bold", pad=5, x=0)
-        names = (
-            [_shortened(series.label, int(label_px / letter * 1.05)) for series, _ in routers] if column == 0 else []
-        )
+        names = [shortened(series.label, int(label_px / letter * 1.05)) for series, _ in routers] if column == 0 else []
         axes.set_yticks(range(len(names)), names)
         for row, (series, figures) in enumerate(routers):
             found = figures[task]
@@ -64,8 +62,4 @@ def _wrapped(text: str, limit: int) -> str:
         return text
     breaks = [n + 1 for n, c in enumerate(text[:limit]) if c in "_-"]
     at = breaks[-1] if breaks else limit
-    return text[:at] + "\n" + _shortened(text[at:], limit)
-
-
-def _shortened(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: max(1, limit - 1)] + "…"
+    return text[:at] + "\n" + shortened(text[at:], limit)

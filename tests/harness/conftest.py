@@ -111,8 +111,10 @@ class _Hostile:
 
 
 def _score(answers: Sequence[tuple[Item, str]]) -> list[float]:
-    """Of each item one model is right, whose number the item tells, and it is so at the second hop alone."""
-    return [float(response.startswith(f"{item.doc_id % 3} of 1")) for item, response in answers]
+    """Of each item one model is right, whose number the item tells, and not at the first hop."""
+    return [
+        float(response.startswith((f"{item.doc_id % 3} of 1", f"{item.doc_id % 3} of 2"))) for item, response in answers
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -24,15 +24,10 @@ class Browser:
         child_in, self._to = os.pipe()
         self._from, child_out = os.pipe()
         flags = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --remote-debugging-pipe"
+        # The shell puts the two descriptors where Chromium looks for them.
+        script = f'exec "$0" {flags} --user-data-dir="$1" 3<&{child_in} 4>&{child_out}'
         self._process = subprocess.Popen(
-            # The shell puts the two descriptors where Chromium looks for them.
-            [
-                "sh",
-                "-c",
-                f'exec "$0" {flags} --user-data-dir="$1" 3<&{child_in} 4>&{child_out}',
-                CHROMIUM,
-                str(profile),
-            ],
+            ["bash", "-c", script, CHROMIUM, str(profile)],
             pass_fds=(child_in, child_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -41,7 +36,7 @@ class Browser:
         os.close(child_out)
         self._buffer, self._number, self._session = b"", 0, ""
         self.complaints: list[str] = []
-        target = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
+        target = self.call("Target.createTarget", url="about:blank")
         attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
