@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.figures.style import FONT_PX, LIGHT, MODEL_COLOURS, WIDTH_PX, new_figure, printable, shortened
+from harness.figures.style import LIGHT, MODEL_COLOURS, WIDTH_PX, fitted, new_figure
 
 ANSWERED = "answered"
 _GAP = 0.055  # between two bars of a hop, as a share of all items
@@ -52,7 +52,7 @@ def draw_flow(pipelines: Mapping[tuple[str, ...], float], models: Sequence[str],
     top, scale = 26.0, (height - key_px - 34) / (1 + _GAP * len(models))
     bar_px, label_px = 14, (60 if keyed else 132 if narrow else 185)
     step = (width - label_px - bar_px - 2) / max(1, hops - 1)
-    limit = int((min(step, label_px) - bar_px - 10) / (0.58 * FONT_PX[narrow]))
+    room = min(step, label_px) - bar_px - 8
     where: dict[Strand, float] = {}
     for hop in range(hops):
         x = 1 + hop * step
@@ -83,7 +83,7 @@ def draw_flow(pipelines: Mapping[tuple[str, ...], float], models: Sequence[str],
             first, tall = parts[0][0], sum(t for _, t in parts)
             axes.add_patch(Rectangle((x, first), bar_px, max(tall, 1.0), facecolor=colour[name], linewidth=0, zorder=2))
             share = f"{tall / scale:.0%}" if tall / scale >= 0.01 else "<1%"
-            shown = letters.get(name, "end") if keyed else shortened(printable(name), limit if tall > 20 else limit - 4)
+            shown = letters.get(name, "end") if keyed else fitted(name, room if tall > 20 else room - 32, figure)
             between = "\n" if tall > 20 and not keyed else " "
             axes.text(
                 x + bar_px + 5, first + tall / 2, f"{shown}{between}{share}", va="center", zorder=3, linespacing=1.15
@@ -94,5 +94,5 @@ def draw_flow(pipelines: Mapping[tuple[str, ...], float], models: Sequence[str],
         key.set(xlim=(0, width), ylim=(key_px, 0))
         for number, name in enumerate(models):
             key.add_patch(Rectangle((1, 4 + 18 * number), 10, 10, facecolor=colour[name], linewidth=0))
-            key.text(17, 9 + 18 * number, f"{letters[name]}  {shortened(printable(name), 40)}", va="center")
+            key.text(17, 9 + 18 * number, f"{letters[name]}  {fitted(name, width - 40, figure)}", va="center")
     return figure

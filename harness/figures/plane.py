@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.figures.labels import place_labels
-from harness.figures.style import LIGHT, WIDTH_PX, Series, new_figure, points, shortened
+from harness.figures.style import LIGHT, WIDTH_PX, Series, fitted, new_figure, points
 from harness.frontier import concave_hull
 
 
@@ -73,7 +73,7 @@ def draw_plane(
     place_labels(
         axes,
         [(o["cost"], o["quality"]) for _, o in routers],
-        [shortened(series.label, 24 if narrow else 40) for series, _ in routers],
+        [fitted(series.label, 160 if narrow else 280, figure) for series, _ in routers],
         [series.colour for series, _ in routers],
         bars,
     )

@@ -115,9 +115,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def shortened(text: str, limit: int) -> str:
-    """The text, or as much of it as fits the limit of characters, with an ellipsis."""
-    return text if len(text) <= limit else text[: max(1, limit - 1)] + "…"
+def fitted(text: str, width: float, figure: Any, weight: str = "normal") -> str:
+    """The printable text, or as much of its beginning as is at most `width` pixels wide, with an ellipsis."""
+    from matplotlib.font_manager import FontProperties
+
+    renderer, font = figure.canvas.get_renderer(), FontProperties(weight=weight)
+    text = shown = printable(text)
+    while len(shown) > 1 and renderer.get_text_width_height_descent(shown, font, False)[0] > width:
+        text = text[:-1]
+        shown = text + "…"
+    return shown
 
 
 def inline_svg(drawing: Drawing) -> Markup:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.figures.style import FONT_PX, LIGHT, WIDTH_PX, Series, new_figure, points, printable, shortened
+from harness.figures.style import FONT_PX, LIGHT, WIDTH_PX, Series, fitted, new_figure, points
 
 
 def draw_tasks(
@@ -15,11 +15,11 @@ def draw_tasks(
     row_px, axis_px, line_px, letter, width = 18, 28, 16, 0.56 * FONT_PX[narrow], WIDTH_PX[narrow]
     columns = min(len(tasks), 2 if narrow else 3)
     lines = -(-len(tasks) // columns)
-    label_px = min(max(len(series.label) for series, _ in routers) * letter + 6, width * 0.42)
+    label_px = min(max(len(series.label) for series, _ in routers) * letter + 6, width * 0.44)
     gap = 16 if narrow else 24
     panel_width = (width - label_px - gap * (columns - 1) - 8) / columns
-    limit = int((panel_width + gap) / (letter * 1.15))
-    titles = [_wrapped(printable(task), limit) for task in tasks]
+    sketch = new_figure(width, 100, narrow)
+    titles = [_wrapped(task, panel_width + gap - 4, sketch) for task in tasks]
     panel, title_px = len(routers) * row_px, line_px * (1 + max(title.count("\n") for title in titles)) + 12
     height = lines * (panel + title_px + axis_px)
     figure = new_figure(width, height, narrow)
@@ -40,7 +40,7 @@ def draw_tasks(
         axes.tick_params(length=0)
         axes.spines[["left", "bottom"]].set_visible(False)
         axes.set_title(titles[number], loc="left", fontweight="bold", pad=5, x=0)
-        names = [shortened(series.label, int(label_px / letter * 1.05)) for series, _ in routers] if column == 0 else []
+        names = [fitted(series.label, label_px - 8, figure) for series, _ in routers] if column == 0 else []
         axes.set_yticks(range(len(names)), names)
         for row, (series, figures) in enumerate(routers):
             found = figures[task]
@@ -56,10 +56,10 @@ def draw_tasks(
     return figure
 
 
-def _wrapped(text: str, limit: int) -> str:
-    """A name in one line, or in two that break after an underscore or a hyphen."""
-    if len(text) <= limit:
-        return text
-    breaks = [n + 1 for n, c in enumerate(text[:limit]) if c in "_-"]
-    at = breaks[-1] if breaks else limit
-    return text[:at] + "\n" + shortened(text[at:], limit)
+def _wrapped(name: str, width: float, figure: Any) -> str:
+    """A bold name in one line, or in two that break after an underscore or a hyphen, each at most so many pixels."""
+    first = fitted(name, width, figure, "bold")
+    if not first.endswith("…"):
+        return first
+    at = max(first.rfind("_"), first.rfind("-")) + 1 or len(first) - 1
+    return first[:at] + "\n" + fitted(name[at:], width, figure, "bold")
