@@ -50,9 +50,11 @@ def draw_flow(pipelines: Mapping[tuple[str, ...], float], models: Sequence[str],
     # In pixels from the upper left corner.
     axes.set(xlim=(0, width), ylim=(height - key_px, 0))
     top, scale = 26.0, (height - key_px - 34) / (1 + _GAP * len(models))
-    bar_px, label_px = 14, (60 if keyed else 132 if narrow else 185)
+    label_px = 60 if keyed else 146 if narrow else 185
+    # Where nothing flows, the bars themselves are the picture.
+    bar_px = 14 if hops > 1 else width - label_px - 2
     step = (width - label_px - bar_px - 2) / max(1, hops - 1)
-    room = min(step, label_px) - bar_px - 8
+    room = (min(step - bar_px, label_px) if hops > 1 else label_px) - 10
     where: dict[Strand, float] = {}
     for hop in range(hops):
         x = 1 + hop * step
