@@ -273,6 +273,19 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Write a page on one or several runs: the result in words, tables, figures and example items.
+
+    It is one HTML file that needs no network; a folder beside it holds the figures as PNG and SVG.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders that python -m harness run wrote."""
+    out: Path | None = None
+    """HTML file to write; by default report.html in the first of the folders."""
+
+
+@dataclass(frozen=True)
 class List:
     """List what can be named on the command line."""
 
@@ -290,6 +303,7 @@ Command = (
     | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )
 
@@ -339,6 +353,10 @@ def execute(command: Command) -> None:
 
         if not check(command, console):
             sys.exit(1)
+    elif isinstance(command, Report):
+        from harness.report import report
+
+        report(command, console)
     elif isinstance(command, Train):
         from harness.train import train
 

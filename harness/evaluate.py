@@ -23,7 +23,8 @@ class Outcome:
 
     quality, cost, hops: `[I]`; cost is of the models called, in the cost model's unit.
     routing_cost: `[I]` of the router's own model, the encoder; a line of its own in the ledger.
-    calls: `[I, M]` how often each model was called. exact: whether expectations were computed, not sampled.
+    calls: `[I, M]` how often each model was called. end: `[I, N]` probability that the episode ended at a node, so that
+    its pipeline was the final one. exact: whether expectations were computed, not sampled.
     """
 
     quality: FloatArray
@@ -31,6 +32,7 @@ class Outcome:
     routing_cost: FloatArray
     hops: FloatArray
     calls: FloatArray
+    end: FloatArray
     exact: bool
 
 
@@ -59,7 +61,7 @@ def exact(router: Router, tree: Tree, cost_model: CostModel) -> Outcome:
     own = np.zeros(len(tree.items))
     for items, nodes, bill in billed:
         np.add.at(own, items, found.reach[items, nodes] * bill)
-    return Outcome(found.quality, found.cost, own, found.hops, found.calls, exact=True)
+    return Outcome(found.quality, found.cost, own, found.hops, found.calls, found.end, exact=True)
 
 
 def sample(router: Router, tree: Tree, cost_model: CostModel, seed: int) -> Outcome:
@@ -69,12 +71,15 @@ def sample(router: Router, tree: Tree, cost_model: CostModel, seed: int) -> Outc
     calls = np.zeros((len(items), len(tree.models)))
     for item, node in zip(items, episodes.node.tolist(), strict=True):
         np.add.at(calls[item], list(tree.pipeline(node)), 1.0)
+    end = np.zeros((len(items), tree.nodes))
+    end[items, episodes.node] = 1.0
     return Outcome(
         quality=tree.score[items, episodes.node].astype(np.float64),
         cost=episodes.cost,
         routing_cost=episodes.routing_cost,
         hops=tree.depth[episodes.node].astype(np.float64),
         calls=calls,
+        end=end,
         exact=not episodes.drawn,
     )
 
@@ -84,13 +89,15 @@ def vote(router: VotingRouter, tree: Tree, cost_model: CostModel) -> Outcome:
     items, nodes = np.arange(len(tree.items)), tree.level(1)
     tree.require(items[:, None], nodes)
     chosen = router.choose([[tree.generation(i, node).response for node in nodes.tolist()] for i in items.tolist()])
-    calls = np.ones((len(items), len(nodes)))
+    calls, end = np.ones((len(items), len(nodes))), np.zeros((len(items), tree.nodes))
+    end[items, nodes[chosen]] = 1.0
     return Outcome(
         quality=tree.score[items, nodes[chosen]].astype(np.float64),
         cost=tree.hop_cost(cost_model, items[:, None], nodes).sum(axis=1),
         routing_cost=np.zeros(len(items)),
         hops=calls.sum(axis=1),
         calls=calls,
+        end=end,
         exact=True,
     )
 

@@ -22,7 +22,7 @@ from harness.metrics import value
 from harness.policies import shipped_policy
 from harness.progress import generation_progress
 from harness.source import Source, open_source
-from harness.summary import frontier_point, summarise
+from harness.summary import frontier_point, pipeline_name, summarise
 from harness.table import markdown, overall_table, tables
 from harness.tracking import track
 from pools.cost import CostModel
@@ -297,7 +297,10 @@ def _notes(name: str, router: Router, options: Run, cost_weights: Sequence[float
 
 
 def write_items(path: Path, outcomes: Mapping[str, Outcome], tree: Tree, costs: bool = True) -> None:
-    """One row per router and item: what it attained, in expectation; without costs their column is null."""
+    """One row per router and item: what it attained, in expectation; without costs their column is null.
+
+    The columns are documented in docs/summary.md.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -312,6 +315,9 @@ def write_items(path: Path, outcomes: Mapping[str, Outcome], tree: Tree, costs: 
         columns[name] = np.concatenate([getattr(outcome, name) for outcome in outcomes.values()]).tolist()
     if not costs:
         columns["cost"] = [None] * len(columns["router"])
+    likeliest = np.concatenate([outcome.end.argmax(axis=1) for outcome in outcomes.values()])
+    columns["pipeline"] = [pipeline_name(tree, node) for node in likeliest.tolist()]
+    columns["pipeline_share"] = np.concatenate([outcome.end.max(axis=1) for outcome in outcomes.values()]).tolist()
     calls = np.concatenate([outcome.calls for outcome in outcomes.values()])
     columns |= {f"calls:{model}": calls[:, index].tolist() for index, model in enumerate(tree.models)}
     partial = path.with_name(path.name + ".partial")

@@ -55,6 +55,7 @@ def summarise(
             "routing_cost": float(outcome.routing_cost.mean()),
             "routing_cost_unit": routing_cost_unit,
             "calls": dict(zip(tree.models, outcome.calls.mean(axis=0).tolist(), strict=True)),
+            "pipelines": _pipelines(outcome, tree),
             "collapsed_to": None if name.startswith("single:") else collapsed_to(outcome, tree.models),
             "bound": name.startswith(optimum_name),
             "exact": outcome.exact,
@@ -98,6 +99,18 @@ def frontier_point(summary: dict[str, Any]) -> dict[str, Any]:
         name: {key: entry["overall"][key] for key in FRONTIER_KEYS} for name, entry in summary["routers"].items()
     }
     return {"cost_weight": summary["cost_weight"], "routers": routers}
+
+
+def pipeline_name(tree: Tree, node: int) -> str:
+    """How a pipeline is written: its models in order, as in `a > b`."""
+    return " > ".join(tree.models[action] for action in tree.pipeline(node))
+
+
+def _pipelines(outcome: Outcome, tree: Tree) -> dict[str, float]:
+    """Expected share of the items that each pipeline answers, the largest first; without those that answer none."""
+    share = outcome.end.mean(axis=0)
+    order = np.argsort(-share, kind="stable")
+    return {pipeline_name(tree, int(node)): float(share[node]) for node in order if share[node] > 0}
 
 
 def _figures(

@@ -21,7 +21,7 @@ class Expectation:
     """Per item, in expectation over the policy's actions.
 
     quality, cost, hops: `[I]`. calls: `[I, M]` how often each model is called.
-    reach: `[I, N]` probability that the episode comes through a node.
+    reach, end: `[I, N]` probability that the episode comes through a node, and that it ends there.
     """
 
     quality: FloatArray
@@ -29,6 +29,7 @@ class Expectation:
     hops: FloatArray
     calls: FloatArray
     reach: FloatArray
+    end: FloatArray
 
 
 def expectation(tree: Tree, cost_model: CostModel, choose: Choose) -> Expectation:
@@ -37,7 +38,7 @@ def expectation(tree: Tree, cost_model: CostModel, choose: Choose) -> Expectatio
     `choose` is called once for each hop, with all nodes of that depth that the policy can reach.
     """
     items, models = len(tree.items), len(tree.models)
-    reach, spent = np.zeros((items, tree.nodes)), np.zeros((items, tree.nodes))
+    reach, spent, end = (np.zeros((items, tree.nodes)) for _ in range(3))
     reach[:, 0] = 1.0
     quality, cost, calls = np.zeros(items), np.zeros(items), np.zeros((items, models))
     for depth in range(tree.max_hops):
@@ -47,7 +48,8 @@ def expectation(tree: Tree, cost_model: CostModel, choose: Choose) -> Expectatio
         if not len(rows):
             break
         chance = choose(rows, columns, spent[rows, columns])
-        np.add.at(quality, rows, reach[rows, columns] * chance[:, models] * tree.score[rows, columns])
+        end[rows, columns] = reach[rows, columns] * chance[:, models]
+        np.add.at(quality, rows, end[rows, columns] * tree.score[rows, columns])
         at, action = np.nonzero(chance[:, :models])
         rows, columns = rows[at], columns[at]
         child = tree.child(columns, action)
@@ -57,5 +59,6 @@ def expectation(tree: Tree, cost_model: CostModel, choose: Choose) -> Expectatio
         np.add.at(cost, rows, reach[rows, child] * hop_cost)
         np.add.at(calls, (rows, action), reach[rows, child])
     leaves = tree.level(tree.max_hops)
+    end[:, leaves] = reach[:, leaves]
     quality += (reach[:, leaves] * tree.score[:, leaves]).sum(axis=1)
-    return Expectation(quality, cost, calls.sum(axis=1), calls, reach)
+    return Expectation(quality, cost, calls.sum(axis=1), calls, reach, end)

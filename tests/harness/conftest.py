@@ -1,8 +1,17 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+
+from harness.__main__ import main
+from harness.source import recording_folder
+from pools.pool import CandidateModel, Pool
+from pools.recording import save_recording
+from pools.tree import Tree
+from pools.types import Context, Generation, GenerationSettings, Item
 
 TASKS = """
 def dataset(**_):
@@ -55,3 +64,72 @@ def tiny_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"name: tiny\ndescription: Sixteen made-up questions.\ntasks:\n  - {{name: {task}, domain: qa}}\n"
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def harness() -> Callable[..., int]:
+    """`harness("run", "--out", folder)`: the command line in this process; its exit code."""
+
+    def call(*arguments: object) -> int:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
+            try:
+                main()
+            except SystemExit as stop:
+                return int(stop.code or 0)
+            return 0
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def plain_run(tmp_path_factory: pytest.TempPathFactory, harness: Callable[..., int]) -> Path:
+    """A run of two routers that learn at once, at two cost weights, on the recording that ships."""
+    out = tmp_path_factory.mktemp("plain") / "plain"
+    recording = ("--recording", recording_folder("lightweight", "offline"), "--max-hops", 2)
+    assert harness("run", *recording, "--router", "knn", "cascade", "--cost-weight", "0.1,1", "--out", out) == 0
+    return out
+
+
+HOSTILE = (
+    '</pre></svg><script>alert("owned")</script><img src=x onerror=alert(1)>\x00\x1b[31m {{ 7 * 7 }} & $x^2$ \u202e'
+)
+HOSTILE_MODELS = (
+    '<script>alert("model")</script>',
+    'a&b $x^{2 "quoted"',
+    "a-model-with-a-name-that-does-not-come-to-an-end",
+)
+HOSTILE_TASKS = ("<b>bold</b>", "an_ordinary_task_with_a_name_that_is_long")
+
+
+class _Hostile:
+    def generate(self, model: int, requests: Sequence[tuple[Context, GenerationSettings]]) -> list[Generation]:
+        return [
+            Generation(f"{model} of {len(c.responses)}: {HOSTILE}{c.query[-2:]}", 9 + model, 5 + model, "length", 0.1)
+            for c, _ in requests
+        ]
+
+
+def _score(answers: Sequence[tuple[Item, str]]) -> list[float]:
+    """Of each item one model is right, whose number the item tells, and not at the first hop."""
+    return [
+        float(response.startswith((f"{item.doc_id % 3} of 1", f"{item.doc_id % 3} of 2"))) for item, response in answers
+    ]
+
+
+@pytest.fixture(scope="session")
+def hostile_run(tmp_path_factory: pytest.TempPathFactory, harness: Callable[..., int]) -> Path:
+    """A run on a recording of three hops whose every text, of models and of data, tries to break out of a page."""
+    folder = tmp_path_factory.mktemp("hostile")
+    settings = GenerationSettings(("zz",), 8)
+    items = [
+        Item(HOSTILE_TASKS[n // 3 % 2], n, f"{HOSTILE} {n:02d}", settings, ("train", "validation", "test")[n // 6 % 3])
+        for n in range(36)
+    ]
+    tree = Tree(items, HOSTILE_MODELS, 3, _Hostile(), _score)
+    tree.require([[n] for n in range(len(items))], [range(tree.nodes)])
+    models = tuple(CandidateModel(name, "hf", 0.01 * 3**n) for n, name in enumerate(HOSTILE_MODELS))
+    save_recording(tree, Pool("hostile", models, "<i>units</i>", "made up"), {"suite": "<u>suite</u>"}, folder / "r")
+    arguments = ("--recording", folder / "r", "--router", "knn", "random", "--out", folder / "hostile")
+    assert harness("run", *arguments) == 0
+    return folder / "hostile"

@@ -15,7 +15,9 @@ EIGHTHS = st.integers(-8, 8).map(lambda n: n / 8)  # their sums are exact
 
 def outcome(quality: list[float], cost: list[float], calls: list[list[float]] | None = None) -> Outcome:
     zeros = np.zeros(len(quality))
-    return Outcome(np.array(quality), np.array(cost), zeros, zeros, np.array(calls or [[1.0, 0.0]]), True)
+    return Outcome(
+        np.array(quality), np.array(cost), zeros, zeros, np.array(calls or [[1.0, 0.0]]), np.ones((1, 1)), True
+    )
 
 
 def test_the_interval_covers_a_known_mean_about_19_times_in_20() -> None:

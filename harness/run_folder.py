@@ -1,0 +1,187 @@
+"""The folder that a run wrote, read back and checked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pools.errors import UserError
+
+Rows = list[dict[str, Any]]
+
+_NUMBER, _NUMBER_OR_NONE = (int, float), (int, float, type(None))
+_FIGURES: dict[str, tuple[type, ...]] = {
+    "items": (int,),
+    "quality": _NUMBER,
+    "quality_interval": (list,),
+    "cost": _NUMBER_OR_NONE,
+    "cost_interval": (list, type(None)),
+}
+_OVERALL: dict[str, tuple[type, ...]] = _FIGURES | {
+    "hops": _NUMBER,
+    "value": _NUMBER,
+    "regret": _NUMBER_OR_NONE,
+    "gap_closed": _NUMBER_OR_NONE,
+    "value_ahead": _NUMBER_OR_NONE,
+    "value_ahead_interval": (list, type(None)),
+    "routing_cost": _NUMBER,
+    "routing_cost_unit": (str,),
+    "collapsed_to": (str, type(None)),
+    "bound": (bool,),
+    "exact": (bool,),
+    "notes": (list,),
+}
+_POINT = {key: _OVERALL[key] for key in ("quality", "cost", "hops", "gap_closed")}
+_SUMMARY: dict[str, tuple[type, ...]] = {
+    "title": (str,),
+    "cost_model": (str,),
+    "cost_unit": (str,),
+    "cost_weight": _NUMBER,
+    "items": (int,),
+    "routers": (dict,),
+}
+_MANIFEST: dict[str, tuple[type, ...]] = {"seed": (int,), "arguments": (dict,), "source": (dict,), "versions": (dict,)}
+_COLUMNS = ("router", "task", "doc_id", "quality", "cost")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What `python -m harness run` left in a folder.
+
+    name: short, and different for each run of a report.
+    summary, manifest: the content of the two JSON files; docs/summary.md documents the first.
+    items: per router the rows of `items.parquet`, each router's items in the same order.
+    """
+
+    path: Path
+    name: str
+    summary: dict[str, Any]
+    manifest: dict[str, Any]
+    items: dict[str, Rows]
+
+    @property
+    def routers(self) -> dict[str, dict[str, Any]]:
+        """Per router its `overall` and `tasks` figures."""
+        found: dict[str, dict[str, Any]] = self.summary["routers"]
+        return found
+
+    @property
+    def asked(self) -> list[str]:
+        """The routers that the run was asked for; the others are its baselines."""
+        named = [name for name in self.manifest["arguments"].get("router", ()) if name in self.routers]
+        return named or [next(iter(self.routers))]
+
+    @property
+    def best_single(self) -> str | None:
+        """The single model with the best value, which the ratios and the gap are measured against."""
+        singles = [name for name in self.routers if name.startswith("single:")]
+        return max(singles, key=lambda name: self.routers[name]["overall"]["value"], default=None)
+
+
+def load_runs(folders: Sequence[Path]) -> list[RunFolder]:
+    """The runs of these folders, each under a short name of its own. Raises UserError for what is no run."""
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError("a run was named twice; name each folder once")
+    runs = [_load(folder) for folder in folders]
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [f"{folder.resolve().parent.name}/{folder.resolve().name}" for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+
+
+def _load(folder: Path) -> RunFolder:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for name in ("summary.json", "items.parquet", "manifest.json"):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{folder} is not the folder of a run: it has no {name}; name one that python -m harness run wrote"
+            )
+    summary, manifest = _read_json(folder / "summary.json"), _read_json(folder / "manifest.json")
+    path = folder / "summary.json"
+    try:
+        _check_summary(summary)
+        path = folder / "manifest.json"
+        _check(manifest, _MANIFEST, "the top level")
+        path = folder / "items.parquet"
+        rows = pq.read_table(path).to_pylist()
+        items = _by_router(rows, summary)
+    except (ValueError, OSError, pa.ArrowException) as error:
+        raise UserError(f"{path} has not the form that this version reads ({error}); make the run again") from None
+    return RunFolder(folder, folder.name, summary, manifest, items)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    def refuse(text: str) -> None:
+        raise ValueError(f"{text} is no number of JSON")
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}); make the run again") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no JSON object; make the run again")
+    return found
+
+
+def _check_summary(summary: dict[str, Any]) -> None:
+    _check(summary, _SUMMARY, "the top level")
+    if not summary["routers"]:
+        raise ValueError("there is no router")
+    tasks = None
+    for name, entry in summary["routers"].items():
+        _check(entry, {"overall": (dict,), "tasks": (dict,)}, name)
+        _check(entry["overall"], _OVERALL, f"overall of {name}")
+        for task, figures in entry["tasks"].items():
+            _check(figures, _FIGURES, f"{task} of {name}")
+        if tasks is not None and list(entry["tasks"]) != tasks:
+            raise ValueError(f"{name} has other tasks than the routers before it")
+        tasks = list(entry["tasks"])
+        shares = entry["overall"].get("pipelines", {})
+        if not isinstance(shares, dict) or not all(isinstance(s, _NUMBER) and 0 <= s <= 1.001 for s in shares.values()):
+            raise ValueError(f"pipelines of {name} are no shares")
+    for point in summary.get("frontier", ()):
+        _check(point, {"cost_weight": _NUMBER, "routers": (dict,)}, "frontier")
+        if list(point["routers"]) != list(summary["routers"]):
+            raise ValueError("frontier has other routers than the table")
+        for name, figures in point["routers"].items():
+            _check(figures, _POINT, f"frontier of {name}")
+
+
+def _check(found: Any, form: dict[str, tuple[type, ...]], place: str) -> None:
+    """Raise ValueError where a value is missing, of another type, or, in an interval, no pair of finite numbers."""
+    if not isinstance(found, dict):
+        raise ValueError(f"{place} is no object")
+    for key, types in form.items():
+        value: Any = found.get(key)
+        if key not in found or not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            raise ValueError(f"{key} is missing or of another type in {place}")
+        pair = value if isinstance(value, list) and key.endswith("_interval") else None
+        if pair is not None and len(pair) != 2:
+            raise ValueError(f"{key} is no pair in {place}")
+        numbers = pair or ([value] if isinstance(value, _NUMBER) else [])
+        if not all(isinstance(number, _NUMBER) and math.isfinite(number) for number in numbers):
+            raise ValueError(f"{key} is no finite number in {place}")
+
+
+def _by_router(rows: Rows, summary: dict[str, Any]) -> dict[str, Rows]:
+    missing = [name for name in _COLUMNS if rows and name not in rows[0]]
+    if missing:
+        raise ValueError(f"there is no column {missing[0]}")
+    grouped: dict[str, Rows] = defaultdict(list)
+    for row in rows:
+        grouped[row["router"]].append(row)
+    for name in summary["routers"]:
+        if len(grouped[name]) != summary["items"]:
+            raise ValueError(f"{len(grouped[name])} rows of {name} for {summary['items']} items")
+        if any(not isinstance(row["quality"], float) for row in grouped[name]):
+            raise ValueError(f"a row of {name} has no quality")
+    return dict(grouped)
