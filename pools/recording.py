@@ -96,11 +96,12 @@ def _write(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Path) -> No
     (folder / "manifest.json").write_text(json.dumps(full, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load_recording(folder: Path) -> Recording:
+def load_recording(folder: Path | str) -> Recording:
     """Read what `save_recording` wrote. Raises UserError where the folder does not hold a recording."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    folder = Path(folder)
     missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing:
         raise UserError(
