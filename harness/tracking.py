@@ -99,7 +99,7 @@ def _overall(summary: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
                 row |= {key.replace("_interval", "_low"): low, key.replace("_interval", "_high"): high}
             elif key == "notes":
                 row[key] = "; ".join(value)
-            elif key != "calls":
+            elif key not in ("calls", "pipelines"):
                 row[key] = value
         row |= {f"calls:{model}": calls for model, calls in entry["overall"]["calls"].items()}
         rows.append(row)

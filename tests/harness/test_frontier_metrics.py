@@ -19,8 +19,8 @@ from pools.errors import UserError
 
 
 def outcome(quality: list[float], cost: list[float], calls: list[list[float]]) -> Outcome:
-    zeros = np.zeros(len(quality))
-    return Outcome(np.array(quality), np.array(cost), zeros, zeros + 1, np.array(calls), True)
+    zeros, end = np.zeros(len(quality)), np.zeros((len(quality), 1))
+    return Outcome(np.array(quality), np.array(cost), zeros, zeros + 1, np.array(calls), end, True)
 
 
 WEAK = outcome([0, 0, 0, 1], [1, 1, 1, 1], [[1, 0]] * 4)  # 0.25 for 1
@@ -110,7 +110,7 @@ def test_where_they_are_not_defined() -> None:
 def test_of_three_models_two_are_named() -> None:
     def padded(o: Outcome, third: float) -> Outcome:
         calls = np.column_stack([o.calls * (1 - third), np.full(len(o.calls), third)])
-        return Outcome(o.quality, o.cost, o.routing_cost, o.hops, calls, True)
+        return Outcome(o.quality, o.cost, o.routing_cost, o.hops, calls, o.end, True)
 
     singles = {"weak": padded(WEAK, 0), "strong": padded(STRONG, 0), "third": padded(WEAK, 1)}
     found = frontier_metrics([{"r": padded(FIRST, 0.5)}], singles, True, 1, 1, strong="strong", weak="weak")
