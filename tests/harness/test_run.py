@@ -116,10 +116,12 @@ def test_same_seed_same_summary_and_the_checkpoint_gives_it_too(
 ) -> None:
     call(monkeypatch, "run", "--out", tmp_path / "again")
     assert summary(tmp_path / "again") == summary(default_run)
-    assert summary(default_run)["routers"]["hierrouter"]["overall"]["notes"] == ["trained by this run"]
+    assert summary(default_run)["routers"]["hierrouter"]["overall"]["notes"] == ["shipped policy, seed 1"]
+    call(monkeypatch, "run", "--retrain", "--out", tmp_path / "trained")
     call(monkeypatch, "train", "--out", tmp_path / "policy.safetensors")
     call(monkeypatch, "run", "--checkpoint", tmp_path / "policy.safetensors", "--out", tmp_path / "loaded")
-    loaded, trained = summary(tmp_path / "loaded"), summary(default_run)
+    loaded, trained = summary(tmp_path / "loaded"), summary(tmp_path / "trained")
+    assert trained["routers"]["hierrouter"]["overall"]["notes"] == ["trained by this run"]
     assert loaded["routers"]["hierrouter"]["overall"].pop("notes") == ["from policy.safetensors"]
     del trained["routers"]["hierrouter"]["overall"]["notes"]
     assert loaded == trained
