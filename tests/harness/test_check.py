@@ -206,21 +206,22 @@ def test_what_is_trained_anew_may_fall_as_far_as_other_seeds_did(
 
     monkeypatch.setattr(trainer, "train", short)
     monkeypatch.setattr(module, "OTHER_SEEDS", 2)
-    baseline = make(tmp_path / "b.json", "--recording", RECORDING, "--router", "hierrouter", QA, "--seed", 5)
-    assert seeds == [5, 6, 7]
+    # No policy of these seeds ships.
+    baseline = make(tmp_path / "b.json", "--recording", RECORDING, "--router", "hierrouter", QA, "--seed", 11)
+    assert seeds == [11, 12, 13]
     spread = json.loads(baseline.read_text())["spread"]
     assert list(spread) == ["hierrouter"]
     quality = {}
-    for seed in (5, 6, 7):
+    for seed in (11, 12, 13):
         out = tmp_path / str(seed)
         assert call(monkeypatch, "run", "--recording", RECORDING, "--retrain", "--seed", seed, "--out", out) == 0
         entry = json.loads((out / "summary.json").read_text())["routers"]["hierrouter"]
         quality[seed] = [entry["overall"]["quality"], *(figures["quality"] for figures in entry["tasks"].values())]
-    furthest = np.max([np.abs(np.subtract(quality[s], quality[5])) for s in (6, 7)], axis=0)
+    furthest = np.max([np.abs(np.subtract(quality[s], quality[11])) for s in (12, 13)], axis=0)
     stated = [spread["hierrouter"]["overall"], *spread["hierrouter"]["tasks"].values()]
     assert [s["quality"] for s in stated] == pytest.approx(furthest)
     assert call(monkeypatch, "check", "--baseline", baseline) == 0
-    for seed in (6, 7):
+    for seed in (12, 13):
         assert call(monkeypatch, "check", "--baseline", baseline, "--run", tmp_path / str(seed)) == 0
     # Without the spread, whatever lies clear of the baseline fails.
     far = edited(tmp_path / "far", lambda row: row.update(score=0.0))
