@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.paired import Figures, ItemKey, Results, checked_results
+from harness.run_folder import load_run
 from pools.errors import UserError
 
 
@@ -25,28 +25,13 @@ class FinishedRun:
 
 def read_run(folder: Path) -> FinishedRun:
     """Read what `run` wrote. Raises UserError where the folder does not hold a whole run."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    for name in ("summary.json", "manifest.json", "items.parquet"):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} is no run: it has no {name}; name a folder that python -m harness run wrote")
+    run = load_run(folder)
+    unit: str = run.summary["cost_unit"]
     try:
-        summary, manifest = (
-            json.loads((folder / name).read_text(encoding="utf-8")) for name in ("summary.json", "manifest.json")
-        )
-        unit = summary["cost_unit"]
-        if not isinstance(unit, str) or not isinstance(manifest, dict):
-            raise ValueError("summary.json or manifest.json has another form")
-        columns = ["router", "task", "doc_id", "quality", "cost"]
-        rows = pq.read_table(folder / "items.parquet", columns=columns).to_pylist()
-        results = _results(rows, costs=bool(unit))
-    except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
-        shown = " ".join(str(error).split())
-        raise UserError(
-            f"the run {folder} cannot be read ({type(error).__name__}: {shown}); make it again: python -m harness run"
-        ) from None
-    return FinishedRun(checked_results(results, f"the run {folder}"), unit, manifest)
+        results = _results([row for rows in run.items.values() for row in rows], costs=bool(unit))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{folder / 'items.parquet'} cannot be read ({error}); make the run again") from None
+    return FinishedRun(checked_results(results, f"the run {folder}"), unit, run.manifest)
 
 
 def _results(rows: list[dict[str, Any]], costs: bool) -> Results:

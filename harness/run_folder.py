@@ -87,7 +87,7 @@ def load_runs(folders: Sequence[Path]) -> list[RunFolder]:
     """The runs of these folders, each under a short name of its own. Raises UserError for what is no run."""
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UserError("a run was named twice; name each folder once")
-    runs = [_load(folder) for folder in folders]
+    runs = [load_run(folder) for folder in folders]
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = [f"{folder.resolve().parent.name}/{folder.resolve().name}" for folder in folders]
@@ -96,7 +96,8 @@ def load_runs(folders: Sequence[Path]) -> list[RunFolder]:
     return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
 
 
-def _load(folder: Path) -> RunFolder:
+def load_run(folder: Path) -> RunFolder:
+    """The run of one folder, under the folder's name. Raises UserError for what is no run."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

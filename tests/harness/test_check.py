@@ -403,7 +403,7 @@ def test_what_a_run_lacks_is_never_taken_for_equal(
         damaged_run(whole, "cost", [wrong, *costs[1:]])
         assert f"is {name}, expected a finite number" in refused(whole)
     (whole / "items.parquet").write_bytes(b"PAR1")
-    assert "cannot be read" in refused(whole)
+    assert "items.parquet has not the form" in refused(whole)
 
 
 def test_a_score_that_is_no_number_is_refused(
