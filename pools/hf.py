@@ -28,7 +28,8 @@ class SharedPrefixHFLM(HFLM):
         self, context: torch.Tensor, max_length: int, stop: list[str], **generation_kwargs: Any
     ) -> torch.Tensor:
         mask = generation_kwargs.get("attention_mask")
-        if mask is None or generation_kwargs.get("do_sample") or not _keeps_all_keys(self.model):
+        plain = generation_kwargs.keys() <= {"attention_mask", "do_sample", "temperature"}
+        if mask is None or not plain or generation_kwargs.get("do_sample") or not _keeps_all_keys(self.model):
             return super()._model_generate(context, max_length, stop, **generation_kwargs)
         rows = [ids[keep.bool()].tolist() for ids, keep in zip(context, mask, strict=True)]
         with (

@@ -80,9 +80,9 @@ def test_a_response_that_ends_by_the_end_of_text(models, monkeypatch):
     assert len(made[2]) <= 6 < max(map(len, made))
 
 
-def test_sampling_and_sliding_windows_are_left_to_lm_eval(models, monkeypatch):
+def test_other_ways_to_decode_and_sliding_windows_are_left_to_lm_eval(models, monkeypatch):
     ours, theirs = models
-    for more in ({"do_sample": True, "temperature": 1.0}, {}):
+    for more in ({"do_sample": True, "temperature": 1.0}, {"num_beams": 2}, {}):
         if not more:
             for lm in models:
                 monkeypatch.setattr(lm.model.config, "sliding_window", 16, raising=False)
