@@ -29,7 +29,7 @@ class SharedPrefixHFLM(HFLM):
     ) -> torch.Tensor:
         mask = generation_kwargs.get("attention_mask")
         plain = generation_kwargs.keys() <= {"attention_mask", "do_sample", "temperature"}
-        if mask is None or not plain or generation_kwargs.get("do_sample") or not _keeps_all_keys(self.model):
+        if mask is None or not plain or generation_kwargs.get("do_sample") or not _is_plain(self):
             return super()._model_generate(context, max_length, stop, **generation_kwargs)
         rows = [ids[keep.bool()].tolist() for ids, keep in zip(context, mask, strict=True)]
         with (
@@ -82,7 +82,7 @@ class _SomeDone(StoppingCriteria):
     def __init__(self, lm: HFLM, stop: list[str], prompt: int, size: int) -> None:
         self._criteria = stop_sequences_criteria(lm.tokenizer, stop, prompt, size)
         end = lm.model.generation_config.eos_token_id
-        self._ends = {lm.eot_token_id, *([end] if isinstance(end, int) else end or [])}
+        self._ends = {end} if isinstance(end, int) else set(end or ())
         self.rows = [False] * size
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
@@ -174,11 +174,11 @@ def _without_padding(
     if not dropped:
         return ids, mask, 0
     order = mask.argsort(dim=1, stable=True)[:, dropped:]  # what is masked first, then the tokens in their order
-    read = order[:, :-1, None]
+    read = order[:, None, :-1, None]
     for layer in cache.layers:
-        heads, size = layer.keys.shape[1], layer.keys.shape[3]
-        index = read[:, None].expand(-1, heads, -1, size)
-        layer.keys, layer.values = layer.keys.gather(2, index), layer.values.gather(2, index)
+        for name in ("keys", "values"):
+            of_layer = getattr(layer, name)
+            setattr(layer, name, of_layer.gather(2, read.expand(-1, of_layer.shape[1], -1, of_layer.shape[3])))
     return ids.gather(1, order), mask.gather(1, order), dropped
 
 
@@ -209,9 +209,23 @@ def _shared(one: list[int], other: list[int]) -> int:
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _keeps_all_keys(model: Any) -> bool:
-    """Whether the model attends to all that it read, by a cache whose rows can be picked: most decoders do."""
-    config = model.config.get_text_config(decoder=True)
+_HARMLESS = {
+    *("bos_token_id", "eos_token_id", "pad_token_id", "transformers_version", "_from_model_config", "max_length"),
+    *("do_sample", "temperature", "top_k", "top_p", "use_cache", "output_attentions", "output_hidden_states"),
+}
+"""What a model's generation config may set: greedy decoding does not depend on it, or takes it from the arguments."""
+
+
+def _is_plain(lm: HFLM) -> bool:
+    """Whether the model decodes greedily from a cache of all keys, whose rows can be picked: most decoders do.
+
+    Else responses could differ from lm-eval's by more than rounding: penalties that count padding, limits that start
+    anew with every call, thinking in which a stop text is none, positions that depend on how much is read at once.
+    """
+    model, config = lm.model, lm.model.config.get_text_config(decoder=True)
+    decoding = model.generation_config
+    ends = decoding.eos_token_id
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     return (
@@ -219,5 +233,10 @@ def _keeps_all_keys(model: Any) -> bool:
         and model._supports_default_dynamic_cache()
         and kinds == {"full_attention"}
         and not windowed
-        and "position_ids" in inspect.signature(model.forward).parameters  # else padding would move what follows it
+        and not {"dynamic", "longrope"} & {rope.get("rope_type"), rope.get("type")}
+        and len(set((getattr(model, "hf_device_map", None) or {}).values())) < 2
+        and {"position_ids", "cache", "logits_to_keep"} <= inspect.signature(model.forward).parameters.keys()
+        and lm.think_end_token is None
+        and decoding.to_diff_dict().keys() <= _HARMLESS
+        and lm.eot_token_id in (ends if isinstance(ends, list) else [ends])
     )

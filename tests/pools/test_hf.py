@@ -80,18 +80,42 @@ def test_a_response_that_ends_by_the_end_of_text(models, monkeypatch):
     assert len(made[2]) <= 6 < max(map(len, made))
 
 
-def test_other_ways_to_decode_and_sliding_windows_are_left_to_lm_eval(models, monkeypatch):
+@pytest.mark.parametrize(
+    "more", [{"do_sample": True, "temperature": 1.0}, {"num_beams": 2}, {"repetition_penalty": 1.2}]
+)
+def test_other_ways_to_decode_are_left_to_lm_eval(models, more):
+    made = []
+    for lm in models:
+        torch.manual_seed(1)
+        made.append(answers(lm, PROMPTS, limit=5, **more))
+    assert made[0] == made[1]
+    assert models[0].read.columns == models[1].read.columns
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        ("config", "sliding_window", 16),
+        ("config", "rope_parameters", {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}),
+        ("generation_config", "repetition_penalty", 1.3),
+        ("generation_config", "min_new_tokens", 4),
+        ("generation_config", "eos_token_id", None),
+    ],
+)
+def test_models_that_decode_otherwise_are_left_to_lm_eval(models, monkeypatch, where, name, value):
     ours, theirs = models
-    for more in ({"do_sample": True, "temperature": 1.0}, {"num_beams": 2}, {}):
-        if not more:
-            for lm in models:
-                monkeypatch.setattr(lm.model.config, "sliding_window", 16, raising=False)
-        made = []
-        for lm in models:
-            torch.manual_seed(1)
-            made.append(answers(lm, PROMPTS, limit=5, **more))
-        assert made[0] == made[1]
-        assert ours.read.columns == theirs.read.columns
+    for lm in models:
+        monkeypatch.setattr(getattr(lm.model, where), name, value, raising=False)
+    assert answers(ours, PROMPTS, limit=5) == answers(theirs, PROMPTS, limit=5)
+    assert ours.read.columns == theirs.read.columns
+
+
+def test_a_stop_text_in_thinking_is_left_to_lm_eval(models, monkeypatch):
+    ours, theirs = models
+    free = answers(theirs, PROMPTS, limit=60)
+    for lm in models:
+        monkeypatch.setattr(lm, "think_end_token", free[0][30])
+    assert answers(ours, PROMPTS, [free[0][3]], limit=60) == answers(theirs, PROMPTS, [free[0][3]], limit=60)
 
 
 @settings(deadline=None)
