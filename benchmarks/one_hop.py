@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.evaluate import Outcome, evaluate
-from harness.frontier import aiq
+from harness.frontier import aiq_resampled
 from harness.metrics import Bootstrap, Estimate
 from pools.recording import load_recording
 from pools.tree import Tree
@@ -85,13 +85,6 @@ def _shuffled(tree: Tree, seed: int) -> Tree:
     return other
 
 
-def resampled_aiq(
-    cost: FloatArray, quality: FloatArray, weights: FloatArray, bounds: tuple[float, float]
-) -> FloatArray:
-    """`[R]` AIQ of curves `[W, I]`, for each resample of the items `[R, I]`."""
-    return np.array([aiq(c, q, *bounds) for c, q in zip(weights @ cost.T, weights @ quality.T, strict=True)])
-
-
 def shown(estimate: Estimate | Sequence[float]) -> str:
     """A mean with its 95% interval."""
     mean, low, high = (estimate.mean, estimate.low, estimate.high) if isinstance(estimate, Estimate) else estimate
@@ -121,7 +114,7 @@ def main() -> None:
     costs = [singles[model][0].mean() for model in singles]
     bounds = (float(min(costs)), float(max(costs)))
     points = [np.concatenate([curve[part] for curve in singles.values()]) for part in (0, 1)]
-    zero = resampled_aiq(points[0], points[1], every, bounds)
+    zero = aiq_resampled(points[0], points[1], every, *bounds)
 
     quality = Table(
         "router",
@@ -153,7 +146,7 @@ def main() -> None:
             f"{c[0].mean():.3g}",
             seconds,
         )
-        area = resampled_aiq(c, q, every, bounds)
+        area = aiq_resampled(c, q, every, *bounds)
         low, high = np.percentile((area - zero)[1:], [2.5, 97.5])
         cells = shown([area[0], *np.percentile(area[1:], [2.5, 97.5])]), shown([area[0] - zero[0], low, high])
         areas.add_row(name, *cells, verdict(low, high))

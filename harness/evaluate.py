@@ -88,7 +88,9 @@ def vote(router: VotingRouter, tree: Tree, cost_model: CostModel) -> Outcome:
     """Every model's first hop is paid for, and one of the responses counts."""
     items, nodes = np.arange(len(tree.items)), tree.level(1)
     tree.require(items[:, None], nodes)
-    chosen = router.choose([[tree.generation(i, node).response for node in nodes.tolist()] for i in items.tolist()])
+    chosen = router.choose_response(
+        [[tree.generation(i, node).response for node in nodes.tolist()] for i in items.tolist()]
+    )
     calls, end = np.ones((len(items), len(nodes))), np.zeros((len(items), tree.nodes))
     end[items, nodes[chosen]] = 1.0
     return Outcome(

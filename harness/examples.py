@@ -105,7 +105,10 @@ def _pairs(run: RunFolder, task: str, better: str, worse: str) -> Iterator[tuple
 
 def _route(tree: Tree, index: int, row: dict[str, Any]) -> Route:
     action = {name: number for number, name in enumerate(tree.models)}
-    pipeline = [action[name] for name in row["pipeline"].split(" > ")]
+    try:
+        pipeline = [action[name] for name in row["pipeline"].split(" > ")]
+    except (KeyError, AttributeError):
+        raise UserError(f"items.parquet names the pipeline {row['pipeline']!r}, which the recording lacks") from None
     hops = []
     for depth in range(len(pipeline)):
         node = tree.node(pipeline[: depth + 1])

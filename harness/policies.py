@@ -16,10 +16,10 @@ FOLDER = RESULTS / "policies"
 
 
 def shipped_policy(options: Run, source: Source, cost_weights: Sequence[float]) -> Path | None:
-    """The checkpoint that ships for this seed, where it was trained on just what the run would train on; else None.
+    """The checkpoint that ships for this seed, where it was trained on the items that the run would; else None.
 
     It has to be of the same recording (by the hashes of its files, which hold pool, items and split), whole, and of the
-    same encoder, STOP and cost model, and to serve all the cost weights.
+    same encoder, STOP and cost model, and to serve all the cost weights; it may serve more.
     """
     name = source.description.get("recording")
     if name is None or options.task or options.limit is not None or options.retrain:

@@ -112,10 +112,13 @@ def load_run(folder: Path) -> RunFolder:
         _check_summary(summary)
         path = folder / "manifest.json"
         _check(manifest, _MANIFEST, "the top level")
+        asked = manifest["arguments"].get("router", [])
+        if not isinstance(asked, list) or not all(isinstance(name, str) for name in asked):
+            raise ValueError("arguments.router is no list of names")
         path = folder / "items.parquet"
         rows = pq.read_table(path).to_pylist()
         items = _by_router(rows, summary)
-    except (ValueError, OSError, pa.ArrowException) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, pa.ArrowException) as error:
         raise UserError(f"{path} has not the form that this version reads ({error}); make the run again") from None
     return RunFolder(folder, folder.name, summary, manifest, items)
 
@@ -141,6 +144,13 @@ def _check_summary(summary: dict[str, Any]) -> None:
     for name, entry in summary["routers"].items():
         _check(entry, {"overall": (dict,), "tasks": (dict,)}, name)
         _check(entry["overall"], _OVERALL, f"overall of {name}")
+        if summary["cost_unit"] and None in (entry["overall"]["cost"], entry["overall"]["cost_interval"]):
+            raise ValueError(f"{name} has no cost, but there is a unit of costs")
+        if any(other.startswith("single:") for other in summary["routers"]) and None in (
+            entry["overall"]["value_ahead"],
+            entry["overall"]["value_ahead_interval"],
+        ):
+            raise ValueError(f"{name} is not compared with the best single model, which there is")
         for task, figures in entry["tasks"].items():
             _check(figures, _FIGURES, f"{task} of {name}")
         if tasks is not None and list(entry["tasks"]) != tasks:
@@ -180,9 +190,12 @@ def _by_router(rows: Rows, summary: dict[str, Any]) -> dict[str, Rows]:
     grouped: dict[str, Rows] = defaultdict(list)
     for row in rows:
         grouped[row["router"]].append(row)
+    order = [(row["task"], row["doc_id"]) for row in grouped[next(iter(summary["routers"]))]]
     for name in summary["routers"]:
         if len(grouped[name]) != summary["items"]:
             raise ValueError(f"{len(grouped[name])} rows of {name} for {summary['items']} items")
         if any(not isinstance(row["quality"], float) for row in grouped[name]):
             raise ValueError(f"a row of {name} has no quality")
+        if [(row["task"], row["doc_id"]) for row in grouped[name]] != order:
+            raise ValueError(f"the rows of {name} are of other items than the first router's, or in another order")
     return dict(grouped)

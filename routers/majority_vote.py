@@ -15,7 +15,7 @@ from routers._learning import items_to_learn_from
 from routers.registry import RouterRequest, register
 from routers.router import RoutingStates
 
-_STATED = re.compile(r"answer(?:\s+is)?\s*[:=]?\s*", re.IGNORECASE)
+_STATED = re.compile(r"\banswer(?:\s+is\b\s*[:=]?|\s*[:=])\s*", re.IGNORECASE)
 
 
 def stated_answer(response: str) -> str:
@@ -36,7 +36,7 @@ class MajorityVote:
 
     order: tuple[int, ...]
 
-    def choose(self, responses: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+    def choose_response(self, responses: Sequence[Sequence[str]]) -> NDArray[np.int64]:
         """`[B]` the model whose response is taken, for the responses `[B][M]` of all models to each query."""
         chosen = []
         for given in responses:

@@ -66,7 +66,7 @@ class WeighingRouter(Router, Protocol):
 class VotingRouter(Router, Protocol):
     """Has every model answer the query itself and picks one of the responses: M calls, none of which sees another."""
 
-    def choose(self, responses: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+    def choose_response(self, responses: Sequence[Sequence[str]]) -> NDArray[np.int64]:
         """`[B]` the model whose response is taken, for the responses `[B][M]` of all models to each query."""
         ...
 

@@ -56,6 +56,8 @@ def request(tree, **changes):
         ("  Red! ", "red"),
         ("-8", "-8"),
         ("I give no answer", "i give no answer"),
+        ("Answer: 42. I hope this answer helps.", "42. i hope this answer helps"),
+        ("answers vary", "answers vary"),
         ("", ""),
     ],
 )
@@ -77,8 +79,8 @@ def test_the_majority_is_taken_and_all_are_paid_for(tree):
 
 def test_of_as_many_votes_the_first_in_order_counts():
     votes = [["x", "y", "z"], ["x", "y", "Y"], ["", "", "z"]]
-    assert MajorityVote((2, 0, 1)).choose(votes).tolist() == [2, 2, 2]
-    assert MajorityVote((0, 1, 2)).choose(votes).tolist() == [0, 1, 2]
+    assert MajorityVote((2, 0, 1)).choose_response(votes).tolist() == [2, 2, 2]
+    assert MajorityVote((0, 1, 2)).choose_response(votes).tolist() == [0, 1, 2]
 
 
 def test_a_live_tree_is_asked_for_the_first_hop_alone(tree):
