@@ -7,7 +7,7 @@ LaTeX; what is best and which difference is significant is decided here, once.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,8 +61,7 @@ def task_grid(summary: Mapping[str, Any]) -> Grid:
     contenders = [[_quality(f) for f in of_router] for name, of_router in figures.items() if name not in bounds]
     # Where all are alike none is best.
     best = [max(c) if len(set(c)) > 1 else None for c in zip(*contenders, strict=True)] or [None] * (len(tasks) + 1)
-    dearest = max((f["cost"] or 0 for of_router in figures.values() for f in of_router), default=0)
-    scale = 1000 if 0 < dearest < 0.01 else 1
+    scale = _scale([f for of_router in figures.values() for f in of_router])
     rows: list[Row] = []
     for name, of_router in figures.items():
         cells = [
@@ -91,9 +90,10 @@ def frontier_grid(summary: Mapping[str, Any]) -> Grid:
     headers = [f"{point['cost_weight']:g}" for point in points]
     headers += ["AIQ"] if zero is not None else []
     headers += ["APGR", "CPT 50%", "CPT 80%"] if defined else []
+    scale = _scale([figures for point in points for figures in point["routers"].values()])
     rows: list[Row] = []
     for name, entry in summary["routers"].items():
-        cells = [_point(point["routers"][name]) for point in points]
+        cells = [_point(point["routers"][name], scale) for point in points]
         cells += [_aiq(metrics["routers"][name])] if zero is not None else []
         cells += _of_two(two["routers"][name]) if defined else []
         rule = entry["overall"]["bound"] and not any(row.rule for row in rows)
@@ -102,7 +102,7 @@ def frontier_grid(summary: Mapping[str, Any]) -> Grid:
         empty = [Cell()] * len(headers)
         empty[len(points)] = Cell((f"{zero['aiq']:.3f}",))
         rows.append(Row("zero router", tuple(empty), note="hull of the single models", rule=True))
-    return Grid("by cost weight", tuple(headers), tuple(rows), _frontier_caption(summary["cost_unit"], metrics))
+    return Grid("by cost weight", tuple(headers), tuple(rows), _frontier_caption(summary["cost_unit"], metrics, scale))
 
 
 def wrapped(name: str, width: int) -> list[str]:
@@ -119,8 +119,18 @@ def _quality(figures: Mapping[str, Any]) -> str:
     return f"{figures['quality']:.3f}"
 
 
-def _point(figures: Mapping[str, Any]) -> Cell:
-    cost = [] if figures["cost"] is None else [f"{figures['cost']:.4f}"]
+def _scale(figures: Sequence[Mapping[str, Any]]) -> int:
+    """Of how many items costs are given: four decimals shall show something."""
+    dearest = max((f["cost"] or 0 for f in figures), default=0)
+    return 1000 if 0 < dearest < 0.01 else 1
+
+
+def _per(scale: int) -> str:
+    return "1,000 items" if scale > 1 else "item"
+
+
+def _point(figures: Mapping[str, Any], scale: int) -> Cell:
+    cost = [] if figures["cost"] is None else [f"{figures['cost'] * scale:.4f}"]
     gap = "-" if figures["gap_closed"] is None else f"{figures['gap_closed']:.0%}"
     return Cell((_quality(figures), *cost, gap))
 
@@ -138,8 +148,7 @@ def _of_two(figures: Mapping[str, Any]) -> list[Cell]:
 
 def _caption(summary: Mapping[str, Any], scale: int, compared: bool) -> tuple[str, ...]:
     unit, weight = summary["cost_unit"], summary["cost_weight"]
-    per = "1,000 items" if scale > 1 else "item"
-    below = f"quality, below it cost per {per} in {unit}" if unit else "quality, no costs were recorded"
+    below = f"quality, below it cost per {_per(scale)} in {unit}" if unit else "quality, no costs were recorded"
     said = [below, f"{MEAN}: over tasks, each counts the same"]
     if compared:
         value = f"in value (quality - {weight:g} x cost, over all items)" if unit else "over all items"
@@ -151,8 +160,9 @@ def _caption(summary: Mapping[str, Any], scale: int, compared: bool) -> tuple[st
     return tuple(said)
 
 
-def _frontier_caption(unit: str, metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    said = [f"quality, below it {f'cost per item in {unit} and ' if unit else ''}the gap closed at that cost weight"]
+def _frontier_caption(unit: str, metrics: Mapping[str, Any], scale: int) -> tuple[str, ...]:
+    cost = f"cost per {_per(scale)} in {unit} and " if unit else ""
+    said = [f"quality, below it {cost}the gap closed at that cost weight"]
     if metrics["zero_router"] is not None:
         low, high = metrics["cost_range"]
         said += [

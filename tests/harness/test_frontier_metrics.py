@@ -164,6 +164,13 @@ def test_a_run_over_cost_weights(recording: Path, tmp_path: Path, capsys: pytest
     assert "zero router" in shown and "APGR" in shown and "CPT" in shown
     (row,) = (row for row in frontier_grid(found).rows if row.name == "knn")
     assert row.cells[3].lines[0] == f"{metrics['routers']['knn']['aiq']:.3f}" and row.cells[3].mark == "+"
+    small = json.loads(json.dumps(found))
+    for point in small["frontier"]:
+        for figures in point["routers"].values():
+            figures["cost"] /= 1000
+    cells = [[row.cells[:3] for row in frontier_grid(given).rows] for given in (found, small)]
+    assert cells[0] == cells[1]
+    assert "cost per 1,000 items" in frontier_grid(small).caption[0]
     written = [(tmp_path / "run" / f"tables.{kind}").read_text(encoding="utf-8") for kind in ("md", "tex")]
     assert all("zero router" in text and "APGR" in text for text in written)
     assert not list((tmp_path / "run").glob("*.partial"))
