@@ -25,6 +25,7 @@ from rich.text import Text
 from harness.evaluate import Outcome, evaluate
 from harness.frontier import aiq_resampled
 from harness.metrics import Bootstrap, Estimate
+from pools.cost import CostModel
 from pools.recording import load_recording
 from pools.tree import Tree
 from routers import RouterRequest, load
@@ -53,9 +54,10 @@ class Options:
     AIQ then still has over the zero router is the bias of a hull over noisy points"""
 
 
-def curves(options: Options, tree: Tree, name: str, fold_of: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+def curves(
+    options: Options, tree: Tree, cost_model: CostModel, name: str, fold_of: NDArray[np.int64]
+) -> tuple[FloatArray, FloatArray]:
     """Cost and quality `[W, I]` of every item at every cost weight, each by the router of its fold."""
-    cost_model = load_recording(options.recording).pool.cost_model("paper")
     cost, quality = (np.zeros((len(options.cost_weights), len(tree.items))) for _ in range(2))
     for fold in range(options.folds):
         test, rest = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
@@ -106,7 +108,8 @@ def main() -> None:
     options = replace(options, cost_weights=tuple(weight / dearest for weight in options.cost_weights))
     fold_of = np.random.default_rng(options.seed).permutation(len(tree.items)) % options.folds
     singles = {
-        model: curves(replace(options, cost_weights=(0.0,)), tree, f"single:{model}", fold_of) for model in tree.models
+        model: curves(replace(options, cost_weights=(0.0,)), tree, cost_model, f"single:{model}", fold_of)
+        for model in tree.models
     }
     bootstrap = Bootstrap.draw(len(tree.items), options.seed, RESAMPLES)
     every = np.concatenate([np.full((1, len(tree.items)), 1 / len(tree.items)), bootstrap.weights])
@@ -130,12 +133,12 @@ def main() -> None:
     )
     for model, (c, q) in singles.items():
         quality.add_row(model, shown(bootstrap.mean(q[0])), "", "", f"{c.mean():.3g}", "")
-    oracle = curves(replace(options, cost_weights=(0.0,)), tree, "oracle", fold_of)
+    oracle = curves(replace(options, cost_weights=(0.0,)), tree, cost_model, "oracle", fold_of)
     quality.add_row("oracle", shown(bootstrap.mean(oracle[1][0])), "", "a bound", f"{oracle[0].mean():.3g}", "")
     areas.add_row("zero router", shown([zero[0], *np.percentile(zero[1:], [2.5, 97.5])]), "", "")
     for name in options.routers:
         start = time.perf_counter()
-        c, q = curves(options, tree, name, fold_of)
+        c, q = curves(options, tree, cost_model, name, fold_of)
         ahead = bootstrap.mean(q[0] - singles[best][1][0])
         seconds = f"{time.perf_counter() - start:.0f}"
         quality.add_row(

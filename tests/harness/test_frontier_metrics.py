@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.__main__ import main
 from harness.evaluate import Outcome
 from harness.frontier_metrics import frontier_metrics
 from harness.grid import frontier_grid
@@ -120,7 +119,7 @@ def test_of_three_models_two_are_named() -> None:
 
 
 @pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recording(tmp_path_factory: pytest.TempPathFactory, harness: Callable[..., int]) -> Path:
     """Two models of one hop: `small` answers one kind of question, `big` both."""
     folder = tmp_path_factory.mktemp("frontier")
     with (folder / "t.csv").open("w", newline="", encoding="utf-8") as file:
@@ -132,23 +131,15 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
             split = ("train", "validation", "test")[n // 3 % 3]
             writer.writerow([n, "mixed", prompt, "small", float(not hard), 1, split])
             writer.writerow([n, "mixed", prompt, "big", 1.0, 4, split])
-    assert call("import", folder / "t.csv", "--out", folder / "recording") == 0
+    assert harness("import", folder / "t.csv", "--out", folder / "recording") == 0
     return folder / "recording"
 
 
-def call(*arguments: object) -> int:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-    return 0
-
-
-def test_a_run_over_cost_weights(recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_over_cost_weights(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], harness: Callable[..., int]
+) -> None:
     run = ("run", "--recording", recording, "--router", "knn", "--cost-weight", "0,0.1,9", "--baselines", "no")
-    assert call(*run, "--out", tmp_path / "run") == 0
+    assert harness(*run, "--out", tmp_path / "run") == 0
     found: dict[str, Any] = json.loads((tmp_path / "run" / "summary.json").read_text())
     metrics = found["frontier_metrics"]
     # 30 test items, 10 of them hard: small has 2/3 for 1, big 1 for 4, whether or not they have rows of their own.
@@ -192,9 +183,10 @@ def test_two_models_that_are_none_are_refused(
     recording: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    harness: Callable[..., int],
 ) -> None:
     run = ("run", "--recording", recording, "--router", "random", "--cost-weight", "0,1")
-    assert call(*run, *arguments, "--out", tmp_path / "out") == 2
+    assert harness(*run, *arguments, "--out", tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
