@@ -283,6 +283,8 @@ class Report:
     """Folders that python -m harness run wrote."""
     out: Path | None = None
     """HTML file to write; by default report.html in the first of the folders."""
+    wandb: bool = False
+    """Save a W&B Report that compares the runs, too; they have to be runs made with --track."""
 
 
 @dataclass(frozen=True)

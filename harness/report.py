@@ -51,7 +51,7 @@ class Group:
 
 
 def report(options: Report, console: Console) -> Path:
-    """Write the page, and its figures as PNG and SVG in a folder beside it; where the page is.
+    """Write the page, and its figures as PNG and SVG in a folder beside it; where the page is. Also on W&B, if asked.
 
     The same runs give the same bytes. Raises UserError for what is no run, and where the page cannot be put.
     """
@@ -75,6 +75,10 @@ def report(options: Report, console: Console) -> Path:
     partial.write_bytes(page.encode("utf-8", "replace"))
     partial.replace(out)
     console.print(f"report written to {out}, its figures to {folder}", highlight=False, markup=False, soft_wrap=True)
+    if options.wandb:
+        from harness.wandb_report import publish
+
+        console.print(f"W&B Report: {publish(groups)}", highlight=False, markup=False, soft_wrap=True)
     return out
 
 

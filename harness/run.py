@@ -24,7 +24,7 @@ from harness.progress import generation_progress
 from harness.source import Source, open_source
 from harness.summary import frontier_point, pipeline_name, summarise
 from harness.table import markdown, overall_table, tables
-from harness.tracking import track
+from harness.tracking import IDENTITY, track
 from pools.cost import CostModel
 from pools.errors import UserError
 from pools.tree import Tree
@@ -100,6 +100,7 @@ def run(options: Run, console: Console) -> Path:
     if len(cost_weights) > 1:
         summary["frontier"] = [frontier_point(figures(weight)) for weight in cost_weights]
         summary["frontier_metrics"] = metrics
+    (out / IDENTITY).unlink(missing_ok=True)  # of an earlier run in this folder
     manifest = run_manifest(options, source, cost_model, time.monotonic() - start)
     grids = [task_grid(summary), *([frontier_grid(summary)] if "frontier" in summary else [])]
     for name in evaluation.trained:

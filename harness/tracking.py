@@ -7,6 +7,7 @@ keys, `<router>/<figure>`, in each; a suite's runs are one group.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,9 @@ from harness.formats import COLUMNS, tidy_rows
 from pools.errors import UserError
 
 PROJECT = "hierrouter-harness"
+# The file, in a run's folder, that says where wandb keeps the run.
+IDENTITY = "wandb.json"
+TABLES = ("overall", "tasks")
 FILES = ("summary.json", "manifest.json", "items.parquet", "tables.md", "tables.tex", "tables.csv")
 
 
@@ -37,18 +41,17 @@ def track(folder: Path, manifest: Mapping[str, Any], summary: Mapping[str, Any])
             config=dict(flat(manifest)),
         )
         logged.summary.update(figures(summary))
-        logged.log(
-            {
-                "overall": wandb.Table(*_overall(summary)),
-                "tasks": wandb.Table(list(COLUMNS), [list(row.values()) for row in tidy_rows(summary)]),
-            }
-        )
+        tasks = list(COLUMNS), [list(row.values()) for row in tidy_rows(summary)]
+        tables = (wandb.Table(*_overall(summary)), wandb.Table(*tasks))
+        logged.log(dict(zip(TABLES, tables, strict=True)))
         # Made of what wandb allows in a name; its versions are the runs on one recording.
         artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", f"{manifest['suite']}-{recording}"), type="run-result")
         for name in FILES:
             artifact.add_file(str(folder / name))
         logged.log_artifact(artifact)
+        kept = {"entity": logged.entity, "project": logged.project, "id": logged.id, "url": logged.url}
         logged.finish()
+        (folder / IDENTITY).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     except wandb.errors.Error as error:
         said = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(

@@ -125,9 +125,15 @@ def test_the_files_of_the_run_are_an_artifact(tracked: Path, logged: dict[str, l
     assert artifact.name == "offline-lightweight-offline"
     entries = {entry.path: entry for entry in artifact.manifest.contents}
     out = tracked / "out"
-    assert {path.name: path.stat().st_size for path in out.iterdir()} == {p: e.size for p, e in entries.items()}
+    written = {path.name: path.stat().st_size for path in out.iterdir() if path.name != tracking.IDENTITY}
+    assert written == {path: entry.size for path, entry in entries.items()}
     for name, entry in entries.items():
         assert Path(entry.local_path).read_bytes() == (out / name).read_bytes()
+
+
+def test_the_run_says_where_wandb_keeps_it(tracked: Path, logged: dict[str, list[Any]]) -> None:
+    kept = json.loads((tracked / "out" / tracking.IDENTITY).read_text())
+    assert (kept["id"], kept["project"]) == (logged["run"][0].run_id, "hierrouter-harness")
 
 
 def test_nested_settings_become_dotted_keys() -> None:
