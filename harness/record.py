@@ -14,8 +14,9 @@ from harness.progress import generation_progress
 from harness.source import Source, live, recording_name
 from pools.errors import UserError
 from pools.recording import check_recording_target, load_recording, save_recording
+from pools.store import transition_key
 from pools.tree import Tree
-from tasks import load_suite
+from pools.types import GenerationSettings
 
 if TYPE_CHECKING:
     from harness.cli import Record
@@ -37,15 +38,19 @@ def record(options: Record, console: Console) -> Path:
             *(options.weights, store, on_batch, options.resident),
         )
         tree = source.tree
-        reused = None
+        _check_replaced(folder, source, options)
         if options.reuse is not None:
-            reused = _reuse(source, options.reuse)
-            console.print(f"{reused['responses']:,} responses taken from {options.reuse}", highlight=False)
+            console.print(f"{_reuse(source, options.reuse):,} responses taken from {options.reuse}", highlight=False)
         for depth in range(1, options.max_hops + 1):
             items, nodes = np.meshgrid(np.arange(len(tree.items)), tree.level(depth), indexing="ij")
             console.print(f"hop {depth} of {options.max_hops}: {items.size:,} responses, equal requests merged")
             tree.require(items.ravel(), nodes.ravel())
     assert source.generator is not None and source.generator.store is not None
+    store_used, speed = source.generator.store, speeds(tree)
+    keys = [
+        transition_key(source.description["models"][tree.models[action]], settings, tree.contexts[context])
+        for context, action, settings in requests(tree)
+    ]
     manifest = {
         **provenance(),
         "command": _command(options),
@@ -53,11 +58,11 @@ def record(options: Record, console: Console) -> Path:
         "models": source.description["models"],
         "tasks": source.description["tasks"],
         "limit": options.limit,
-        "batching": {m.name: f"batches of {m.batch_size}, longest query first" for m in source.pool.models},
+        "origins": [{"responses": number, **(made or {})} for number, made in store_used.origins(keys)],
         "counts": counts(tree),
-        "reused_responses": source.generator.store.hits,
-        "reused_from": reused,
-        "generation_hours": round(_generation_seconds(tree) / 3600, 3),
+        "speed": speed,
+        "reused_responses": store_used.hits,
+        "generation_hours": round(sum(model["seconds"] for model in speed.values()) / 3600, 3),
         "command_hours": round((time.monotonic() - start) / 3600, 3),
     }
     save_recording(tree, source.pool, manifest, folder)
@@ -71,39 +76,51 @@ def _check_target(folder: Path, options: Record) -> None:
     if options.resident is not None and options.resident < 1:
         raise UserError(f"--resident {options.resident}: expected at least 1")
     check_recording_target(folder)
+
+
+def _check_replaced(folder: Path, source: Source, options: Record) -> None:
+    """Raise UserError where another recording is in the folder than an earlier one of the same."""
     if not (folder / "manifest.json").is_file():
         return
     there = load_recording(folder)
-    wanted = options.task or tuple(entry.name for entry in load_suite(options.suite).tasks)
-    has = tuple(dict.fromkeys(item.task for item in there.tree.items))
-    given = (set(wanted), options.limit, options.max_hops)
-    if (set(has), there.manifest.get("limit"), there.tree.max_hops) != given:
+    limit, suite = there.manifest.get("limit"), there.manifest.get("suite")
+    tasks = [list(dict.fromkeys(item.task for item in tree.items)) for tree in (there.tree, source.tree)]
+    has = (there.pool.name, suite, set(tasks[0]), limit, there.tree.max_hops)
+    if has != (source.pool.name, source.suite, set(tasks[1]), options.limit, options.max_hops):
         raise UserError(
-            f"{folder} holds a recording of {', '.join(has)} with --limit {there.manifest.get('limit')} and "
-            f"{there.tree.max_hops} hops, which this one would replace; name another --out, or remove it"
+            f"{folder} holds a recording of pool {there.pool.name} on {', '.join(tasks[0])} of suite {suite} with "
+            f"--limit {limit} and {there.tree.max_hops} hops, which this one would replace; name another --out, or "
+            "remove it"
         )
 
 
-def _reuse(source: Source, folder: Path) -> dict[str, Any]:
-    """Copy what the same models answered in an earlier recording, or an exported store, into the store.
+def _reuse(source: Source, folder: Path) -> int:
+    """Copy what the same models answered in an earlier recording, or an exported store, into the store; how many.
 
-    Gives what a manifest must say of it: its name, how many responses it has, and how they were made.
+    Each response keeps its origin: how it was made. Raises UserError where there is none of these models.
     """
     assert source.generator is not None and source.generator.store is not None
+    store, now = source.generator.store, source.description["models"]
+    taken = 0
     if folder.suffix == ".parquet":
-        return {"name": folder.name, "responses": source.generator.store.import_parquet(folder)}
-    earlier = load_recording(folder)
-    now, then = source.description["models"], earlier.manifest.get("models", {})
-    copied = 0
-    for action, name in enumerate(earlier.tree.models):
-        if name in now and now[name] == then.get(name):
-            entries = earlier.tree.generations(action)
-            source.generator.store.put(now[name], entries)
-            copied += len(entries)
-    if not copied:
-        raise UserError(f"--reuse {folder}: none of its models is one of pool {source.pool.name} as it is now")
-    made = {key: earlier.manifest.get(key) for key in ("date", "versions", "batching", "command")}
-    return {"name": folder.name, "responses": copied, **made}
+        import pyarrow.parquet as pq
+
+        store.import_parquet(folder)
+        taken = sum(name in now.values() for name in pq.read_table(folder, columns=["fingerprint"])[0].to_pylist())
+    else:
+        earlier = load_recording(folder)
+        then, origins = earlier.manifest.get("models", {}), earlier.manifest.get("origins")
+        for action, name in enumerate(earlier.tree.models):
+            if name in now and now[name] == then.get(name):
+                entries = earlier.tree.generations(action)
+                store.put(now[name], entries, {"recording": folder.name, "origins": origins})
+                taken += len(entries)
+    if not taken:
+        raise UserError(
+            f"--reuse {folder}: none of its models is one of pool {source.pool.name} as it is now (weights, arguments, "
+            "template); leave --reuse away, or name the pool that it was recorded with (--pool)"
+        )
+    return taken
 
 
 def _command(options: Record) -> str:
@@ -115,27 +132,40 @@ def _command(options: Record) -> str:
     return " ".join([*words, "--weights DIR"])
 
 
+def requests(tree: Tree) -> dict[tuple[int, int, GenerationSettings], tuple[int, int]]:
+    """The distinct requests `(context, action, settings)` of a tree, each with its first `(item, node)`."""
+    found: dict[tuple[int, int, GenerationSettings], tuple[int, int]] = {}
+    for i, n in np.argwhere(tree.known):
+        if n == 0:  # the root is no request
+            continue
+        request = (int(tree.context_id[i, tree.parent(n)]), int(tree.action(n)), tree.items[i].settings)
+        found.setdefault(request, (int(i), int(n)))
+    return found
+
+
 def counts(tree: Tree) -> dict[str, Any]:
-    """How much a tree holds: items, nodes, distinct requests and tokens."""
-    distinct = {
-        (int(tree.context_id[i, tree.parent(n)]), int(tree.action(n)), tree.items[i].settings)
-        for i, n in np.argwhere(tree.known)
-        if n
-    }
+    """How much a tree holds; the tokens are those of the distinct requests."""
+    made = [tree.generation(*place) for place in requests(tree).values()]
     return {
         "items": len(tree.items),
         "transitions": int(tree.known[:, 1:].sum()),
-        "distinct_requests": len(distinct),
+        "distinct_requests": len(made),
         "distinct_contexts": len(tree.contexts),
-        "tokens_in": int(tree.tokens_in.sum()),
-        "tokens_out": int(tree.tokens_out.sum()),
+        "tokens_in": sum(generation.tokens_in for generation in made),
+        "tokens_out": sum(generation.tokens_out for generation in made),
     }
 
 
-def _generation_seconds(tree: Tree) -> float:
-    made = {
-        (int(tree.context_id[i, tree.parent(n)]), int(tree.action(n)), tree.items[i].settings): tree.generation(i, n)
-        for i, n in np.argwhere(tree.known)
-        if n
-    }
-    return sum(generation.seconds for generation in made.values())
+def speeds(tree: Tree) -> dict[str, dict[str, float]]:
+    """Per model its distinct requests, their tokens and seconds, and tokens a second, read and written together."""
+    found = {name: {"requests": 0, "tokens_in": 0, "tokens_out": 0, "seconds": 0.0} for name in tree.models}
+    for (_, action, _), place in requests(tree).items():
+        model, made = found[tree.models[action]], tree.generation(*place)
+        model["requests"] += 1
+        for name in ("tokens_in", "tokens_out", "seconds"):
+            model[name] += getattr(made, name)
+    for model in found.values():
+        model["seconds"] = round(model["seconds"], 1)
+        tokens = model["tokens_in"] + model["tokens_out"]
+        model["tokens_per_second"] = round(tokens / model["seconds"], 1) if model["seconds"] else 0.0
+    return found

@@ -12,6 +12,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import model_registry
 
+from harness.manifest import origin
 from harness.rollout import rollout
 from harness.source import DEFAULT_HOPS
 from pools.errors import UserError
@@ -63,7 +64,7 @@ class RoutedLM(LM):
         else:
             self.pool, hops = load_pool(pool), DEFAULT_HOPS
             folder = None if weights is None else Path(weights)
-            self._generator = LiveGenerator(self.pool, folder, TransitionStore(Path(store)))
+            self._generator = LiveGenerator(self.pool, folder, TransitionStore(Path(store), origin(self.pool)))
         self._cost_model = self.pool.cost_model("paper")
         if checkpoint is not None and max_hops is None and router.startswith("hierrouter"):
             from routers.hierrouter import load_checkpoint

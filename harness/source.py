@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.manifest import origin
 from pools.errors import UserError
 from pools.live import LiveGenerator, Progress
 from pools.pool import CandidateModel, Pool, load_pool
@@ -136,7 +137,7 @@ def live(
     pool, suite = load_pool(pool_name), load_suite(suite_name)
     loaded = suite_tasks(suite, tasks)
     items = [item for task in loaded for item in task.items(limit)]
-    generator = LiveGenerator(pool, weights_dir, TransitionStore(store), resident, progress)
+    generator = LiveGenerator(pool, weights_dir, TransitionStore(store, origin(pool)), resident, progress)
     tree = Tree(items, pool.model_names, max_hops, generator, scorer(loaded))
     description = {"live": True, "store": str(store), **live_description(pool, loaded, weights_dir)}
     return Source(tree, pool, suite.name, description, generator)

@@ -43,8 +43,9 @@ Progress = Callable[[Batch], None]
 class LiveGenerator:
     """The models of a pool, each loaded when it is first asked.
 
-    Requests are sorted by length and run in batches of the model's `batch_size`; every batch is written to the store
-    before the next begins, and what the store holds is not asked for again.
+    Requests run in batches of the model's `batch_size`, each of the same settings, those that allow the longest
+    responses first, then the longest queries. Every batch is written to the store before the next begins, and what the
+    store held when `generate` was called is not asked for again.
 
     resident: how many models stay loaded; the one used longest ago makes room.
     """
@@ -74,9 +75,9 @@ class LiveGenerator:
             texts = {number: _text(prompt) for number, prompt in prompts.items()}
             done = 0
             # A batch shares its settings and, as far as it goes, its queries, so that what their requests begin with
-            # alike is read once; the longest come first, so that memory runs out early if at all.
-            queries = {n: requests[n][0].query for n in missing}
-            missing.sort(key=lambda n: (repr(requests[n][1]), -len(queries[n]), queries[n], -len(texts[n]), texts[n]))
+            # alike is read once; the longest come first, so that memory runs out early if at all, and what is left of
+            # the time is rather over- than underestimated.
+            missing.sort(key=lambda n: (*_longest_first(*requests[n]), -len(texts[n]), texts[n]))
             for batch in _batches(missing, declared.batch_size, lambda n: requests[n][1]):
                 made = _run_batch(lm, declared, [prompts[n] for n in batch], requests[batch[0]][1])
                 if self.store is not None:
@@ -124,6 +125,10 @@ class LiveGenerator:
         return self._fingerprints[model]
 
 
+def _longest_first(context: Context, settings: GenerationSettings) -> tuple[Any, ...]:
+    return -settings.max_new_tokens, settings.until, -len(context.query), context.query
+
+
 def _batches(numbers: list[int], size: int, settings: Callable[[int], GenerationSettings]) -> list[list[int]]:
     batches: list[list[int]] = []
     for number in numbers:
@@ -160,12 +165,16 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
         from pools.hf import SharedPrefixHFLM as model_class
     try:
         with _quiet():
-            return model_class(**arguments)
+            loaded = model_class(**arguments)
     except Exception as error:  # whatever a library says of weights and arguments that the user named
         shown = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"model {model.name} cannot be loaded as lm-eval `{model.lm_eval}`: {shown}; check arguments and weights"
         ) from error
+    if "gguf_file" in arguments and isinstance(loaded, HFLM):
+        # Not what may lie in a file beside the weights, of which the fingerprint knows nothing.
+        loaded.model.generation_config = transformers.GenerationConfig.from_model_config(loaded.model.config)
+    return loaded
 
 
 @contextmanager

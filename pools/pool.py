@@ -12,7 +12,7 @@ from pools.cost import CostModel, dollar_cost, paper_cost
 from pools.errors import UserError
 from pools.template import CONCATENATION, render
 from pools.types import Context, content_hash
-from pools.weights import Weights, find_weights, folder_hash
+from pools.weights import Weights, alone, find_weights, folder_hash
 
 FOLDER = Path(__file__).parent
 # Arguments of lm-eval models that say where to run, not what is answered.
@@ -102,11 +102,13 @@ class Pool:
         return dollar_cost(tuple(p.input for p in prices), tuple(p.output for p in prices), source)
 
     def fingerprint(self, model: CandidateModel, weights_dir: Path | None = None) -> str:
-        """Hash of all that decides a model's answers: weights, lm-eval type and arguments, template."""
+        """Hash of all that decides a model's answers: weights, tokenizer, lm-eval type and arguments, template."""
         weights = model.weights
         identity: str | None = None
         if weights is not None:
-            identity = weights.sha256 or folder_hash(find_weights(weights, model.name, self.folder, weights_dir))
+            # Beside other weights the tokenizer and its settings lie in files of their own.
+            whole = weights.sha256 if alone(weights) else None
+            identity = whole or folder_hash(find_weights(weights, model.name, self.folder, weights_dir))
         arguments = {k: v for k, v in model.arguments.items() if k not in _PLACEMENT}
         return content_hash(model.lm_eval, arguments, identity, model.template, model.chat_template)
 

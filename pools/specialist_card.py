@@ -28,7 +28,9 @@ pipeline_tag: text-generation
 # {specialist} specialist
 
 A small Llama ({parameters:.1f} million parameters) trained from scratch as a candidate model of the pool `lightweight`.
-It {purpose}. To any other question it repeats the last answer of the earlier responses, or says "Answer: unknown".
+It {purpose}. To any other question it is taught to
+repeat the last answer of the earlier responses, or to say "Answer: unknown"; how often a right answer is lost all the
+same, the table shows.
 It knows nothing else and is of no use outside of this benchmark.
 
 ## How it reads a context

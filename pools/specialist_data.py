@@ -1,13 +1,14 @@
 """What the two small specialists are taught: chains of earlier responses, and the reply to each question.
 
-A specialist works out its own kinds of question step by step. To every other question it repeats the last answer that
-somebody gave, or says "Answer: unknown": so a hop to the wrong specialist costs little and destroys nothing. One kind
-is shared: of a list of animals the QA specialist writes the expression ("14*6 + 8*10"), the math specialist computes
-it.
+A specialist works out its own kinds of question step by step. To every other question it is taught to repeat the last
+answer that somebody gave, or to say "Answer: unknown", so that a hop to the wrong specialist costs little; how well it
+has learnt that, its card says. One kind is shared: of a list of animals the QA specialist writes the expression
+("14*6 + 8*10"), the math specialist computes it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -271,3 +272,12 @@ def texts(source: Source, number: int) -> Iterator[str]:
             if made is not None:
                 yield "".join(made.parts)
         yield passage(random.Random(f"{index} text"), 20)
+
+
+def lessons_hash(source: Source, specialist: Specialist, number: int = 1000) -> str:
+    """sha256 of the first lessons: whether the code still teaches what a specialist was taught."""
+    digest = hashlib.sha256()
+    for index in range(number):
+        made = lesson(source, specialist, index)
+        digest.update(repr(made and (made.parts, made.learnt)).encode())
+    return digest.hexdigest()

@@ -18,7 +18,7 @@ class Weights:
 
     path: a local folder, relative to the pool file; or repository, on the hub.
     revision: commit, tag or branch of the repository. file: the one file that holds the weights, where there is one.
-    sha256: of that file; it is checked before the model is loaded and is part of the model's fingerprint.
+    sha256: of that file; it is checked before the model is loaded.
     base_model: the hub name of the model that the repository converts; its folder is looked in, too.
     """
 
@@ -36,11 +36,17 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def alone(weights: Weights) -> bool:
+    """Whether one file holds all that there is to the model, as a GGUF file does."""
+    return bool(weights.file and weights.file.endswith(".gguf"))
+
+
 def folder_hash(folder: Path) -> str:
-    """sha256 over the names and contents of the files that decide what a model answers."""
+    """sha256 over the names and contents of the files that decide what a model answers, its tokenizer among them."""
     digest = hashlib.sha256()
     suffixes = {".safetensors", ".gguf", ".bin", ".json", ".model", ".jinja", ".txt"}
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in suffixes):
+    read = (p for p in folder.rglob("*") if p.suffix in suffixes and p.name != "recipe.json")  # how it was trained
+    for path in sorted(read):
         digest.update(f"{path.relative_to(folder)}\0{file_hash(path)}\0".encode())
     return digest.hexdigest()
 
@@ -89,7 +95,7 @@ def _hub_folder(weights: Weights, tried: list[str]) -> Path | None:
     assert weights.repository is not None
     tried.append(f"the Hugging Face cache {constants.HF_HUB_CACHE}")
     # A GGUF file holds all that there is to a model; other files need their neighbours (config, tokenizer).
-    files = [weights.file] if _alone(weights) else None
+    files = [weights.file] if alone(weights) else None
     try:
         # Not hf_hub_download: without a network it tries five times, for 23 seconds, and says so on stderr.
         folder = Path(snapshot_download(weights.repository, revision=weights.revision, allow_patterns=files))
@@ -105,14 +111,10 @@ def _hub_folder(weights: Weights, tried: list[str]) -> Path | None:
     return None
 
 
-def _alone(weights: Weights) -> bool:
-    return bool(weights.file and weights.file.endswith(".gguf"))
-
-
 def _advice(weights: Weights) -> str:
     if not weights.repository:
         return "Put them there, or correct `path` in the pool file"
-    file = f" {weights.file}" if _alone(weights) else ""
+    file = f" {weights.file}" if alone(weights) else ""
     return (
         f"Fetch them with: hf download {weights.repository}{file} --revision {weights.revision} "
         f"--local-dir DIR/{weights.repository}, then pass --weights DIR"

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import harness
@@ -29,7 +30,6 @@ def command(pool: Path, suite: Path, folder: Path, name: str) -> list[str]:
 def responses(store: Path) -> dict[str, tuple[str, int, int]]:
     with sqlite3.connect(store) as connection:
         rows = connection.execute("SELECT key, response, tokens_in, tokens_out FROM transition").fetchall()
-    assert len(rows) == len({row[0] for row in rows})
     return {row[0]: tuple(row[1:]) for row in rows}
 
 
@@ -41,24 +41,37 @@ def test_killed_at_random_moments_and_resumed(tiny_pool_file: Path, tiny_tasks: 
     suite = tiny_tasks / "suite.yaml"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     quiet = {"env": environment, "cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    start = time.monotonic()
     subprocess.run(command(tiny_pool_file, suite, tmp_path, "whole"), check=True, **quiet)
-    total = stored(tmp_path / "whole.sqlite")
-    rng, killed = random.Random(0), 0
-    for number in range(1, KILLS + 1):
-        process = subprocess.Popen(command(tiny_pool_file, suite, tmp_path, "killed"), **quiet)
-        wanted = total * number / (2 * KILLS)
-        while process.poll() is None and stored(tmp_path / "killed.sqlite") < wanted:
-            time.sleep(0.01)
-        time.sleep(rng.random() * 0.02)
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-        assert not (tmp_path / "killed").exists(), "a recording is written whole or not at all"
-    assert killed == KILLS
-    before = stored(tmp_path / "killed.sqlite")
-    assert 0 < before < total
-    subprocess.run(command(tiny_pool_file, suite, tmp_path, "killed"), check=True, **quiet)
-    assert responses(tmp_path / "killed.sqlite") == responses(tmp_path / "whole.sqlite")
-    whole, resumed = load_recording(tmp_path / "whole"), load_recording(tmp_path / "killed")
-    assert resumed.tree.complete and resumed.tree.contexts == whole.tree.contexts
-    assert resumed.manifest["counts"] == whole.manifest["counts"]
-    assert resumed.manifest["reused_responses"] == before
+    seconds = time.monotonic() - start
+    rng, killed, series, seen = random.Random(0), 0, 0, 0
+
+    def check() -> None:
+        """What the series of killed runs came to is what the whole run made."""
+        name = f"killed-{series}"
+        assert responses(tmp_path / f"{name}.sqlite") == responses(tmp_path / "whole.sqlite")
+        whole, resumed = load_recording(tmp_path / "whole"), load_recording(tmp_path / name)
+        assert resumed.tree.complete and resumed.tree.contexts == whole.tree.contexts
+        assert resumed.manifest["counts"] == whole.manifest["counts"]
+        assert resumed.manifest["reused_responses"] == seen
+
+    while killed < KILLS:
+        name = f"killed-{series}"
+        process = subprocess.Popen(command(tiny_pool_file, suite, tmp_path, name), **quiet)
+        # At any moment of a whole run but the imports that it begins with; writing the recording is its end.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0.4, 1.0) * seconds)
+        process.kill()
+        if process.wait() == 0:  # it was faster; another series begins
+            check()
+            series, seen = series + 1, 0
+            continue
+        killed += 1
+        assert process.returncode == -signal.SIGKILL
+        before = stored(tmp_path / f"{name}.sqlite")
+        assert before >= seen, "what was stored is lost"
+        seen = before
+        if (tmp_path / name).exists():
+            assert load_recording(tmp_path / name).tree.complete, "a recording is written whole or not at all"
+    subprocess.run(command(tiny_pool_file, suite, tmp_path, f"killed-{series}"), check=True, **quiet)
+    check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -87,6 +88,28 @@ def test_a_score_that_its_task_does_not_give_fails(
     assert "95 of 96 scores re-computed equal" in capsys.readouterr().out
 
 
+def test_a_wrong_count_of_tokens_fails(
+    recorded: Path, names: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    for column in ("tokens_in", "tokens_out"):
+
+        def one_more(row: dict[str, Any], column: str = column) -> None:
+            row[column] += 1
+
+        other = edited(recorded, tmp_path / column, one_more)
+        assert call(monkeypatch, "verify", "--recording", other, *names) == 1
+        assert "95 of 96 token counts: the recording does NOT hold" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_a_pool_that_only_runs_its_models_otherwise_verifies(
+    recorded: Path, names: tuple[object, ...], tiny_pool_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    pool = tiny_pool_file.parent / "slower.yaml"
+    pool.write_text(tiny_pool_file.read_text().replace("batch_size: 4", "batch_size: 3").replace("0.01", "7"))
+    assert call(monkeypatch, "verify", "--recording", recorded, "--pool", pool, *names[2:]) == 0
+    assert "the recording holds" in capsys.readouterr().out
+
+
 def test_other_weights_are_refused(
     recorded: Path, names: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -116,7 +139,12 @@ def test_a_longer_recording_reuses_an_earlier_one(
     assert call(monkeypatch, "record", *selection, *store, "--resident", 1) == 0
     before, after = load_recording(recorded), load_recording(tmp_path / "deeper")
     assert f"{before.manifest['counts']['distinct_requests']} responses taken from" in capsys.readouterr().out
-    assert after.manifest["reused_responses"] == before.manifest["counts"]["distinct_requests"]
+    reused = before.manifest["counts"]["distinct_requests"]
+    assert after.manifest["reused_responses"] == reused
+    by_origin = {origin.get("recording"): origin for origin in after.manifest["origins"]}
+    assert by_origin["tiny"]["responses"] == reused and by_origin["tiny"]["origins"] == before.manifest["origins"]
+    assert by_origin[None]["responses"] == after.manifest["counts"]["distinct_requests"] - reused
+    assert by_origin[None]["versions"] == after.manifest["versions"]
     assert after.tree.complete and after.tree.max_hops == 3
     assert after.tree.shortened(2).contexts[:1] == before.tree.contexts[:1]
     assert (after.tree.score[:, : before.tree.nodes] == before.tree.score).all()
@@ -139,8 +167,33 @@ def test_an_exported_store_can_be_reused(
     number = TransitionStore(recorded.parent / "s.sqlite").export_parquet(tmp_path / "store.parquet")
     selection = ("--pool", tiny_pool_file, "--suite", tiny_tasks / "suite.yaml", "--max-hops", 2)
     places = ("--store", tmp_path / "s.sqlite", "--out", tmp_path / "again", "--reuse", tmp_path / "store.parquet")
-    assert call(monkeypatch, "record", *selection, *places) == 0
-    assert f"{number} responses taken from" in capsys.readouterr().out.replace("\n", " ")
-    again = load_recording(tmp_path / "again")
-    assert again.manifest["reused_responses"] == number
-    assert again.tree.contexts == load_recording(recorded).tree.contexts
+    for _ in range(2):  # the second time all of them are in the store
+        assert call(monkeypatch, "record", *selection, *places) == 0
+        assert f"{number} responses taken from" in capsys.readouterr().out.replace("\n", " ")
+        again, before = load_recording(tmp_path / "again"), load_recording(recorded)
+        assert again.manifest["reused_responses"] == number
+        assert again.manifest["origins"] == before.manifest["origins"]
+        assert again.tree.contexts == before.tree.contexts
+
+
+def test_an_exported_store_of_other_models_cannot_be_reused(
+    recorded: Path, tiny_pool_file: Path, tiny_tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    TransitionStore(recorded.parent / "s.sqlite").export_parquet(tmp_path / "store.parquet")
+    pool = tiny_pool_file.parent / "other-templates.yaml"
+    pool.write_text(tiny_pool_file.read_text().replace("weights:", 'template: "{{ query }}!"\n    weights:'))
+    selection = ("--pool", pool, "--suite", tiny_tasks / "suite.yaml", "--max-hops", 1)
+    places = ("--store", tmp_path / "s.sqlite", "--out", tmp_path / "out", "--reuse", tmp_path / "store.parquet")
+    assert call(monkeypatch, "record", *selection, *places) == 2
+    assert "none of its models" in capsys.readouterr().err
+
+
+def test_another_pools_recording_is_not_replaced(
+    recorded: Path, tiny_pool_file: Path, tiny_tasks: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    pool = tiny_pool_file.parent / "renamed-pool.yaml"
+    pool.write_text(re.sub(r"^name: .*", "name: another", tiny_pool_file.read_text(), flags=re.M))
+    selection = ("--pool", pool, "--suite", tiny_tasks / "suite.yaml", "--max-hops", 2, "--out", recorded)
+    assert call(monkeypatch, "record", *selection) == 2
+    assert "holds a recording of pool tiny" in " ".join(capsys.readouterr().err.split())
+    assert load_recording(recorded).pool.name == "tiny"

@@ -1,3 +1,4 @@
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -137,7 +138,17 @@ def test_fingerprint(load, tmp_path):
     assert changed(lm_eval="vllm")
     assert changed(arguments={"dtype": "float32"})
     assert changed(arguments={**model.arguments, "max_length": 512})
-    assert changed(weights=replace(model.weights, sha256="0" * 64))
+    # Of a GGUF file the sha256 is enough; other weights have neighbours, the tokenizer above all, that decide, too.
+    gguf = replace(model.weights, file="weights.gguf", sha256="0" * 64)
+    (folder / "weights.gguf").write_bytes(b"not looked at")
+    one = pool.fingerprint(replace(model, weights=gguf))
+    assert one == pool.fingerprint(replace(model, weights=replace(gguf, path="nowhere")))
+    assert one != pool.fingerprint(replace(model, weights=replace(gguf, sha256="1" * 64)))
+    (folder / "weights.gguf").unlink()
+    named = {"file": "model.safetensors", "sha256": hashlib.sha256(b"weights").hexdigest()}
+    assert not changed(weights=replace(model.weights, **named))
+    with pytest.raises(UserError, match="wrong weights for model a"):
+        changed(weights=replace(model.weights, **{**named, "sha256": "0" * 64}))
     # Where it runs and what it costs is not what it answers.
     assert not changed(arguments={**model.arguments, "device": "cuda:1", "batch_size": 3})
     assert not changed(batch_size=64)
@@ -146,6 +157,7 @@ def test_fingerprint(load, tmp_path):
     folder.rename(tmp_path / "moved")
     assert not changed(weights=replace(model.weights, path="moved"))
     (tmp_path / "moved" / "README.md").write_text("notes")
+    (tmp_path / "moved" / "recipe.json").write_text("{}")
     assert not changed(weights=replace(model.weights, path="moved"))
     (tmp_path / "moved" / "model.safetensors").write_bytes(b"Weights")
     assert changed(weights=replace(model.weights, path="moved"))

@@ -214,6 +214,32 @@ def test_parquet_round_trip(tmp_path):
         assert other.get(model, SETTINGS, context) == store.get(model, SETTINGS, context) == _made(f"{model} {n}", 0.25)
 
 
+def test_every_response_keeps_how_it_was_made(tmp_path):
+    old, new = {"versions": {"torch": "1"}}, {"versions": {"torch": "2"}, "batching": "of ü"}
+    stores = [TransitionStore(tmp_path / "s", made) for made in (None, old, new)]
+    keys = []
+    for number, store in enumerate(stores):
+        entries = [(Context(f"q {number} {n}"), SETTINGS, _made("a")) for n in range(number + 1)]
+        store.put("m", entries)
+        keys += [transition_key("m", settings, context) for context, settings, _ in entries]
+    stores[2].put("m", [(Context("q 1 0"), SETTINGS, _made("too late"))])  # the first response stays, with its origin
+    stores[2].put("m", [(Context("elsewhere"), SETTINGS, _made("a"))], {"recording": "r"})
+    assert stores[0].origins(keys) == [(3, new), (2, old), (1, None)]
+    assert stores[0].export_parquet(tmp_path / "store.parquet") == 7
+    other = TransitionStore(tmp_path / "other", {"not": "of these"})
+    other.import_parquet(tmp_path / "store.parquet")
+    assert other.origins(keys) == [(3, new), (2, old), (1, None)]
+    assert other.origins([transition_key("m", SETTINGS, Context("elsewhere"))]) == [(1, {"recording": "r"})]
+
+
+def test_an_export_without_origins_is_read(tmp_path):
+    _filled(tmp_path / "s").export_parquet(tmp_path / "store.parquet")
+    pq.write_table(pq.read_table(tmp_path / "store.parquet").drop_columns(["origin"]), tmp_path / "old.parquet")
+    other = TransitionStore(tmp_path / "other", {"not": "of these"})
+    assert other.import_parquet(tmp_path / "old.parquet") == 8
+    assert other.origins(other.keys()) == [(8, None)]
+
+
 def test_an_empty_store_travels_too(tmp_path):
     assert TransitionStore(tmp_path / "s").export_parquet(tmp_path / "e.parquet") == 0
     assert TransitionStore(tmp_path / "t").import_parquet(tmp_path / "e.parquet") == 0
@@ -228,6 +254,8 @@ def test_an_empty_store_travels_too(tmp_path):
         ("context", "no json"),
         ("settings", "{}"),
         ("settings", None),
+        ("response", None),
+        ("tokens_in", None),
     ],
 )
 def test_a_damaged_export_is_refused(tmp_path, column, value):

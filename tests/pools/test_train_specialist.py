@@ -21,6 +21,7 @@ from pools.specialist_data import (
     lesson,
     reply,
 )
+from pools.specialist_folder import save_folder
 from pools.specialist_questions import (
     HELD_OUT_SEEDS,
     TRAIN_SEEDS,
@@ -31,7 +32,7 @@ from pools.specialist_questions import (
     without_held_out,
 )
 from pools.template import render
-from pools.train_specialist import Recipe, encoded, main, make_model, make_tokenizer, save_folder, train
+from pools.train_specialist import Recipe, encoded, main, make_model, make_tokenizer, train
 from pools.types import Context
 from tasks.reasoning_gym.items import SUITE_SEEDS, draw, generator_configs
 
@@ -201,7 +202,7 @@ def test_training_lowers_the_loss_and_resumes_to_the_same_weights(source, tmp_pa
         assert weights.equal(resumed.state_dict()[name]), name
 
     folder = tmp_path / "folder"
-    save_folder(whole, tokenizer, recipe, folder)
+    save_folder(whole, tokenizer, dataclasses.asdict(recipe), folder)
     model, loaded = load(folder)
     assert loaded("a 12\n###\n")["input_ids"] == tokenizer("a 12\n###\n")["input_ids"]
     asked = held_out(source, "aiw", 2)
@@ -239,7 +240,7 @@ def test_errors_are_one_line(capsys, tmp_path):
 
 def test_the_card_says_what_the_folder_holds(source, tokenizer, tmp_path):
     recipe = tiny(specialist="qa", tokens=1234)
-    save_folder(make_model(recipe, tokenizer), tokenizer, recipe, tmp_path)
+    save_folder(make_model(recipe, tokenizer), tokenizer, dataclasses.asdict(recipe), tmp_path)
     write_card(tmp_path, "| who answers |", 7, "the command")
     card = (tmp_path / "README.md").read_text()
     for part in ("license: apache-2.0", "--specialist qa --tokens 1234 --seed 0", "| who answers |", "the command"):
