@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import model_registry
 
-from harness.manifest import origin
 from harness.rollout import rollout
-from harness.source import DEFAULT_HOPS
+from harness.routed import routed
 from pools.errors import UserError
 from pools.live import LiveGenerator
-from pools.pool import load_pool
-from pools.recording import RecordedGenerator, load_recording
-from pools.store import TransitionStore
 from pools.tree import Tree
-from pools.types import GenerationSettings, Generator, Item
-from routers import RouterRequest, load
+from pools.types import GenerationSettings
 from tasks.lm_eval_task import generation_settings
 
 # Of the hops before a multiple-choice question is scored; the task itself names none.
@@ -56,40 +50,25 @@ class RoutedLM(LM):
         device: str | None = None,
     ) -> None:
         super().__init__()
-        self._generator: Generator
-        if recording is not None:
-            replayed = load_recording(Path(recording))
-            self.pool, hops = replayed.pool, replayed.tree.max_hops
-            self._generator = RecordedGenerator(replayed.tree)
-        else:
-            self.pool, hops = load_pool(pool), DEFAULT_HOPS
-            folder = None if weights is None else Path(weights)
-            self._generator = LiveGenerator(self.pool, folder, TransitionStore(Path(store), origin(self.pool)))
-        self._cost_model = self.pool.cost_model("paper")
-        if checkpoint is not None and max_hops is None and router.startswith("hierrouter"):
-            from routers.hierrouter import load_checkpoint
-
-            hops = load_checkpoint(Path(checkpoint)).config.max_hops
-        self._max_hops, self._seed, self._spec = int(max_hops or hops), int(seed), router
-        self._router = load(
+        self._routed = routed(
             router,
-            RouterRequest(
-                models=self.pool.model_names,
-                max_hops=self._max_hops,
-                allow_stop=allow_stop,
-                cost_model=self._cost_model,
-                seed=self._seed,
-                weights=None if weights is None else Path(weights),
-                checkpoint=None if checkpoint is None else Path(checkpoint),
-            ),
+            pool,
+            recording=None if recording is None else Path(recording),
+            weights=None if weights is None else Path(weights),
+            store=Path(store),
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            max_hops=None if max_hops is None else int(max_hops),
+            allow_stop=allow_stop,
+            seed=int(seed),
         )
+        self.pool, self._seed = self._routed.pool, int(seed)
         self._ledger = {"requests": 0, "cost": 0.0, "routing_cost": 0.0, "hops": 0}
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The last response of each request's episode."""
         asked = [(str(r.args[0]), generation_settings(r.task_name or "request", r.args[1])) for r in requests]
-        tree, place = self._tree(asked)
-        episodes = rollout(self._router, tree, self._cost_model, self._seed)
+        place = {request: index for index, request in enumerate(dict.fromkeys(asked))}
+        tree, episodes = self._routed.answer(list(place), self._seed)
         self._bill(tree, episodes, place)
         answers = []
         for index, node in enumerate(episodes.node.tolist()):
@@ -98,11 +77,13 @@ class RoutedLM(LM):
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Log-likelihoods of the continuations, by the model that the router chose for the last hop."""
-        if not isinstance(self._generator, LiveGenerator):
+        generator = self._routed.generator
+        if not isinstance(generator, LiveGenerator):
             raise UserError("a recording holds no likelihoods: multiple-choice tasks need the models, no recording=")
         asked = [(str(r.args[0]), _HOP_SETTINGS) for r in requests]
-        tree, place = self._tree(asked)
-        episodes = rollout(self._router, tree, self._cost_model, self._seed, answer_last=False)
+        place = {request: index for index, request in enumerate(dict.fromkeys(asked))}
+        tree = self._routed.tree(list(place))
+        episodes = rollout(self._routed.router, tree, self._routed.cost_model, self._seed, answer_last=False)
         self._bill(tree, episodes, place)
         # A router that stopped after some response is scored by the model that gave it, before it answered.
         stopped = episodes.pending < 0
@@ -111,20 +92,18 @@ class RoutedLM(LM):
         scored: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         for model in np.unique(last).tolist():
             mine = [n for n, request in enumerate(asked) if last[place[request]] == model]
-            texts = [
-                self._generator.text(model, tree.context(place[asked[n]], int(node[place[asked[n]]]))) for n in mine
-            ]
+            texts = [generator.text(model, tree.context(place[asked[n]], int(node[place[asked[n]]]))) for n in mine]
             instances = [
                 Instance("loglikelihood", requests[n].doc, (text, requests[n].args[1]), requests[n].idx)
                 for n, text in zip(mine, texts, strict=True)
             ]
-            lm = self._generator.language_model(model)
+            lm = generator.language_model(model)
             found = lm.loglikelihood(instances)
             for n, text, result in zip(mine, texts, found, strict=True):
                 scored[n] = result
                 # Scoring a choice is a hop that ran: it reads the context and the continuation.
                 read, written = (len(lm.tok_encode(part)) for part in (text, requests[n].args[1]))
-                self._ledger["cost"] += float(self._cost_model.hop_cost(model, read, written))
+                self._ledger["cost"] += float(self._routed.cost_model.hop_cost(model, read, written))
                 self._ledger["hops"] += 1
         return scored
 
@@ -134,13 +113,7 @@ class RoutedLM(LM):
 
     def get_model_info(self) -> dict[str, Any]:
         """The ledger, for lm-eval's `results["config"]`: cost and hops over all requests so far."""
-        return {"routed": {**self._ledger, "cost_unit": self._cost_model.unit, "router": self._spec}}
-
-    def _tree(self, asked: Sequence[tuple[str, GenerationSettings]]) -> tuple[Tree, dict[Any, int]]:
-        distinct = list(dict.fromkeys(asked))
-        items = [Item("lm-eval", n, query, settings, "test") for n, (query, settings) in enumerate(distinct)]
-        tree = Tree(items, self.pool.model_names, self._max_hops, self._generator, lambda answers: [0.0] * len(answers))
-        return tree, {request: index for index, request in enumerate(distinct)}
+        return {"routed": {**self._ledger, "cost_unit": self._routed.cost_model.unit, "router": self._routed.name}}
 
     def _bill(self, tree: Tree, episodes: Any, place: dict[Any, int]) -> None:
         self._ledger["requests"] += len(place)

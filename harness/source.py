@@ -77,14 +77,14 @@ def open_source(options: Run | Train, on_batch: Progress | None = None) -> Sourc
     return source
 
 
-def _alike(models: Sequence[CandidateModel]) -> list[CandidateModel]:
+def alike(models: Sequence[CandidateModel]) -> list[CandidateModel]:
     """The models without what only says how they are run: how a recording was batched stands in its manifest."""
     return [replace(model, batch_size=1) for model in models]
 
 
 def _check_asked(source: Source, pool: str | None, suite: str | None, folder: Path) -> None:
     """Raise UserError where a recording is of another pool or suite than was asked for."""
-    if pool is not None and _alike(load_pool(pool).models) != _alike(source.pool.models):
+    if pool is not None and alike(load_pool(pool).models) != alike(source.pool.models):
         raise UserError(
             f"the recording {folder} was made with other models, templates or rates than those of pool {pool}; record "
             "that pool (python -m harness record), or name the recording alone (--recording) to use it as it was made"

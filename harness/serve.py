@@ -1,0 +1,125 @@
+"""`python -m harness serve`: a router as a server that clients of OpenAI can use."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from pools.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.cli import Serve
+    from harness.routed import Routed
+
+KEY_VARIABLE = "HARNESS_API_KEY"
+INSTALL = "pip install 'hierrouter-harness[serve]'"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def serve(options: Serve, console: Console) -> None:
+    """Serve until SIGTERM or Ctrl-C; then take no more requests, answer those that are there, and return.
+
+    Raises UserError for options that make no server, before anything listens.
+    """
+    try:
+        import uvicorn
+
+        from harness.chat_api import Limits, create_app
+    except ImportError as error:
+        raise UserError(f"serving needs packages that are not installed ({error.name}): {INSTALL}") from None
+    from harness.dispatcher import Dispatcher
+
+    for name in ("port", "batch_size", "waiting", "max_tokens", "max_body_bytes"):
+        least = 0 if name == "port" else 1
+        if getattr(options, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected at least {least}")
+    key = read_key(options.api_key_file)
+    dispatcher = Dispatcher(partial(_open, options), options.batch_size, options.waiting)
+    routed = dispatcher.ready()
+    name = options.name or options.router
+    limits = Limits(options.max_body_bytes, options.max_tokens, seconds=options.timeout)
+    config = uvicorn.Config(
+        create_app(dispatcher, name, key, limits),
+        host=options.host,
+        port=options.port,
+        log_level="warning",
+        timeout_graceful_shutdown=int(options.timeout) + 1,
+    )
+    listening = _bound(options)
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    console.print(
+        f"serving {name} over pool {routed.pool.name} at http://{shown}:{port}/v1, "
+        f"{'for requests with the key' if key else 'without a key'}; SIGTERM or Ctrl-C ends it",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    if key is None and options.host not in _LOOPBACK:
+        console.print(f"everyone who reaches {shown} can use it; a key is read from {KEY_VARIABLE} or --api-key-file")
+    # uvicorn hands the signal on once it has drained; that it came is no failure, nor that it comes again.
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, lambda *_: None)
+    uvicorn.Server(config).run(sockets=[listening])
+    dispatcher.close()
+    console.print("stopped: every request that was taken is answered", highlight=False)
+
+
+def read_key(file: Path | None) -> str | None:
+    """The bearer key: of a file, or of the environment; None where there is none.
+
+    Not an option of its own, since every user of the machine can read the command line.
+    """
+    if file is None:
+        return os.environ.get(KEY_VARIABLE) or None
+    try:
+        key = file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UserError(f"--api-key-file {file} cannot be read: {error}") from None
+    if not key:
+        raise UserError(f"--api-key-file {file} is empty; put the key into it")
+    return key
+
+
+def _bound(options: Serve) -> socket.socket:
+    """The listening socket, so that a port that is taken is said in one line."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((options.host, options.port))
+        listening.listen(2048)  # from here on clients are let in, so the address can be told
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"cannot listen at {options.host}:{options.port}: {error}; name another --host or --port"
+        ) from None
+    return listening
+
+
+def _open(options: Serve) -> Routed:
+    from harness.routed import routed
+    from harness.source import check_weights_folder
+    from pools.live import LiveGenerator
+
+    check_weights_folder(options.weights)
+    made = routed(
+        options.router,
+        options.pool,
+        recording=options.recording,
+        weights=options.weights,
+        store=options.store,
+        checkpoint=options.checkpoint,
+        max_hops=options.max_hops,
+        cost_weight=options.cost_weight,
+        seed=options.seed,
+    )
+    if isinstance(made.generator, LiveGenerator):
+        for model in range(len(made.pool.models)):  # now, so that what is missing is said now
+            made.generator.language_model(model)
+    return made
