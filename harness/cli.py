@@ -145,6 +145,10 @@ class Record:
     generated again."""
     resident: int | None = None
     """How many models stay in memory at once; by default all of the pool's."""
+    engine: Literal["local", "ray"] = "local"
+    """Where the models run: in this process, or in actors of a Ray cluster, as `resources` in the pool file says."""
+    ray_address: str | None = None
+    """Address of a running Ray cluster, or auto; by default a Ray of this machine."""
     out: Path | None = None
     """Folder of the recording; by default one under runs/recordings/. run --recording FOLDER replays it."""
 

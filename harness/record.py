@@ -36,6 +36,7 @@ def record(options: Record, console: Console) -> Path:
         source = live(
             *(options.pool, options.suite, options.max_hops, options.task, options.limit),
             *(options.weights, store, on_batch, options.resident),
+            *([options.ray_address or ""] if options.engine == "ray" else []),
         )
         tree = source.tree
         _check_replaced(folder, source, options)
@@ -75,6 +76,8 @@ def _check_target(folder: Path, options: Record) -> None:
         raise UserError(f"--max-hops {options.max_hops}: expected at least 1")
     if options.resident is not None and options.resident < 1:
         raise UserError(f"--resident {options.resident}: expected at least 1")
+    if options.engine == "local" and options.ray_address is not None:
+        raise UserError("--ray-address belongs to --engine ray; name both, or neither")
     check_recording_target(folder)
 
 

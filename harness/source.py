@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.manifest import origin
 from pools.errors import UserError
 from pools.live import LiveGenerator, Progress
-from pools.pool import CandidateModel, Pool, load_pool
+from pools.pool import CandidateModel, Pool, Resources, load_pool
 from pools.recording import load_recording
 from pools.store import TransitionStore
 from pools.tree import Tree
@@ -79,7 +79,7 @@ def open_source(options: Run | Train, on_batch: Progress | None = None) -> Sourc
 
 def alike(models: Sequence[CandidateModel]) -> list[CandidateModel]:
     """The models without what only says how they are run: how a recording was batched stands in its manifest."""
-    return [replace(model, batch_size=1) for model in models]
+    return [replace(model, batch_size=1, resources=Resources()) for model in models]
 
 
 def _check_asked(source: Source, pool: str | None, suite: str | None, folder: Path) -> None:
@@ -129,15 +129,25 @@ def live(
     store: Path,
     progress: Progress | None = None,
     resident: int | None = None,
+    ray: str | None = None,
 ) -> Source:
-    """A tree that asks the pool's models for what it does not know, by way of a transition store."""
+    """A tree that asks the pool's models for what it does not know, by way of a transition store.
+
+    ray: run the models on the Ray cluster of this address, or, where it is "", on a Ray of this machine.
+    """
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit}: expected at least 1, there would be no items")
     check_weights_folder(weights_dir)
     pool, suite = load_pool(pool_name), load_suite(suite_name)
     loaded = suite_tasks(suite, tasks)
     items = [item for task in loaded for item in task.items(limit)]
-    generator = LiveGenerator(pool, weights_dir, TransitionStore(store, origin(pool)), resident, progress)
+    engine = None
+    if ray is not None:
+        from pools.ray_engine import RayEngine
+
+        engine = RayEngine(pool, weights_dir, ray or None)
+    kept = TransitionStore(store, origin(pool))
+    generator = LiveGenerator(pool, weights_dir, kept, resident, progress, engine)
     tree = Tree(items, pool.model_names, max_hops, generator, scorer(loaded))
     description = {"live": True, "store": str(store), **live_description(pool, loaded, weights_dir)}
     return Source(tree, pool, suite.name, description, generator)

@@ -26,6 +26,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (float, int),
     "dict[str, Any]": (dict,),
+    "dict[str, float]": (dict,),
 }
 
 
@@ -39,6 +40,19 @@ class Price:
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What a model needs on a cluster.
+
+    replicas: how many actors load it. num_cpus, num_gpus, custom: of each, as Ray counts them; `custom` by name.
+    """
+
+    replicas: int = 1
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    custom: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class CandidateModel:
     """One model of a pool.
 
@@ -47,6 +61,7 @@ class CandidateModel:
     template: Jinja text over `query` and `responses`; by default the paper's concatenation.
     chat_template: whether the rendered text is wrapped as a user's message by the tokenizer's chat template.
     batch_size: requests per call. weights: where they are; API models have none.
+    resources: what it needs on a cluster (`record --engine ray`).
     """
 
     name: str
@@ -59,6 +74,7 @@ class CandidateModel:
     batch_size: int = 16
     price: Price | None = None
     description: str = ""
+    resources: Resources = Resources()
 
 
 @dataclass(frozen=True)
@@ -163,6 +179,7 @@ def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
             known["weights"] = Weights(**_checked(known["weights"], Weights, f"{at}: weights"))
         if known.get("price") is not None:
             known["price"] = Price(**_checked(known["price"], Price, f"{at}: price"))
+        known["resources"] = _resources(known.get("resources") or {}, f"{at}: resources")
         model = CandidateModel(**known)
         rates = {"base_rate": model.base_rate}
         if model.price:
@@ -186,6 +203,17 @@ def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
     if repeated:
         raise UserError(f"{where}: model name {repeated[0]} is used twice; names must differ")
     return Pool(**{**top, "models": tuple(models), "folder": folder})
+
+
+def _resources(data: Any, where: str) -> Resources:
+    resources = Resources(**_checked(data, Resources, where))
+    amounts = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus, **resources.custom}
+    for name, amount in amounts.items():
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf:
+            raise UserError(f"{where}: {name} must be a number >= 0, got {amount!r}")
+    if resources.replicas < 1:
+        raise UserError(f"{where}: replicas must be a whole number >= 1, got {resources.replicas}")
+    return resources
 
 
 def _checked(data: Any, target: type, where: str, internal: set[str] | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ model. No other code knows the difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pools.cost import CostModel
 from pools.errors import UserError
-from pools.types import Context, Generation, GenerationSettings, Generator, Item, Scorer, Split
+from pools.types import Context, Generation, GenerationSettings, Generator, Item, ParallelGenerator, Scorer, Split
 
 IntArray = NDArray[np.int64]
 
@@ -164,16 +164,18 @@ class Tree:
     def _generate(self, wanted: IntArray) -> None:
         """Ask the models for the nodes `wanted` `[K, 2]`, all of one depth, equal requests merged."""
         assert self._generator is not None and self._scorer is not None
+        new: dict[int, list[tuple[int, int, GenerationSettings]]] = {}
         for model in range(len(self.models)):
             mine = wanted[self.action(wanted[:, 1]) == model]
             keys = {
                 (model, int(self.context_id[item, self.parent(node)]), self.items[item].settings): None
                 for item, node in mine
             }
-            new = [key for key in keys if key not in self._generations]
-            requests = [(self.contexts[context], settings) for _, context, settings in new]
-            if requests:
-                self._generations.update(zip(new, self._generator.generate(model, requests), strict=True))
+            if missing := [key for key in keys if key not in self._generations]:
+                new[model] = missing
+        asked = {model: [(self.contexts[context], s) for _, context, s in keys] for model, keys in new.items()}
+        for model, made in _generate_all(self._generator, asked).items():
+            self._generations.update(zip(new[model], made, strict=True))
         answers = {(int(item), self.generation(item, node).response): None for item, node in wanted}
         unscored = [answer for answer in answers if answer not in self._scores]
         scores = self._scorer([(self.items[item], response) for item, response in unscored])
@@ -252,3 +254,12 @@ class Tree:
                     "score": float(self.score[index, node]),
                     **({} if made.billed is None else {"billed": float(self.billed[index, node])}),
                 }
+
+
+def _generate_all(
+    generator: Generator, asked: Mapping[int, Sequence[tuple[Context, GenerationSettings]]]
+) -> dict[int, list[Generation]]:
+    """The answers of all models: at the same time, where the generator can."""
+    if isinstance(generator, ParallelGenerator):
+        return generator.generate_all(asked)
+    return {model: generator.generate(model, requests) for model, requests in asked.items()}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 Split = Literal["train", "validation", "test"]
 FinishReason = Literal["stop", "length"]
@@ -69,6 +69,17 @@ class Generator(Protocol):
 
     def generate(self, model: int, requests: Sequence[tuple[Context, GenerationSettings]]) -> list[Generation]:
         """Answers of the pool's model number `model`, one per request, in the order of the requests."""
+        ...
+
+
+@runtime_checkable
+class ParallelGenerator(Generator, Protocol):
+    """A generator that may ask several models at the same time."""
+
+    def generate_all(
+        self, asked: Mapping[int, Sequence[tuple[Context, GenerationSettings]]]
+    ) -> dict[int, list[Generation]]:
+        """Answers of the models of these numbers, each in the order of its requests."""
         ...
 
 

@@ -1,0 +1,68 @@
+"""What a server says of its own responses: the tokens that it bills, and why a response ended.
+
+lm-eval hands over texts alone. Here its API models are made to hand over texts that remember the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pools.errors import UserError
+from pools.types import FinishReason
+
+
+class ServerText(str):
+    """A response of a server. tokens: read and written, as the server counts; finish_reason; each None if unsaid."""
+
+    tokens: tuple[int, int] | None = None
+    finish_reason: FinishReason | None = None
+
+
+def keep_what_the_server_says(lm: Any, name: str) -> None:
+    """Make an API model of lm-eval, of the pool's model `name`, give a ServerText for each response.
+
+    A reply that holds no text is then an error, which lm-eval asks again for, and no longer an empty response.
+    """
+    parse = lm.parse_generations
+
+    def parse_and_keep(outputs: Any, **options: Any) -> list[str]:
+        replies = outputs if isinstance(outputs, list) else [outputs]
+        for reply in replies:
+            _check(reply)
+        texts = [ServerText(text) for text in parse(outputs=outputs, **options)]
+        if len(texts) == len(replies):  # a reply to several prompts says only their sum
+            for text, reply in zip(texts, replies, strict=True):
+                text.tokens = _tokens(reply)
+                ended = reply["choices"][0].get("finish_reason")
+                text.finish_reason = ended if ended in ("stop", "length") else None
+        if getattr(lm, "tokenizer", None) is None and any(text.tokens is None for text in texts):
+            raise UserError(
+                f"model {name} gives no token counts, so its cost is unknown: its server says none (`usage`); name "
+                "`tokenizer` and, for a chat server, `tokenizer_backend: huggingface` in its arguments"
+            )
+        return list(texts)
+
+    lm.parse_generations = parse_and_keep
+
+
+def _check(reply: Any) -> None:
+    """Raise ValueError where the reply is not of OpenAI's form, or has a choice without text."""
+    try:
+        for choice in reply["choices"]:
+            text = choice["message"]["content"] if "message" in choice else choice["text"]
+            if not isinstance(text, str):
+                raise TypeError("no text")
+        if not reply["choices"]:
+            raise IndexError("no choice")
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"its reply holds no response ({error or type(error).__name__}): {str(reply)[:100]}") from None
+
+
+def _tokens(reply: dict[str, Any]) -> tuple[int, int] | None:
+    usage = reply.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    found = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in found):
+        return None
+    return found  # type: ignore[return-value]

@@ -1,0 +1,211 @@
+"""Pool members behind a server: its own token counts, and a server that hangs, drops, answers garbage or is busy."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pools.errors import UserError
+from pools.live import LiveGenerator
+from pools.pool import Pool, load_pool
+from pools.store import TransitionStore
+from pools.types import Context, GenerationSettings
+
+SETTINGS = GenerationSettings((), 12)
+REQUESTS = [(Context(f"Question {n}"), SETTINGS) for n in range(6)]
+
+
+class Server(ThreadingHTTPServer):
+    """A chat server; `faults` maps how often a question was asked before to what is done instead of answering."""
+
+    def __init__(self, fault: Callable[[Handler, str, int], bool]) -> None:
+        self.fault = fault
+        self.asked: dict[str, int] = {}
+        self.lock = threading.Lock()
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1/chat/completions"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1]["content"]
+        with self.server.lock:
+            before = self.server.asked.get(question, 0)
+            self.server.asked[question] = before + 1
+        if not self.server.fault(self, question, before):
+            self.reply(200, answer_to(question))
+
+    def reply(self, status: int, content: Any, **headers: str) -> None:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def answer_to(question: str, **choice: Any) -> dict[str, Any]:
+    number = int(question.split()[1])
+    message = {"role": "assistant", "content": f"answer to {question}"}
+    usage = {"prompt_tokens": 100 + number, "completion_tokens": 10 + number}
+    return {"choices": [{"index": 0, "message": message, "finish_reason": "length", **choice}], "usage": usage}
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    running: list[Server] = []
+
+    def start(fault: Callable[[Handler, str, int], bool] = lambda *_: False) -> Server:
+        server = Server(fault)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        running.append(server)
+        return server
+
+    yield start
+    for server in running:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def pool(tiny_pool_file: Path) -> Callable[..., Pool]:
+    def of(server: Server, **arguments: Any) -> Pool:
+        given = {"model": "any", "base_url": server.url, "max_retries": 4, "timeout": 2, **arguments}
+        declared = load_pool(str(tiny_pool_file))
+        first = replace(
+            declared.models[0], lm_eval="local-chat-completions", weights=None, chat_template=True, arguments=given
+        )
+        return replace(declared, models=(first, declared.models[1]))
+
+    return of
+
+
+@pytest.mark.parametrize("concurrent", [1, 4])
+def test_the_servers_own_counts_are_billed(pool: Any, serve: Any, concurrent: int) -> None:
+    made = LiveGenerator(pool(serve(), num_concurrent=concurrent)).generate(0, REQUESTS)
+    assert [g.response for g in made] == [f"answer to Question {n}" for n in range(6)]
+    assert [(g.tokens_in, g.tokens_out) for g in made] == [(100 + n, 10 + n) for n in range(6)]
+    assert {g.finish_reason for g in made} == {"length"}
+    assert all(type(g.response) is str for g in made)
+
+
+def hangs(handler: Handler, question: str, before: int) -> bool:
+    if before == 0:
+        time.sleep(3)  # longer than the timeout; whoever asked is gone
+    return before == 0
+
+
+def drops(handler: Handler, question: str, before: int) -> bool:
+    if before == 0:
+        handler.connection.close()
+    return before == 0
+
+
+def is_busy(handler: Handler, question: str, before: int) -> bool:
+    if before < 2:
+        handler.reply((429, 503)[before], {"error": {"message": "slow down"}}, Retry_After="1")
+    return before < 2
+
+
+def cuts_off(handler: Handler, question: str, before: int) -> bool:
+    if before == 0:
+        body = json.dumps(answer_to(question)).encode()
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body[: len(body) // 2])
+        handler.close_connection = True
+    return before == 0
+
+
+def answers_html(handler: Handler, question: str, before: int) -> bool:
+    if before == 0:
+        handler.reply(200, b"<html>gateway</html>")
+    return before == 0
+
+
+@pytest.mark.parametrize("concurrent", [1, 4])
+@pytest.mark.parametrize("fault", [hangs, drops, is_busy, cuts_off, answers_html])
+def test_what_passes_is_asked_again(pool: Any, serve: Any, tmp_path: Path, fault: Any, concurrent: int) -> None:
+    first_only = lambda handler, question, before: question == "Question 2" and fault(handler, question, before)  # noqa: E731
+    server = serve(first_only)
+    store = TransitionStore(tmp_path / "s")
+    made = LiveGenerator(pool(server, num_concurrent=concurrent), store=store).generate(0, REQUESTS)
+    assert [g.response for g in made] == [f"answer to Question {n}" for n in range(6)]
+    assert server.asked["Question 2"] > 1 and len(store) == 6
+
+
+GARBAGE: list[Any] = [
+    b"no json",
+    [],
+    {},
+    None,
+    {"choices": []},
+    {"choices": None},
+    {"choices": [{"index": 0}]},
+    {"choices": [{"index": 0, "message": {}}]},
+    {"choices": [{"index": 0, "message": {"content": None}}]},
+    {"choices": [{"index": 0, "message": {"content": 5}}]},
+    {"choices": [{"index": 0, "text": None}]},
+    {"error": {"message": "no such model"}},
+]
+
+
+@pytest.mark.parametrize("concurrent", [1, 4])
+@pytest.mark.parametrize("garbage", GARBAGE, ids=str)
+def test_garbage_is_never_stored(pool: Any, serve: Any, tmp_path: Path, garbage: Any, concurrent: int) -> None:
+    def nonsense(handler: Handler, question: str, before: int) -> bool:
+        handler.reply(200, garbage)
+        return True
+
+    store = TransitionStore(tmp_path / "s")
+    declared = pool(serve(nonsense), num_concurrent=concurrent, max_retries=1)
+    with pytest.raises(UserError, match="did not answer") as error:
+        LiveGenerator(declared, store=store).generate(0, REQUESTS)
+    assert len(store) == 0 and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 500])
+def test_a_refusal_is_said(pool: Any, serve: Any, status: int) -> None:
+    def refuse(handler: Handler, question: str, before: int) -> bool:
+        handler.reply(status, {"error": {"message": "never"}})
+        return True
+
+    with pytest.raises(UserError, match=rf"did not answer.*{status}"):
+        LiveGenerator(pool(serve(refuse), max_retries=1)).generate(0, REQUESTS)
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": -1, "completion_tokens": 2}, {"prompt_tokens": "7"}])
+def test_a_server_that_does_not_count_needs_a_tokenizer(
+    pool: Any, serve: Any, tiny_pool_file: Path, usage: Any
+) -> None:
+    def uncounted(handler: Handler, question: str, before: int) -> bool:
+        handler.reply(200, {**answer_to(question), "usage": usage})
+        return True
+
+    server = serve(uncounted)
+    with pytest.raises(UserError, match="gives no token counts"):
+        LiveGenerator(pool(server)).generate(0, REQUESTS)
+    assert sum(server.asked.values()) == 1
+    tokenizer = str(tiny_pool_file.parent / "tiny-b")
+    counted = LiveGenerator(pool(server, tokenizer=tokenizer, tokenizer_backend="huggingface")).generate(0, REQUESTS)
+    assert [g.tokens_out for g in counted] == [len(g.response) for g in counted]
