@@ -5,6 +5,9 @@
 Both answer with the same loaded models. The roll-out calls every pipeline of
 `--max-hops` models hop by hop and shares nothing between pipelines, as a benchmark without a recording does; the
 recorder goes breadth-first, in batches sorted by length, and asks equal requests once. Loading is not counted.
+
+One at a time, each request takes its time whatever came before it, so a random share of them (`--share`), timed one by
+one, tells the time of all, with a standard error that is printed.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,46 +41,42 @@ class Args:
     """so many items, taken from the suite's tasks in turn"""
     max_hops: int = 2
     weights: Path | None = None
+    share: float = 1.0
+    """share of the roll-out's requests that are timed, drawn at random"""
+    seed: int = 1
 
 
 class Counted:
-    """A generator that counts what it is asked and remembers the answers."""
+    """A generator that counts what it is asked."""
 
     def __init__(self, generator: LiveGenerator) -> None:
         self.generator, self.requests = generator, 0
-        self.answers: dict[tuple[int, Context, GenerationSettings], str] = {}
 
     def generate(self, model: int, requests: Any) -> list[Generation]:
         """As the generator's."""
-        made = self.generator.generate(model, requests)
         self.requests += len(requests)
-        self.answers |= {(model, *request): one.response for request, one in zip(requests, made, strict=True)}
-        return made
+        return self.generator.generate(model, requests)
 
 
-def roll_out(items: list[Item], pool: Pool, hops: int, generator: Counted) -> None:
-    """Every pipeline of every item, one request at a time."""
-    for item in items:
-        for pipeline in itertools.product(range(len(pool.models)), repeat=hops):
-            context = Context(item.query)
-            for model in pipeline:
-                [made] = generator.generate(model, [(context, item.settings)])
-                context = context.extended(made.response)
+def roll_out(tree: Tree) -> list[tuple[int, int]]:
+    """The requests of a roll-out of every pipeline of every item, in order, as `(item, node)` of the recorded tree."""
+    made = []
+    for item in range(len(tree.items)):
+        for leaf in tree.level(tree.max_hops).tolist():
+            path = [leaf]
+            while path[-1] > len(tree.models):
+                path.append(int(tree.parent(path[-1])))
+            made += [(item, node) for node in reversed(path)]
+    return made
 
 
-def record(items: list[Item], pool: Pool, hops: int, generator: Counted) -> None:
+def record(items: list[Item], pool: Pool, hops: int, generator: Counted) -> Tree:
     """What `python -m harness record` does but for the scores: the tree, one level after the other."""
     tree = Tree(items, pool.model_names, hops, generator, lambda answers: [0.0] * len(answers))
     for depth in range(1, hops + 1):
         rows, nodes = np.meshgrid(np.arange(len(items)), tree.level(depth), indexing="ij")
         tree.require(rows.ravel(), nodes.ravel())
-
-
-def timed(work: Callable[[], None]) -> float:
-    """Seconds that it took."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    return tree
 
 
 def main() -> None:
@@ -94,16 +92,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         live.store = TransitionStore(Path(folder) / "record.sqlite")
         batched = Counted(live)
-        seconds = timed(lambda: record(items, pool, args.max_hops, batched))
+        start = time.perf_counter()
+        tree = record(items, pool, args.max_hops, batched)
+        seconds = time.perf_counter() - start
         print(f"recorder: {batched.requests} requests in {seconds:.1f} s", flush=True)
     live.store = None
-    single = Counted(live)
-    slow = timed(lambda: roll_out(items, pool, args.max_hops, single))
-    print(f"one at a time: {single.requests} requests in {slow:.1f} s")
-    shared = [key for key in single.answers if key in batched.answers]
-    flips = sum(single.answers[key] != batched.answers[key] for key in shared)
-    print(f"{len(items)} items, {args.max_hops} hops: {slow / seconds:.1f} times as fast")
-    print(f"{flips} of {len(shared)} responses differ between the batches")
+    requests = roll_out(tree)
+    rng = np.random.default_rng(args.seed)
+    chosen = rng.permutation(len(requests))[: max(2, round(args.share * len(requests)))]
+    each, flips = [], 0
+    for number in chosen.tolist():
+        item, node = requests[number]
+        request = (tree.context(item, int(tree.parent(node))), tree.items[item].settings)
+        start = time.perf_counter()
+        [made] = live.generate(int(tree.action(node)), [request])
+        each.append(time.perf_counter() - start)
+        flips += made.response != tree.generation(item, node).response
+    slow = float(np.mean(each)) * len(requests)
+    unseen = 1 - len(chosen) / len(requests)
+    error = float(np.std(each, ddof=1) / len(each) ** 0.5 * unseen**0.5) * len(requests)
+    print(f"one at a time: {len(requests)} requests in {slow:.0f} +- {error:.0f} s, by {len(chosen)} of them")
+    ratio = f"{slow / seconds:.1f} +- {error / seconds:.1f}"
+    print(f"{len(items)} items, {args.max_hops} hops: {ratio} times as fast")
+    print(f"{flips} of {len(chosen)} responses differ between the batches")
 
 
 if __name__ == "__main__":

@@ -152,9 +152,29 @@ def test_lists(what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert wanted[what] in capsys.readouterr().out
 
 
-def test_the_shipped_recording_is_complete() -> None:
+SHIPPED = {"lightweight-offline": (964, 2), "lightweight-offline-three-hops": (160, 3)}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_recordings_are_complete(name: str) -> None:
     from pools.recording import load_recording
 
-    tree = load_recording(recording_folder("lightweight", "offline")).tree
+    recording = load_recording(recording_folder("lightweight", "offline").with_name(name))
+    tree, counts = recording.tree, recording.manifest["counts"]
     assert tree.complete
-    assert tree.max_hops == 2
+    assert (len(tree.items), tree.max_hops) == SHIPPED[name]
+    assert counts["transitions"] == tree.known[:, 1:].sum()
+    assert counts["distinct_requests"] == sum(origin["responses"] for origin in recording.manifest["origins"])
+    assert counts["distinct_requests"] == sum(model["requests"] for model in recording.manifest["speed"].values())
+
+
+def test_the_shipped_recordings_agree_where_they_meet() -> None:
+    from pools.recording import load_recording
+
+    wide, deep = (load_recording(recording_folder("lightweight", "offline").with_name(n)).tree for n in SHIPPED)
+    shared = [(wide.items.index(item), index) for index, item in enumerate(deep.items)]
+    assert len(shared) == len(deep.items)
+    for node in range(1, wide.nodes):
+        for of_wide, of_deep in shared:
+            assert wide.generation(of_wide, node) == deep.generation(of_deep, node)
+            assert wide.score[of_wide, node] == deep.score[of_deep, node]
