@@ -28,9 +28,16 @@ SHORT, LONG = GenerationSettings((), 4), GenerationSettings(("zz",), 12)
 
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
+    before = len(os.listdir("/proc/self/fd"))
     ray.init(num_cpus=4, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     yield
     ray.shutdown()
+    # Its threads close what they had open some time after; other tests of this process count descriptors.
+    deadline, last = time.monotonic() + 15, -1
+    while (number := len(os.listdir("/proc/self/fd"))) > before and time.monotonic() < deadline:
+        if number != last:
+            last, deadline = number, time.monotonic() + 15
+        time.sleep(0.1)
 
 
 @pytest.fixture
