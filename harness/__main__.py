@@ -6,7 +6,7 @@ import os
 import sys
 
 _AFTER_STOP = {
-    "record": "nothing is lost, the same command goes on from there",
+    "record": "what was stored stays, the same command goes on from there",
     "train": "--resume goes on from the last state that was written",
     "run": "run it again; what live models answered is kept in the store",
 }

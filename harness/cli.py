@@ -37,7 +37,7 @@ class Run:
     store: Path = Path("runs/stores/live.sqlite")
     """Transition store that keeps every response of --live, so that nothing is generated twice."""
     limit: int | None = None
-    """Only the first so many documents of each task."""
+    """Only the first so many documents of each task, before they are split."""
     split: Literal["train", "validation", "test", "all"] = "test"
     """Which items to evaluate on; routers are trained on train items whatever this says."""
     max_hops: int | None = None
@@ -92,7 +92,7 @@ class Train:
     store: Path = Path("runs/stores/live.sqlite")
     """Transition store that keeps every response of --live."""
     limit: int | None = None
-    """Only the first so many documents of each task."""
+    """Only the first so many documents of each task, before they are split."""
     max_hops: int | None = None
     """Horizon L; by default the recording's, 2 with --live."""
     allow_stop: bool = True
@@ -135,7 +135,7 @@ class Record:
     max_hops: int = 2
     """Depth of the tree: M + M^2 + ... + M^max_hops responses per item for M models."""
     limit: int | None = None
-    """Only the first so many documents of each task."""
+    """Only the first so many documents of each task, before they are split."""
     weights: Path | None = None
     """Folder that holds model folders named as on the Hugging Face hub."""
     store: Path | None = None

@@ -21,7 +21,7 @@ from harness.manifest import provenance, write_json, write_text
 from harness.metrics import value
 from harness.policies import shipped_policy
 from harness.progress import generation_progress
-from harness.source import Source, open_source
+from harness.source import Source, open_source, recording_name
 from harness.summary import frontier_point, pipeline_name, summarise
 from harness.table import markdown, overall_table, tables
 from harness.tracking import IDENTITY, track
@@ -92,8 +92,11 @@ def run(options: Run, console: Console) -> Path:
 
     split = "" if options.split == "all" else f" {options.split}"
     one_hop = ", one call each" if source.description.get("single_hop") else ""
+    recording = source.description.get("recording")
+    usual = recording in (None, recording_name(source.pool.name, source.suite))
+    of = "" if usual or one_hop else f" (recording {recording})"
     summary = {
-        "title": f"{source.pool.name} on {source.suite}: {len(tree.items)}{split} items{one_hop}",
+        "title": f"{source.pool.name} on {source.suite}{of}: {len(tree.items)}{split} items{one_hop}",
         "split": options.split,
         **figures(first),
     }
@@ -163,8 +166,8 @@ def evaluate_routers(options: Run, source: Source, console: Console) -> Evaluati
     shipped = shipped_policy(options, source, cost_weights) if learned else None
     if shipped is not None:
         console.print(f"HierRouter: the shipped policy {shipped.name}; --retrain trains one", highlight=False)
-    elif learned:
-        console.print(f"training HierRouter on {len(request.train.items if request.train else ())} items ...")
+    elif learned and request.train is not None and request.train.complete:
+        console.print(f"training HierRouter on {len(request.train.items)} items ...")
     with_shipped = replace(request, checkpoint=shipped or request.checkpoint)
     routers = {name: load(name, with_shipped if _is_hierrouter(name) else request) for name in names}
     swept = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness.routed import Routed
 
 KEY_VARIABLE = "HARNESS_API_KEY"
-INSTALL = "pip install 'hierrouter-harness[serve]'"
+INSTALL = "pip install fastapi prometheus-client uvicorn"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 

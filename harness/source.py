@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -99,8 +100,8 @@ def recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: in
     tree = recording.tree
     if max_hops is not None and max_hops > tree.max_hops:
         raise UserError(
-            f"--max-hops {max_hops}: the recording {folder} has {tree.max_hops} hops; ask for fewer, "
-            "record more (python -m harness record), or use the models (--live)"
+            f"--max-hops {max_hops}: the recording {folder} has {tree.max_hops} hops; ask for fewer, name a deeper one "
+            f"(--recording{_deeper(max_hops)}), record more (python -m harness record), or use the models (--live)"
         )
     known = list(dict.fromkeys(item.task for item in tree.items))
     unknown = [task for task in tasks if task not in known]
@@ -117,6 +118,13 @@ def recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: in
         "recorded": {k: recording.manifest.get(k) for k in ("date", "commit", "command", "versions", "models")},
     }
     return Source(tree, recording.pool, recording.manifest["suite"], description)
+
+
+def _deeper(max_hops: int) -> str:
+    """The recordings that ship with so many hops, for a message."""
+    manifests = sorted((RESULTS / "recordings").glob("*/manifest.json"))
+    deep = [path.parent for path in manifests if json.loads(path.read_text())["max_hops"] >= max_hops]
+    return f", as {', '.join(map(str, deep))}" if deep else ""
 
 
 def live(

@@ -18,7 +18,7 @@ from pools.errors import UserError
 from pools.pool import CandidateModel, Pool
 from pools.types import Generation
 
-INSTALL = "pip install 'hierrouter-harness[ray]'"
+INSTALL = "pip install ray"
 # Of an actor: the one that it runs, and one that is there when it has ended.
 _IN_FLIGHT = 2
 

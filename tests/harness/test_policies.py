@@ -84,3 +84,14 @@ def test_a_changed_recording_has_no_shipped_policy(
     pq.write_table(table, other / "transitions.parquet", compression="snappy")  # equal rows, other bytes
     call(monkeypatch, *command, tmp_path / "other")
     assert "training HierRouter" in capsys.readouterr().out
+
+
+def test_live_models_of_the_recording_use_the_shipped_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ("--store", tmp_path / "s.sqlite", "--out", tmp_path / "out")
+    # The specialists ship, and this task needs no other model.
+    call(monkeypatch, "run", "--live", "--task", "rg_aiw", "--limit", 4, "--split", "all", *places)
+    assert "the shipped policy hierrouter-1.safetensors" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["routers"]["hierrouter"]["overall"]["quality"] == 1.0
