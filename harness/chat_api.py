@@ -149,6 +149,8 @@ def create_app(dispatcher: Dispatcher, name: str, key: str | None, limits: Limit
             raise HTTPException(504, f"not answered within {limits.seconds:g} seconds; ask for fewer tokens") from None
         except UserError as error:
             raise HTTPException(422, " ".join(str(error).split())) from None
+        except Exception as error:  # whatever a model's library raises; its words may hold what others asked
+            raise HTTPException(500, f"a model failed: {type(error).__name__}") from error
         metrics.answered(answer, time.perf_counter() - start)
         headers = route_headers(answer, routed.pool.cost_unit)
         usage = usage_of(answer, routed.pool.cost_unit)

@@ -329,3 +329,40 @@ def test_too_many_that_wait_are_refused_and_slow_ones_time_out(synthetic_tree: C
     go.set()
     assert client.post("/v1/chat/completions", json=body).status_code == 200
     dispatcher.close()
+
+
+def test_a_model_that_fails_is_an_error_of_the_apis_form_and_ends_nothing() -> None:
+    from fastapi.testclient import TestClient
+
+    from harness.chat_api import Limits, create_app
+    from harness.dispatcher import Dispatcher
+    from harness.routed import Routed
+    from pools.pool import load_pool
+    from pools.types import Generation
+    from routers import RouterRequest, load
+
+    class Fails:
+        def generate(self, model: int, requests: Any) -> list[Generation]:
+            if any(context.query == "fail" for context, _ in requests):
+                raise RuntimeError("out of memory at a secret text")
+            return [Generation("done", 1, 1, "stop", 0.0) for _ in requests]
+
+    router = load("single:a", RouterRequest(models=("a", "b"), max_hops=1))
+    routed = Routed("single:a", router, load_pool("lightweight"), Fails(), paper_cost((1.0, 1.0, 1.0), "u"), 1)
+    dispatcher = Dispatcher(lambda: routed)
+    client = TestClient(create_app(dispatcher, "m", None, Limits()))
+
+    def ask(query: str) -> Any:
+        body = {"model": "m", "messages": [{"role": "user", "content": query}]}
+        return client.post("/v1/chat/completions", json=body)
+
+    failed = ask("fail")
+    error = failed.json()["error"]
+    assert (failed.status_code, error["type"], error["message"]) == (
+        500,
+        "server_error",
+        "a model failed: RuntimeError",
+    )
+    assert ask("work").status_code == 200
+    assert 'harness_requests_total{status="500"} 1.0' in client.get("/metrics").text
+    dispatcher.close()
