@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
+
+Sandbox = Literal["auto", "bwrap", "namespaces", "rlimits"]
+
+
+def _sandbox() -> Any:
+    return os.environ.get("HARNESS_SANDBOX", "auto")
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,9 @@ class Run:
     """Folder that holds model folders named as on the Hugging Face hub; for --live and the sentence encoder."""
     store: Path = Path("runs/stores/live.sqlite")
     """Transition store that keeps every response of --live, so that nothing is generated twice."""
+    sandbox: Sandbox = field(default_factory=_sandbox)
+    """Isolation of programs that models write, for --live: auto, the strongest of the others that works
+    here, or one of them and no weaker one."""
     limit: int | None = None
     """Only the first so many documents of each task, before they are split."""
     split: Literal["train", "validation", "test", "all"] = "test"
@@ -91,6 +101,9 @@ class Train:
     """Folder that holds model folders named as on the Hugging Face hub; for --live and the sentence encoder."""
     store: Path = Path("runs/stores/live.sqlite")
     """Transition store that keeps every response of --live."""
+    sandbox: Sandbox = field(default_factory=_sandbox)
+    """Isolation of programs that models write, for --live: auto, the strongest of the others that works
+    here, or one of them and no weaker one."""
     limit: int | None = None
     """Only the first so many documents of each task, before they are split."""
     max_hops: int | None = None
@@ -149,6 +162,9 @@ class Record:
     """Where the models run: in this process, or in actors of a Ray cluster, as `resources` in the pool file says."""
     ray_address: str | None = None
     """Address of a running Ray cluster, or auto; by default a Ray of this machine."""
+    sandbox: Sandbox = field(default_factory=_sandbox)
+    """Isolation of programs that models write: auto, the strongest of the others that works
+    here, or one of them and no weaker one."""
     out: Path | None = None
     """Folder of the recording; by default one under runs/recordings/. run --recording FOLDER replays it."""
 
@@ -172,6 +188,9 @@ class Verify:
     """Seed of the sample."""
     at_least: float = 0.99
     """Share of the responses that must be equal; batched floating point can flip a tie."""
+    sandbox: Sandbox = field(default_factory=_sandbox)
+    """Isolation of programs that models write: auto, the strongest of the others that works
+    here, or one of them and no weaker one."""
     weights: Path | None = None
     """Folder that holds model folders named as on the Hugging Face hub."""
     out: Path | None = None

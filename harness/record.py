@@ -11,7 +11,7 @@ from rich.console import Console
 
 from harness.manifest import provenance
 from harness.progress import generation_progress
-from harness.source import Source, live, recording_name
+from harness.source import Source, choose_sandbox, live, recording_name
 from pools.errors import UserError
 from pools.recording import check_recording_target, load_recording, save_recording
 from pools.store import transition_key
@@ -30,6 +30,7 @@ def record(options: Record, console: Console) -> Path:
     name = recording_name(options.pool, options.suite)
     folder = options.out or Path("runs") / "recordings" / name
     _check_target(folder, options)
+    sandbox = choose_sandbox(options.sandbox, console)
     store = options.store or Path("runs") / "stores" / f"{name}.sqlite"
     start = time.monotonic()
     with generation_progress(console) as on_batch:
@@ -59,6 +60,7 @@ def record(options: Record, console: Console) -> Path:
         "models": source.description["models"],
         "tasks": source.description["tasks"],
         "limit": options.limit,
+        "sandbox": sandbox,
         "origins": [{"responses": number, **(made or {})} for number, made in store_used.origins(keys)],
         "counts": counts(tree),
         "speed": speed,

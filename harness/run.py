@@ -21,7 +21,7 @@ from harness.manifest import provenance, write_json, write_text
 from harness.metrics import value
 from harness.policies import shipped_policy
 from harness.progress import generation_progress
-from harness.source import Source, open_source, recording_name
+from harness.source import Source, choose_sandbox, open_source, recording_name
 from harness.summary import frontier_point, pipeline_name, summarise
 from harness.table import markdown, overall_table, tables
 from harness.tracking import IDENTITY, track
@@ -66,6 +66,8 @@ def run(options: Run, console: Console) -> Path:
     start = time.monotonic()
     options = checked(options)
     out = options.out or Path("runs") / time.strftime("run-%Y%m%d-%H%M%S")
+    if options.live:
+        choose_sandbox(options.sandbox, console)
     with generation_progress(console) as on_batch:
         source = open_source(options, on_batch)
         items = evaluated_items(options, source)

@@ -19,8 +19,11 @@ from pools.tree import Tree
 from pools.types import Item
 from pools.weights import file_hash
 from tasks import Suite, Task, load_suite
+from tasks.sandbox import choose_isolation
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from harness.cli import Run, Train
 
 DEFAULT_HOPS = 2
@@ -159,6 +162,13 @@ def live(
     tree = Tree(items, pool.model_names, max_hops, generator, scorer(loaded))
     description = {"live": True, "store": str(store), **live_description(pool, loaded, weights_dir)}
     return Source(tree, pool, suite.name, description, generator)
+
+
+def choose_sandbox(wanted: str, console: Console) -> str:
+    """Set the isolation of programs that models write, and say which it is. Raises UserError where it does not work."""
+    chosen = choose_isolation(wanted)
+    console.print(f"programs that models write run with isolation {chosen}", highlight=False)
+    return chosen
 
 
 def check_weights_folder(folder: Path | None) -> None:

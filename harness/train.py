@@ -9,7 +9,7 @@ from rich.console import Console
 
 from harness.manifest import provenance
 from harness.progress import generation_progress
-from harness.source import open_source
+from harness.source import choose_sandbox, open_source
 from routers.ppo_hierrouter import Args, training_bar
 from routers.ppo_hierrouter import train as train_ppo
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 def train(options: Train, console: Console) -> Path:
     """Train on the train items, choose on the validation items, and write the checkpoint; where it is."""
+    if options.live:
+        choose_sandbox(options.sandbox, console)
     with generation_progress(console) as on_batch:
         source = open_source(options, on_batch)
         arguments = Args(

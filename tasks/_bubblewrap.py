@@ -1,0 +1,67 @@
+"""The command line of bubblewrap (`bwrap`) that shuts a program in: what it can see, and what it may keep."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SCRIPTS = ("_sandbox_child.py", "_sandbox_wire.py", "_sandbox_syscalls.py")
+INSIDE = "/sandbox"
+"""Folder that holds the scripts, as the program sees it."""
+
+KEPT = ("CAP_SETUID", "CAP_SETGID", "CAP_DAC_READ_SEARCH")
+"""Root's, until `_sandbox_child.py` has become a user of its own and given them up."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the interpreter needs of this machine. own_user: whether a user id that nobody has can be taken."""
+
+    visible: tuple[str, ...]
+    masked: tuple[str, ...]
+    own_user: bool
+
+
+@functools.cache
+def host(interpreter: tuple[str, ...]) -> Host:
+    """Asks the interpreter itself, started as the program's will be."""
+    script = str(Path(__file__).with_name(SCRIPTS[0]))
+    made = subprocess.run([*interpreter, script, "--host"], capture_output=True, check=True, env={}, cwd="/")
+    found = json.loads(made.stdout)
+    return Host(tuple(found["visible"]), tuple(found["masked"]), found["own_user"])
+
+
+def command(interpreter: Sequence[str], disk_bytes: int, status: int) -> list[str]:
+    """The command line, up to the script's own arguments.
+
+    status: descriptor to which bubblewrap reports the process id of the first process inside. Raises FileNotFoundError
+    where bubblewrap is not installed.
+    """
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise FileNotFoundError("bubblewrap (bwrap) is not installed")
+    here = host(tuple(interpreter))
+    words = [bwrap, "--die-with-parent", "--new-session", "--json-status-fd", str(status)]
+    words += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    words += ["--hostname", "sandbox", "--cap-drop", "ALL"]
+    if here.own_user:
+        words += [word for capability in KEPT for word in ("--cap-add", capability)]
+    else:
+        words += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
+    shown = (interpreter[0], *here.visible)
+    # By itself bubblewrap hides the contents of a folder from others where this machine does (/root).
+    for folder in sorted({str(parent) for path in shown for parent in Path(path).parents} - {"/"}):
+        words += ["--perms", "0755", "--dir", folder]
+    for path in shown:
+        words += ["--dev-bind" if path.startswith("/dev/") else "--ro-bind", path, path]
+    for path in here.masked:
+        words += ["--perms", "0755", "--size", "4096", "--tmpfs", path, "--remount-ro", path]
+    for name in SCRIPTS:
+        words += ["--ro-bind", str(Path(__file__).with_name(name)), f"{INSIDE}/{name}"]
+    words += ["--perms", "1777", "--size", str(disk_bytes), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"]
+    return [*words, "--", *interpreter, f"{INSIDE}/{SCRIPTS[0]}"]
