@@ -14,8 +14,8 @@ SCRIPTS = ("_sandbox_child.py", "_sandbox_wire.py", "_sandbox_syscalls.py")
 INSIDE = "/sandbox"
 """Folder that holds the scripts, as the program sees it."""
 
-KEPT = ("CAP_SETUID", "CAP_SETGID", "CAP_DAC_READ_SEARCH")
-"""Root's, until `_sandbox_child.py` has become a user of its own and given them up."""
+KEPT = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_DAC_READ_SEARCH", "CAP_KILL")
+"""The nursery's, to make each program's namespaces; a program has given them all up before it reads a request."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +36,17 @@ def host(interpreter: tuple[str, ...]) -> Host:
     return Host(tuple(found["visible"]), tuple(found["masked"]), found["own_user"])
 
 
-def command(interpreter: Sequence[str], disk_bytes: int, status: int) -> list[str]:
-    """The command line, up to the script's own arguments.
-
-    status: descriptor to which bubblewrap reports the process id of the first process inside. Raises FileNotFoundError
-    where bubblewrap is not installed.
-    """
+def command(interpreter: Sequence[str]) -> list[str]:
+    """The command line, up to the script's own arguments. Raises OSError where bubblewrap is not installed."""
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise FileNotFoundError("bubblewrap (bwrap) is not installed")
     here = host(tuple(interpreter))
-    words = [bwrap, "--die-with-parent", "--new-session", "--json-status-fd", str(status)]
+    words = [bwrap, "--new-session"]
     words += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     words += ["--hostname", "sandbox", "--cap-drop", "ALL"]
-    if here.own_user:
-        words += [word for capability in KEPT for word in ("--cap-add", capability)]
-    else:
+    words += [word for capability in KEPT for word in ("--cap-add", capability)]
+    if not here.own_user:
         words += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
     shown = (interpreter[0], *here.visible)
     # By itself bubblewrap hides the contents of a folder from others where this machine does (/root).
@@ -63,5 +58,5 @@ def command(interpreter: Sequence[str], disk_bytes: int, status: int) -> list[st
         words += ["--perms", "0755", "--size", "4096", "--tmpfs", path, "--remount-ro", path]
     for name in SCRIPTS:
         words += ["--ro-bind", str(Path(__file__).with_name(name)), f"{INSIDE}/{name}"]
-    words += ["--perms", "1777", "--size", str(disk_bytes), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"]
+    words += ["--dir", "/tmp", "--chdir", "/", "--remount-ro", "/"]
     return [*words, "--", *interpreter, f"{INSIDE}/{SCRIPTS[0]}"]

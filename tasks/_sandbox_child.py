@@ -1,14 +1,16 @@
-"""The inner half of `tasks.sandbox`: started as a script, it shuts itself in and then serves one channel.
+"""The inner half of `tasks.sandbox`: started as a script, it forks sandboxed processes for as long as its caller lives.
 
-Three processes, so that nothing the program does can outlive it or reach the one that cleans up:
+To start Python takes longer than most programs run, so it is started once, as the nursery, and forked for each program.
+Four processes, so that nothing the program does can outlive it or reach the one that cleans up:
 
+    nursery   waits for orders, forks launchers, reports how they ended; ends when its caller does
     launcher  leads the session; makes the namespaces and the new root; waits, and on time-out kills the keeper
     keeper    process 1 of the new process namespace: when it dies, the kernel kills everything inside
     program   no privileges, limits set; reads requests from the channel and answers them
 
 Without namespaces there is no keeper: the launcher is the subreaper of whatever the program starts, and kills it all.
-Inside bubblewrap, which has done all of this, the script is the program at once. The launcher and the keeper never read
-the channel, so untrusted text is only ever seen by the program.
+With bubblewrap the nursery runs inside it, so that a program has two walls around it. Nobody but the program reads the
+channel, so untrusted text is only ever seen by the program.
 """
 
 from __future__ import annotations
@@ -18,8 +20,11 @@ import ctypes
 import json
 import os
 import resource
+import select
 import signal
+import socket
 import sys
+import time
 from typing import Any, NoReturn
 
 NEWNS, NEWCGROUP, NEWUTS, NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
@@ -33,7 +38,7 @@ AT_RECURSIVE = 0x8000
 AT_FDCWD = -100
 SYS_MOUNT_SETATTR = 442  # the same number on every architecture
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS = 1, 4, 8
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME = 1, 4, 8, 15
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 CAP_DAC_READ_SEARCH = 2
 
@@ -64,6 +69,8 @@ def _can_become(uid: int) -> bool:
     """Whether this process is root and `uid` exists in its user namespace (a rootless container maps only some)."""
     if os.geteuid() != 0:
         return False
+    if not os.path.exists("/proc"):  # inside bubblewrap, which is told to change the user id where root cannot
+        return True
     with open("/proc/self/uid_map") as lines:
         ranges = [[int(field) for field in line.split()] for line in lines]
     return any(start <= uid < start + count for start, _, count in ranges)
@@ -98,8 +105,8 @@ def _masked() -> list[str]:
     return [path for folder in folders for name in names if os.path.isdir(path := os.path.join(folder, name))]
 
 
-def _new_root(scratch: str, disk_bytes: int) -> None:
-    """Replace the file system by a read-only one of `_visible()` paths and an empty, size-limited /tmp."""
+def _new_root(scratch: str) -> None:
+    """Replace the file system by a read-only one of `_visible()` paths and an empty folder /tmp."""
     _call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
     _call("mount", b"tmpfs", scratch.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=0755,size=1m")
     for path in _visible():
@@ -115,11 +122,15 @@ def _new_root(scratch: str, disk_bytes: int) -> None:
     os.makedirs(scratch + "/tmp", exist_ok=True)
     attributes = (ctypes.c_uint64 * 4)(ATTR_RDONLY | ATTR_NOSUID, 0, 0, 0)
     _call("syscall", SYS_MOUNT_SETATTR, AT_FDCWD, scratch.encode(), AT_RECURSIVE, attributes, 32)
-    limits = f"mode=1777,size={disk_bytes},nr_inodes=1024".encode()
-    _call("mount", b"tmpfs", (scratch + "/tmp").encode(), b"tmpfs", MS_NOSUID | MS_NODEV, limits)
     os.chdir(scratch)
     _call("pivot_root", b".", b".")
     _call("umount2", b".", MNT_DETACH)
+
+
+def _own_tmp(disk_bytes: int) -> None:
+    """Work in an empty /tmp of limited size."""
+    limits = f"mode=1777,size={disk_bytes},nr_inodes=1024".encode()
+    _call("mount", b"tmpfs", b"/tmp", b"tmpfs", MS_NOSUID | MS_NODEV, limits)
     os.chdir("/tmp")
 
 
@@ -159,7 +170,7 @@ def _program(config: dict[str, Any], own_uid: int | None) -> NoReturn:
     limits = config["limits"]
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     os.setsid()
-    import _sandbox_syscalls as syscalls  # both loaded before the limits, by `_load`
+    import _sandbox_syscalls as syscalls  # both loaded by `main`, before the limits
     import _sandbox_wire as wire
 
     if own_uid is not None:
@@ -259,50 +270,39 @@ def _sweep(own_uid: int | None) -> None:
             return
 
 
-def _load() -> None:
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # for these two, and nothing else
-    import _sandbox_syscalls  # noqa: F401
-    import _sandbox_wire  # noqa: F401
+def _launch(config: dict[str, Any], uid: int | None, nursery: int) -> NoReturn:
+    """Shut a program in, wait for it, exit as it did when nothing of it is left.
 
-    del sys.path[0]
-
-
-def main() -> NoReturn:
-    if sys.argv[1] == "--host":
-        own_user = _can_become(FIRST_UID + os.getpid())
-        print(json.dumps({"visible": _visible(), "masked": _masked(), "own_user": own_user}))
-        sys.exit()
-    config = json.loads(sys.argv[1])
-    if config["isolation"] == "bwrap":
-        _load()
-        _guarded_program(config, FIRST_UID + config["parent"] if os.geteuid() == 0 else None)
-    spaces = config["isolation"] == "namespaces"
+    uid: of the program; None leaves it the caller's. nursery: process id of the parent.
+    """
+    spaces = config["isolation"] != "rlimits"
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != config["parent"]:
+    if os.getppid() != nursery:
         os._exit(1)
-    _load()
+    _call("prctl", PR_SET_NAME, b"sandboxed", 0, 0, 0)
+    os.setsid()
     waited = {signal.SIGCHLD, signal.SIGTERM, signal.SIGALRM}
     signal.pthread_sigmask(signal.SIG_BLOCK, waited)
-    signal.alarm(config["limits"]["wall_seconds"] + 1)  # should the parent forget about us
+    signal.alarm(config["limits"]["wall_seconds"] + 1)  # should the caller forget about us
 
-    uid: int | None = FIRST_UID + os.getpid()
-    if not _can_become(FIRST_UID + os.getpid()):
-        uid = None
     if spaces:
         try:
-            user, group = os.geteuid(), os.getegid()
-            _call("unshare", SPACES if uid is not None else SPACES | NEWUSER)
-            if uid is None:
-                _write("/proc/self/setgroups", "deny")
-                _write("/proc/self/uid_map", f"1000 {user} 1")
-                _write("/proc/self/gid_map", f"1000 {group} 1")
-            _new_root(config["scratch"], config["limits"]["disk_bytes"])
+            if config["isolation"] == "bwrap":
+                _call("unshare", SPACES)
+                _call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+            else:
+                user, group = os.geteuid(), os.getegid()
+                _call("unshare", SPACES if uid is not None else SPACES | NEWUSER)
+                if uid is None:
+                    _write("/proc/self/setgroups", "deny")
+                    _write("/proc/self/uid_map", f"1000 {user} 1")
+                    _write("/proc/self/gid_map", f"1000 {group} 1")
+                _new_root(config["scratch"])
+            _own_tmp(config["limits"]["disk_bytes"])
         except OSError as error:
             os.write(1, json.dumps({"failed": f"{error}"}).encode() + b"\n")
             os._exit(1)
-        import socket
-
         inner, outer = socket.socketpair()
         child = os.fork()
         if child == 0:
@@ -332,6 +332,81 @@ def main() -> NoReturn:
     if not spaces:
         _sweep(uid)
     os._exit(_exit_code(status))
+
+
+class _Launched:
+    """A launcher that runs. status: tells the caller its exit code, and is shut by a caller who wants it ended."""
+
+    def __init__(self, status: socket.socket) -> None:
+        self.status = status
+        self.kill_at: float | None = None
+        """Set once it has been asked to end."""
+
+
+def nursery(orders: socket.socket, own_user: bool) -> None:
+    """Launch what is ordered until the caller closes its end.
+
+    An order is one JSON object with three descriptors: the channel's two, and a socket for its status. To that goes the
+    launcher's exit code, as one line, when everything it started is gone. Who shuts its other end wants it killed.
+    """
+    own = os.getpid()
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    running: dict[int, _Launched] = {}
+    orders.send(b"ready")
+    while True:
+        poll = select.poll()
+        poll.register(orders, select.POLLIN)
+        poll.register(woken, select.POLLIN)
+        by_status = {entry.status.fileno(): pid for pid, entry in running.items() if entry.kill_at is None}
+        for descriptor in by_status:
+            poll.register(descriptor, select.POLLIN)
+        asked = [entry.kill_at for entry in running.values() if entry.kill_at is not None]
+        for descriptor, _ in poll.poll(max(0.0, min(asked) - time.monotonic()) * 1000 if asked else None):
+            if descriptor in by_status:
+                pid = by_status[descriptor]
+                os.kill(pid, signal.SIGTERM)  # it then kills the namespace, waits until it is empty, and exits
+                running[pid].kill_at = time.monotonic() + 10
+            elif descriptor == woken:
+                os.read(woken, 4096)
+            else:
+                message, given, _, _ = socket.recv_fds(orders, 1 << 16, 3)
+                if not message:
+                    return  # and every launcher with it
+                pid = os.fork()
+                if pid == 0:
+                    signal.set_wakeup_fd(-1)
+                    null = os.open("/dev/null", os.O_RDWR)
+                    for number, source in enumerate((*given[:2], null)):
+                        os.dup2(source, number)
+                    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+                    _launch(json.loads(message), FIRST_UID + os.getpid() if own_user else None, own)
+                for source in given[:2]:
+                    os.close(source)
+                running[pid] = _Launched(socket.socket(fileno=given[2]))
+        for pid, entry in list(running.items()):
+            if entry.kill_at is not None and entry.kill_at < time.monotonic():
+                os.kill(pid, signal.SIGKILL)
+            if (ended := os.waitpid(pid, os.WNOHANG))[0]:
+                with contextlib.suppress(OSError):  # a caller that is gone
+                    entry.status.send(b"%d\n" % _exit_code(ended[1]))
+                entry.status.close()
+                del running[pid]
+
+
+def main() -> None:
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # for these two, and nothing else
+    import _sandbox_syscalls  # noqa: F401
+    import _sandbox_wire  # noqa: F401
+
+    del sys.path[0]
+    own_user = _can_become(FIRST_UID + os.getpid())
+    if sys.argv[1] == "--host":
+        print(json.dumps({"visible": _visible(), "masked": _masked(), "own_user": own_user}))
+    else:
+        nursery(socket.socket(fileno=0), own_user)
 
 
 if __name__ == "__main__":

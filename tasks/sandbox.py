@@ -42,7 +42,7 @@ from typing import Any, Literal, cast, get_args
 
 from pools.errors import UserError
 from tasks import _sandbox_wire as wire
-from tasks._sandbox_process import Bubblewrapped, Launched, Shell, exits_within
+from tasks._sandbox_process import start
 
 Isolation = Literal["bwrap", "namespaces", "rlimits"]
 Role = Literal["answer", "examine"]
@@ -93,7 +93,7 @@ class SandboxUnavailable(UserError):
 class Session:
     """One sandboxed process and the channel to it. A context manager; leaving it kills whatever still runs.
 
-    Use it in the thread that made it: the process is killed when that thread ends. Raises SandboxUnavailable.
+    Raises SandboxUnavailable.
     """
 
     def __init__(self, role: Role = "answer", limits: Limits | None = None, isolation: Isolation | None = None) -> None:
@@ -105,29 +105,20 @@ class Session:
         """Whether system calls are filtered; known once it has started."""
         self._buffer = bytearray()
         self._deadline = time.monotonic() + self.limits.wall_seconds
-        self._ready, self._complaint = False, ""
-        config = {
-            "role": role,
-            "isolation": self.isolation,
-            "limits": asdict(self.limits),
-            "parent": os.getpid(),
-        }
+        self._ready = False
+        config = {"role": role, "isolation": self.isolation, "limits": asdict(self.limits)}
         try:
-            self._shell: Shell = Bubblewrapped(config) if self.isolation == "bwrap" else Launched(config)
+            self._program = start(self.isolation, config)
         except OSError as error:
             raise SandboxUnavailable(f"no sandbox by {self.isolation}: {error}") from error
-        self._process = self._shell.popen
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
-        os.set_blocking(self._to, False)
-        os.set_blocking(self._from, False)
+        self._to, self._from = self._program.requests, self._program.replies
 
     def start(self) -> None:
         """Wait until the process is shut in. `send` does this by itself; two sessions can start side by side."""
         if self._ready:
             return
         line = self.receive()
-        hello = json.loads(line) if line else {"failed": self._complaint or self.ended}
+        hello = json.loads(line) if line else {"failed": self.ended}
         if hello.get("ready") != self.isolation:
             self.close()
             raise SandboxUnavailable(f"no sandbox by {self.isolation}: {hello.get('failed')}")
@@ -197,17 +188,14 @@ class Session:
         if self.ended is not None:
             return
         self.ended = reason
-        # A program that has ended takes its shell along, which then says how; one that only closed its channel not.
-        if reason != "the program ended" or not exits_within(self._process.pid, 0.5):
-            self._shell.kill()
-        code = self._process.wait()
-        if reason == "the program ended" and code > 128:
+        # A program that only closed its channel has not ended.
+        if reason != "the program ended" or self._program.exit_code(0.5) is None:
+            self._program.kill()
+        code = self._program.exit_code()
+        if reason == "the program ended" and code is not None and code > 128:
             with contextlib.suppress(ValueError):
                 self.ended = f"{reason} ({signal.Signals(code - 128).name})"
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
-        self._complaint = self._shell.clean()
+        self._program.clean()
 
     def __enter__(self) -> Session:
         return self

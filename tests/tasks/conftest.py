@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -38,26 +39,34 @@ def shut_off(request: pytest.FixtureRequest) -> Isolation:
     return _where_it_works(request.param)
 
 
+def _processes(caller: int) -> dict[int, str]:
+    """Processes that belong to the sandboxes of a caller, each with its name: `sandboxed`, or that of the nursery."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                if f"--nursery-of={caller}".encode() in (folder / "cmdline").read_bytes().split(b"\0"):
+                    found[int(folder.name)] = (folder / "comm").read_text().strip()
+    return found
+
+
+@pytest.fixture
+def processes() -> Callable[[int], dict[int, str]]:
+    """Processes that belong to the sandboxes of a caller, each with its name."""
+    return _processes
+
+
 @pytest.fixture
 def children() -> Callable[[], set[int]]:
-    """Finds every process that carries the sandbox's script, started by this process, in its command line."""
-
-    def found() -> set[int]:
-        pids = set()
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit():
-                with contextlib.suppress(OSError):
-                    command = (folder / "cmdline").read_bytes()
-                    if b"_sandbox_child.py" in command and f'"parent": {os.getpid()}'.encode() in command:
-                        pids.add(int(folder.name))
-        return pids
-
-    return found
+    """The sandboxed processes of this one; the nurseries that they are forked from do not count."""
+    return lambda: {pid for pid, name in _processes(os.getpid()).items() if name == "sandboxed"}
 
 
 @pytest.fixture
 def nothing_stays_behind(children: Callable[[], set[int]]) -> Iterator[None]:
     """No process, no folder and no open descriptor is left by a test."""
+    for isolation in get_args(Isolation):
+        _works(isolation)  # its nursery stays
     descriptors = len(os.listdir("/proc/self/fd"))
     yield
     assert children() == set()

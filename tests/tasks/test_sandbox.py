@@ -349,7 +349,7 @@ def test_sandboxes_run_side_by_side(isolation):
         assert [reply.value for reply in pool.map(square, range(24))] == [n * n for n in range(24)]
 
 
-def test_nothing_outlives_a_caller_that_is_killed(isolation, tmp_path):
+def test_nothing_outlives_a_caller_that_is_killed(isolation, tmp_path, processes):
     """Also a caller that gets SIGKILL takes its sandboxes along."""
     forever = "import time\nwhile True: time.sleep(1)"
     script = (
@@ -357,28 +357,48 @@ def test_nothing_outlives_a_caller_that_is_killed(isolation, tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
     caller = subprocess.Popen([sys.executable, "-c", script], env=environment)
-
-    def inside():
-        found = []
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit():
-                with contextlib.suppress(OSError):
-                    if f'"parent": {caller.pid}'.encode() in (folder / "cmdline").read_bytes():
-                        found.append(folder.name)
-        return found
-
     expected = 2 if isolation == "rlimits" else 3
     until = time.monotonic() + 20
-    while len(inside()) < expected and time.monotonic() < until:
+    while list(processes(caller.pid).values()).count("sandboxed") < expected and time.monotonic() < until:
         time.sleep(0.02)
-    assert len(inside()) == expected
+    assert list(processes(caller.pid).values()).count("sandboxed") == expected
     time.sleep(0.3)
     caller.kill()
     caller.wait()
     until = time.monotonic() + 5
-    while inside() and time.monotonic() < until:
+    while processes(caller.pid) and time.monotonic() < until:
         time.sleep(0.02)
-    assert inside() == []
+    assert processes(caller.pid) == {}  # the nursery too
+
+
+def test_a_nursery_that_was_killed_is_replaced(isolation, processes):
+    before = {pid for pid, name in processes(os.getpid()).items() if name != "sandboxed"}
+    with Session(isolation=isolation) as session:
+        session.start()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        assert session.ask({"source": ""}).error == "the program ended (SIGKILL)"
+    assert call("def f(): return 1", "f", isolation=isolation).value == 1
+    for other in ("namespaces", "rlimits"):  # and those of the other isolations that were killed along
+        assert call("def f(): return 1", "f", isolation=other).value == 1
+
+
+def test_a_session_can_be_handed_to_another_thread(isolation):
+    """A program does not end with the thread that started it."""
+    opened = []
+    thread = threading.Thread(target=lambda: opened.append(Session(isolation=isolation)))
+    thread.start()
+    thread.join()
+    with opened[0] as session:
+        assert session.ask({"source": "def f(): return 1"}).ok
+
+
+def test_a_forked_caller_has_sandboxes_of_its_own(isolation):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if call("def f(): return 1", "f", isolation=isolation).value == 1 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert call("def f(): return 1", "f", isolation=isolation).value == 1
 
 
 def test_answers_do_not_depend_on_the_hash_seed():
