@@ -30,6 +30,8 @@ class Program:
         self.requests, self.replies = requests, replies
         self._status, self._scratch = status, scratch
         self._code: int | None = None
+        self.orphaned = False
+        """Whether the nursery has ended, and has taken the program along."""
 
     def exit_code(self, seconds: float | None = None) -> int | None:
         """128 and the signal, or what it exited with, once nothing of it is left; None if that takes longer."""
@@ -38,8 +40,9 @@ class Program:
             poll.register(self._status, select.POLLIN)
             if not poll.poll(None if seconds is None else seconds * 1000):
                 return None
-            # Without a line the nursery itself has ended, and has taken the program along.
-            self._code = int(self._status.recv(16) or 128 + 9)
+            line = self._status.recv(16)
+            self.orphaned = not line
+            self._code = int(line or 128 + 9)
         return self._code
 
     def kill(self) -> None:
@@ -76,7 +79,7 @@ class Nursery:
         with theirs, tempfile.TemporaryFile() as complaints:
             self._process = subprocess.Popen(
                 [*command, f"--nursery-of={os.getpid()}"],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=complaints,
                 env={"PYTHONHASHSEED": "0"},

@@ -150,7 +150,7 @@ def restrict() -> bool:
     if known is None:
         return False
     words = instructions(*known, os.getpid())
-    program = _Program(len(words), (_Instruction * len(words))(*words))
+    program = _Program(len(words), (_Instruction * len(words))(*(_Instruction(*word) for word in words)))
     plain = [ctypes.c_ulong(0)] * 2
     libc = ctypes.CDLL(None)
     return bool(libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(program), *plain) == 0)

@@ -106,9 +106,12 @@ class Session:
         self._buffer = bytearray()
         self._deadline = time.monotonic() + self.limits.wall_seconds
         self._ready = False
-        config = {"role": role, "isolation": self.isolation, "limits": asdict(self.limits)}
+        self._config = {"role": role, "isolation": self.isolation, "limits": asdict(self.limits)}
+        self._open()
+
+    def _open(self) -> None:
         try:
-            self._program = start(self.isolation, config)
+            self._program = start(self.isolation, self._config)
         except OSError as error:
             raise SandboxUnavailable(f"no sandbox by {self.isolation}: {error}") from error
         self._to, self._from = self._program.requests, self._program.replies
@@ -118,6 +121,10 @@ class Session:
         if self._ready:
             return
         line = self.receive()
+        if line is None and self._program.orphaned:  # the nursery was being killed: the next order makes another
+            self.ended = None
+            self._open()
+            line = self.receive()
         hello = json.loads(line) if line else {"failed": self.ended}
         if hello.get("ready") != self.isolation:
             self.close()
