@@ -1,0 +1,162 @@
+"""How `run` and `import` grow with items and models: wall time and memory of the commands themselves.
+
+    python benchmarks/bench_scale.py
+
+First `run` on the recording that ships, with the shipped policy and with one trained by the run; then, for each size, on
+a made-up recording of two hops (a HierRouter is trained, and every baseline of `run` evaluated) and on a made-up outcome
+table of one hop, which is imported first and on which every router that learns is trained. In both, a query's words
+tell which models are good at it. Each command runs once, in a process of its own; what its imports take is printed,
+and not taken off.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from pools.pool import CandidateModel, Pool
+from pools.recording import save_recording
+from pools.tree import Tree
+from pools.types import Context, Generation, GenerationSettings, Item
+
+TOPICS, WORDS = 12, 40
+LEARNT = ("hierrouter", "knn", "ridge", "logistic", "mlp", "matrix-factorisation", "cascade")
+
+
+@dataclass(frozen=True)
+class Args:
+    """What is measured."""
+
+    items: tuple[int, ...] = (100, 1_000, 10_000)
+    """with the first of `models`"""
+    models: tuple[int, ...] = (4, 2, 8)
+    """with the second of `items`"""
+    one_hop: tuple[tuple[int, int], ...] = ((6_000, 9),)
+    """items and models of the outcome tables"""
+    seed: int = 1
+
+
+class MadeUp:
+    """Queries of a topic, and models that are right on a topic with a chance of their own."""
+
+    def __init__(self, models: int, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+        self.words = ["".join(self.rng.choice(letters, 7)) for _ in range(TOPICS * WORDS)]
+        self.skill = self.rng.random((models, TOPICS))
+
+    def query(self, topic: int) -> str:
+        """Between 20 and 60 words of the topic."""
+        chosen = topic * WORDS + self.rng.integers(0, WORDS, self.rng.integers(20, 60))
+        return " ".join(self.words[word] for word in chosen)
+
+    def generate(self, model: int, requests: Sequence[tuple[Context, GenerationSettings]]) -> list[Generation]:
+        """A response says whether it is right; a right one before it makes the next model right more often."""
+        made = []
+        for context, _ in requests:
+            topic = self.words.index(context.query.split()[0]) // WORDS
+            chance = self.skill[model, topic] / 2 + 0.5 * any(said.startswith("right") for said in context.responses)
+            word = "right" if self.rng.random() < chance else "wrong"
+            read = len(context.query.split()) + 2 * len(context.responses)
+            made.append(Generation(f"{word} {self.rng.integers(0, 10)}", read, 2, "stop", 0.01))
+        return made
+
+
+def recording(items: int, models: int, seed: int, folder: Path) -> None:
+    """Write a recording of two hops."""
+    source = MadeUp(models, seed)
+    splits: Any = ("train", "train", "validation", "test", "test")
+    settings = GenerationSettings((), 8)
+    topics = source.rng.integers(0, TOPICS, items).tolist()
+    made = [Item(f"task-{t % 6}", n, source.query(t), settings, splits[n % 5]) for n, t in enumerate(topics)]
+    names = [f"model-{m}" for m in range(models)]
+
+    def score(answers: Sequence[tuple[Item, str]]) -> list[float]:
+        return [float(response.startswith("right")) for _, response in answers]
+
+    tree = Tree(made, names, 2, source, score)
+    rows, nodes = np.indices(tree.known.shape)
+    tree.require(rows.ravel(), nodes.ravel())
+    pool = Pool(
+        name="made-up",
+        description="",
+        models=tuple(CandidateModel(name=name, lm_eval="hf", base_rate=(n + 1) * 1e-4) for n, name in enumerate(names)),
+        cost_unit="units",
+        rates="made up",
+    )
+    save_recording(tree, pool, {"suite": "made-up", "command": "benchmarks/bench_scale.py"}, folder)
+
+
+def table(items: int, models: int, seed: int, path: Path) -> None:
+    """Write an outcome table."""
+    source = MadeUp(models, seed)
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["item", "task", "prompt", "model", "score", "cost"])
+        for item in range(items):
+            topic = int(source.rng.integers(0, TOPICS))
+            query = source.query(topic)
+            for model in range(models):
+                right = float(source.rng.random() < source.skill[model, topic])
+                rows.writerow(
+                    [item, f"task-{topic % 6}", query, f"model-{model}", right, (model + 1) * 1e-5 * len(query)]
+                )
+
+
+def measure(*arguments: object) -> tuple[float, int]:
+    """Wall seconds and peak memory (MiB) of a command."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *map(str, arguments)], stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        raise SystemExit(f"failed: {arguments}")
+    return seconds, used.ru_maxrss >> 10
+
+
+def show(what: str, measured: tuple[float, int]) -> None:
+    """One line."""
+    print(f"{what}: {measured[0]:.1f} s, {measured[1]:,} MiB", flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    args = tyro.cli(Args, description=__doc__)
+    run = ("-m", "harness", "run", "--seed", args.seed)
+    show("imports alone", measure("-c", "import harness.run, torch, sklearn, pyarrow.parquet, scipy.stats"))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        show("run, the recording that ships", measure(*run, "--out", folder / "shipped"))
+        show("the same, HierRouter trained", measure(*run, "--retrain", "--out", folder / "trained"))
+        sizes = [(items, args.models[0]) for items in args.items]
+        for items, models in [*sizes, *((args.items[1], models) for models in args.models[1:])]:
+            there = folder / f"{items}-{models}"
+            recording(items, models, args.seed, there)
+            measured = measure(*run, "--recording", there, "--out", folder / f"run-{items}-{models}")
+            show(f"two hops, {items:,} items, {models} models ({items * (models + models**2):,} responses)", measured)
+        for items, models in args.one_hop:
+            path, there = folder / f"table-{items}-{models}.csv", folder / f"table-{items}-{models}"
+            table(items, models, args.seed, path)
+            what = f"one hop, {items:,} items, {models} models"
+            show(f"{what}: import", measure("-m", "harness", "import", path, "--out", there))
+            learnt = itertools.chain(("--router",), LEARNT)
+            show(
+                f"{what}: run, {len(LEARNT)} routers trained",
+                measure(*run, "--recording", there, *learnt, "--out", folder / "o"),
+            )
+
+
+if __name__ == "__main__":
+    main()
