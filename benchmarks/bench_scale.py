@@ -2,11 +2,11 @@
 
     python benchmarks/bench_scale.py
 
-First `run` on the recording that ships, with the shipped policy and with one trained by the run; then, for each size, on
-a made-up recording of two hops (a HierRouter is trained, and every baseline of `run` evaluated) and on a made-up outcome
-table of one hop, which is imported first and on which every router that learns is trained. In both, a query's words
-tell which models are good at it. Each command runs once, in a process of its own; what its imports take is printed,
-and not taken off.
+First `run` on the recording that ships, with the shipped policy and with one trained by the run. Then, for each size,
+on a made-up recording of two hops (a HierRouter is trained, and every baseline of `run` evaluated), and on a made-up
+outcome table of one hop, which is imported first and on which every router that learns is trained. In both, a query's
+words tell which models are good at it. Each command runs once, in a process of its own; what its imports take is
+printed, and not taken off.
 """
 
 from __future__ import annotations
