@@ -31,13 +31,15 @@ class HashingEncoder:
     def fit(cls, texts: Sequence[str], dimension: int = DIMENSION, seed: int = 0) -> HashingEncoder:
         """Fit weights and projection on texts; fewer dimensions where there are not enough of them."""
         from sklearn.decomposition import TruncatedSVD
+        from threadpoolctl import threadpool_limits
 
         counts = _counts(texts)
         present = np.asarray((counts > 0).sum(axis=0)).ravel()
         idf = (np.log((1 + len(texts)) / (1 + present)) + 1).astype(np.float32)
         weighted = counts.multiply(idf).tocsr()
         size = max(1, min(dimension, len(texts) - 1))
-        with np.errstate(invalid="ignore"):  # of a single text the variance is zero
+        # One thread: the last bits of a sum depend on how many share it. Of a single text the variance is zero.
+        with threadpool_limits(1), np.errstate(invalid="ignore"):
             components = TruncatedSVD(size, random_state=seed).fit(weighted).components_.astype(np.float32)
         # Padded to the full size, so that a checkpoint's shapes do not depend on how much there was to fit on.
         return cls(idf, np.pad(components, ((0, dimension - size), (0, 0))))

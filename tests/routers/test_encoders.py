@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from pools.errors import UserError
 from pools.types import Context
@@ -26,6 +27,18 @@ def test_hashing_survives_a_checkpoint_and_repeats_itself() -> None:
     restored = restore_encoder(encoder.config(), encoder.arrays())
     for other in (again, restored):
         np.testing.assert_array_equal(encoder.encode(TEXTS[:5]), other.encode(TEXTS[:5]))
+
+
+def test_hashing_is_the_same_whatever_the_number_of_threads() -> None:
+    rng = np.random.default_rng(0)
+    texts = [
+        " ".join(f"word{'abcdefghij'[n]}{'klmnopqrst'[m]}" for n, m in rng.integers(0, 10, (40, 2))) for _ in range(900)
+    ]
+    fitted = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            fitted.append(HashingEncoder.fit(texts).components)
+    np.testing.assert_array_equal(*fitted)
 
 
 def test_hashing_of_few_texts_and_of_an_empty_one() -> None:
