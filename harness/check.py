@@ -18,7 +18,8 @@ from harness.finished import FinishedRun, differences, read_run
 from harness.junit import Case, write_junit
 from harness.metrics import NOISE
 from harness.paired import Change, Comparison, ItemKey, Results, compare_routers, results_of
-from harness.run import checked, evaluate_routers, run_manifest
+from harness.policies import shipped_policy
+from harness.run import checked, evaluate_routers, is_hierrouter, read_cost_weights, run_manifest
 from harness.source import RESULTS, open_source
 from harness.table import difference_table
 from pools.errors import UserError
@@ -116,7 +117,23 @@ def _check_flags(options: Check, path: Path) -> None:
 def _evaluated(options: Check, baseline: Baseline, console: Console) -> tuple[FinishedRun, tuple[str, ...]]:
     """What the baseline's routers attain now, and which of them were trained for it."""
     instead = {name: getattr(options, name) for name in STAND_IN if getattr(options, name) is not None}
-    return _run(replace(baseline.options, weights=options.weights, **instead), console)
+    run = replace(baseline.options, weights=options.weights, **instead)
+    if "recording" not in instead or run.checkpoint is not None:
+        return _run(run, console)
+    # Of another recording no policy ships. Trained anew, it would differ from the baseline's for that reason alone.
+    now, trained = _run(replace(run, checkpoint=_policy_that_shipped(baseline.options)), console)
+    arguments = {**now.manifest["arguments"], "checkpoint": None}
+    return replace(now, manifest={**now.manifest, "arguments": arguments}), trained
+
+
+def _policy_that_shipped(run: Run) -> Path | None:
+    """The shipped policy that a run uses, where its recording can be read."""
+    if not any(is_hierrouter(name) for name in run.router):
+        return None
+    try:
+        return shipped_policy(run, open_source(run), read_cost_weights(run.cost_weight))
+    except UserError:
+        return None
 
 
 def _run(run: Run, console: Console) -> tuple[FinishedRun, tuple[str, ...]]:

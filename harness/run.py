@@ -164,14 +164,14 @@ def evaluate_routers(options: Run, source: Source, console: Console) -> Evaluati
     )
     # All are built before the first is evaluated: one that cannot be costs no generation.
     names = router_names(options, source)
-    learned = [name for name in names if _is_hierrouter(name)] if options.checkpoint is None else []
+    learned = [name for name in names if is_hierrouter(name)] if options.checkpoint is None else []
     shipped = shipped_policy(options, source, cost_weights) if learned else None
     if shipped is not None:
         console.print(f"HierRouter: the shipped policy {shipped.name}; --retrain trains one", highlight=False)
     elif learned and request.train is not None and request.train.complete:
         console.print(f"training HierRouter on {len(request.train.items)} items ...")
     with_shipped = replace(request, checkpoint=shipped or request.checkpoint)
-    routers = {name: load(name, with_shipped if _is_hierrouter(name) else request) for name in names}
+    routers = {name: load(name, with_shipped if is_hierrouter(name) else request) for name in names}
     swept = {
         cost_weights[0]: {name: evaluate(router, tree, cost_model, options.seed) for name, router in routers.items()}
     }
@@ -278,7 +278,8 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _is_hierrouter(name: str) -> bool:
+def is_hierrouter(name: str) -> bool:
+    """Whether a router's name, which may have an argument, is HierRouter's."""
     return name.partition(":")[0] == "hierrouter"
 
 

@@ -21,9 +21,10 @@ import pytest
 import harness
 from harness import check as module
 from harness.__main__ import main
-from harness.source import recording_folder
+from harness.source import RESULTS, recording_folder
 
 RECORDING = recording_folder("lightweight", "offline")
+POLICY = RESULTS / "policies" / "lightweight-offline" / "hierrouter-1.safetensors"
 QA, CODER = "single:qa-specialist", "single:qwen2.5-coder-0.5b"
 ROUTERS = (QA, CODER, "knn")
 Rows = list[dict[str, Any]]
@@ -76,6 +77,13 @@ def dearer(row: dict[str, Any]) -> None:
     """The first hop of one model on one task costs a fifth more."""
     tenfold(row)
     if row["task"] == "rg_aiw" and row["pipeline"] == ["qa-specialist"]:
+        row.update(tokens_in=row["tokens_in"] * 6 // 5, tokens_out=row["tokens_out"] * 6 // 5)
+
+
+def dearer_second_hop(row: dict[str, Any]) -> None:
+    """The second hop of every pipeline costs a fifth more."""
+    tenfold(row)
+    if len(row["pipeline"]) == 2:
         row.update(tokens_in=row["tokens_in"] * 6 // 5, tokens_out=row["tokens_out"] * 6 // 5)
 
 
@@ -431,3 +439,21 @@ def test_from_outside_the_exit_code_says_it(baseline: Path, tmp_path: Path) -> N
     assert exit_code() == 1
     baseline.unlink()
     assert exit_code() == 2
+
+
+def test_the_shipped_policy_stays_the_same_on_another_recording(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the shipped baseline's HierRouter does is compared, not what one trained on the other recording does."""
+    tens = edited(tmp_path / "tens", tenfold)
+    baseline = make(tmp_path / "b.json", "--recording", tens, "--router", "hierrouter", "--checkpoint", POLICY)
+    rewrite(baseline, lambda data: data["run"].update(checkpoint=None, recording=None))
+    capsys.readouterr()
+    assert call(monkeypatch, "check", "--baseline", baseline, "--recording", tens) == 0
+    passed = capsys.readouterr().out
+    assert "check passed" in passed and "training" not in passed
+    dear = edited(tmp_path / "dear", dearer_second_hop)
+    assert call(monkeypatch, "check", "--baseline", baseline, "--recording", dear) == 1
+    failed = capsys.readouterr().out
+    assert "WORSE: hierrouter: cost overall rose by" in failed and "training" not in failed
+    assert "quality" not in "".join(line for line in failed.splitlines() if line.startswith("WORSE"))

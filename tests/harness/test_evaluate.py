@@ -9,7 +9,7 @@ import pytest
 from harness.evaluate import evaluate, sample
 from pools.cost import paper_cost
 from pools.errors import UserError
-from pools.oracle import path_costs, solve
+from pools.oracle import cheapest_best, path_costs, solve
 from pools.tree import Tree
 from routers import RouterRequest, RoutingStates, load
 from routers.single import FixedRouter
@@ -54,6 +54,16 @@ def test_the_oracle_router_attains_the_solution(tree: Tree, cost_weight: float, 
     outcome, solution = evaluate(router, tree, COST), solve(tree, COST, cost_weight, allow_stop)
     np.testing.assert_allclose(outcome.quality, solution.quality)
     np.testing.assert_allclose(outcome.cost, solution.cost)
+
+
+@pytest.mark.parametrize("cost_weight", [0.0, 1.0])
+def test_the_oracle_per_item_is_the_cheapest_way_to_the_best_score_whatever_cost_weighs(
+    tree: Tree, cost_weight: float
+) -> None:
+    outcome = evaluate(load("oracle:per-item", request(tree, cost_weight=cost_weight)), tree, COST)
+    quality, cost = cheapest_best(tree, COST)
+    np.testing.assert_allclose(outcome.quality, quality)
+    np.testing.assert_allclose(outcome.cost, cost)
 
 
 class Leaning:
