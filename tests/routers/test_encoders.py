@@ -68,6 +68,16 @@ def test_context_is_query_and_last_response_and_each_text_is_encoded_once() -> N
     assert embed.cost(contexts).tolist() == [0, 0, 0]
 
 
+def test_vectors_are_kept_without_the_texts_and_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routers.encoder.KEPT", 10)
+    embed = ContextEncoder(HashingEncoder.fit(TEXTS))
+    many = [Context(text) for text in TEXTS]
+    first = embed(many)  # more at once than are kept
+    assert len(embed._vectors) == 10 and not any(b"cube" in key for key in embed._vectors)
+    np.testing.assert_array_equal(first, embed(many))
+    np.testing.assert_array_equal(first[:1], embed(many[:1]))
+
+
 def test_agreement_and_length_of_the_last_response() -> None:
     assert agreement(()) == agreement(("Answer: 3",)) == 0.0
     assert agreement(("Answer: 3", "so it is 3.", "2 + 1 = 3")) == 1.0
