@@ -31,7 +31,8 @@ from pools.tree import Tree
 from routers import RouterRequest, load
 from routers.router import WeighingRouter
 
-LEARNT = ("hierrouter", "knn", "ridge", "logistic", "mlp", "matrix-factorisation")
+LEARNT = ("hierrouter", "knn", "ridge", "logistic", "mlp", "matrix-factorisation", "cascade")
+PLAIN = ("majority-vote", "best-pipeline", "cheapest", "random")
 RESAMPLES = 500
 FloatArray = NDArray[np.float64]
 
@@ -41,7 +42,7 @@ class Options:
     """What is compared."""
 
     recording: Path
-    routers: tuple[str, ...] = LEARNT
+    routers: tuple[str, ...] = LEARNT + PLAIN
     cost_weights: tuple[float, ...] = (0.0, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0)
     """in score per mean cost of the dearest model; the first table is of the first"""
     encoder: str = "hashing"
