@@ -66,9 +66,9 @@ class TransitionStore:
     The first response written for a key stays: `put` returns what the store holds, so that all processes go on with
     the same response and a replay is exact. hits, misses: look-ups so far that found a response, or none.
 
-    Every row carries a checksum of all that it says. One that does not agree with it, since a bit of the file is another,
-    is never handed out: it is dropped, with one warning, and counts as missing, so that it is generated anew. Every
-    method raises UserError where the file cannot be used any more: a full disk, a damaged file.
+    Every row carries a checksum of all that it says. A row that does not agree with its own, since a bit of the file is
+    another, is never handed out: it is dropped, with one warning, and counts as missing, so that it is generated anew.
+    Every method raises UserError where the file cannot be used any more: a full disk, a damaged file.
 
     origin: how the responses that are put here come about (versions, commit, batch rule; plain data), kept with each of
     them, since a store may outlive all of these. None where that is not known.
@@ -217,9 +217,8 @@ class TransitionStore:
         numbered = [(*row[:-1], ids.get(row[-1])) for row in rows]
         with self._transaction():
             # Replaced, since one that is there may be damaged.
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO origin VALUES (?, ?)", [(i, m) for m, i in ids.items()]
-            )
+            origins = [(id, made) for made, id in ids.items()]
+            self._connection.executemany("INSERT OR REPLACE INTO origin VALUES (?, ?)", origins)
             self._connection.executemany(
                 f"INSERT OR IGNORE INTO transition ({', '.join(_COLUMNS)}, checksum) VALUES ({marks})",
                 [(*row, content_hash(*row)) for row in numbered],

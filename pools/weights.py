@@ -98,8 +98,8 @@ def check_recipe(folder: Path, what: str) -> None:
         actual = file_hash(folder / name) if (folder / name).is_file() else "of no file"
         if actual != sha256:
             raise UserError(
-                f"{what} is damaged: {folder / name} has sha256 {actual}, the {RECIPE} beside it says {sha256}; fetch the "
-                "folder again, or train the specialist again"
+                f"{what} is damaged: {folder / name} has sha256 {actual}, the {RECIPE} beside it says {sha256}; fetch "
+                "the folder again, or train the specialist again"
             )
 
 
