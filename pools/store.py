@@ -43,6 +43,7 @@ _SCHEMA = (
 _ROW = f"SELECT {', '.join(_COLUMNS)}, checksum FROM transition"
 _PATIENCE = 60.0  # seconds to wait for another process's transaction
 _EXPORT_CHECKSUM = b"checksum"
+_BROKEN = (sqlite3.Error, UnicodeDecodeError)  # the latter where SQLite quotes a damaged file that is no UTF-8
 _KEPT = "what was stored stays;"
 _ADVICE = {
     sqlite3.SQLITE_FULL: f"{_KEPT} make room on that disk and give the same command again",
@@ -89,9 +90,9 @@ class TransitionStore:
                 self._connection.execute(table)
             self._add_checksums()
             self._connection.execute(f"{_ROW} LIMIT 0")
-        except (sqlite3.Error, OSError) as error:
+        except (*_BROKEN, OSError) as error:
             raise UserError(
-                f"cannot use {path} as a transition store: {error}; "
+                f"cannot use {path} as a transition store: {_one_line(error)}; "
                 + _advice(error, "name another file, or remove it")
             ) from None
 
@@ -301,11 +302,16 @@ class TransitionStore:
             yield
         except sqlite3.ProgrammingError:
             raise
-        except sqlite3.Error as error:
+        except _BROKEN as error:
             raise UserError(
-                f"the transition store {self.path} cannot be used any more: {error}; "
+                f"the transition store {self.path} cannot be used any more: {_one_line(error)}; "
                 + _advice(error, _ADVICE[sqlite3.SQLITE_CORRUPT])
             ) from None
+
+
+def _one_line(error: Exception) -> str:
+    """What SQLite says, which may quote the damaged file."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
 
 
 def _advice(error: Exception, otherwise: str) -> str:
