@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -30,8 +31,14 @@ def main() -> None:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"harness: {error.filename or 'the file system'}: {error.strerror or error}", file=sys.stderr)
+        what = " ".join(str(error.strerror or error).split())
+        next_step = f"; make room, then: {_AFTER_STOP.get(sys.argv[1], 'run it again')}" if _is_full(error) else ""
+        print(f"harness: {error.filename or 'the file system'}: {what}{next_step}", file=sys.stderr)
         sys.exit(2)
+
+
+def _is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 if __name__ == "__main__":

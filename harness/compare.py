@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.finished import FinishedRun, differences, read_run
+from harness.manifest import write_text
 from harness.paired import Change, Comparison, compare_routers
 from harness.table import difference_table, markdown
 from pools.errors import UserError
@@ -149,9 +150,7 @@ def _write(blocks: Sequence[Block], path: Path) -> None:
         writer.writeheader()
         writer.writerows(_row(block, c) for block in blocks for c in block.comparisons)
         text = buffer.getvalue()
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(text, path)
 
 
 def _row(block: Block, c: Comparison) -> dict[str, object]:

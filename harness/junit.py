@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from pools.whole_file import whole_file
+
 
 @dataclass(frozen=True)
 class Case:
@@ -35,6 +37,5 @@ def write_junit(suite: str, cases: Sequence[Case], seconds: float, path: Path) -
             failure = ElementTree.SubElement(found, "failure", {"message": case.failure, "type": "regression"})
             failure.text = case.failure
     ElementTree.indent(root)
-    partial = path.with_name(path.name + ".partial")
-    ElementTree.ElementTree(root).write(partial, encoding="utf-8", xml_declaration=True)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        ElementTree.ElementTree(root).write(partial, encoding="utf-8", xml_declaration=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pools.pool import Pool
+from pools.whole_file import whole_file
 
 _PACKAGES = (
     "hierrouter-harness", "lm-eval", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "gymnasium",
@@ -75,6 +76,5 @@ def write_json(data: Any, path: Path) -> None:
 
 def write_text(text: str, path: Path) -> None:
     """Write a text, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")

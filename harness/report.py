@@ -25,6 +25,7 @@ from harness.figures import (
 from harness.findings import main_result
 from harness.run_folder import RunFolder, load_runs
 from pools.errors import UserError
+from pools.whole_file import whole_file
 
 if TYPE_CHECKING:
     from harness.cli import Report
@@ -70,10 +71,9 @@ def report(options: Report, console: Console) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for drawing in (*drawings.values(), *(d for each in flows.values() for d in each)):
         write_files(drawing, folder)
-    partial = out.with_name(f"{out.name}.partial")
-    # What a model wrote may hold half of a surrogate pair, which UTF-8 cannot.
-    partial.write_bytes(page.encode("utf-8", "replace"))
-    partial.replace(out)
+    with whole_file(out) as partial:
+        # What a model wrote may hold half of a surrogate pair, which UTF-8 cannot.
+        partial.write_bytes(page.encode("utf-8", "replace"))
     console.print(f"report written to {out}, its figures to {folder}", highlight=False, markup=False, soft_wrap=True)
     if options.wandb:
         from harness.wandb_report import publish

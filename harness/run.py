@@ -28,6 +28,7 @@ from harness.tracking import IDENTITY, track
 from pools.cost import CostModel
 from pools.errors import UserError
 from pools.tree import Tree
+from pools.whole_file import whole_file
 from routers import Router, RouterRequest, load
 from routers.hierrouter import HierRouter
 from routers.router import WeighingRouter
@@ -327,9 +328,8 @@ def write_items(path: Path, outcomes: Mapping[str, Outcome], tree: Tree, costs: 
     columns["pipeline_share"] = np.concatenate([outcome.end.max(axis=1) for outcome in outcomes.values()]).tolist()
     calls = np.concatenate([outcome.calls for outcome in outcomes.values()])
     columns |= {f"calls:{model}": calls[:, index].tolist() for index, model in enumerate(tree.models)}
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(pa.table(columns), partial, compression="zstd")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        pq.write_table(pa.table(columns), partial, compression="zstd")
 
 
 def _plain(given: object) -> object:

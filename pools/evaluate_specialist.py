@@ -12,6 +12,7 @@ from pools import specialist_questions as questions
 from pools.errors import UserError
 from pools.template import render
 from pools.types import Context
+from pools.weights import check_recipe
 
 NEW_TOKENS = 160
 FAMILIES = ("chain_sum", "products", "expression", "aiw", "color_cube_rotation", "leg_counting")
@@ -122,6 +123,7 @@ def load(folder: Path) -> tuple[Any, Any]:
 
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no model; train one with `python -m pools.train_specialist`")
+    check_recipe(folder, "the specialist")
     transformers.logging.set_verbosity_error()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import numpy as np
 
 from pools.errors import UserError
 from pools.pool import Pool, pool_from_dict
+from pools.seal import check_seal, sealed
 from pools.tree import Tree
 from pools.types import Context, Generation, GenerationSettings, Item
 
@@ -33,22 +37,49 @@ def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Pat
     """Write `items.parquet`, `transitions.parquet` (zstd) and `manifest.json`; a recording that is there is replaced.
 
     It is written next to its place and then renamed, so that at any moment the folder is a whole recording or none.
-    Raises UserError where the folder holds something else. The columns are documented in docs/recordings.md.
+    Of several processes that write the same one at once, each waits for the one before it. Raises UserError where the
+    folder holds something else. The columns are documented in docs/recordings.md.
     """
     folder = folder.resolve()
-    check_recording_target(folder)
     partial, old = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("partial", "old"))
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        _write(tree, pool, manifest, partial)
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-    finally:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder.parent):
+        check_recording_target(folder)
         shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+        partial.mkdir()
+        try:
+            _write(tree, pool, manifest, partial)
+            shutil.rmtree(old, ignore_errors=True)
+            if folder.exists():
+                folder.rename(old)
+            partial.rename(folder)
+        except OSError as error:
+            if error.errno is None or error.filename is not None:
+                raise
+            raise OSError(error.errno, " ".join(str(error.strerror).split()), str(folder)) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes a recording there; the system forgets the lock of a process that dies."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def seal_recording(folder: Path) -> None:
+    """Put the checksums of its files as they are now into a recording's manifest: after a change that is meant."""
+    path = folder / _FILES[0]
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    full = sealed(manifest, {name: (folder / name).read_bytes() for name in _FILES[1:]})
+    path.write_text(json.dumps(full, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def check_recording_target(folder: Path) -> None:
@@ -94,6 +125,7 @@ def _write(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Path) -> No
         **manifest,
     }
     (folder / "manifest.json").write_text(json.dumps(full, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    seal_recording(folder)
 
 
 def load_recording(folder: Path | str) -> Recording:
@@ -110,9 +142,8 @@ def load_recording(folder: Path | str) -> Recording:
         )
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        items = pq.read_table(folder / "items.parquet").to_pydict()
-        rows = pq.read_table(folder / "transitions.parquet").to_pydict()
-    except (ValueError, OSError, pa.ArrowException) as error:
+        files = {name: (folder / name).read_bytes() for name in _FILES[1:]}
+    except (ValueError, OSError, RecursionError) as error:
         raise _unreadable(folder, error) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
@@ -120,6 +151,11 @@ def load_recording(folder: Path | str) -> Recording:
             f"the recording {folder} has format {found}, this version reads {FORMAT}; record it again, or use the "
             "version that wrote it"
         )
+    try:
+        check_seal(manifest, files)
+        items, rows = (pq.read_table(pa.BufferReader(content)).to_pydict() for content in files.values())
+    except (ValueError, TypeError, AttributeError, OSError, pa.ArrowException) as error:
+        raise _unreadable(folder, error) from None
     pool = pool_from_dict(manifest.get("pool"), f"{folder / 'manifest.json'}: pool")
     try:
         columns = zip(*(items[n] for n in ("task", "doc_id", "query", "until", "max_new_tokens", "split")), strict=True)

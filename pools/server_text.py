@@ -5,6 +5,8 @@ lm-eval hands over texts alone. Here its API models are made to hand over texts 
 
 from __future__ import annotations
 
+import queue
+import threading
 from typing import Any
 
 from pools.errors import UserError
@@ -43,6 +45,35 @@ def keep_what_the_server_says(lm: Any, name: str) -> None:
         return list(texts)
 
     lm.parse_generations = parse_and_keep
+
+
+def limit_time(lm: Any) -> None:
+    """Make an API model's timeout hold for a whole reply, as it does where `num_concurrent` is above 1.
+
+    A single request has it for each read, so that a server that sends a byte now and then would be waited for for good.
+    A request that takes longer is a TimeoutError, which lm-eval asks again for.
+    """
+    call = lm.model_call
+
+    def call_in_time(*arguments: Any, **named: Any) -> Any:
+        replies: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+        def ask() -> None:
+            try:
+                replies.put((call(*arguments, **named), None))
+            except BaseException as error:
+                replies.put((None, error))
+
+        threading.Thread(target=ask, daemon=True).start()
+        try:
+            reply, error = replies.get(timeout=lm.timeout + 1)  # what the client itself notices says more
+        except queue.Empty:
+            raise TimeoutError(f"no whole reply within {lm.timeout} seconds") from None
+        if error is not None:
+            raise error
+        return reply
+
+    lm.model_call = call_in_time
 
 
 def _check(reply: Any) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from pools import specialist_data as data
+from pools.weights import RECIPE, file_hash, files_of_model
 
 
 def save_folder(model: Any, tokenizer: Any, facts: Mapping[str, Any], folder: Path) -> None:
     """Write the Hugging Face folder: bfloat16 weights, tokenizer, configuration, and `recipe.json` beside them.
 
     facts: what `recipe.json` shall hold beside threads, torch's version and the mixture of questions; `specialist` is
-    among them.
+    among them. It also holds the sha256 of every file that decides what the model answers.
     """
     import copy
 
@@ -33,5 +34,6 @@ def save_folder(model: Any, tokenizer: Any, facts: Mapping[str, Any], folder: Pa
         "threads": torch.get_num_threads(),
         "torch": torch.__version__.partition("+")[0],
         "mixture": data.MIXTURE[facts["specialist"]],
+        "sha256": {str(path.relative_to(folder)): file_hash(path) for path in files_of_model(folder)},
     }
-    (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+    (folder / RECIPE).write_text(json.dumps(recipe, indent=2) + "\n")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pools.errors import UserError
 from pools.types import Context, Generation, GenerationSettings, content_hash
+from pools.whole_file import whole_file
 
 _COLUMNS = (
     "key",
@@ -32,12 +34,26 @@ _SCHEMA = (
     CREATE TABLE IF NOT EXISTS transition (
         key TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, settings TEXT NOT NULL, context TEXT NOT NULL,
         response TEXT NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL,
-        finish_reason TEXT NOT NULL, seconds REAL NOT NULL, origin TEXT REFERENCES origin (id)
+        finish_reason TEXT NOT NULL, seconds REAL NOT NULL, origin TEXT REFERENCES origin (id),
+        checksum TEXT NOT NULL DEFAULT ''
     ) WITHOUT ROWID
     """,
     "CREATE TABLE IF NOT EXISTS origin (id TEXT PRIMARY KEY, made TEXT NOT NULL) WITHOUT ROWID",
 )
+_ROW = f"SELECT {', '.join(_COLUMNS)}, checksum FROM transition"
 _PATIENCE = 60.0  # seconds to wait for another process's transaction
+_EXPORT_CHECKSUM = b"checksum"
+_BROKEN = (sqlite3.Error, UnicodeDecodeError)  # the latter where SQLite quotes a damaged file that is no UTF-8
+_KEPT = "what was stored stays;"
+_ADVICE = {
+    sqlite3.SQLITE_FULL: f"{_KEPT} make room on that disk and give the same command again",
+    sqlite3.SQLITE_IOERR: f"{_KEPT} make room on that disk, or mend it, and give the same command again",
+    sqlite3.SQLITE_READONLY: f"{_KEPT} allow writing there, or name a copy of it",
+    sqlite3.SQLITE_BUSY: f"{_KEPT} wait for the process that holds it, and give the same command again",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: move it away and record again, with what an export or an earlier "
+    "recording holds (--reuse) or what `sqlite3 FILE .recover` saves",
+}
+_log = logging.getLogger(__name__)
 
 
 def transition_key(fingerprint: str, settings: GenerationSettings, context: Context) -> str:
@@ -51,6 +67,10 @@ class TransitionStore:
     The first response written for a key stays: `put` returns what the store holds, so that all processes go on with
     the same response and a replay is exact. hits, misses: look-ups so far that found a response, or none.
 
+    Every row carries a checksum of all that it says. A row that does not agree with its own, since a bit of the file is
+    another, is never handed out: it is dropped, with one warning, and counts as missing, so that it is generated anew.
+    Every method raises UserError where the file cannot be used any more: a full disk, a damaged file.
+
     origin: how the responses that are put here come about (versions, commit, batch rule; plain data), kept with each of
     them, since a store may outlive all of these. None where that is not known.
     """
@@ -58,25 +78,32 @@ class TransitionStore:
     def __init__(self, path: Path, origin: Mapping[str, Any] | None = None) -> None:
         self.path, self.hits, self.misses = path, 0, 0
         self.origin = origin
+        self._warned = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+            # A damaged text need not be UTF-8; it shall fail its checksum and not the whole file.
+            self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
             _use_wal(self._connection)
             self._connection.execute("PRAGMA synchronous = NORMAL")
             for table in _SCHEMA:
                 self._connection.execute(table)
-            self._connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM transition LIMIT 0")
-        except (sqlite3.Error, OSError) as error:
+            self._add_checksums()
+            self._connection.execute(f"{_ROW} LIMIT 0")
+        except (*_BROKEN, OSError) as error:
             raise UserError(
-                f"cannot use {path} as a transition store: {error}; name another file, or remove it"
+                f"cannot use {path} as a transition store: {_one_line(error)}; "
+                + _advice(error, "name another file, or remove it")
             ) from None
 
     def __len__(self) -> int:
-        return int(self._connection.execute("SELECT COUNT(*) FROM transition").fetchone()[0])
+        with self._in_use():
+            return int(self._connection.execute("SELECT COUNT(*) FROM transition").fetchone()[0])
 
     def get(self, fingerprint: str, settings: GenerationSettings, context: Context) -> Generation | None:
         """The recorded response, or None."""
-        found = self._read(transition_key(fingerprint, settings, context))
+        with self._in_use():
+            found = self._read(transition_key(fingerprint, settings, context))
         if found is None:
             self.misses += 1
         else:
@@ -99,67 +126,84 @@ class TransitionStore:
                 fingerprint,
                 json.dumps(asdict(settings), sort_keys=True),
                 json.dumps(asdict(context), sort_keys=True, ensure_ascii=False),
-                *(made.response, made.tokens_in, made.tokens_out, made.finish_reason, made.seconds),
+                *(made.response, int(made.tokens_in), int(made.tokens_out), made.finish_reason, float(made.seconds)),
             )
             for context, settings, made in entries
         ]
         origin = origin or self.origin
         made = None if origin is None else json.dumps(origin, sort_keys=True, ensure_ascii=False)
-        self._insert([(*row, made) for row in rows])
-        held = [self._read(row[0]) for row in rows]
-        return [generation for generation in held if generation is not None]
+        with self._in_use():
+            for _ in range(2):  # again where a row in its place was damaged and is dropped now
+                self._insert([(*row, made) for row in rows])
+                held = [self._read(row[0]) for row in rows]
+                whole = [generation for generation in held if generation is not None]
+                if len(whole) == len(rows):
+                    return whole
+        raise UserError(
+            f"the store {self.path} does not give back what is written to it; move it away and record again, on a disk "
+            "and a computer that keep what they are given"
+        )
 
     def keys(self) -> Iterator[str]:
         """All keys, in order."""
-        for (key,) in self._connection.execute("SELECT key FROM transition ORDER BY key"):
-            yield key
+        with self._in_use():
+            for (key,) in self._connection.execute("SELECT key FROM transition ORDER BY key"):
+                yield key
 
     def origins(self, keys: Iterable[str]) -> list[tuple[int, dict[str, Any] | None]]:
         """How the responses of these keys came about: each origin with how many there are of it, most first."""
         ids = "SELECT origin FROM transition WHERE key = ?"
-        found = Counter(row[0] for key in keys for row in self._connection.execute(ids, (key,)))
-        texts = dict(self._connection.execute("SELECT id, made FROM origin").fetchall())
-        return [(number, None if id is None else json.loads(texts[id])) for id, number in found.most_common()]
+        with self._in_use():
+            found = Counter(row[0] for key in keys for row in self._connection.execute(ids, (key,)))
+            texts = self._origins()
+        named = [(number, texts.get(id)) for id, number in found.most_common()]
+        return [(number, None if text is None else json.loads(text)) for number, text in named]
 
     def export_parquet(self, path: Path) -> int:
         """Write all transitions to a Parquet file (zstd); how many."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        columns_of_both = ", ".join("origin.made" if name == "origin" else f"transition.{name}" for name in _COLUMNS)
-        query = f"SELECT {columns_of_both} FROM transition LEFT JOIN origin ON origin.id = transition.origin"
-        rows = self._connection.execute(f"{query} ORDER BY key").fetchall()
+        with self._in_use():
+            texts = self._origins()
+            held = {row[0]: (*row[:-2], texts.get(row[-2])) for row in self._sound_rows()}
+        rows = [held[key] for key in sorted(held)]
         columns = dict(zip(_COLUMNS, zip(*rows, strict=True) if rows else [()] * len(_COLUMNS), strict=True))
         repeated = pa.dictionary(pa.int32(), pa.string())
         types = {"tokens_in": pa.int32(), "tokens_out": pa.int32(), "seconds": pa.float32(), "origin": repeated}
-        arrays = {name: pa.array(column, types.get(name, pa.string())) for name, column in columns.items()}
+        table = pa.table({name: pa.array(column, types.get(name, pa.string())) for name, column in columns.items()})
+        table = table.replace_schema_metadata({_EXPORT_CHECKSUM: content_hash(*_rows(table))})
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".partial")
-        pq.write_table(pa.table(arrays), temporary, compression="zstd")
-        temporary.replace(path)
+        with whole_file(path) as partial:
+            pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
         return len(rows)
 
     def import_parquet(self, path: Path) -> int:
         """Read transitions that `export_parquet` wrote; how many were new. Keys that are there already stay.
 
-        Raises UserError where the file cannot be read as one, or where a key does not belong to its content.
+        Raises UserError where the file cannot be read as one, where it is not what was exported, or where a key does
+        not belong to its content.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(path)
+            table = pq.read_table(path, page_checksum_verification=True)
             table = table.append_column("origin", pa.nulls(len(table))) if "origin" not in table.column_names else table
             table = table.select(list(_COLUMNS))
-        except (OSError, KeyError, pa.ArrowException) as error:
+            rows = _rows(table)
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
             shown = " ".join(str(error).split())
             raise UserError(f"{path} is not an exported transition store: {shown}; name a file of export") from None
-        rows = list(zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True))
+        written = (table.schema.metadata or {}).get(_EXPORT_CHECKSUM)
+        if written is not None and written.decode("ascii", "replace") != _hash_or_none(rows):
+            raise UserError(f"{path} is damaged: it is not what was exported; export it again")
         for row in rows:
             if None in row[:-1] or row[0] != _row_key(row):
                 raise UserError(f"{path} is damaged: key {row[0]} does not belong to its content; export it again")
         before = len(self)
-        self._insert(rows)
+        with self._in_use():
+            self._insert(rows)
         return len(self) - before
 
     def close(self) -> None:
@@ -169,23 +213,110 @@ class TransitionStore:
 
     def _insert(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write rows whose last value is the origin's text, or None."""
-        marks = ", ".join("?" * len(_COLUMNS))
-        ids = {made: content_hash(made)[:16] for made in {row[-1] for row in rows} if made is not None}
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            self._connection.executemany("INSERT OR IGNORE INTO origin VALUES (?, ?)", [(i, m) for m, i in ids.items()])
-            numbered = [(*row[:-1], ids.get(row[-1])) for row in rows]
-            self._connection.executemany(f"INSERT OR IGNORE INTO transition VALUES ({marks})", numbered)
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+        marks = ", ".join("?" * (len(_COLUMNS) + 1))
+        ids = {made: _origin_id(made) for made in {row[-1] for row in rows} if made is not None}
+        numbered = [(*row[:-1], ids.get(row[-1])) for row in rows]
+        with self._transaction():
+            # Replaced, since one that is there may be damaged.
+            origins = [(id, made) for made, id in ids.items()]
+            self._connection.executemany("INSERT OR REPLACE INTO origin VALUES (?, ?)", origins)
+            self._connection.executemany(
+                f"INSERT OR IGNORE INTO transition ({', '.join(_COLUMNS)}, checksum) VALUES ({marks})",
+                [(*row, content_hash(*row)) for row in numbered],
+            )
 
     def _read(self, key: str) -> Generation | None:
-        row = self._connection.execute(
-            "SELECT response, tokens_in, tokens_out, finish_reason, seconds FROM transition WHERE key = ?", (key,)
-        ).fetchone()
-        return None if row is None else Generation(*row)
+        row = self._connection.execute(f"{_ROW} WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return None
+        if not _is_sound(row):
+            self._drop(key)
+            return None
+        return Generation(*row[4:9])
+
+    def _drop(self, key: str) -> None:
+        """Remove a damaged row, unless another process has put a sound one in its place meanwhile."""
+        self._warn()
+        with self._transaction():
+            row = self._connection.execute(f"{_ROW} WHERE key = ?", (key,)).fetchone()
+            if row is not None and not _is_sound(row):
+                self._connection.execute("DELETE FROM transition WHERE key = ?", (key,))
+
+    def _sound_rows(self) -> Iterator[tuple[Any, ...]]:
+        """All rows, with their checksums, but for the damaged ones."""
+        for row in self._connection.execute(_ROW):
+            if _is_sound(row):
+                yield row
+            else:
+                self._warn()
+
+    def _origins(self) -> dict[str, str]:
+        """The origins' texts by their ids; a damaged one is not known any more."""
+        found = self._connection.execute("SELECT id, made FROM origin").fetchall()
+        return {id: made for id, made in found if id == _hash_or_none(made, _origin_id)}
+
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                "the store %s holds damaged responses (their checksums do not agree); they are not used but generated "
+                "anew; look after that disk",
+                self.path,
+            )
+
+    def _add_checksums(self) -> None:
+        """Bring a store that was made without checksums up to date. A row whose key is not its own gets none."""
+
+        def there() -> bool:
+            return "checksum" in {column[1] for column in self._connection.execute("PRAGMA table_info(transition)")}
+
+        if there():
+            return
+        with self._transaction():
+            if there():  # another process was faster
+                return
+            self._connection.execute("ALTER TABLE transition ADD COLUMN checksum TEXT NOT NULL DEFAULT ''")
+            for (key,) in self._connection.execute("SELECT key FROM transition").fetchall():
+                if not isinstance(key, str) or not key.isascii():
+                    continue
+                row = self._connection.execute(f"{_ROW} WHERE key = ?", (key,)).fetchone()
+                if row is not None and key == _row_key(row):
+                    made = _hash_or_none(row[:-1])
+                    self._connection.execute("UPDATE transition SET checksum = ? WHERE key = ?", (made or "", key))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # SQLite ends it itself where the disk is full
+                self._connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Turn what SQLite says of a full disk or a damaged file into a UserError."""
+        try:
+            yield
+        except sqlite3.ProgrammingError:
+            raise
+        except _BROKEN as error:
+            raise UserError(
+                f"the transition store {self.path} cannot be used any more: {_one_line(error)}; "
+                + _advice(error, _ADVICE[sqlite3.SQLITE_CORRUPT])
+            ) from None
+
+
+def _one_line(error: Exception) -> str:
+    """What SQLite says, which may quote the damaged file."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+
+
+def _advice(error: Exception, otherwise: str) -> str:
+    """What to do about an error of SQLite."""
+    return _ADVICE.get(getattr(error, "sqlite_errorcode", -1) & 0xFF, otherwise)
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
@@ -199,6 +330,28 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
+
+
+def _origin_id(made: str) -> str:
+    return content_hash(made)[:16]
+
+
+def _hash_or_none(content: Sequence[Any], hashed: Callable[..., str] | None = None) -> str | None:
+    """The hash of a row, or None where it holds what no row does: bytes, a text that is no Unicode."""
+    try:
+        return content_hash(*content) if hashed is None else hashed(content)
+    except (ValueError, TypeError):
+        return None
+
+
+def _is_sound(row: Sequence[Any]) -> bool:
+    """Whether a row's checksum, its last value, is that of the others."""
+    return row[-1] is not None and row[-1] == _hash_or_none(row[:-1])
+
+
+def _rows(table: Any) -> list[tuple[Any, ...]]:
+    """The rows of an exported table."""
+    return list(zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True))
 
 
 def _row_key(row: Sequence[str]) -> str | None:

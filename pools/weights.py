@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from pools.errors import UserError
 
 DIRECTORY_VARIABLE = "HARNESS_WEIGHTS"
+RECIPE = "recipe.json"
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,15 @@ def alone(weights: Weights) -> bool:
 def folder_hash(folder: Path) -> str:
     """sha256 over the names and contents of the files that decide what a model answers, its tokenizer among them."""
     digest = hashlib.sha256()
-    suffixes = {".safetensors", ".gguf", ".bin", ".json", ".model", ".jinja", ".txt"}
-    read = (p for p in folder.rglob("*") if p.suffix in suffixes and p.name != "recipe.json")  # how it was trained
-    for path in sorted(read):
+    for path in files_of_model(folder):
         digest.update(f"{path.relative_to(folder)}\0{file_hash(path)}\0".encode())
     return digest.hexdigest()
+
+
+def files_of_model(folder: Path) -> list[Path]:
+    """The files of a folder that decide what a model answers, in order; how it was trained is none of them."""
+    suffixes = {".safetensors", ".gguf", ".bin", ".json", ".model", ".jinja", ".txt"}
+    return sorted(p for p in folder.rglob("*") if p.suffix in suffixes and p.name != RECIPE)
 
 
 def find_weights(weights: Weights, model: str, pool_folder: Path, weights_dir: Path | None) -> Path:
@@ -72,7 +78,29 @@ def find_weights(weights: Weights, model: str, pool_folder: Path, weights_dir: P
                 f"wrong weights for model {model}: {folder / weights.file} has sha256 {actual}, the pool file expects "
                 f"{weights.sha256}; replace the file, or correct the pool file"
             )
+    check_recipe(folder, f"model {model}")
     return folder
+
+
+def check_recipe(folder: Path, what: str) -> None:
+    """Raise UserError where a file of a trained specialist is not what its `recipe.json` says. Others have none.
+
+    what: the model, for the message.
+    """
+    path = folder / RECIPE
+    if not path.is_file():
+        return
+    try:
+        expected = dict(json.loads(path.read_text(encoding="utf-8")).get("sha256", {}))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}); fetch the folder again, or train the specialist again") from None
+    for name, sha256 in expected.items():
+        actual = file_hash(folder / name) if (folder / name).is_file() else "of no file"
+        if actual != sha256:
+            raise UserError(
+                f"{what} is damaged: {folder / name} has sha256 {actual}, the {RECIPE} beside it says {sha256}; fetch "
+                "the folder again, or train the specialist again"
+            )
 
 
 def _local_folder(weights: Weights, pool_folder: Path, weights_dir: Path | None, tried: list[str]) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pools.errors import UserError
+from routers._tensor_file import read_tensors, write_tensors
 from routers.encoder import ContextEncoder, restore_encoder
 from routers.registry import RouterRequest, register
 from routers.router import RoutingStates
@@ -102,30 +102,24 @@ class HierRouter:
 
     def save(self, path: Path) -> None:
         """Write the checkpoint (safetensors), whole or not at all."""
-        from safetensors.numpy import save
-
         tensors = {f"policy.{name}": tensor.numpy() for name, tensor in self.policy.state_dict().items()}
         tensors |= {f"encoder.{name}": array for name, array in self.embed.encoder.arrays().items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        # safetensors writes the bytes as they lie, so they must lie in C order.
-        tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-        partial.write_bytes(save(tensors, {_KEY: json.dumps(asdict(self.config), sort_keys=True)}))
-        partial.replace(path)
+        write_tensors(path, tensors, _KEY, asdict(self.config))
 
 
 def read_config(path: Path) -> HierRouterConfig:
-    """What a checkpoint says of itself; no weights are read. Raises UserError where the file is no checkpoint."""
-    from safetensors import SafetensorError, safe_open
+    """What a checkpoint says of itself. Raises UserError where the file is no checkpoint, or a damaged one."""
+    return _read(path)[0]
 
+
+def _read(path: Path) -> tuple[HierRouterConfig, dict[str, NDArray[Any]]]:
     if not path.is_file():
         raise UserError(f"no such checkpoint: {path}; train one with python -m harness train --out {path}")
     try:
-        with safe_open(path, framework="np") as file:
-            config = json.loads((file.metadata() or {})[_KEY])
+        tensors, config = read_tensors(path, _KEY)
         lists = {name: tuple(config[name]) for name in ("models", "sees", "cost_weights")}
-        return HierRouterConfig(**{**config, **lists})
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        return HierRouterConfig(**{**config, **lists}), tensors
+    except (KeyError, TypeError, ValueError) as error:
         raise _no_checkpoint(path, error) from None
 
 
@@ -143,17 +137,14 @@ def load_checkpoint(
     weights: folder to look for the encoder's weights in, where it runs a model.
     """
     import torch
-    from safetensors import SafetensorError, safe_open
 
-    config = read_config(path)
+    config, tensors = _read(path)
     try:
-        with safe_open(path, framework="np") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a dict
         encoder = restore_encoder(config.encoder, _below("encoder.", tensors), weights)
         embed = ContextEncoder(encoder, config.sees)
         policy = config.policy(embed.dimension)
         policy.load_state_dict({n: torch.from_numpy(a) for n, a in _below("policy.", tensors).items()})
-    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise _no_checkpoint(path, error) from None
     return HierRouter(config, policy.eval(), embed, greedy, cost_weight)
 

@@ -9,7 +9,6 @@ distinct context is embedded once.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,8 @@ from routers.state import DEFAULT, Part
 
 # Called with the iteration, how many there are, the mean return of its episodes and the steps per second so far.
 Report = Callable[[int, int, float, float], None]
+
+_STATE = "training"  # what the state that --resume reads is called in its file
 
 if TYPE_CHECKING:
     from pools.cost import CostModel
@@ -464,38 +465,40 @@ def _identity(args: Args, tree: Tree, validation: Tree | None, cost_model: CostM
 
 def _save(path: Path, identity: str, iteration: int, best_value: float, best: Any, *parts: Any) -> None:
     """Everything that training goes on from, as safetensors, whole or not at all."""
-    import torch
-    from safetensors.torch import save
+    import numpy as np
+
+    from routers._tensor_file import write_tensors
 
     policy, optimizer, env, generator = parts
     tensors = {f"policy.{name}": tensor for name, tensor in policy.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
-    tensors |= {f"env.{name}": torch.from_numpy(array.copy()) for name, array in env.state().items()}
     tensors["generator"] = generator.get_state()
-    meta = {"identity": identity, "iteration": iteration, "best_value": best_value, "random": env.random_state()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save({n: t.contiguous() for n, t in tensors.items()}, {"training": json.dumps(meta)}))
-    partial.replace(path)
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    arrays |= {f"env.{name}": np.asarray(array) for name, array in env.state().items()}
+    # -inf, where no policy was chosen yet, is no number of JSON.
+    known = best_value if best_value > -float("inf") else None
+    meta = {"identity": identity, "iteration": iteration, "best_value": known, "random": env.random_state()}
+    write_tensors(path, arrays, _STATE, meta)
 
 
 def _restore(
     path: Path, identity: str, policy: Any, optimizer: Any, env: Any, generator: Any
 ) -> tuple[int, float, Any]:
     """Put the state back; the iteration to go on with, the best value so far, and its policy."""
-    from safetensors import SafetensorError, safe_open
+    import torch
 
     from pools.errors import UserError
+    from routers._tensor_file import read_tensors
 
     try:
-        with safe_open(path, framework="pt") as file:
-            meta = json.loads(file.metadata()["training"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a dict
-    except (SafetensorError, KeyError, TypeError, ValueError):
-        raise UserError(f"{path} is not a training state; remove it to start anew") from None
-    if meta["identity"] != identity:
+        arrays, meta = read_tensors(path, _STATE)
+    except ValueError as error:
+        shown = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not a training state ({shown}); remove it to start anew") from None
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    if meta.get("identity") != identity:
         raise UserError(f"{path} is of a training with other arguments or items; name another --out, or remove it")
 
     def below(prefix: str) -> dict[str, Any]:
@@ -509,7 +512,8 @@ def _restore(
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
     env.restore({name: tensor.numpy() for name, tensor in below("env.").items()}, meta["random"])
     generator.set_state(tensors["generator"])
-    return meta["iteration"] + 1, meta["best_value"], below("best.")
+    best_value = -float("inf") if meta["best_value"] is None else meta["best_value"]
+    return meta["iteration"] + 1, best_value, below("best.")
 
 
 def main() -> None:

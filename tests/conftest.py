@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import random
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pools import Context, Generation, GenerationSettings, Item
+from pools import Context, Generation, GenerationSettings, Item, UserError
 from pools.tree import Tree
 
 SETTINGS = GenerationSettings(("\n\n",), 16)
+FAULTS = int(os.environ.get("HARNESS_FAULTS", "1"))
+"""How many times as many faults are injected as in CI."""
+TABLE = os.environ.get("HARNESS_FAULT_TABLE")
+"""The file that a line of JSON goes to for each test that injects faults; docs/faults.md shows what comes of it."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}[assistant] {% endif %}"
@@ -158,3 +165,58 @@ models:
         encoding="utf-8",
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def faults() -> int:
+    """How many times as many faults shall be injected as in CI: HARNESS_FAULTS, 1 by default."""
+    return FAULTS
+
+
+@pytest.fixture(scope="session")
+def counted() -> Callable[..., None]:
+    """`counted(fault, subject, times, refused=0, lost=0, wrong=0)`: a line of the table, and that both figures are 0.
+
+    refused: how many ended in one clear line; the others in the result that there is without the fault.
+    """
+
+    def count(fault: str, subject: str, times: int, refused: int = 0, lost: int = 0, wrong: int = 0) -> None:
+        line = {"fault": fault, "subject": subject, "times": times, "refused": refused, "lost": lost, "wrong": wrong}
+        if TABLE:
+            with open(TABLE, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        assert times > 0 and (lost, wrong) == (0, 0), line
+
+    return count
+
+
+@pytest.fixture(scope="session")
+def outcome() -> Callable[[Callable[[], Any], Any], str]:
+    """`outcome(use, expected)`: `refused` in one line that says what to do, `same` as expected, or else `wrong`."""
+
+    def found(use: Callable[[], Any], expected: Any) -> str:
+        try:
+            return "same" if use() == expected else "wrong"
+        except UserError as error:
+            assert "\n" not in str(error) and ";" in str(error), "the line says what to do"
+            return "refused"
+
+    return found
+
+
+@pytest.fixture(scope="session")
+def damages() -> Callable[..., Iterator[bytes]]:
+    """`damages(fault, content, number, seed=0)`: the content, each with one `bit flip` or `truncation`."""
+
+    def damage(fault: str, content: bytes, number: int, seed: int = 0) -> Iterator[bytes]:
+        rng = random.Random(seed)
+        for _ in range(number):
+            place = rng.randrange(len(content))
+            if fault == "truncation":
+                yield content[:place]
+            else:
+                changed = bytearray(content)
+                changed[place] ^= 1 << rng.randrange(8)
+                yield bytes(changed)
+
+    return damage

@@ -13,6 +13,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from pools.whole_file import whole_file
+
 # name: (on light paper, on dark paper). Each is at least 4.5:1 against its paper but for `grid`, and is never the only
 # sign: markers, labels and order say the same.
 COLOURS = {
@@ -140,9 +142,8 @@ def write_files(drawing: Drawing, folder: Path) -> None:
     with drawing_style(False):
         figure = drawing.draw(False)
         for ending, options in (("svg", {}), ("png", {"dpi": 192})):
-            partial = folder / f"{drawing.name}.{ending}.partial"
-            figure.savefig(partial, format=ending, metadata=_metadata(ending), **options)
-            partial.replace(folder / f"{drawing.name}.{ending}")
+            with whole_file(folder / f"{drawing.name}.{ending}") as partial:
+                figure.savefig(partial, format=ending, metadata=_metadata(ending), **options)
 
 
 def _metadata(ending: str) -> dict[str, Any]:

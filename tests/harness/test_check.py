@@ -22,6 +22,7 @@ import harness
 from harness import check as module
 from harness.__main__ import main
 from harness.source import RESULTS, recording_folder
+from pools.recording import seal_recording
 
 RECORDING = recording_folder("lightweight", "offline")
 POLICY = RESULTS / "policies" / "lightweight-offline" / "hierrouter-1.safetensors"
@@ -65,6 +66,7 @@ def edited(folder: Path, change: Callable[[dict[str, Any]], None], source: Path 
     for row in rows:
         change(row)
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), folder / "transitions.parquet")
+    seal_recording(folder)
     return folder
 
 

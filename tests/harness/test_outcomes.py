@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.__main__ import main
-from pools.recording import load_recording
+from pools.recording import load_recording, seal_recording
 from tasks import split_of
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "routellm_gsm8k_responses.csv"
@@ -213,6 +213,7 @@ def test_a_billed_recording_without_its_costs_is_refused(
     assert call(monkeypatch, "import", written(table(), tmp_path / "t.csv"), "--out", tmp_path / "out") == 0
     transitions = tmp_path / "out" / "transitions.parquet"
     pq.write_table(pq.read_table(transitions).drop_columns(["billed"]), transitions)
+    seal_recording(tmp_path / "out")
     assert call(monkeypatch, "run", "--recording", tmp_path / "out", "--router", "random") == 2
     assert "lacks what it cost" in capsys.readouterr().err
 

@@ -13,6 +13,7 @@ import pytest
 from harness import policies
 from harness.__main__ import main
 from harness.source import recording_folder
+from pools.recording import seal_recording
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
@@ -82,6 +83,7 @@ def test_a_changed_recording_has_no_shipped_policy(
     assert "the shipped policy" in capsys.readouterr().out
     table = pq.read_table(other / "transitions.parquet")
     pq.write_table(table, other / "transitions.parquet", compression="snappy")  # equal rows, other bytes
+    seal_recording(other)
     call(monkeypatch, *command, tmp_path / "other")
     assert "training HierRouter" in capsys.readouterr().out
 

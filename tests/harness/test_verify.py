@@ -16,7 +16,7 @@ import pytest
 
 from harness.__main__ import main
 from harness.verify import draw
-from pools.recording import load_recording
+from pools.recording import load_recording, seal_recording
 from pools.store import TransitionStore
 
 
@@ -45,6 +45,7 @@ def edited(recorded: Path, folder: Path, change: Callable[[dict[str, Any]], None
     rows = table.to_pylist()
     change(next(row for row in rows if len(row["pipeline"]) == 2 and row["score"] == 1.0))
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), folder / "transitions.parquet")
+    seal_recording(folder)
     return folder
 
 
@@ -118,6 +119,7 @@ def test_other_weights_are_refused(
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["models"]["tiny-b"] = "0" * 64
     (other / "manifest.json").write_text(json.dumps(manifest))
+    seal_recording(other)
     assert call(monkeypatch, "verify", "--recording", other, *names) == 2
     assert "tiny-b is another model now" in capsys.readouterr().err
     assert call(monkeypatch, "verify", "--recording", recorded, *names[2:], "--pool", "lightweight") == 2

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pools import UserError
-from pools.recording import FORMAT, load_recording, save_recording
+from pools.recording import FORMAT, load_recording, save_recording, seal_recording
 
 
 @pytest.fixture
@@ -154,9 +154,23 @@ def _edit_rows(folder, edit, name="transitions.parquet"):
 )
 def test_files_that_do_not_belong_together(folder, damage):
     damage(folder)
-    with pytest.raises(UserError) as error:
+    if isinstance(json.loads((folder / "manifest.json").read_text()), dict):
+        seal_recording(folder)  # it is not the checksums that notice
+    with pytest.raises(UserError, match=r"pool|cannot be read|has format") as error:
         load_recording(folder)
     assert "\n" not in str(error.value)
+
+
+def test_what_was_changed_after_it_was_written_is_refused(folder):
+    _edit_manifest(folder, note="another")
+    with pytest.raises(UserError, match=r"manifest is not what was written.*fetch it again"):
+        load_recording(folder)
+    seal_recording(folder)
+    _edit_rows(folder, lambda rows: [{**r, "response": r["response"] + "!"} for r in rows])
+    with pytest.raises(UserError, match=r"transitions\.parquet is not what was written.*fetch it again"):
+        load_recording(folder)
+    _edit_manifest(folder, sha256=None, checksum=None)  # as recordings were before they had checksums
+    assert load_recording(folder).tree.generation(0, 1).response.endswith("!")
 
 
 def test_the_pool_travels_with_it(tree, made_up_pool, tmp_path):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,6 +32,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, fault: Callable[[Handler, str, int], bool]) -> None:
         self.fault = fault
         self.asked: dict[str, int] = {}
+        self.timeout_of_clients = 2.0
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), Handler)
 
@@ -89,6 +93,7 @@ def serve() -> Iterator[Callable[..., Server]]:
 def pool(tiny_pool_file: Path) -> Callable[..., Pool]:
     def of(server: Server, **arguments: Any) -> Pool:
         given = {"model": "any", "base_url": server.url, "max_retries": 4, "timeout": 2, **arguments}
+        server.timeout_of_clients = given["timeout"]
         declared = load_pool(str(tiny_pool_file))
         first = replace(
             declared.models[0], lm_eval="local-chat-completions", weights=None, chat_template=True, arguments=given
@@ -109,7 +114,7 @@ def test_the_servers_own_counts_are_billed(pool: Any, serve: Any, concurrent: in
 
 def hangs(handler: Handler, question: str, before: int) -> bool:
     if before == 0:
-        time.sleep(3)  # longer than the timeout; whoever asked is gone
+        time.sleep(1.5 * handler.server.timeout_of_clients)  # whoever asked is gone
     return before == 0
 
 
@@ -152,6 +157,66 @@ def test_what_passes_is_asked_again(pool: Any, serve: Any, tmp_path: Path, fault
     made = LiveGenerator(pool(server, num_concurrent=concurrent), store=store).generate(0, REQUESTS)
     assert [g.response for g in made] == [f"answer to Question {n}" for n in range(6)]
     assert server.asked["Question 2"] > 1 and len(store) == 6
+
+
+def trickles(handler: Handler, question: str, before: int) -> bool:
+    """A byte every half second, so that no single read takes longer than the timeout."""
+    body = json.dumps(answer_to(question)).encode()
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    with suppress(OSError):  # whoever asked is gone
+        for byte in body[:40]:
+            handler.wfile.write(bytes([byte]))
+            time.sleep(0.5)
+    return True
+
+
+def never(fault: Callable[[Handler, str, int], bool]) -> Callable[[Handler, str, int], bool]:
+    return lambda handler, question, before: fault(handler, question, 0)
+
+
+@pytest.mark.parametrize("concurrent", [1, 4])
+@pytest.mark.parametrize("fault", [hangs, drops, is_busy, cuts_off, trickles])
+def test_what_does_not_pass_ends_in_a_line(
+    pool: Any, serve: Any, tmp_path: Path, fault: Any, concurrent: int, counted: Any
+) -> None:
+    server, store, start = serve(never(fault)), TransitionStore(tmp_path / "s"), time.monotonic()
+    generator = LiveGenerator(pool(server, num_concurrent=concurrent, max_retries=1, timeout=1), store=store)
+    with pytest.raises(UserError, match=r"did not answer.*check that it runs") as error:
+        generator.generate(0, REQUESTS[:2])
+    assert "\n" not in str(error.value) and time.monotonic() - start < 15
+    counted(fault.__name__.replace("_", " ") + ", for good", "server", 1, 1, wrong=len(store))
+
+
+@pytest.mark.parametrize("concurrent", [1, 4])
+def test_a_server_with_every_fault_at_random(
+    pool: Any, serve: Any, tmp_path: Path, concurrent: int, counted: Any, faults: int
+) -> None:
+    rng, injected, lock = random.Random(concurrent), Counter[str](), threading.Lock()
+    kinds = [hangs, drops, is_busy, cuts_off, answers_html, nonsense]
+
+    def one_of_them(handler: Handler, question: str, before: int) -> bool:
+        with lock:
+            fault = rng.choice(kinds) if before < 2 and rng.random() < 0.4 else None
+            injected[fault.__name__ if fault else ""] += 1
+        return fault is not None and fault(handler, question, 0)
+
+    store, asked = TransitionStore(tmp_path / "s"), [(Context(f"Question {n}"), SETTINGS) for n in range(12 * faults)]
+    declared = pool(serve(one_of_them), num_concurrent=concurrent, timeout=1)
+    made = LiveGenerator(declared, store=store).generate(0, asked)
+    wrong = sum(g.response != f"answer to Question {n}" or g.tokens_out != 10 + n for n, g in enumerate(made))
+    for kind in kinds:
+        number = injected[kind.__name__]
+        if number:
+            lost = len(asked) - len(store)
+            counted(kind.__name__.replace("_", " "), "server", number, lost=lost, wrong=wrong)
+    assert sum(injected.values()) - injected[""] > 0
+
+
+def nonsense(handler: Handler, question: str, before: int) -> bool:
+    handler.reply(200, GARBAGE[len(question) % len(GARBAGE)])
+    return True
 
 
 GARBAGE: list[Any] = [

@@ -1,0 +1,419 @@
+"""Whole commands under faults: killed, on a full disk, two at once, with a clock that jumps, on damaged files.
+
+The commands are real, in processes of their own; HARNESS_FAULTS=N injects N times as many faults as CI does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import harness as package
+from harness.source import recording_folder
+from pools.recording import Recording, load_recording
+from pools.store import TransitionStore
+
+ROOT = Path(package.__file__).parent.parent
+SMALL = recording_folder("lightweight", "offline").with_name("lightweight-offline-three-hops")
+NAMESPACES = (["unshare", "-m"], ["unshare", "-rm"])
+
+
+class Commands:
+    """`forked_commands.py`, which runs commands of this project in processes of their own."""
+
+    def __init__(self, folder: Path, inside: list[str]) -> None:
+        self.folder, self.can_mount = folder, bool(inside)
+        program = [*inside, sys.executable, str(Path(__file__).with_name("forked_commands.py"))]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen(program, env=environment, cwd=folder, **pipes)
+        assert self._process.stdout is not None and self._process.stdout.readline() == "ready\n"
+
+    def _order(self, **order: Any) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def start(self, *arguments: object, log: str = "log", before: str = "") -> int:
+        """The id of a new process."""
+        pid: int = self._order(run=[str(a) for a in arguments], log=str(self.folder / log), before=before)
+        return pid
+
+    def wait(self, pid: int, seconds: float = 300) -> int:
+        """Its exit code; minus the number of the signal that ended it: it is killed after so many seconds."""
+        code: int = self._order(wait=pid, seconds=seconds)
+        return code
+
+    def run(self, *arguments: object, before: str = "") -> tuple[int, str]:
+        """Exit code, and what it wrote to standard error."""
+        code = self.wait(self.start(*arguments, before=before))
+        return code, (self.folder / "log").read_text()
+
+    def killed(self, seconds: float, *arguments: object, before: str = "") -> bool:
+        """Whether it was still running when it was killed after so many seconds; else it must have ended well."""
+        code = self.wait(self.start(*arguments, before=before), seconds)
+        assert code in (0, -signal.SIGKILL), (self.folder / "log").read_text()
+        return code != 0
+
+    def shell(self, command: str) -> None:
+        code, output = self._order(shell=command)
+        assert code == 0, output
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    inside: list[str] = []
+    for namespace in NAMESPACES:
+        probe = [*namespace, "mount", "-t", "tmpfs", "tmpfs", str(tmp_path_factory.mktemp("probe"))]
+        if not inside and shutil.which("unshare") and subprocess.run(probe, capture_output=True).returncode == 0:
+            inside = namespace
+    started = Commands(tmp_path_factory.mktemp("commands"), inside)
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def record(tiny_pool_file: Path, tiny_tasks: Path) -> Callable[..., list[object]]:
+    """`record(folder)`: the command that records into it."""
+
+    def command(folder: Path, out: str = "recording") -> list[object]:
+        selection = ("--pool", tiny_pool_file, "--suite", tiny_tasks / "suite.yaml", "--max-hops", 2, "--limit", 12)
+        return ["record", *selection, "--sandbox", "rlimits", "--store", folder / "s", "--out", folder / out]
+
+    return command
+
+
+# A state after each of many short iterations.
+OFTEN = """
+import dataclasses, harness.train as t
+train = t.train_ppo
+t.train_ppo = lambda args, *rest: train(dataclasses.replace(args, save_every=1, num_envs=128), *rest)
+"""
+
+
+def train(out: Path, timesteps: int = 16_000) -> list[object]:
+    """The command that trains on a small recording, from its state where there is one."""
+    state = out.with_name(out.name + ".state")
+    resume = ["--resume"] if state.exists() and not out.exists() else []
+    return ["train", "--recording", SMALL, "--total-timesteps", timesteps, "--out", out, *resume]
+
+
+@pytest.fixture(scope="module")
+def whole(
+    commands: Commands, record: Callable[..., list[object]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, float]]:
+    """A folder of what the commands make when they are left alone, and how many seconds each takes."""
+    folder, seconds = tmp_path_factory.mktemp("whole"), {}
+    for name, command in (("record", record(folder)), ("train", train(folder / "p.safetensors"))):
+        start = time.monotonic()
+        assert commands.run(*command, before=OFTEN) == (0, "")
+        seconds[name] = time.monotonic() - start
+    return folder, seconds
+
+
+def rows(store: Path) -> dict[str, tuple[str, int, int, str]]:
+    """By key what a store says of a response, but for the seconds that it took."""
+    if not store.exists():
+        return {}
+    TransitionStore(store).close()  # takes in the log of a process that was killed
+    with sqlite3.connect(store) as connection:
+        found = connection.execute("SELECT key, response, tokens_in, tokens_out, finish_reason FROM transition")
+        every = found.fetchall()
+    assert len({row[0] for row in every}) == len(every), "recorded twice"
+    return {row[0]: row[1:] for row in every}
+
+
+def told(recording: Recording) -> list[dict[str, Any]]:
+    """What a recording says of each transition, but for the seconds."""
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in recording.tree.rows()]
+
+
+def amiss(folder: Path, whole: Path, out: str = "recording") -> dict[str, int]:
+    """How many responses a folder lacks that the whole one has, and how many it has that are others."""
+    expected, found = rows(whole / "s"), rows(folder / "s")
+    lost = sum(key not in found for key in expected)
+    wrong = sum(expected.get(key) != row for key, row in found.items())
+    made, there = load_recording(whole / "recording"), load_recording(folder / out)
+    wrong += told(made) != told(there) or made.manifest["counts"] != there.manifest["counts"]
+    return {"lost": lost, "wrong": wrong}
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_check_of_a_recording_can_fail(whole: tuple[Path, Any], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(whole[0], tmp_path / "copy"))
+    assert amiss(folder, whole[0]) == {"lost": 0, "wrong": 0}
+    with sqlite3.connect(folder / "s") as connection:
+        keys = [key for (key,) in connection.execute("SELECT key FROM transition LIMIT 2")]
+        connection.execute("DELETE FROM transition WHERE key = ?", keys[:1])
+        connection.execute("UPDATE transition SET response = 'other' WHERE key = ?", keys[1:])
+    assert amiss(folder, whole[0]) == {"lost": 1, "wrong": 1}
+
+
+def test_a_recorder_that_is_killed(
+    commands: Commands, record: Any, whole: tuple[Path, Any], tmp_path: Path, counted: Any, faults: int
+) -> None:
+    made, seconds = whole
+    rng, killed, series, seen = random.Random(1), 0, 0, 0
+    lost = wrong = 0
+    while killed < 6 * faults:
+        folder = tmp_path / str(series)
+        if commands.killed(rng.uniform(0, seconds["record"]), *record(folder)):
+            killed += 1
+            now = len(rows(folder / "s"))
+            lost, seen = lost + max(0, seen - now), now
+            continue
+        found = amiss(folder, made)
+        lost, wrong, seen, series = lost + found["lost"], wrong + found["wrong"], 0, series + 1
+    assert commands.run(*record(tmp_path / str(series))) == (0, "")
+    found = amiss(tmp_path / str(series), made)
+    counted("SIGKILL", "recorder", killed, lost=lost + found["lost"], wrong=wrong + found["wrong"])
+
+
+def test_a_trainer_that_is_killed(
+    commands: Commands, whole: tuple[Path, Any], tmp_path: Path, counted: Any, faults: int
+) -> None:
+    made, seconds = whole
+    rng, killed, series, wrong, resumed = random.Random(2), 0, 0, 0, 0
+    while killed < 4 * faults or not (tmp_path / f"{series}" / "p.safetensors").exists():
+        out = tmp_path / str(series) / "p.safetensors"
+        if out.exists():
+            series += 1
+            continue
+        command = train(out)
+        resumed += "--resume" in command
+        # As many kills as are asked for, then it may come to its end.
+        until = rng.uniform(0, seconds["train"]) if killed < 4 * faults else 300
+        if commands.killed(until, *command, before=OFTEN):
+            killed += 1
+            continue
+        wrong += digest(out) != digest(made / "p.safetensors")
+    counted("SIGKILL", "trainer", killed, wrong=wrong)
+    assert resumed
+
+
+class SmallDisk:
+    """A file system of so many kB that only the commands see; `look` copies what is there to where the test sees it."""
+
+    def __init__(self, commands: Commands, folder: Path, kilobytes: int) -> None:
+        self.commands, self.folder, self._looks = commands, folder, 0
+        folder.mkdir()
+        commands.shell(f"mount -t tmpfs -o size={kilobytes}k tmpfs {folder}")
+
+    def look(self) -> Path:
+        self._looks += 1
+        seen = self.folder.with_name(f"{self.folder.name}-{self._looks}")
+        self.commands.shell(f"cp -r {self.folder} {seen}")
+        return seen
+
+    def make_room(self) -> None:
+        self.commands.shell(f"mount -o remount,size=64m {self.folder}")
+
+    def close(self) -> None:
+        self.commands.shell(f"umount {self.folder}")
+
+
+def fill(commands: Commands, folder: Path, kilobytes: int, command: Callable[[], list[object]]) -> SmallDisk | None:
+    """The disk after a command has ended on it for want of room, in one line; None where there was enough."""
+    disk = SmallDisk(commands, folder, kilobytes)
+    code, said = commands.run(*command(), before=OFTEN)
+    if code == 0:
+        disk.close()
+        return None
+    assert code == 2 and said.count("\n") == 1 and said.startswith("harness: "), said
+    assert "make room" in said and str(folder) in said, said
+    return disk
+
+
+@pytest.fixture
+def disks(commands: Commands, tmp_path: Path) -> Path:
+    if not commands.can_mount:
+        pytest.skip("a full disk takes a file system of its own, and mounting one in a namespace is not allowed here")
+    return tmp_path
+
+
+def test_a_recorder_on_a_full_disk(
+    commands: Commands, record: Any, whole: tuple[Path, Any], disks: Path, counted: Any, faults: int
+) -> None:
+    """On a disk that is full at some time, from the store's first page to the recording's last."""
+    rng, full, lost, wrong = random.Random(3), 0, 0, 0
+    while full < 3 * faults:
+        folder = disks / str(rng.random())
+        disk = fill(commands, folder, rng.randrange(8, 260), lambda folder=folder: record(folder))
+        if disk is None:
+            continue
+        full += 1
+        before = rows(disk.look() / "s")
+        disk.make_room()
+        assert commands.run(*record(folder)) == (0, "")
+        seen = disk.look()
+        found = amiss(seen, whole[0])
+        after = rows(seen / "s")
+        lost += found["lost"] + sum(after.get(key) != row for key, row in before.items())
+        lost += load_recording(seen / "recording").manifest["reused_responses"] != len(before)
+        wrong += found["wrong"]
+        disk.close()
+    counted("full disk", "recorder: store and recording", full, full, lost, wrong)
+
+
+def test_a_trainer_on_a_full_disk(
+    commands: Commands, whole: tuple[Path, Any], disks: Path, counted: Any, faults: int
+) -> None:
+    rng, full, wrong = random.Random(4), 0, 0
+    while full < 2 * faults:
+        folder = disks / str(rng.random())
+        disk = fill(commands, folder, rng.randrange(8, 2600), lambda folder=folder: train(folder / "p.safetensors"))
+        if disk is None:
+            continue
+        full += 1
+        seen = disk.look()
+        assert not [path for path in seen.iterdir() if path.name.endswith(".partial")], "it takes up no room"
+        disk.make_room()
+        resume = ["--resume"] if (seen / "p.safetensors.state").exists() else []
+        assert commands.run(*train(folder / "p.safetensors"), *resume, before=OFTEN) == (0, "")
+        wrong += digest(disk.look() / "p.safetensors") != digest(whole[0] / "p.safetensors")
+        disk.close()
+    counted("full disk", "trainer: state and checkpoint", full, full, wrong=wrong)
+
+
+def test_a_run_on_a_full_disk(commands: Commands, disks: Path, counted: Any, faults: int) -> None:
+    def run(out: Path) -> list[object]:
+        return ["run", "--recording", SMALL, "--router", "random", "best-pipeline", "--baselines", "no", "--out", out]
+
+    def content(folder: Path) -> Any:
+        return [(folder / name).read_bytes() for name in ("summary.json", "items.parquet", "tables.md")]
+
+    assert commands.run(*run(disks / "whole")) == (0, "")
+    rng, full, wrong = random.Random(5), 0, 0
+    size = sum(path.stat().st_size for path in (disks / "whole").iterdir()) // 1000
+    while full < 2 * faults:
+        folder = disks / str(rng.random())
+        disk = fill(commands, folder, rng.randrange(4, size + 20, 4), lambda folder=folder: run(folder / "out"))
+        if disk is None:
+            continue
+        full += 1
+        assert not (disk.look() / "out" / "summary.json").exists(), "what is there last says that it is whole"
+        disk.make_room()
+        assert commands.run(*run(folder / "out")) == (0, "")
+        wrong += content(disk.look() / "out") != content(disks / "whole")
+        disk.close()
+    counted("full disk", "run folder", full, full, wrong=wrong)
+
+
+@pytest.mark.parametrize("outs", [("recording", "recording"), ("recording", "other")])
+def test_two_recorders_on_one_store(
+    commands: Commands,
+    record: Any,
+    whole: tuple[Path, Any],
+    tmp_path: Path,
+    counted: Any,
+    faults: int,
+    outs: tuple[str, str],
+) -> None:
+    lost = wrong = 0
+    for number in range(faults):
+        folder = tmp_path / str(number)
+        started = [commands.start(*record(folder, out), log=f"log{n}") for n, out in enumerate(outs)]
+        ended = [commands.wait(pid) for pid in started]
+        assert ended == [0, 0], [(commands.folder / f"log{n}").read_text() for n in range(2)]
+        for out in outs:
+            found = amiss(folder, whole[0], out)
+            lost, wrong = lost + found["lost"], wrong + found["wrong"]
+        assert {path.name for path in folder.iterdir()} == {"s", *outs}, "nothing is left over"
+    counted("two at once", f"recorders on one store, {len(set(outs))} recording(s)", faults, lost=lost, wrong=wrong)
+
+
+# Every time that anyone asks for the time of day it is some other hour, up to two days away.
+JUMPING = """
+import datetime, random, time
+real, rng, hours = time.time, random.Random(6), 3600
+def jumping():
+    return real() + rng.uniform(-48, 48) * hours
+time.time, time.time_ns = jumping, lambda: int(jumping() * 1e9)
+class Jumping(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(jumping(), tz)
+import harness.manifest
+datetime.datetime = harness.manifest.datetime = Jumping
+"""
+
+
+def strange_seconds(recording: Recording) -> int:
+    """How many responses took less than no time, or longer than a minute."""
+    return sum(not 0 <= row["seconds"] < 60 for row in recording.tree.rows())
+
+
+def test_a_clock_that_jumps(
+    commands: Commands, record: Any, whole: tuple[Path, Any], tmp_path: Path, counted: Any, faults: int
+) -> None:
+    made, wrong, dates = whole[0], 0, set()
+    for number in range(faults):
+        folder = tmp_path / str(number)
+        before = JUMPING.replace("Random(6)", f"Random({number})")
+        assert commands.run(*record(folder), before=before) == (0, "")
+        assert commands.run(*train(folder / "p.safetensors"), before=before + OFTEN) == (0, "")
+        recording = load_recording(folder / "recording")
+        wrong += sum(amiss(folder, made).values()) + strange_seconds(recording)
+        wrong += digest(folder / "p.safetensors") != digest(made / "p.safetensors")
+        assert 0 <= recording.manifest["command_hours"] < 0.1
+        dates.add(recording.manifest["date"][:13])
+    counted("clock jumps", "recorder and trainer", 2 * faults, wrong=wrong)
+    assert dates != {load_recording(made / "recording").manifest["date"][:13]}, "the clock did jump"
+    # Were seconds read off this clock, it would be noticed.
+    of_day = JUMPING + "import pools.engine\nclass T: perf_counter = staticmethod(jumping)\npools.engine.time = T"
+    assert commands.run(*record(tmp_path / "of day"), before=of_day) == (0, "")
+    assert strange_seconds(load_recording(tmp_path / "of day" / "recording"))
+
+
+@pytest.mark.parametrize("fault", ["bit flip", "truncation"])
+def test_commands_on_damaged_files(
+    commands: Commands, whole: tuple[Path, Any], tmp_path: Path, fault: str, damages: Any, counted: Any, faults: int
+) -> None:
+    """What the other tests see of the functions is what a user sees: exit code 2 and one line, or the same figures."""
+    files = [SMALL / name for name in ("manifest.json", "items.parquet", "transitions.parquet")]
+    files.append(whole[0] / "p.safetensors")
+
+    def run(recording: Path, checkpoint: Path, out: Path) -> tuple[int, str]:
+        named = ("--recording", recording, "--checkpoint", checkpoint, "--router", "hierrouter", "random")
+        return commands.run("run", *named, "--baselines", "no", "--out", out)
+
+    assert run(SMALL, files[-1], tmp_path / "whole") == (0, "")
+    refused = wrong = 0
+    for number, file in enumerate(files):
+        for damaged in damages(fault, file.read_bytes(), faults, seed=number):
+            folder = Path(shutil.copytree(SMALL, tmp_path / str(number), dirs_exist_ok=True))
+            folder = folder.rename(tmp_path / SMALL.name)
+            checkpoint = Path(shutil.copy(files[-1], tmp_path))
+            (folder / file.name if file.parent == SMALL else checkpoint).write_bytes(damaged)
+            code, said = run(folder, checkpoint, tmp_path / "out")
+            shutil.rmtree(folder)
+            if code == 0:
+                same = (tmp_path / "out" / "items.parquet").read_bytes()
+                wrong += same != (tmp_path / "whole" / "items.parquet").read_bytes()
+                shutil.rmtree(tmp_path / "out")
+                continue
+            refused += 1
+            assert code == 2 and said.count("\n") == 1 and said.startswith("harness: ") and ";" in said, said
+    counted(fault, "a run's recording and checkpoint", len(files) * faults, refused, wrong=wrong)
