@@ -25,6 +25,7 @@ from harness.source import (
     choose_sandbox,
     recording_folder,
     scorer,
+    suite_of,
     suite_tasks,
 )
 from pools.errors import UserError
@@ -100,7 +101,7 @@ def verify(options: Verify, console: Console) -> bool:
     if tree.max_hops < 1 or not tree.known[:, 1:].any():
         raise UserError(f"{folder} holds no response that could be generated again; name another recording")
     sample = draw(tree, options.sample, options.seed)
-    tasks = suite_tasks(load_suite(options.suite or recording.manifest["suite"]))
+    tasks = suite_tasks(load_suite(options.suite or suite_of(recording, folder)))
     _check_tasks(recording, tasks, {tree.items[i].task for i, _ in sample}, folder)
     choose_sandbox(options.sandbox, console)
     with generation_progress(console) as on_batch:

@@ -22,6 +22,9 @@ from pools.types import Context, Generation, GenerationSettings, Generator, Item
 
 IntArray = NDArray[np.int64]
 
+# The arrays hold 25 bytes a node; more than some gigabytes are a slip of the hand.
+MOST_NODES = 200_000_000
+
 
 class Tree:
     """All trees of `I` items over `M` models and `L` hops, `N` nodes each.
@@ -47,7 +50,15 @@ class Tree:
         if max_hops < 1 or not models:
             raise UserError(f"a tree needs a hop and a model: got max_hops={max_hops} and {len(models)} models")
         self.items, self.models, self.max_hops = tuple(items), tuple(models), max_hops
-        level_sizes = [len(models) ** level for level in range(max_hops + 1)]
+        level_sizes, nodes = [1], 1
+        for _ in range(max_hops):
+            level_sizes.append(level_sizes[-1] * len(models))
+            nodes += level_sizes[-1]
+            if nodes * max(1, len(items)) > MOST_NODES:
+                raise UserError(
+                    f"a tree of {max_hops} hops over {len(models)} models and {len(items)} items has more than "
+                    f"{MOST_NODES:,} nodes; ask for fewer hops or items"
+                )
         self.nodes, self.decision_nodes = sum(level_sizes), sum(level_sizes[:-1])
         self.depth: IntArray = np.repeat(np.arange(max_hops + 1), level_sizes)
         shape = (len(self.items), self.nodes)

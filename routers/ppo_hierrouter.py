@@ -529,7 +529,7 @@ def main() -> None:
             )
         tree = tree if args.max_hops is None else tree.shortened(args.max_hops)
         parts = tree.select("train"), tree.select("validation")
-        source = {"recording": args.recording.name, "suite": recording.manifest["suite"]}
+        source = {"recording": args.recording.name, "suite": recording.manifest.get("suite")}
         with training_bar(shown=sys.stderr.isatty()) as report:
             train(args, *parts, recording.pool.cost_model(args.cost), source, report)
     except UserError as error:

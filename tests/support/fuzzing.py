@@ -28,7 +28,7 @@ from harness.__main__ import main
 from pools import UserError
 
 FACTOR = float(os.environ.get("HARNESS_FUZZ", 0))
-SECONDS = 20  # that one case may take: none comes near on a machine that has other work to do
+SECONDS = 10  # that one case may take: none comes near on a machine that has other work to do
 LONGEST = 3000  # characters of the one line
 
 
