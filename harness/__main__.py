@@ -11,6 +11,8 @@ _AFTER_STOP = {
     "run": "run it again; what live models answered is kept in the store",
 }
 
+MOST = 2000  # characters of an error
+
 
 def main() -> None:
     """Run the command line; bad input ends in one line on standard error and exit code 2, never in a traceback."""
@@ -20,9 +22,15 @@ def main() -> None:
     from pools.errors import UserError
 
     try:
+        for argument in sys.argv[1:]:
+            if not argument.isascii():
+                argument.encode()
         execute(parse(sys.argv[1:]))
     except UserError as error:
-        print(f"harness: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"harness: {_line(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except UnicodeEncodeError as error:  # half of a surrogate pair, in an argument or in a JSON file
+        print(f"harness: {_line(repr(error.object))} holds what UTF-8 cannot; expected Unicode", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"harness: stopped; {_AFTER_STOP.get(sys.argv[1], 'run it again')}", file=sys.stderr)
@@ -30,8 +38,16 @@ def main() -> None:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"harness: {error.filename or 'the file system'}: {error.strerror or error}", file=sys.stderr)
+        name = error.filename or "the file system"
+        print(f"harness: {_line(f'{name}: {error.strerror or error}')}", file=sys.stderr)
         sys.exit(2)
+
+
+def _line(text: str) -> str:
+    """A text of one line that a terminal shows as it is: no control characters, and not without end."""
+    text = " ".join(text.split())
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= MOST else f"{text[:MOST]} ..."
 
 
 if __name__ == "__main__":

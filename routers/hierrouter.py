@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pools.errors import UserError
+from pools.errors import UserError, shown
 from routers.encoder import ContextEncoder, restore_encoder
 from routers.registry import RouterRequest, register
 from routers.router import RoutingStates
-from routers.state import StateFeatures
+from routers.state import Part, StateFeatures
 
 if TYPE_CHECKING:
     from routers._policy import Policy
 
 _KEY = "hierrouter"
+_MOST, _MOST_HIDDEN = 1e12, 100_000  # of any number in a configuration; of the hidden size
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,32 @@ def read_config(path: Path) -> HierRouterConfig:
         with safe_open(path, framework="np") as file:
             config = json.loads((file.metadata() or {})[_KEY])
         lists = {name: tuple(config[name]) for name in ("models", "sees", "cost_weights")}
-        return HierRouterConfig(**{**config, **lists})
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        return _checked(HierRouterConfig(**{**config, **lists}))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise _no_checkpoint(path, error) from None
+
+
+def _checked(config: HierRouterConfig) -> HierRouterConfig:
+    """The configuration itself. Raises ValueError for values that no training writes."""
+
+    def number(value: Any, least: float, kinds: Any = int | float) -> bool:
+        return isinstance(value, kinds) and not isinstance(value, bool) and least <= value <= _MOST
+
+    models, weights = config.models, (config.cost_weight, *config.cost_weights)
+    sound = {
+        "models": all(isinstance(name, str) and name for name in models) and 0 < len(set(models)) == len(models),
+        "max_hops": number(config.max_hops, 1, int),
+        "allow_stop": isinstance(config.allow_stop, bool),
+        "cost_scale": number(config.cost_scale, 1e-12),
+        "hidden": number(config.hidden, 1, int) and config.hidden <= _MOST_HIDDEN,
+        "sees": set(config.sees) <= set(get_args(Part)),
+        "cost_weight": all(number(weight, 0) for weight in weights),
+        "encoder": isinstance(config.encoder, dict),
+        "training": isinstance(config.training, dict),
+    }
+    if wrong := next((name for name, is_sound in sound.items() if not is_sound), None):
+        raise ValueError(f"its configuration has {wrong} {shown(getattr(config, wrong))}")
+    return config
 
 
 def _no_checkpoint(path: Path, error: Exception) -> UserError:
@@ -149,11 +173,13 @@ def load_checkpoint(
     try:
         with safe_open(path, framework="np") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a dict
+        if wrong := next((name for name, array in tensors.items() if not np.isfinite(array).all()), None):
+            raise ValueError(f"{wrong} has a value that is no finite number")
         encoder = restore_encoder(config.encoder, _below("encoder.", tensors), weights)
         embed = ContextEncoder(encoder, config.sees)
         policy = config.policy(embed.dimension)
         policy.load_state_dict({n: torch.from_numpy(a) for n, a in _below("policy.", tensors).items()})
-    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, RuntimeError, ValueError) as error:
         raise _no_checkpoint(path, error) from None
     return HierRouter(config, policy.eval(), embed, greedy, cost_weight)
 

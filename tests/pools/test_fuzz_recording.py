@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fuzzing import command, damaged, fuzz, junk, mutated, told
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fuzzing import command, damaged, fuzz, junk, mutated, told
 from pools import UserError
 from pools.pool import CandidateModel, Pool
 from pools.recording import Recording, load_recording, save_recording

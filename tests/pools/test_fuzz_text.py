@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fuzzing import NUMBERS, SURROGATES, fuzz, junk, texts, told
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fuzzing import NUMBERS, SURROGATES, fuzz, junk, texts, told
 from pools import Context, Generation, GenerationSettings, Item, UserError
 from pools.pool import CandidateModel, Pool
 from pools.recording import load_recording, save_recording
@@ -42,7 +42,7 @@ def test_the_papers_template_joins_and_changes_nothing(query: str, responses: li
 
 @fuzz("texts: templates of users", 300)
 @given(st.lists(st.sampled_from(["{{ query }}", "{{ responses[-1] }}", "{% for r in responses %}", "{% endfor %}",
-    "{{ query.__class__ }}", "{{ '%999999999d' % 1 }}", "{{ 1/0 }}", "{{ lipsum() }}", "{{ 'a' * 9 }}", "{#", "{{",
+    "{{ query.__class__ }}", "{{ 1/0 }}", "{{ lipsum() }}", "{{ 'a' * 9 }}", "{#", "{{",
     "{{ query | upper }}", "{{ range(9) }}", "{% include 'x' %}", "{{ query.format(query) }}"]) | texts(),
     max_size=4).map("".join), ANY)  # fmt: skip
 def test_a_users_template(template: str, query: str) -> None:
@@ -141,7 +141,7 @@ def test_a_score_is_a_number_from_0_to_1(score: Any) -> None:
     told(lambda: tree.require([0], [1]), "score")
     number = isinstance(score, int | float) and 0 <= score <= 1
     assert bool(tree.known[0, 1]) == number
-    assert not number or tree.score[0, 1] == pytest.approx(score)
+    assert not number or tree.score[0, 1] == pytest.approx(float(score))
 
 
 # --- what a server says ----------------------------------------------------------------------------------------------
