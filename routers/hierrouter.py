@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from routers._policy import Policy
 
 _KEY = "hierrouter"
-_MOST, _MOST_HIDDEN = 1e12, 100_000  # of any number in a configuration; of the hidden size
+_MOST = 1e12  # of any number in a configuration
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,8 @@ def read_config(path: Path) -> HierRouterConfig:
         with safe_open(path, framework="np") as file:
             config = json.loads((file.metadata() or {})[_KEY])
         lists = {name: tuple(config[name]) for name in ("models", "sees", "cost_weights")}
+        if wrong := next((name for name in lists if not isinstance(config[name], list)), None):
+            raise ValueError(f"its configuration has {wrong} {shown(config[wrong])}, expected a list")
         return _checked(HierRouterConfig(**{**config, **lists}))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise _no_checkpoint(path, error) from None
@@ -142,7 +144,7 @@ def _checked(config: HierRouterConfig) -> HierRouterConfig:
         "max_hops": number(config.max_hops, 1, int),
         "allow_stop": isinstance(config.allow_stop, bool),
         "cost_scale": number(config.cost_scale, 1e-12),
-        "hidden": number(config.hidden, 1, int) and config.hidden <= _MOST_HIDDEN,
+        "hidden": number(config.hidden, 1, int),
         "sees": set(config.sees) <= set(get_args(Part)),
         "cost_weight": all(number(weight, 0) for weight in weights),
         "encoder": isinstance(config.encoder, dict),
@@ -177,6 +179,10 @@ def load_checkpoint(
             raise ValueError(f"{wrong} has a value that is no finite number")
         encoder = restore_encoder(config.encoder, _below("encoder.", tensors), weights)
         embed = ContextEncoder(encoder, config.sees)
+        # Before anything of that size is made: the configuration could ask for any.
+        form = config.hidden, embed.dimension + config.features.dimension
+        if (found := tensors["policy.actor.0.weight"].shape) != form:
+            raise ValueError(f"policy.actor.0.weight is {found}, its configuration asks for {form}")
         policy = config.policy(embed.dimension)
         policy.load_state_dict({n: torch.from_numpy(a) for n, a in _below("policy.", tensors).items()})
     except (SafetensorError, OSError, KeyError, TypeError, RuntimeError, ValueError) as error:

@@ -26,7 +26,8 @@ ROWS: list[dict[str, Any]] = [
 WIDE = {
     "routellm": [{"prompt": f"q{n}", "x": n % 2, "y": 1, "x_response": "r", "y_response": "s"} for n in range(3)],
     "routerbench": [
-        {"sample_id": f"s{n}", "prompt": f"q{n}", "eval_name": "t", "x": 0.5, "x|total_cost": 0.1, "x|model_response": "r"}
+        {"sample_id": f"s{n}", "prompt": f"q{n}", "eval_name": "t", "x": 0.5}
+        | {"x|total_cost": 0.1, "x|model_response": "r"}
         for n in range(3)
     ],
 }  # fmt: skip

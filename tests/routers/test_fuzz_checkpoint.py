@@ -76,7 +76,7 @@ def both(path: Path) -> None:
     usable(told(lambda: load_checkpoint(path, greedy=False), path))
 
 
-@fuzz("checkpoints: bytes", 300)
+@fuzz("checkpoints: bytes", 120)
 @given(st.data())
 def test_damaged_bytes(whole: Path, data: st.DataObject) -> None:
     path = whole.with_name("bytes.safetensors")
@@ -88,14 +88,14 @@ def test_damaged_bytes(whole: Path, data: st.DataObject) -> None:
     both(path)
 
 
-@fuzz("checkpoints: configuration", 300)
+@fuzz("checkpoints: configuration", 150)
 @given(st.data())
 def test_a_configuration(whole: Path, data: st.DataObject) -> None:
     tensors, config = parts(whole)
     both(written(tensors, data.draw(mutated(config, surrogates=True)), whole.with_name("config.safetensors")))
 
 
-@fuzz("checkpoints: tensors", 200)
+@fuzz("checkpoints: tensors", 80)
 @given(st.data())
 def test_tensors(whole: Path, data: st.DataObject) -> None:
     tensors, config = parts(whole)
@@ -120,7 +120,7 @@ def test_tensors(whole: Path, data: st.DataObject) -> None:
     both(written(tensors, config, whole.with_name("tensors.safetensors")))
 
 
-@fuzz("checkpoints: pickles", 60)
+@fuzz("checkpoints: pickles", 25)
 @given(st.data())
 def test_a_pickle_is_never_unpickled(whole: Path, data: st.DataObject) -> None:
     mark, path = whole.with_name("mark"), whole.with_name("pickle.safetensors")
@@ -139,7 +139,7 @@ def test_a_pickle_is_never_unpickled(whole: Path, data: st.DataObject) -> None:
     mark.unlink()
 
 
-@fuzz("checkpoints: anything", 100)
+@fuzz("checkpoints: anything", 50)
 @given(junk(surrogates=True) | st.binary(max_size=60))
 def test_whatever_is_no_checkpoint(whole: Path, value: Any) -> None:
     tensors, _ = parts(whole)

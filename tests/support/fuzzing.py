@@ -28,7 +28,7 @@ from harness.__main__ import main
 from pools import UserError
 
 FACTOR = float(os.environ.get("HARNESS_FUZZ", 0))
-SECONDS = 10  # that one case may take: none comes near on a machine that has other work to do
+SECONDS, WAITED = 10, 120  # of the processor, and of the clock, that one case may take: none comes near
 LONGEST = 3000  # characters of the one line
 
 
@@ -37,21 +37,24 @@ class Hang(Exception):
 
 
 @contextmanager
-def _deadline(seconds: int) -> Iterator[None]:
-    """Raise Hang after these seconds; where no Python code runs any more, end the process with its traceback."""
+def deadline() -> Iterator[None]:
+    """Raise Hang after so much work, or waiting; where no Python code runs any more, end the process with its trace."""
 
     def stop(*_: object) -> None:
-        raise Hang(f"a case took more than {seconds} seconds")
+        raise Hang(f"a case took more than {SECONDS} seconds of work, or {WAITED} seconds")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    faulthandler.dump_traceback_later(5 * seconds, exit=True)
+    before = {kind: signal.signal(kind, stop) for kind in (signal.SIGPROF, signal.SIGALRM)}
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.alarm(WAITED)
+    faulthandler.dump_traceback_later(2 * WAITED, exit=True)
     try:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 def fuzz(subject: str, cases: int) -> Callable[[Any], Any]:
@@ -63,7 +66,7 @@ def fuzz(subject: str, cases: int) -> Callable[[Any], Any]:
         @functools.wraps(inner)
         def one(*arguments: Any, **named: Any) -> None:
             count[0] += 1
-            with _deadline(SECONDS):
+            with deadline():
                 inner(*arguments, **named)
 
         test.hypothesis.inner_test = one

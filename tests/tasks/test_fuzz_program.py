@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzzing import fuzz, junk, mutated, texts
+from fuzzing import deadline, fuzz, junk, mutated, texts
 from tasks import _sandbox_wire as wire
 from tasks.program import program
 from tasks.sandbox import Limits, Reply, Session, call
@@ -54,22 +55,16 @@ LONG = (
 
 @fuzz("programs in responses", 500)
 @given(st.lists(st.sampled_from(PIECES) | texts(surrogates=True), max_size=9).map("".join))
-def test_a_program_holds_what_was_written(response: str) -> None:
+def test_a_program_is_made_of_the_prompt_and_the_response(response: str) -> None:
     found = program(response, "solve", PROMPT)
-    words = {word for word in response.split() if "`" not in word}
-    assert isinstance(found, str) and set(found.split()) <= words | set(PROMPT.split()) | set(
-        response.replace("`", " ").split()
-    )
+    whole = (response, PROMPT, ast.unparse(ast.parse(f"{PROMPT}    pass")))
+    assert all(any(word in text for text in whole) for word in found.split())
 
 
 @pytest.mark.parametrize("response", LONG, ids=range(len(LONG)))
 def test_a_megabyte_is_a_program_within_seconds(response: str) -> None:
-    fuzz_one = fuzz("programs of 1 MB", 1)(given(st.just(response))(lambda text: _kept(text)))
-    fuzz_one()
-
-
-def _kept(text: str) -> None:
-    assert isinstance(program(text, "solve", PROMPT), str)
+    with deadline():
+        assert isinstance(program(response, "solve", PROMPT), str)
 
 
 VALUES = st.recursive(
@@ -146,7 +141,7 @@ def test_bytes_that_are_no_reply(line: bytes) -> None:
     "body", [{"complex": []}, {"complex": [1]}, {"opaque": []}, {"fraction": [1]}, {"decimal": []}]
 )
 def test_a_tag_that_lacks_its_parts_is_malformed(body: Any) -> None:
-    """These ended the command with an IndexError, or a TypeError of decimal's."""
+    """These ended the command with an IndexError."""
     assert Sends(json.dumps({"value": body}).encode()).ask({}).error == "the reply is malformed"
 
 
