@@ -28,7 +28,7 @@ from harness.source import (
     suite_of,
     suite_tasks,
 )
-from pools.errors import UserError
+from pools.errors import UserError, shown
 from pools.live import LiveGenerator
 from pools.pool import load_pool
 from pools.recording import Recording, load_recording
@@ -83,8 +83,8 @@ def verify(options: Verify, console: Console) -> bool:
     """
     if options.sample < 1:
         raise UserError(f"--sample {options.sample}: expected at least 1")
-    if options.seed < 0:
-        raise UserError(f"--seed {options.seed}: expected a whole number >= 0")
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"--seed {shown(options.seed)}: expected a whole number >= 0, and below 2**32")
     if options.out is not None and options.out.is_dir():
         raise UserError(f"--out {options.out} is a folder; name a file")
     if not 0 <= options.at_least <= 1:

@@ -1,4 +1,4 @@
-"""The files that commands read back: run folders and baselines. What was changed is refused by name, or means itself."""
+"""The files that commands read back: run folders and baselines. What was changed is refused, or means itself."""
 
 from __future__ import annotations
 

@@ -20,7 +20,10 @@ from routers import RouterRequest, load
 testclient = pytest.importorskip("fastapi.testclient")
 BODY = {
     "model": "m",
-    "messages": [{"role": "system", "content": "Be short."}, {"role": "user", "content": [{"type": "text", "text": "hi"}]}],
+    "messages": [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+    ],
     "max_tokens": 8,
     "stop": ["\n", "x"],
     "stream": False,
