@@ -12,6 +12,8 @@ _AFTER_STOP = {
     "run": "run it again; what live models answered is kept in the store",
 }
 
+MOST = 2000  # characters of an error
+
 
 def main() -> None:
     """Run the command line; bad input ends in one line on standard error and exit code 2, never in a traceback."""
@@ -21,9 +23,15 @@ def main() -> None:
     from pools.errors import UserError
 
     try:
+        for argument in sys.argv[1:]:
+            if not argument.isascii():
+                argument.encode()
         execute(parse(sys.argv[1:]))
     except UserError as error:
-        print(f"harness: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"harness: {_line(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except UnicodeEncodeError as error:  # half of a surrogate pair, in an argument or in a JSON file
+        print(f"harness: {_line(repr(error.object))} holds what UTF-8 cannot; expected Unicode", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"harness: stopped; {_AFTER_STOP.get(sys.argv[1], 'run it again')}", file=sys.stderr)
@@ -31,14 +39,21 @@ def main() -> None:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a full disk, a folder that may not be written
-        what = " ".join(str(error.strerror or error).split())
+        name = error.filename or "the file system"
         next_step = f"; make room, then: {_AFTER_STOP.get(sys.argv[1], 'run it again')}" if _is_full(error) else ""
-        print(f"harness: {error.filename or 'the file system'}: {what}{next_step}", file=sys.stderr)
+        print(f"harness: {_line(f'{name}: {error.strerror or error}')}{next_step}", file=sys.stderr)
         sys.exit(2)
 
 
 def _is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _line(text: str) -> str:
+    """A text of one line that a terminal shows as it is: no control characters, and not without end."""
+    text = " ".join(text.split())
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= MOST else f"{text[:MOST]} ..."
 
 
 if __name__ == "__main__":

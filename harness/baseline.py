@@ -103,8 +103,8 @@ def _baseline(found: dict[str, Any], path: Path) -> Baseline:
         columns = {measure: entry.get(measure) for measure in (MEASURES if unit else MEASURES[:1])}
         read = {m: _numbers(given, f"routers.{name}.{m}", len(tasks)) for m, given in columns.items()}
         routers[name] = Figures(read["quality"], read.get("cost"))
-    if options.seed < 0:
-        raise ValueError(f"run.seed is {options.seed}, expected a whole number >= 0")
+    if not 0 <= options.seed < 2**32:
+        raise ValueError(f"run.seed is {options.seed}, expected a whole number >= 0, and below 2**32")
     if not routers or set(routers) != set(options.router):
         raise ValueError(f"routers are {', '.join(routers) or 'none'}, but run.router is {', '.join(options.router)}")
     results = checked_results(Results(tuple(zip(tasks, documents, strict=True)), routers), f"the baseline {path}")

@@ -135,9 +135,9 @@ def create_app(dispatcher: Dispatcher, name: str, key: str | None, limits: Limit
         _check_model(request.model, name)
         query = request.query()
         try:
-            query.encode()
+            "".join((query, *request.settings(limits).until)).encode()
         except UnicodeEncodeError:
-            raise HTTPException(400, "the messages hold half of a surrogate pair; send valid Unicode") from None
+            raise HTTPException(400, "the messages or stop hold half of a surrogate pair; send valid Unicode") from None
         start = time.perf_counter()
         try:
             future = dispatcher.submit((query, request.settings(limits)))
@@ -220,7 +220,7 @@ def _checked(key: str | None, metrics: ServingMetrics) -> Callable[..., Awaitabl
     """Ask for the key, and count how requests end."""
 
     async def check(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        given = request.headers.get("authorization", "").encode()
+        given = request.headers.get("authorization", "").encode("latin-1")
         allowed = key is None or request.url.path in OPEN_PATHS
         if not allowed and not hmac.compare_digest(given, f"Bearer {key}".encode()):
             response: Response = _error(401, "missing or wrong key; send it as a bearer token")

@@ -17,7 +17,7 @@ from harness.finished import FinishedRun, differences, read_run
 from harness.manifest import write_text
 from harness.paired import Change, Comparison, compare_routers
 from harness.table import difference_table, markdown
-from pools.errors import UserError
+from pools.errors import UserError, shown
 
 if TYPE_CHECKING:
     from harness.cli import Compare
@@ -42,8 +42,8 @@ class Block:
 
 def compare(options: Compare, console: Console) -> None:
     """Print the differences, and write them to a file where one is named."""
-    if options.seed < 0:
-        raise UserError(f"--seed {options.seed}: expected a whole number >= 0")
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"--seed {shown(options.seed)}: expected a whole number >= 0, and below 2**32")
     if options.out is not None:
         if options.out.suffix not in SUFFIXES or options.out.is_dir():
             raise UserError(f"--out {options.out}: expected a file that ends in {', '.join(SUFFIXES)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from rich.console import Console
 
 from harness.manifest import provenance
-from pools.errors import UserError
+from pools.errors import UserError, shown
 from pools.pool import CandidateModel, Pool
 from pools.recording import check_recording_target, save_recording
 from pools.tree import Tree
@@ -86,19 +85,20 @@ def read_table(path: Path) -> list[dict[str, Any]]:
             table = pa.parquet.read_table(path)
         else:
             # Everything as text: a question that reads "0042" or "true" is not to become a number or a truth value.
-            with path.open(encoding="utf-8", newline="") as file:
-                names = next(csv.reader(file), [])
-            table = pa.csv.read_csv(
-                path,
-                parse_options=pa.csv.ParseOptions(newlines_in_values=True),
-                convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-            )
-    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
-        shown = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} cannot be read: {shown}; expected a CSV file in UTF-8, or .parquet") from None
-    if not table.num_rows:
+            quoted = pa.csv.ParseOptions(newlines_in_values=True)
+            with pa.csv.open_csv(path, parse_options=quoted) as file:
+                texts = dict.fromkeys(file.schema.names, pa.string())
+            convert = pa.csv.ConvertOptions(column_types=texts)
+            table = pa.csv.read_csv(path, parse_options=quoted, convert_options=convert)
+        names, rows = table.column_names, table.to_pylist()
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # also a text or a date that is none
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} cannot be read: {reason}; expected a CSV file in UTF-8, or .parquet") from None
+    if not rows:
         raise UserError(f"{path} has no rows")
-    return list(table.to_pylist())
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{path} has the column {shown(twice)} twice; expected each name once")
+    return list(rows)
 
 
 def build(outcomes: Sequence[Row], options: Import) -> tuple[Tree, Pool, dict[str, list[str]], dict[str, int]]:
@@ -166,7 +166,7 @@ def _long(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Row]:
     for number, row in enumerate(rows, 1):
         split = str(row["split"]) if row.get("split") not in (None, "") else None
         if split is not None and split not in get_args(Split):
-            raise UserError(f"row {number}: split {split!r}, expected one of {', '.join(get_args(Split))}")
+            raise UserError(f"row {number}: split {shown(split)}, expected one of {', '.join(get_args(Split))}")
         yield Row(
             item=_text(row, "item", number),
             task=_text(row, "task", number),
@@ -174,7 +174,7 @@ def _long(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Row]:
             model=_text(row, "model", number),
             score=_score(row["score"], number),
             cost=None if options.quality_only else _cost(row["cost"], number),
-            response=str(row.get("response") or ""),
+            response=_response(row, "response", number),
             split=split,  # type: ignore[arg-type]
         )
 
@@ -193,7 +193,7 @@ def _routellm(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Ro
     for number, row in enumerate(rows, 1):
         prompt = _text(row, "prompt", number)
         for model in models:
-            response = str(row[model + suffix] or "")
+            response = _response(row, model + suffix, number)
             cost = None if charge is None else charge(model, prompt, response)
             task = options.name or options.file.stem
             yield Row(str(number), task, prompt, model, _score(row[model], number), cost, response)
@@ -214,7 +214,7 @@ def _routerbench(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable
         item, task, prompt = names
         for model in models:
             cost = None if options.quality_only else _cost(row[model + suffix], number)
-            response = str(row.get(f"{model}|model_response") or "")
+            response = _response(row, f"{model}|model_response", number)
             yield Row(item, task, prompt, model, _score(row[model], number), cost, response)
 
 
@@ -241,8 +241,8 @@ def _charger(models: Sequence[str], options: Import) -> Callable[[str, str, str]
     try:
         tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
     except (OSError, ValueError) as error:
-        shown = " ".join(str(error).split())[:200]
-        raise UserError(f"--tokenizer {options.tokenizer} cannot be loaded: {shown}") from None
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--tokenizer {options.tokenizer} cannot be loaded: {reason}") from None
 
     def count(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
@@ -257,7 +257,14 @@ def _charger(models: Sequence[str], options: Import) -> Callable[[str, str, str]
 def _text(row: Mapping[str, Any], name: str, number: int) -> str:
     if row[name] is None or row[name] == "":
         raise UserError(f"row {number}: {name} is empty")
+    if not isinstance(row[name], str | int) or isinstance(row[name], bool):
+        raise UserError(f"row {number}: {name} is {shown(row[name])}, expected a text, or a whole number")
     return str(row[name])
+
+
+def _response(row: Mapping[str, Any], name: str, number: int) -> str:
+    """A response, which may be empty and need not be given."""
+    return "" if row.get(name) in (None, "") else _text(row, name, number)
 
 
 def _score(value: Any, number: int) -> float:
@@ -265,18 +272,18 @@ def _score(value: Any, number: int) -> float:
     try:
         text = value.strip().lower() if isinstance(value, str) else value
         score = float({"true": 1.0, "false": 0.0}.get(text, text) if isinstance(text, str) else text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         score = math.nan
     if not 0 <= score <= 1:
-        raise UserError(f"row {number}: score {value!r}, expected a number from 0 to 1")
+        raise UserError(f"row {number}: score {shown(value)}, expected a number from 0 to 1")
     return score
 
 
 def _cost(value: Any, number: int) -> float:
     try:
         cost = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         cost = math.nan
     if not 0 <= cost < math.inf:
-        raise UserError(f"row {number}: cost {value!r}, expected a number >= 0; without costs give --quality-only")
+        raise UserError(f"row {number}: cost {shown(value)}, expected a number >= 0; without costs give --quality-only")
     return cost

@@ -26,7 +26,7 @@ from harness.summary import frontier_point, pipeline_name, summarise
 from harness.table import markdown, overall_table, tables
 from harness.tracking import IDENTITY, track
 from pools.cost import CostModel
-from pools.errors import UserError
+from pools.errors import UserError, shown
 from pools.tree import Tree
 from pools.whole_file import whole_file
 from routers import Router, RouterRequest, load
@@ -132,8 +132,8 @@ def checked(options: Run) -> Run:
     """The options with what the preset implies. Raises UserError for what is wrong whatever the source is."""
     if options.checkpoint is not None and not options.checkpoint.is_file():
         raise UserError(f"no such checkpoint: {options.checkpoint}; train one with python -m harness train")
-    if options.seed < 0:
-        raise UserError(f"--seed {options.seed}: expected a whole number >= 0")
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"--seed {shown(options.seed)}: expected a whole number >= 0, and below 2**32")
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out} is a file; name a folder")
     read_cost_weights(options.cost_weight)

@@ -85,6 +85,8 @@ class RunFolder:
 
 def load_runs(folders: Sequence[Path]) -> list[RunFolder]:
     """The runs of these folders, each under a short name of its own. Raises UserError for what is no run."""
+    if not folders:
+        raise UserError("no run was named; name a folder that python -m harness run wrote")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UserError("a run was named twice; name each folder once")
     runs = [load_run(folder) for folder in folders]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.routed import Routed
 
 KEY_VARIABLE = "HARNESS_API_KEY"
+LONGEST = 86_400  # seconds that a query may take: a day
 INSTALL = "pip install fastapi prometheus-client uvicorn"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -39,6 +40,8 @@ def serve(options: Serve, console: Console) -> None:
         least = 0 if name == "port" else 1
         if getattr(options, name) < least:
             raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected at least {least}")
+    if not 0 < options.timeout <= LONGEST:
+        raise UserError(f"--timeout {options.timeout}: expected seconds, above 0 and at most {LONGEST}")
     key = read_key(options.api_key_file)
     dispatcher = Dispatcher(partial(_open, options), options.batch_size, options.waiting)
     routed = dispatcher.ready()
@@ -95,7 +98,7 @@ def _bound(options: Serve) -> socket.socket:
     try:
         listening.bind((options.host, options.port))
         listening.listen(2048)  # from here on clients are let in, so the address can be told
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError) as error:  # TypeError: what cannot be the name of a host
         raise UserError(
             f"cannot listen at {options.host}:{options.port}: {error}; name another --host or --port"
         ) from None

@@ -13,7 +13,7 @@ from harness.manifest import origin
 from pools.errors import UserError
 from pools.live import LiveGenerator, Progress
 from pools.pool import CandidateModel, Pool, Resources, load_pool
-from pools.recording import load_recording
+from pools.recording import Recording, load_recording
 from pools.store import TransitionStore
 from pools.tree import Tree
 from pools.types import Item
@@ -120,7 +120,14 @@ def recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: in
         "single_hop": recording.manifest.get("single_hop", False),
         "recorded": {k: recording.manifest.get(k) for k in ("date", "commit", "command", "versions", "models")},
     }
-    return Source(tree, recording.pool, recording.manifest["suite"], description)
+    return Source(tree, recording.pool, suite_of(recording, folder), description)
+
+
+def suite_of(recording: Recording, folder: Path) -> str:
+    """The suite that a recording says it is of. Raises UserError where it says none."""
+    if "suite" not in recording.manifest:
+        raise UserError(f"the recording {folder} names no suite in manifest.json; record it again")
+    return str(recording.manifest["suite"])
 
 
 def _deeper(max_hops: int) -> str:

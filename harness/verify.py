@@ -25,9 +25,10 @@ from harness.source import (
     choose_sandbox,
     recording_folder,
     scorer,
+    suite_of,
     suite_tasks,
 )
-from pools.errors import UserError
+from pools.errors import UserError, shown
 from pools.live import LiveGenerator
 from pools.pool import load_pool
 from pools.recording import Recording, load_recording
@@ -82,8 +83,8 @@ def verify(options: Verify, console: Console) -> bool:
     """
     if options.sample < 1:
         raise UserError(f"--sample {options.sample}: expected at least 1")
-    if options.seed < 0:
-        raise UserError(f"--seed {options.seed}: expected a whole number >= 0")
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"--seed {shown(options.seed)}: expected a whole number >= 0, and below 2**32")
     if options.out is not None and options.out.is_dir():
         raise UserError(f"--out {options.out} is a folder; name a file")
     if not 0 <= options.at_least <= 1:
@@ -100,7 +101,7 @@ def verify(options: Verify, console: Console) -> bool:
     if tree.max_hops < 1 or not tree.known[:, 1:].any():
         raise UserError(f"{folder} holds no response that could be generated again; name another recording")
     sample = draw(tree, options.sample, options.seed)
-    tasks = suite_tasks(load_suite(options.suite or recording.manifest["suite"]))
+    tasks = suite_tasks(load_suite(options.suite or suite_of(recording, folder)))
     _check_tasks(recording, tasks, {tree.items[i].task for i, _ in sample}, folder)
     choose_sandbox(options.sandbox, console)
     with generation_progress(console) as on_batch:
@@ -132,8 +133,8 @@ def verify(options: Verify, console: Console) -> bool:
     wrong = sum(flip.score_differs for flip in differ)
     miscounted = sum(flip.tokens_differ for flip in differ)
     equal = 1 - len(flips) / len(sample)
-    for shown in (_per_model(tree, sample, flips), *([_listed(differ)] if differ else [])):
-        console.print(shown)
+    for table in (_per_model(tree, sample, flips), *([_listed(differ)] if differ else [])):
+        console.print(table)
     holds = equal >= options.at_least and not wrong and not miscounted
     console.print(
         f"{folder.name}: {equal:.1%} of {len(sample)} responses equal (asked for: "

@@ -1,8 +1,20 @@
 """The one exception that means: the user can mend this."""
 
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
 
 class UserError(Exception):
     """Bad input. Its text says what was given, what was expected and what to do next, in one line.
 
     The command line prints it and exits with code 2; every other exception is a defect of ours.
     """
+
+
+def shown(value: Any) -> str:
+    """What was given, short enough for one line, whatever it is."""
+    text = reprlib.Repr()
+    text.maxstring = text.maxother = text.maxlong = 60
+    return text.repr(value)

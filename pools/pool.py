@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
+import json
+import sys
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pools.cost import CostModel, dollar_cost, paper_cost
-from pools.errors import UserError
+from pools.errors import UserError, shown
 from pools.template import CONCATENATION, render
 from pools.types import Context, content_hash
 from pools.weights import Weights, alone, find_weights, folder_hash
+from pools.yaml_file import read_yaml
 
 FOLDER = Path(__file__).parent
 # Arguments of lm-eval models that say where to run, not what is answered.
@@ -145,21 +147,16 @@ def load_pool(name_or_path: str) -> Pool:
 
     Raises UserError where there is none, or where the file is not a pool.
     """
-    import yaml
-
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"}:
         path = FOLDER / f"{name_or_path}.yaml"
-        if not path.exists():
+        if name_or_path not in pool_names():
             close = get_close_matches(name_or_path, pool_names(), 1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise UserError(f"unknown pool {name_or_path!r}: known are {', '.join(pool_names())}, or a YAML file{hint}")
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read pool file {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"pool file {path} is not YAML: {' '.join(str(error).split())}") from None
+            raise UserError(
+                f"unknown pool {shown(name_or_path)}: known are {', '.join(pool_names())}, or a YAML file{hint}"
+            )
+    data = read_yaml(path, "pool")
     if isinstance(data, dict) and "billed" in data:
         raise UserError(f"pool file {path}: `billed` is for imported tables of outcomes; give each model a `base_rate`")
     return pool_from_dict(data, f"pool file {path}", path.parent)
@@ -173,20 +170,20 @@ def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
         raise UserError(f"{where}: `models` must be a list of at least one model")
     models = []
     for number, entry in enumerate(listed, 1):
-        at = f"{where}: model {entry.get('name', number) if isinstance(entry, dict) else number}"
+        at = f"{where}: model {_name(entry, number)}"
         known = _checked(entry, CandidateModel, at)
         if known.get("weights") is not None:
             known["weights"] = Weights(**_checked(known["weights"], Weights, f"{at}: weights"))
         if known.get("price") is not None:
             known["price"] = Price(**_checked(known["price"], Price, f"{at}: price"))
-        known["resources"] = _resources(known.get("resources") or {}, f"{at}: resources")
+        known["resources"] = _resources(known.get("resources", {}), f"{at}: resources")
         model = CandidateModel(**known)
         rates = {"base_rate": model.base_rate}
         if model.price:
             rates |= {"price: input": model.price.input, "price: output": model.price.output}
         for key, rate in rates.items():
-            if not (math.isfinite(rate) and rate >= 0):
-                raise UserError(f"{at}: {key} must be a number >= 0, got {rate}")
+            if not 0 <= rate <= sys.float_info.max:  # a whole number may be longer than any float
+                raise UserError(f"{at}: {key} must be a number >= 0, got {shown(rate)}")
         if model.batch_size < 1:
             raise UserError(f"{at}: batch_size must be a whole number >= 1, got {model.batch_size}")
         if model.weights and not (model.weights.path or model.weights.repository):
@@ -207,10 +204,11 @@ def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
 
 def _resources(data: Any, where: str) -> Resources:
     resources = Resources(**_checked(data, Resources, where))
+    largest = sys.float_info.max
     amounts = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus, **resources.custom}
     for name, amount in amounts.items():
-        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf:
-            raise UserError(f"{where}: {name} must be a number >= 0, got {amount!r}")
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount <= largest:
+            raise UserError(f"{where}: {name} must be a number >= 0, got {shown(amount)}")
     if resources.replicas < 1:
         raise UserError(f"{where}: replicas must be a whole number >= 1, got {resources.replicas}")
     return resources
@@ -225,7 +223,7 @@ def _checked(data: Any, target: type, where: str, internal: set[str] | None = No
         raise UserError(f"{where}: expected a mapping with the keys {', '.join(known)}")
     unknown = sorted(set(map(str, data)) - set(known))
     if unknown:
-        raise UserError(f"{where}: unknown key {unknown[0]!r}; expected {', '.join(known)}")
+        raise UserError(f"{where}: unknown key {shown(unknown[0])}; expected {', '.join(known)}")
     required = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
     missing = [name for name in required if name not in data]
     if missing:
@@ -234,5 +232,21 @@ def _checked(data: Any, target: type, where: str, internal: set[str] | None = No
         kinds = _KINDS.get(str(known[name].type))
         if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
             hint = " (YAML reads 1e-4 as text, 1.0e-4 as a number)" if float in kinds and isinstance(value, str) else ""
-            raise UserError(f"{where}: {name} must be a {kinds[0].__name__}, got {value!r}{hint}")
+            raise UserError(f"{where}: {name} must be a {kinds[0].__name__}, got {shown(value)}{hint}")
+        if kinds and not _plain(value):
+            raise UserError(f"{where}: {name} must be plain data that JSON and UTF-8 can hold, got {shown(value)}")
     return dict(data)
+
+
+def _name(entry: Any, number: int) -> str:
+    return shown(entry.get("name", number)).strip("'") if isinstance(entry, dict) else str(number)
+
+
+def _plain(value: Any) -> bool:
+    """Whether a manifest gives the value back as it is; a number is judged where its range is known."""
+    if not isinstance(value, str | dict):
+        return True
+    try:
+        return bool(json.loads(json.dumps(value, ensure_ascii=False, allow_nan=False).encode()) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False

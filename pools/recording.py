@@ -10,15 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from pools.errors import UserError
+from pools.columns import read_columns
+from pools.errors import UserError, shown
 from pools.pool import Pool, pool_from_dict
 from pools.seal import check_seal, sealed
 from pools.tree import Tree
-from pools.types import Context, Generation, GenerationSettings, Item
+from pools.types import Context, FinishReason, Generation, GenerationSettings, Item, Split
 
 FORMAT = 1
 _FILES = ("manifest.json", "items.parquet", "transitions.parquet")
@@ -94,28 +95,15 @@ def _write(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Path) -> No
 
     items = {
         "task": [item.task for item in tree.items],
-        "doc_id": pa.array([item.doc_id for item in tree.items], pa.int32()),
+        "doc_id": [item.doc_id for item in tree.items],
         "query": [item.query for item in tree.items],
-        "until": pa.array([list(item.settings.until) for item in tree.items], pa.list_(pa.string())),
-        "max_new_tokens": pa.array([item.settings.max_new_tokens for item in tree.items], pa.int32()),
+        "until": [list(item.settings.until) for item in tree.items],
+        "max_new_tokens": [item.settings.max_new_tokens for item in tree.items],
         "split": [item.split for item in tree.items],
     }
-    transitions = pa.schema(
-        [
-            ("task", pa.string()),
-            ("doc_id", pa.int32()),
-            ("pipeline", pa.list_(pa.string())),
-            ("response", pa.string()),
-            ("tokens_in", pa.int32()),
-            ("tokens_out", pa.int32()),
-            ("finish_reason", pa.string()),
-            ("seconds", pa.float32()),
-            ("score", pa.float32()),
-            *([("billed", pa.float64())] if pool.billed else []),
-        ]
-    )
-    pq.write_table(pa.table(items), folder / "items.parquet", compression="zstd")
-    table = pa.Table.from_pylist(list(tree.rows()), schema=transitions)
+    of_items, of_transitions = _schemas(pool.billed)
+    pq.write_table(pa.table(items, schema=of_items), folder / "items.parquet", compression="zstd")
+    table = pa.Table.from_pylist(list(tree.rows()), schema=of_transitions)
     pq.write_table(table, folder / "transitions.parquet", compression="zstd", compression_level=19)
     full = {
         "format": FORMAT,
@@ -128,10 +116,40 @@ def _write(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Path) -> No
     seal_recording(folder)
 
 
+def _schemas(billed: bool) -> tuple[Any, Any]:
+    """The columns of `items.parquet` and of `transitions.parquet`."""
+    import pyarrow as pa
+
+    items = pa.schema(
+        [
+            ("task", pa.string()),
+            ("doc_id", pa.int32()),
+            ("query", pa.string()),
+            ("until", pa.list_(pa.string())),
+            ("max_new_tokens", pa.int32()),
+            ("split", pa.string()),
+        ]
+    )
+    transitions = pa.schema(
+        [
+            ("task", pa.string()),
+            ("doc_id", pa.int32()),
+            ("pipeline", pa.list_(pa.string())),
+            ("response", pa.string()),
+            ("tokens_in", pa.int32()),
+            ("tokens_out", pa.int32()),
+            ("finish_reason", pa.string()),
+            ("seconds", pa.float32()),
+            ("score", pa.float32()),
+            *([("billed", pa.float64())] if billed else []),
+        ]
+    )
+    return items, transitions
+
+
 def load_recording(folder: Path | str) -> Recording:
     """Read what `save_recording` wrote. Raises UserError where the folder does not hold a recording."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     folder = Path(folder)
     missing = [name for name in _FILES if not (folder / name).is_file()]
@@ -153,7 +171,10 @@ def load_recording(folder: Path | str) -> Recording:
         )
     try:
         check_seal(manifest, files)
-        items, rows = (pq.read_table(pa.BufferReader(content)).to_pydict() for content in files.values())
+        items, rows = (
+            read_columns(name, content, schema, optional=("billed",))
+            for (name, content), schema in zip(files.items(), _schemas(billed=True), strict=True)
+        )
     except (ValueError, TypeError, AttributeError, OSError, pa.ArrowException) as error:
         raise _unreadable(folder, error) from None
     pool = pool_from_dict(manifest.get("pool"), f"{folder / 'manifest.json'}: pool")
@@ -167,14 +188,36 @@ def load_recording(folder: Path | str) -> Recording:
             pool.model_names,
             manifest["max_hops"],
         )
+        _check(tree, manifest, rows)
         _fill(tree, rows)
-        if not np.isfinite(tree.score).all():
-            raise ValueError("a response has a score that is no number")
         if pool.billed and not (tree.billed[tree.known & (tree.depth > 0)] >= 0).all():
             raise ValueError("a response lacks what it cost")
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (UserError, KeyError, IndexError, TypeError, ValueError) as error:
         raise _unreadable(folder, error) from error
     return Recording(tree, pool, manifest)
+
+
+def _check(tree: Tree, manifest: dict[str, Any], rows: dict[str, list[Any]]) -> None:
+    """Raise ValueError where a value is of the right type and still none that a recording can hold."""
+    if not isinstance(manifest.get("suite"), str | None):
+        raise ValueError(f"suite is {shown(manifest['suite'])}, expected a text")
+    if type(manifest["max_hops"]) is not int:
+        raise ValueError(f"max_hops is {shown(manifest['max_hops'])}, expected a whole number")
+    keys = {(item.task, item.doc_id) for item in tree.items}
+    if len(keys) < len(tree.items):
+        raise ValueError("an item is there twice")
+    if not {item.split for item in tree.items} <= set(get_args(Split)):
+        raise ValueError(f"a split is none of {', '.join(get_args(Split))}")
+    if min([0, *rows["tokens_in"], *rows["tokens_out"], *(item.settings.max_new_tokens for item in tree.items)]) < 0:
+        raise ValueError("a number of tokens is below 0")
+    if not all(0 <= score <= 1 for score in rows["score"]) or not np.isfinite(rows["seconds"]).all():
+        raise ValueError("a score is no number from 0 to 1, or a time no number")
+    if not set(rows["finish_reason"]) <= set(get_args(FinishReason)):
+        raise ValueError(f"a finish_reason is none of {', '.join(get_args(FinishReason))}")
+    if not all(rows["pipeline"]):
+        raise ValueError("a pipeline has no model")
+    if len(set(zip(rows["task"], rows["doc_id"], map(tuple, rows["pipeline"]), strict=True))) < len(rows["task"]):
+        raise ValueError("a response is there twice")
 
 
 def _unreadable(folder: Path, error: Exception) -> UserError:

@@ -31,7 +31,9 @@ def keep_what_the_server_says(lm: Any, name: str) -> None:
         replies = outputs if isinstance(outputs, list) else [outputs]
         for reply in replies:
             _check(reply)
-        texts = [ServerText(text) for text in parse(outputs=outputs, **options)]
+        # JSON can hold half of a surrogate pair, as of an emoji that was cut in two, and no file can.
+        said = parse(outputs=outputs, **options)
+        texts = [ServerText(t.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")) for t in said]
         if len(texts) == len(replies):  # a reply to several prompts says only their sum
             for text, reply in zip(texts, replies, strict=True):
                 text.tokens = _tokens(reply)
@@ -94,6 +96,6 @@ def _tokens(reply: dict[str, Any]) -> tuple[int, int] | None:
     if not isinstance(usage, dict):
         return None
     found = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in found):
+    if not all(isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 2**31 for count in found):
         return None
     return found  # type: ignore[return-value]

@@ -13,8 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pools.errors import UserError
-from pools.types import Context, Generation, GenerationSettings, content_hash
+from pools.errors import UserError, shown
+from pools.types import Context, Generation, GenerationSettings, content_hash, utf8
 from pools.whole_file import whole_file
 
 _COLUMNS = (
@@ -130,6 +130,8 @@ class TransitionStore:
             )
             for context, settings, made in entries
         ]
+        for row in rows:
+            _check(row)
         origin = origin or self.origin
         made = None if origin is None else json.dumps(origin, sort_keys=True, ensure_ascii=False)
         with self._in_use():
@@ -317,6 +319,13 @@ def _one_line(error: Exception) -> str:
 def _advice(error: Exception, otherwise: str) -> str:
     """What to do about an error of SQLite."""
     return _ADVICE.get(getattr(error, "sqlite_errorcode", -1) & 0xFF, otherwise)
+
+
+def _check(row: Sequence[Any]) -> None:
+    """Raise UserError where a column cannot hold a value; the texts but the response are in the key already."""
+    utf8(row[4])
+    if not all(isinstance(tokens, int) and 0 <= tokens < 2**31 for tokens in row[5:7]) or not 0 <= row[8] < 2**31:
+        raise UserError(f"a transition store cannot hold the tokens and seconds of a response: {shown(row[5:9])}")
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

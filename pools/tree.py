@@ -17,10 +17,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pools.cost import CostModel
-from pools.errors import UserError
-from pools.types import Context, Generation, GenerationSettings, Generator, Item, ParallelGenerator, Scorer, Split
+from pools.errors import UserError, shown
+from pools.types import (
+    Context,
+    Generation,
+    GenerationSettings,
+    Generator,
+    Item,
+    ParallelGenerator,
+    Scorer,
+    Split,
+    utf8,
+)
 
 IntArray = NDArray[np.int64]
+
+# The arrays hold 25 bytes a node; more than some gigabytes are a slip of the hand.
+MOST_NODES = 200_000_000
+MOST_TOKENS = 2**31 - 1
 
 
 class Tree:
@@ -47,7 +61,15 @@ class Tree:
         if max_hops < 1 or not models:
             raise UserError(f"a tree needs a hop and a model: got max_hops={max_hops} and {len(models)} models")
         self.items, self.models, self.max_hops = tuple(items), tuple(models), max_hops
-        level_sizes = [len(models) ** level for level in range(max_hops + 1)]
+        level_sizes, nodes = [1], 1
+        for _ in range(max_hops):
+            level_sizes.append(level_sizes[-1] * len(models))
+            nodes += level_sizes[-1]
+            if nodes * max(1, len(items)) > MOST_NODES:
+                raise UserError(
+                    f"a tree of {max_hops} hops over {len(models)} models and {len(items)} items has more than "
+                    f"{MOST_NODES:,} nodes; ask for fewer hops or items"
+                )
         self.nodes, self.decision_nodes = sum(level_sizes), sum(level_sizes[:-1])
         self.depth: IntArray = np.repeat(np.arange(max_hops + 1), level_sizes)
         shape = (len(self.items), self.nodes)
@@ -64,6 +86,7 @@ class Tree:
         self._scores: dict[tuple[int, str], float] = {}
         self._generator, self._scorer = generator, scorer
         for index, item in enumerate(self.items):
+            utf8("".join((item.query, *item.settings.until)))
             self.context_id[index, 0] = self._intern(Context(item.query))
 
     # --- the shape of the tree -----------------------------------------------------------------------------------
@@ -185,7 +208,13 @@ class Tree:
             self.put(item, node, generation, self._scores[int(item), generation.response])
 
     def put(self, item: int, node: int, generation: Generation, score: float) -> None:
-        """Enter the hop into a node whose parent is known."""
+        """Enter the hop into a node whose parent is known. Raises UserError for what no recording holds."""
+        if not isinstance(score, int | float | np.number) or not 0 <= score <= 1:
+            raise UserError(f"a score is {shown(score)}, expected a number from 0 to 1")
+        if not 0 <= generation.tokens_in <= MOST_TOKENS or not 0 <= generation.tokens_out <= MOST_TOKENS:
+            counts = f"{shown(generation.tokens_in)} and {shown(generation.tokens_out)}"
+            raise UserError(f"a response has {counts} tokens, expected whole numbers from 0 to {MOST_TOKENS}")
+        utf8(generation.response)
         parent = self.context_id[item, (node - 1) // len(self.models)]
         self._generations[(node - 1) % len(self.models), int(parent), self.items[item].settings] = generation
         self.score[item, node] = score

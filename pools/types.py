@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from pools.errors import UserError, shown
+
 Split = Literal["train", "validation", "test"]
 FinishReason = Literal["stop", "length"]
 
@@ -92,6 +94,18 @@ class Scorer(Protocol):
 
 
 def content_hash(*parts: object) -> str:
-    """sha256, in hex, of the parts' canonical JSON; the parts are made of str, int, float, None, lists and dicts."""
+    """sha256, in hex, of the parts' canonical JSON; the parts are made of str, int, float, None, lists and dicts.
+
+    Raises UserError where a text holds half of a surrogate pair, which no file of ours could keep.
+    """
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(utf8(text)).hexdigest()
+
+
+def utf8(text: str) -> bytes:
+    """The text as a file holds it. Raises UserError where it holds half of a surrogate pair."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        around = text[max(0, error.start - 20) : error.end]
+        raise UserError(f"the text {shown(around)} holds half of a surrogate pair; expected valid Unicode") from None

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pools.errors import UserError
+from pools.errors import UserError, shown
 from pools.types import Context
 from routers.state import DEFAULT
 
@@ -132,6 +132,8 @@ def restore_encoder(
         from routers.hashing import HashingEncoder
 
         return HashingEncoder(arrays["idf"], arrays["components"])
+    if config["kind"] != "sentence":
+        raise ValueError(f"its encoder is {shown(config['kind'])}, expected hashing or sentence")
     from routers.sentence import SentenceEncoder
 
     return SentenceEncoder(config["model"], config["sha256"], weights)

@@ -25,6 +25,10 @@ class HashingEncoder:
 
     def __init__(self, idf: NDArray[np.float32], components: NDArray[np.float32]) -> None:
         self.idf, self.components = np.asarray(idf, np.float32), np.asarray(components, np.float32)
+        if self.idf.shape != (FEATURES,) or self.components.ndim != 2 or self.components.shape[1] != FEATURES:
+            raise ValueError(
+                f"idf {self.idf.shape} and components {self.components.shape}, expected {FEATURES} features"
+            )
         self.dimension = len(self.components)
 
     @classmethod

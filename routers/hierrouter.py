@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pools.errors import UserError
+from pools.errors import UserError, shown
 from routers._tensor_file import read_tensors, write_tensors
 from routers.encoder import ContextEncoder, restore_encoder
 from routers.registry import RouterRequest, register
 from routers.router import RoutingStates
-from routers.state import StateFeatures
+from routers.state import Part, StateFeatures
 
 if TYPE_CHECKING:
     from routers._policy import Policy
 
 _KEY = "hierrouter"
+_MOST = 1e12  # of any number in a configuration
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,36 @@ def _read(path: Path) -> tuple[HierRouterConfig, dict[str, NDArray[Any]]]:
     try:
         tensors, config = read_tensors(path, _KEY)
         lists = {name: tuple(config[name]) for name in ("models", "sees", "cost_weights")}
-        return HierRouterConfig(**{**config, **lists}), tensors
-    except (KeyError, TypeError, ValueError) as error:
+        if wrong := next((name for name in lists if not isinstance(config[name], list)), None):
+            raise ValueError(f"its configuration has {wrong} {shown(config[wrong])}, expected a list")
+        if wrong := next((name for name, array in tensors.items() if not np.isfinite(array).all()), None):
+            raise ValueError(f"{wrong} has a value that is no finite number")
+        return _checked(HierRouterConfig(**{**config, **lists})), tensors
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise _no_checkpoint(path, error) from None
+
+
+def _checked(config: HierRouterConfig) -> HierRouterConfig:
+    """The configuration itself. Raises ValueError for values that no training writes."""
+
+    def number(value: Any, least: float, kinds: Any = int | float) -> bool:
+        return isinstance(value, kinds) and not isinstance(value, bool) and least <= value <= _MOST
+
+    models, weights = config.models, (config.cost_weight, *config.cost_weights)
+    sound = {
+        "models": all(isinstance(name, str) and name for name in models) and 0 < len(set(models)) == len(models),
+        "max_hops": number(config.max_hops, 1, int),
+        "allow_stop": isinstance(config.allow_stop, bool),
+        "cost_scale": number(config.cost_scale, 1e-12),
+        "hidden": number(config.hidden, 1, int),
+        "sees": set(config.sees) <= set(get_args(Part)),
+        "cost_weight": all(number(weight, 0) for weight in weights),
+        "encoder": isinstance(config.encoder, dict),
+        "training": isinstance(config.training, dict),
+    }
+    if wrong := next((name for name, is_sound in sound.items() if not is_sound), None):
+        raise ValueError(f"its configuration has {wrong} {shown(getattr(config, wrong))}")
+    return config
 
 
 def _no_checkpoint(path: Path, error: Exception) -> UserError:
@@ -142,6 +170,10 @@ def load_checkpoint(
     try:
         encoder = restore_encoder(config.encoder, _below("encoder.", tensors), weights)
         embed = ContextEncoder(encoder, config.sees)
+        # Before anything of that size is made: the configuration could ask for any.
+        form = config.hidden, embed.dimension + config.features.dimension
+        if (found := tensors["policy.actor.0.weight"].shape) != form:
+            raise ValueError(f"policy.actor.0.weight is {found}, its configuration asks for {form}")
         policy = config.policy(embed.dimension)
         policy.load_state_dict({n: torch.from_numpy(a) for n, a in _below("policy.", tensors).items()})
     except (KeyError, TypeError, RuntimeError, ValueError) as error:

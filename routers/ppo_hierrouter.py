@@ -407,7 +407,7 @@ def training_bar(shown: bool) -> Iterator[Report]:
 
 
 def _check(args: Args, tree: Tree) -> None:
-    from pools.errors import UserError
+    from pools.errors import UserError, shown
 
     if not tree.items:
         raise UserError("no train items to learn from; raise --limit, or choose another recording")
@@ -429,6 +429,8 @@ def _check(args: Args, tree: Tree) -> None:
         most = " and at most 1" if name in ("gamma", "gae_lambda") else ""
         given = getattr(args, name)
         raise UserError(f"--{name.replace('_', '-')} {given}: expected a number of at least {least}{most}")
+    if args.seed >= 2**32:
+        raise UserError(f"--seed {shown(args.seed)}: expected a whole number below 2**32")
     if any(not 0 <= weight < float("inf") for weight in args.cost_weights):
         raise UserError(f"--cost-weights {args.cost_weights}: expected numbers of at least 0")
     if not {"query", "response"} & set(args.sees):
@@ -533,7 +535,7 @@ def main() -> None:
             )
         tree = tree if args.max_hops is None else tree.shortened(args.max_hops)
         parts = tree.select("train"), tree.select("validation")
-        source = {"recording": args.recording.name, "suite": recording.manifest["suite"]}
+        source = {"recording": args.recording.name, "suite": recording.manifest.get("suite")}
         with training_bar(shown=sys.stderr.isatty()) as report:
             train(args, *parts, recording.pool.cost_model(args.cost), source, report)
     except UserError as error:

@@ -76,7 +76,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """The value that `encode` was given. Raises ValueError, TypeError or KeyError on any other."""
+    """The value that `encode` was given. Raises ValueError, TypeError, LookupError or ArithmeticError on any other."""
     if isinstance(value, list):
         return [decode(item) for item in value]
     if not isinstance(value, dict):

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pools.errors import UserError
+from pools.errors import UserError, shown
 from pools.types import GenerationSettings, Item, content_hash
 from tasks.split import normalised, split_of
 
@@ -154,29 +154,36 @@ def check_config(name: str, config: Mapping[str, Any]) -> None:
     output_type = config.get("output_type", "generate_until")
     if output_type != "generate_until":
         raise UserError(
-            f"task '{name}' is of type {output_type}, expected generate_until: "
+            f"task '{name}' has the output_type {shown(output_type)}, expected generate_until: "
             f"multiple-choice tasks run through `lm_eval --model routed --tasks {name}`"
         )
-    if config.get("repeats", 1) > 1:
-        raise UserError(f"task '{name}' asks every item {config['repeats']} times: decoding is greedy here")
+    if config.get("repeats", 1) != 1:
+        repeats = shown(config["repeats"])
+        raise UserError(f"task '{name}' asks every item {repeats} times (repeats): decoding is greedy here")
     generation_settings(name, config.get("generation_kwargs") or {})
 
 
 def generation_settings(name: str, arguments: Mapping[str, Any]) -> GenerationSettings:
     """lm-eval's generation arguments as settings of greedy decoding; UserError where they ask for anything else."""
+    if not isinstance(arguments, Mapping):
+        raise UserError(f"task '{name}' has the generation_kwargs {shown(arguments)}, expected a mapping")
     sample = arguments.get("do_sample")
     if sample is None:  # then lm-eval goes by the temperature
-        sample = float(arguments.get("temperature") or 0.0) > 0.0
+        sample = arguments.get("temperature") not in (None, 0)
     if sample:
         raise UserError(f"task '{name}' samples its responses: decoding is greedy here, use one with do_sample: false")
     harmless = {"num_beams": 1, "repetition_penalty": 1.0}
-    strange = sorted(k for k, v in arguments.items() if k not in IGNORED and harmless.get(k) != v)
+    strange = sorted(str(k) for k, v in arguments.items() if k not in IGNORED and harmless.get(k) != v)
     if strange:
         raise UserError(f"task '{name}' sets {', '.join(strange)} in generation_kwargs: decoding is greedy here")
     until = arguments.get("until") or []
     until = [until] if isinstance(until, str) else until
     limit = next((arguments[key] for key in TOKEN_LIMITS if arguments.get(key) is not None), DEFAULT_NEW_TOKENS)
-    return GenerationSettings(tuple(text for text in until if text), int(limit))
+    if not isinstance(until, list | tuple) or not all(isinstance(text, str) for text in until):
+        raise UserError(f"task '{name}' has until {shown(until)} in generation_kwargs, expected texts")
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit < 2**31:
+        raise UserError(f"task '{name}' has a limit of {shown(limit)} tokens in generation_kwargs, expected a number")
+    return GenerationSettings(tuple(text for text in until if text), limit)
 
 
 def default_threads() -> int:

@@ -8,6 +8,9 @@ import textwrap
 
 _BLOCK = re.compile(r"^[ \t]*```[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 
+# No answer to these tasks comes near. Python's parser takes seconds for a megabyte, and it is asked up to forty times.
+_LONGEST = 50_000
+
 
 def program(response: str, entry_point: str, prompt: str) -> str:
     """The program in a response that was asked to complete `prompt`, which ends in the head of `entry_point`.
@@ -16,12 +19,14 @@ def program(response: str, entry_point: str, prompt: str) -> str:
     does, the same of the whole response; else the prompt with the last block, or the response, as the function's body.
     """
     blocks = _BLOCK.findall(response)
+    if len(response) > _LONGEST:
+        return prompt + _body(blocks[-1] if blocks else response)
     for text in [*map(textwrap.dedent, reversed(blocks)), response]:  # a block inside a list item is indented
         if (whole := _parsable(text)) is not None and _defines(whole, entry_point):
             return _preamble(prompt, entry_point) + whole
     # Nothing parses: a block that was meant as the whole function fails as such, not as a body.
     for text in reversed(blocks):
-        if re.search(rf"^\s*(async\s+)?def\s+{re.escape(entry_point)}\b", text, re.MULTILINE):
+        if re.search(rf"^[ \t]*(async\s+)?def\s+{re.escape(entry_point)}\b", text, re.MULTILINE):
             return _preamble(prompt, entry_point) + text
     return prompt + _body(blocks[-1] if blocks else response)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pools.errors import UserError
+from pools.yaml_file import check_yaml
 
 if TYPE_CHECKING:
     from tasks.task import Task
@@ -67,9 +68,16 @@ def get(name: str, metric: str | None = None, filter_name: str | None = None, li
     from tasks.lm_eval_task import LmEvalTask, check_config, default_threads
 
     ours = FOLDER in path.resolve().parents
-    config = load_yaml(path, resolve_func=False)  # before any function is imported or any data fetched
-    if "class" not in config:
-        check_config(name, config)
+    try:
+        if path == Path(name):  # a file of the user's
+            check_yaml(path, "task")
+        config = load_yaml(path, resolve_func=False)  # before any function is imported or any data fetched
+        if "class" not in config:
+            check_config(name, config)
+    except UserError:
+        raise
+    except Exception as error:  # lm-eval's reader and YAML's raise whatever Python does
+        raise UserError(f"task file {path} cannot be read: {type(error).__name__}: {_first_line(error)}") from None
     if config.get("unsafe_code") and not ours and os.environ.get("HF_ALLOW_CODE_EVAL") != "1":
         raise UserError(
             f"task '{name}' executes what models write, through lm-eval and outside of this project's sandbox: "

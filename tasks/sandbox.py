@@ -173,7 +173,7 @@ class Session:
         try:
             reply = json.loads(line)
             return Reply(error=str(reply["error"])) if "error" in reply else Reply(wire.decode(reply["value"]))
-        except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
             return Reply(error="the reply is malformed")
 
     def close(self) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pools.errors import UserError
+from pools.errors import UserError, shown
+from pools.yaml_file import read_yaml
 from tasks import registry
 from tasks.task import Task
 
@@ -66,19 +67,7 @@ def load_suite(name_or_path: str) -> Suite:
 
 
 def _parse(path: Path) -> Suite:
-    import yaml
-
-    try:
-        declared = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"suite file {path}: {error.strerror}, expected a file that can be read") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}: " if mark else ""
-        raise UserError(
-            f"suite file {path}: {place}{getattr(error, 'problem', None) or 'not YAML'}, expected YAML with name, "
-            "description and tasks"
-        ) from error
+    declared = read_yaml(path, "suite")
     where = f"suite file {path}"
     fields = _fields(declared, {"name": str, "tasks": list}, {"description": str}, where)
     tasks = []
@@ -86,7 +75,7 @@ def _parse(path: Path) -> Suite:
         here = f"{where}: task {number}"
         task = _fields(entry, {"name": str, "domain": str}, {"metric": str, "filter": str, "limit": int}, here)
         if task["domain"] not in get_args(Domain):
-            raise UserError(f"{here}: domain '{task['domain']}', expected one of {', '.join(get_args(Domain))}")
+            raise UserError(f"{here}: domain {shown(task['domain'])}, expected one of {', '.join(get_args(Domain))}")
         if task.get("limit", 1) < 1:
             raise UserError(f"{here}: limit {task['limit']}, expected at least 1")
         try:
@@ -104,12 +93,12 @@ def _fields(given: Any, needed: dict[str, type], optional: dict[str, type], wher
     """The mapping itself, once its keys and the types of its values are known to be as expected."""
     known = needed | optional
     if not isinstance(given, dict):
-        raise UserError(f"{where}: {type(given).__name__} {str(given)[:40]!r}, expected the keys {', '.join(known)}")
+        raise UserError(f"{where}: {type(given).__name__} {shown(given)}, expected the keys {', '.join(known)}")
     if unknown := [str(key) for key in given if key not in known]:
-        raise UserError(f"{where}: unknown key '{unknown[0]}', expected {', '.join(known)}")
+        raise UserError(f"{where}: unknown key {shown(unknown[0])}, expected {', '.join(known)}")
     if missing := [key for key in needed if key not in given]:
         raise UserError(f"{where}: no '{missing[0]}', expected {', '.join(needed)}")
     for key, value in given.items():
         if not isinstance(value, known[key]) or isinstance(value, bool):
-            raise UserError(f"{where}: {key} is {str(value)[:40]!r}, expected {known[key].__name__}")
+            raise UserError(f"{where}: {key} is {shown(value)}, expected {known[key].__name__}")
     return given

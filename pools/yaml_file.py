@@ -1,0 +1,90 @@
+"""A YAML file that somebody wrote, read as plain data, whatever stands in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pools.errors import UserError
+
+# A pool or a suite has a few hundred values. YAML's aliases make a short file stand for as many as one likes.
+MOST_BYTES, MOST_VALUES, MOST_LEVELS, MOST_DIGITS = 256_000, 10_000, 50, 400
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """The data of a YAML file; no tag constructs anything but plain values. `what` is it, for a UserError: "pool".
+
+    Raises UserError where it cannot be read, is not YAML, names a key twice, or stands for too much.
+    """
+    import yaml
+
+    loader = None
+    try:
+        loader = yaml.SafeLoader(_content(path, what).decode("utf-8"))
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check(node, {}, MOST_LEVELS)
+        return loader.construct_document(node)
+    # The constructors of numbers, dates and truth values raise whatever Python does.
+    except (yaml.YAMLError, ValueError, AttributeError, KeyError, OverflowError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise UserError(f"{what} file {path} is not YAML: {reason[:300]}; expected YAML of plain values") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def check_yaml(path: Path, what: str) -> None:
+    """Raise UserError where a file that another library is to read stands for too much."""
+    import yaml
+
+    try:
+        for node in yaml.compose_all(_content(path, what), yaml.SafeLoader):
+            _check(node, {}, MOST_LEVELS)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise UserError(f"{what} file {path} is not YAML: {reason[:300]}; expected YAML of plain values") from None
+
+
+def _content(path: Path, what: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"cannot read {what} file {path}: {reason}") from None
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{what} file {path} has more than {MOST_BYTES:,} bytes; expected a short file in YAML")
+    return content
+
+
+def _check(node: Any, sizes: dict[Any, int | None], levels: int) -> int:
+    """How many values a node stands for, with every alias followed. Raises ValueError where they are too many."""
+    import yaml
+
+    if node in sizes:
+        size = sizes[node]
+        if size is None:
+            raise ValueError("an alias stands for something that holds itself")
+        return size
+    if not levels:
+        raise ValueError(f"it is nested more than {MOST_LEVELS} deep")
+    sizes[node], size = None, 1
+    if isinstance(node, yaml.ScalarNode):
+        node.value.encode()  # half of a surrogate pair is no text
+        if node.tag.endswith(":int") and len(node.value) > MOST_DIGITS:
+            raise ValueError(f"a number has more than {MOST_DIGITS} digits")
+    else:
+        pairs = isinstance(node, yaml.MappingNode)
+        if pairs:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if twice := next((key for key in keys if keys.count(key) > 1), None):
+                raise ValueError(f"key {twice} is named twice")
+        for below in node.value:
+            for part in below if pairs else (below,):
+                size += _check(part, sizes, levels - 1)
+                if size > MOST_VALUES:
+                    raise ValueError(f"it stands for more than {MOST_VALUES:,} values, by its aliases")
+    sizes[node] = size
+    return size

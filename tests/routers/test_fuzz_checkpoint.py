@@ -1,0 +1,192 @@
+"""Checkpoints: safetensors that say what they are, or one line; nothing is unpickled, nothing is computed with NaN."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load, save
+
+from fuzzing import command, damaged, fuzz, junk, mutated, told
+from pools import Context, UserError
+from pools.cost import CostModel
+from pools.tree import Tree
+from routers.hierrouter import HierRouter, load_checkpoint, read_config
+from routers.ppo_hierrouter import Args, train
+from routers.router import RoutingStates
+
+
+class Mark:
+    """What a pickle can do: unpickled, it leaves a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+@pytest.fixture(scope="module")
+def whole(planted: Callable[[], tuple[Tree, CostModel]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree, cost_model = planted()
+    arguments = Args(total_timesteps=512, hidden=4, num_envs=64, num_steps=4)
+    router = train(arguments, tree.select("train"), tree.select("validation"), cost_model)
+    path = tmp_path_factory.mktemp("checkpoint") / "whole.safetensors"
+    router.save(path)
+    return path
+
+
+def states(router: HierRouter) -> RoutingStates:
+    hops = np.array([0])
+    return RoutingStates([Context("a question")], hops, np.array([0.5]), np.full((1, router.config.max_hops), -1))
+
+
+def usable(router: HierRouter | None) -> None:
+    """What was accepted chooses one of its models, by probabilities that are numbers."""
+    if router is None:
+        return
+    chance = router.probabilities(states(router))
+    assert np.isfinite(chance).all() and chance.sum() == pytest.approx(1)
+    assert 0 <= router.act(states(router))[0] <= len(router.config.models)
+
+
+def parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    return load(content), json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["hierrouter"])
+
+
+def written(tensors: dict[str, Any], config: Any, path: Path) -> Path:
+    path.write_bytes(save(tensors, {"hierrouter": json.dumps(config)}))
+    return path
+
+
+def both(path: Path) -> None:
+    told(lambda: read_config(path), path)
+    usable(told(lambda: load_checkpoint(path), path))
+    usable(told(lambda: load_checkpoint(path, greedy=False), path))
+
+
+@fuzz("checkpoints: bytes", 120)
+@given(st.data())
+def test_damaged_bytes(whole: Path, data: st.DataObject) -> None:
+    path = whole.with_name("bytes.safetensors")
+    content = whole.read_bytes()
+    head = 8 + struct.unpack("<Q", content[:8])[0]
+    # Most of a file is weights: what says how they are read is damaged as often.
+    damage = data.draw(st.one_of(damaged(content), damaged(content[:head]).map(lambda h: h + content[head:])))
+    path.write_bytes(damage)
+    both(path)
+
+
+@fuzz("checkpoints: configuration", 150)
+@given(st.data())
+def test_a_configuration(whole: Path, data: st.DataObject) -> None:
+    tensors, config = parts(whole)
+    both(written(tensors, data.draw(mutated(config, surrogates=True)), whole.with_name("config.safetensors")))
+
+
+@fuzz("checkpoints: tensors", 80)
+@given(st.data())
+def test_tensors(whole: Path, data: st.DataObject) -> None:
+    tensors, config = parts(whole)
+    name = data.draw(st.sampled_from(sorted(tensors)))
+    array = tensors[name]
+    how = data.draw(st.sampled_from(["gone", "type", "shape", "empty", "value", "renamed"]))
+    if how == "gone":
+        del tensors[name]
+    elif how == "renamed":
+        tensors[name + "x"] = tensors.pop(name)
+    elif how == "type":
+        kind = data.draw(st.sampled_from(["int64", "int8", "bool", "float16", "float64", "uint8"]))
+        tensors[name] = array.astype(kind)
+    elif how == "shape":
+        tensors[name] = data.draw(st.sampled_from([array.ravel(), array[None], array[:1], array.T.copy()]))
+    elif how == "empty":
+        tensors[name] = array[:0]
+    else:
+        tensors[name] = array.copy()
+        value = data.draw(st.sampled_from([np.nan, np.inf, -np.inf, 1e9]))
+        tensors[name].flat[data.draw(st.integers(0, array.size - 1))] = value
+    both(written(tensors, config, whole.with_name("tensors.safetensors")))
+
+
+@fuzz("checkpoints: pickles", 25)
+@given(st.data())
+def test_a_pickle_is_never_unpickled(whole: Path, data: st.DataObject) -> None:
+    mark, path = whole.with_name("mark"), whole.with_name("pickle.safetensors")
+    protocol = data.draw(st.integers(0, pickle.HIGHEST_PROTOCOL))
+    payload = pickle.dumps(Mark(mark), protocol)
+    if data.draw(st.booleans()):
+        torch.save({"policy": Mark(mark)}, path)
+    else:
+        head = data.draw(st.sampled_from([b"", struct.pack("<Q", len(payload)), whole.read_bytes()[:100]]))
+        path.write_bytes(head + payload)
+    assert told(lambda: load_checkpoint(path), path) is None
+    assert command("run", "--checkpoint", path).refused
+    assert not mark.exists()
+    pickle.loads(payload)  # it would have
+    assert mark.exists()
+    mark.unlink()
+
+
+@fuzz("checkpoints: anything", 50)
+@given(junk(surrogates=True) | st.binary(max_size=60))
+def test_whatever_is_no_checkpoint(whole: Path, value: Any) -> None:
+    tensors, _ = parts(whole)
+    path = whole.with_name("any.safetensors")
+    if isinstance(value, bytes):
+        path.write_bytes(value)
+    else:
+        written(tensors, value, path)
+    assert told(lambda: load_checkpoint(path), path) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden": 10**9},
+        {"hidden": 0},
+        {"hidden": "64"},
+        {"max_hops": 10**9},
+        {"max_hops": 0},
+        {"max_hops": True},
+        {"models": "abc"},
+        {"models": [1, 2, 3]},
+        {"models": ["a", "a", "b"]},
+        {"sees": ["query", "future"]},
+        {"cost_scale": 0.0},
+        {"cost_scale": float("nan")},
+        {"cost_scale": 10**300},
+        {"cost_weight": "0.1"},
+        {"cost_weights": [None]},
+        {"allow_stop": "yes"},
+        {"encoder": []},
+        {"encoder": {}},
+        {"training": "long"},
+    ],
+    ids=str,
+)
+def test_configurations_that_were_taken_once(whole: Path, change: dict[str, Any]) -> None:
+    tensors, config = parts(whole)
+    path = written(tensors, config | change, whole.with_name("once.safetensors"))
+    with pytest.raises(UserError, match=str(path)):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused(whole: Path, value: float) -> None:
+    tensors, config = parts(whole)
+    for name in ("policy.actor.0.weight", "encoder.idf"):
+        changed = {**tensors, name: np.full_like(tensors[name], value)}
+        with pytest.raises(UserError, match=f"{name}.*no finite"):
+            load_checkpoint(written(changed, config, whole.with_name("nan.safetensors")))
