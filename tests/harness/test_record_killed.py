@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import harness
 from pools.recording import load_recording
@@ -37,7 +38,9 @@ def stored(store: Path) -> int:
     return len(TransitionStore(store)) if store.exists() else 0
 
 
-def test_killed_at_random_moments_and_resumed(tiny_pool_file: Path, tiny_tasks: Path, tmp_path: Path) -> None:
+def test_killed_at_random_moments_and_resumed(
+    tiny_pool_file: Path, tiny_tasks: Path, tmp_path: Path, counted: Any
+) -> None:
     suite = tiny_tasks / "suite.yaml"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     quiet = {"env": environment, "cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -75,3 +78,4 @@ def test_killed_at_random_moments_and_resumed(tiny_pool_file: Path, tiny_tasks: 
             assert load_recording(tmp_path / name).tree.complete, "a recording is written whole or not at all"
     subprocess.run(command(tiny_pool_file, suite, tmp_path, f"killed-{series}"), check=True, **quiet)
     check()
+    counted("SIGKILL", "recorder", killed)

@@ -171,7 +171,7 @@ def test_several_processes_write_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path, seed):
+def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path, seed, counted):
     path = tmp_path / "s"
     victim, survivor = _writer(path, seed, 100_000), _writer(path, seed + 100, 20)
     _start(victim)
@@ -186,6 +186,7 @@ def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path, seed):
     out, err, status = _finish(survivor)
     assert (status, err) == (0, "")
     store = _check(path, complete + out.splitlines())
+    counted("SIGKILL", "writer of a store", 1)
     store.put("m", [(Context("after"), SETTINGS, _made("still writable"))])
     assert store.get("m", SETTINGS, Context("after")) == _made("still writable")
 

@@ -1,0 +1,40 @@
+"""The table of docs/faults.md from what the tests that inject faults wrote to HARNESS_FAULT_TABLE.
+
+python benchmarks/fault_table.py faults.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+FIGURES = ("times", "refused", "lost", "wrong")
+
+
+def table(lines: list[str]) -> str:
+    """Markdown: a row for each fault and what it was injected into, summed over the tests."""
+    rows: dict[tuple[str, str], Counter[str]] = {}
+    for line in lines:
+        entry = json.loads(line)
+        rows.setdefault((entry["fault"], entry["subject"]), Counter()).update({key: entry[key] for key in FIGURES})
+    total: Counter[str] = Counter()
+    for figures in rows.values():
+        total.update(figures)
+    head = [
+        "| fault | in | times injected | refused in one line | lost | wrong accepted |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    body = [(*names, rows[names]) for names in sorted(rows)]
+    written = [f"| {fault} | {subject} | " + cells(figures) for fault, subject, figures in body]
+    return "\n".join([*head, *written, "| all | | " + cells(total)])
+
+
+def cells(figures: Counter[str]) -> str:
+    """The figures of a row."""
+    return " | ".join(f"{figures[name]:,}" for name in FIGURES) + " |"
+
+
+if __name__ == "__main__":
+    print(table(Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()))
