@@ -133,8 +133,8 @@ def verify(options: Verify, console: Console) -> bool:
     wrong = sum(flip.score_differs for flip in differ)
     miscounted = sum(flip.tokens_differ for flip in differ)
     equal = 1 - len(flips) / len(sample)
-    for shown in (_per_model(tree, sample, flips), *([_listed(differ)] if differ else [])):
-        console.print(shown)
+    for table in (_per_model(tree, sample, flips), *([_listed(differ)] if differ else [])):
+        console.print(table)
     holds = equal >= options.at_least and not wrong and not miscounted
     console.print(
         f"{folder.name}: {equal:.1%} of {len(sample)} responses equal (asked for: "

@@ -78,7 +78,7 @@ class NoModels(UserError):
 
 @pytest.fixture(scope="module")
 def folder(synthetic_tree: Callable[..., Tree], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The working directory of all cases: a recording, two runs, a table; no models, no network, nothing that serves."""
+    """The working directory of all cases: a recording, two runs, a table; no models, no network, no server."""
     folder = tmp_path_factory.mktemp("cli")
     models = tuple(CandidateModel(f"model-{n}", "hf", 0.01 * 4**n) for n in range(2))
     save_recording(synthetic_tree(items=9), Pool("p", models, "unit", "made up"), {"suite": "s"}, folder / "r")
@@ -184,6 +184,8 @@ def test_any_number(folder: Path, name: str, data: st.DataObject) -> None:
     [
         ("report", "no run was named"),
         ("run --recording r --router random --seed 99999999999999999999999", "--seed"),
+        ("verify --recording r --seed 99999999999999999999999", "--seed"),
+        ("compare whole whole2 --seed 99999999999999999999999", "--seed"),
         ("train --recording r --seed 99999999999999999999999 --out p.safetensors", "--seed"),
         ("serve --recording r --router random --timeout nan", "--timeout"),
         ("serve --recording r --router random --timeout inf", "--timeout"),
