@@ -184,6 +184,8 @@ def test_any_number(folder: Path, name: str, data: st.DataObject) -> None:
     [
         ("report", "no run was named"),
         ("run --recording r --router random --seed 99999999999999999999999", "--seed"),
+        ("verify --recording r --seed 99999999999999999999999", "--seed"),
+        ("compare whole whole2 --seed 99999999999999999999999", "--seed"),
         ("train --recording r --seed 99999999999999999999999 --out p.safetensors", "--seed"),
         ("serve --recording r --router random --timeout nan", "--timeout"),
         ("serve --recording r --router random --timeout inf", "--timeout"),

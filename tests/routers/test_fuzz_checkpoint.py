@@ -120,7 +120,7 @@ def test_tensors(whole: Path, data: st.DataObject) -> None:
     both(written(tensors, config, whole.with_name("tensors.safetensors")))
 
 
-@fuzz("checkpoints: pickles", 25)
+@fuzz("checkpoints: pickles", 15)
 @given(st.data())
 def test_a_pickle_is_never_unpickled(whole: Path, data: st.DataObject) -> None:
     mark, path = whole.with_name("mark"), whole.with_name("pickle.safetensors")

@@ -1,7 +1,8 @@
 """What the fuzz tests share: how many cases, the rule that each must hold, and what the cases are made of.
 
-`HARNESS_FUZZ=20` makes twenty times the cases, drawn anew; without it they are few, and the same each time. Each test
-appends a line of JSON, its subject and its cases, to the file that `HARNESS_FUZZ_TABLE` names.
+`HARNESS_FUZZ=1` makes as many cases as the tests say, drawn anew, `HARNESS_FUZZ=20` twenty times as many; without it
+there is a third of them, the same each time. Each test appends a line of JSON, its subject and its cases, to the file
+that `HARNESS_FUZZ_TABLE` names.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from harness.__main__ import main
 from pools import UserError
 
 FACTOR = float(os.environ.get("HARNESS_FUZZ", 0))
+USUAL = 0.33
 SECONDS, WAITED = 10, 120  # of the processor, and of the clock, that one case may take: none comes near
 LONGEST = 3000  # characters of the one line
 
@@ -71,7 +73,7 @@ def fuzz(subject: str, cases: int) -> Callable[[Any], Any]:
 
         test.hypothesis.inner_test = one
         test = settings(
-            max_examples=max(1, int(cases * (FACTOR or 1))),
+            max_examples=max(1, int(cases * (FACTOR or USUAL))),
             derandomize=not FACTOR,
             database=None,
             deadline=None,
