@@ -75,7 +75,7 @@ def check(options: Check, console: Console) -> bool:
     better = [f.better for f in findings if f.better]
     for text in better:
         say(f"better: {text}")
-    if better:
+    if better and not worse:
         say("python -m harness check --update would keep what is better as the new baseline")
     for text in worse:
         say(f"WORSE: {text}")

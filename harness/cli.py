@@ -25,7 +25,8 @@ class Run:
     """
 
     router: tuple[str, ...] = ("hierrouter",)
-    """Routers to evaluate, by name (python -m harness list routers), as in: --router hierrouter single:MODEL."""
+    """Routers to evaluate, by name (python -m harness list routers) or as a file of your own: --router hierrouter
+    single:MODEL my_router.py."""
     baselines: Literal["auto", "yes", "no"] = "auto"
     """Also each single model, random and, on a recording, the best pipelines and the exact optimum; auto: not with
     --live."""

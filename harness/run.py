@@ -209,6 +209,8 @@ def run_manifest(options: Run, source: Source, cost_model: CostModel, seconds: f
 def router_names(options: Run, source: Source) -> list[str]:
     """The routers asked for, then the baselines that every table has, each once."""
     recorded = source.generator is None
+    if not options.router:
+        raise UserError("--router names no router; leave it away for hierrouter, or see python -m harness list routers")
     names = list(options.router)
     if options.baselines == "yes" or (options.baselines == "auto" and recorded):
         names += [*(f"single:{model}" for model in source.pool.model_names), "random"]
@@ -217,8 +219,6 @@ def router_names(options: Run, source: Source) -> list[str]:
         names += ["best-pipeline", "best-pipeline-per-task"] if chosen else []
         # The optimum takes every response of every pipeline, which nobody wants to wait for.
         names += [OPTIMUM, *([] if options.allow_stop else [f"{OPTIMUM}:no-stop"])] if recorded else []
-    if not names:
-        raise UserError("nothing to run: name a router with --router")
     return list(dict.fromkeys(names))
 
 

@@ -1,8 +1,9 @@
-"""All routers by name: ours by a decorator, those of other packages by the entry-point group `harness.routers`."""
+"""All routers by name: ours and those of a file by a decorator, those of packages by the group `harness.routers`."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Callable
@@ -53,6 +54,8 @@ class RouterRequest:
 Build = Callable[[RouterRequest], Router]
 _B = TypeVar("_B", bound=Build)
 _registered: dict[str, Build] = {}
+_of_files: dict[str, list[str]] = {}
+"""By the path of a user's file: the routers that it registers."""
 
 
 def register(name: str) -> Callable[[_B], _B]:
@@ -72,7 +75,7 @@ def names() -> list[str]:
 
 
 def load(name: str, request: RouterRequest | None = None, *, checkpoint: Path | str | None = None) -> Router:
-    """Build a router: `name`, or `name:argument`.
+    """Build a router: `name`, or `name:argument`; `file.py`, or `file.py:name` where the file registers several.
 
     A trained router needs nothing but its checkpoint: `load("hierrouter", checkpoint=path)`.
     Raises UserError for a name that is not known, and where the router cannot be built from the request.
@@ -82,6 +85,8 @@ def load(name: str, request: RouterRequest | None = None, *, checkpoint: Path | 
         request = replace(request, checkpoint=Path(checkpoint))
     base, _, argument = name.partition(":")
     _import_ours()
+    if base.endswith(".py"):
+        base, argument = _of_file(Path(base), argument)
     build = _registered.get(base)
     if build is None:
         found = {entry.name: entry for entry in entry_points(group=GROUP)}
@@ -98,6 +103,30 @@ def load(name: str, request: RouterRequest | None = None, *, checkpoint: Path | 
             ) from error
     assert build is not None
     return build(replace(request, argument=argument))
+
+
+def _of_file(path: Path, rest: str) -> tuple[str, str]:
+    """Import a file that the user names; the name and the argument of the router in it that `rest` asks for."""
+    if not path.is_file():
+        raise UserError(f"no such file: {path}; name one that registers a router, or a router by name")
+    key = str(path.resolve())
+    if key not in _of_files:
+        before = dict(_registered)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        try:
+            spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        except Exception as error:
+            raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}; mend it") from error
+        _of_files[key] = [name for name, build in _registered.items() if before.get(name) is not build]
+    found = _of_files[key]
+    base, _, argument = rest.partition(":")
+    if not base and len(found) == 1:
+        return found[0], ""
+    if base not in found:
+        asked = f"has no router {base!r}" if base else "is asked for without the name of a router in it"
+        raise UserError(f"{path} {asked}; it registers {', '.join(found) or 'none: decorate one with @register(NAME)'}")
+    return base, argument
 
 
 def describe(name: str) -> str:

@@ -46,3 +46,26 @@ def test_a_router_in_a_package_of_its_own_is_known_by_name(tmp_path: Path) -> No
     share = tasks["human_eval"]["items"] / sum(task["items"] for task in tasks.values())
     assert calls["qwen2.5-coder-0.5b"] == pytest.approx(share)
     assert calls["qa-specialist"] == 0
+
+
+def test_the_file_alone_is_enough(tmp_path: Path) -> None:
+    installed(tmp_path)
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name", encoding="utf-8")
+    (tmp_path / "empty.py").write_text("", encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def run(router: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "harness", "run", "--router", router, "--baselines", "no", "--out", "run"]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+
+    assert run("my_router.py").returncode == 0
+    rows = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["routers"]
+    assert rows["my_router.py"]["overall"]["calls"]["qwen2.5-coder-0.5b"] > 0
+    for router, said in (
+        ("my_router.py:other", "it registers longest-to-coder"),
+        ("broken.py", "No module named 'nothing_of_that_name'"),
+        ("empty.py", "decorate one"),
+        ("absent.py", "no such file"),
+    ):
+        refused = run(router)
+        assert refused.returncode == 2 and said in refused.stderr and refused.stderr.count("\n") == 1
