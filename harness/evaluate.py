@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from harness import returned
 from harness.rollout import STOPPED_AT_ONCE, rollout, states_at
 from pools.cost import CostModel
 from pools.errors import UserError
 from pools.expectation import expectation
 from pools.tree import IntArray, Tree
-from routers.router import Router, RoutingStates, StochasticRouter, VotingRouter, routing_cost
+from routers.router import Router, RoutingStates, StochasticRouter, VotingRouter
 
 FloatArray = NDArray[np.float64]
 
@@ -54,7 +55,7 @@ def exact(router: Router, tree: Tree, cost_model: CostModel) -> Outcome:
 
     def choose(items: IntArray, nodes: IntArray, cost: FloatArray) -> FloatArray:
         states = states_at(tree, items, nodes, cost, pipelines)
-        billed.append((items, nodes, routing_cost(router, states)))
+        billed.append((items, nodes, returned.own_cost(router, states)))
         return action_probabilities(router, states, len(tree.models))
 
     found = expectation(tree, cost_model, choose)
@@ -88,9 +89,8 @@ def vote(router: VotingRouter, tree: Tree, cost_model: CostModel) -> Outcome:
     """Every model's first hop is paid for, and one of the responses counts."""
     items, nodes = np.arange(len(tree.items)), tree.level(1)
     tree.require(items[:, None], nodes)
-    chosen = router.choose_response(
-        [[tree.generation(i, node).response for node in nodes.tolist()] for i in items.tolist()]
-    )
+    responses = [[tree.generation(i, node).response for node in nodes.tolist()] for i in items.tolist()]
+    chosen = returned.chosen_responses(router, responses, len(nodes))
     calls, end = np.ones((len(items), len(nodes))), np.zeros((len(items), tree.nodes))
     end[items, nodes[chosen]] = 1.0
     return Outcome(
@@ -105,13 +105,13 @@ def vote(router: VotingRouter, tree: Tree, cost_model: CostModel) -> Outcome:
 
 
 def action_probabilities(router: Router, states: RoutingStates, models: int) -> FloatArray:
-    """`[B, M + 1]` probabilities of the router's actions, the last of them STOP."""
+    """`[B, M + 1]` probabilities of the router's actions, the last of them STOP. Raises UserError for others."""
     chance = np.zeros((len(states.contexts), models + 1))
     if isinstance(router, StochasticRouter):
-        given = np.asarray(router.probabilities(states), np.float64)
+        given = returned.probabilities(router, states, models)
         chance[:, : given.shape[1]] = given
     else:
-        chance[np.arange(len(chance)), np.asarray(router.act(states), np.int64)] = 1.0
+        chance[np.arange(len(chance)), returned.actions(router, states, models)] = 1.0
     if chance[states.hop == 0, models].any():
         raise UserError(STOPPED_AT_ONCE)
     return chance

@@ -61,7 +61,7 @@ def task_grid(summary: Mapping[str, Any]) -> Grid:
     contenders = [[_quality(f) for f in of_router] for name, of_router in figures.items() if name not in bounds]
     # Where all are alike none is best.
     best = [max(c) if len(set(c)) > 1 else None for c in zip(*contenders, strict=True)] or [None] * (len(tasks) + 1)
-    scale = _scale([f for of_router in figures.values() for f in of_router])
+    scale = cost_scale([f for of_router in figures.values() for f in of_router])
     rows: list[Row] = []
     for name, of_router in figures.items():
         cells = [
@@ -90,7 +90,7 @@ def frontier_grid(summary: Mapping[str, Any]) -> Grid:
     headers = [f"{point['cost_weight']:g}" for point in points]
     headers += ["AIQ"] if zero is not None else []
     headers += ["APGR", "CPT 50%", "CPT 80%"] if defined else []
-    scale = _scale([figures for point in points for figures in point["routers"].values()])
+    scale = cost_scale([figures for point in points for figures in point["routers"].values()])
     rows: list[Row] = []
     for name, entry in summary["routers"].items():
         cells = [_point(point["routers"][name], scale) for point in points]
@@ -115,18 +115,19 @@ def wrapped(name: str, width: int) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def _quality(figures: Mapping[str, Any]) -> str:
-    return f"{figures['quality']:.3f}"
-
-
-def _scale(figures: Sequence[Mapping[str, Any]]) -> int:
+def cost_scale(figures: Sequence[Mapping[str, Any]]) -> int:
     """Of how many items costs are given: four decimals shall show something."""
     dearest = max((f["cost"] or 0 for f in figures), default=0)
     return 1000 if 0 < dearest < 0.01 else 1
 
 
-def _per(scale: int) -> str:
+def per(scale: int) -> str:
+    """How that number of items is written after "cost per"."""
     return "1,000 items" if scale > 1 else "item"
+
+
+def _quality(figures: Mapping[str, Any]) -> str:
+    return f"{figures['quality']:.3f}"
 
 
 def _point(figures: Mapping[str, Any], scale: int) -> Cell:
@@ -148,7 +149,7 @@ def _of_two(figures: Mapping[str, Any]) -> list[Cell]:
 
 def _caption(summary: Mapping[str, Any], scale: int, compared: bool) -> tuple[str, ...]:
     unit, weight = summary["cost_unit"], summary["cost_weight"]
-    below = f"quality, below it cost per {_per(scale)} in {unit}" if unit else "quality, no costs were recorded"
+    below = f"quality, below it cost per {per(scale)} in {unit}" if unit else "quality, no costs were recorded"
     said = [below, f"{MEAN}: over tasks, each counts the same"]
     if compared:
         value = f"in value (quality - {weight:g} x cost, over all items)" if unit else "over all items"
@@ -161,7 +162,7 @@ def _caption(summary: Mapping[str, Any], scale: int, compared: bool) -> tuple[st
 
 
 def _frontier_caption(unit: str, metrics: Mapping[str, Any], scale: int) -> tuple[str, ...]:
-    cost = f"cost per {_per(scale)} in {unit} and " if unit else ""
+    cost = f"cost per {per(scale)} in {unit} and " if unit else ""
     said = [f"quality, below it {cost}the gap closed at that cost weight"]
     if metrics["zero_router"] is not None:
         low, high = metrics["cost_range"]

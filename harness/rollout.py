@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from harness import returned
 from pools.cost import CostModel
 from pools.errors import UserError
 from pools.tree import IntArray, Tree
-from routers.router import Router, RoutingStates, StochasticRouter, routing_cost
+from routers.router import Router, RoutingStates, StochasticRouter
 
 STOPPED_AT_ONCE = "the router stopped before any model was asked; STOP is open from the first response on"
 FloatArray = NDArray[np.float64]
@@ -45,8 +46,8 @@ def rollout(router: Router, tree: Tree, cost_model: CostModel, seed: int = 0, an
     going, drawn = np.arange(items), False
     for depth in range(tree.max_hops):
         states = states_at(tree, going, node[going], cost[going], pipelines)
-        own[going] += routing_cost(router, states)
-        action, by_chance = draw_actions(router, states, generator)
+        own[going] += returned.own_cost(router, states)
+        action, by_chance = draw_actions(router, states, models, generator)
         drawn |= by_chance
         asked = action < models
         if depth == 0 and not asked.all():
@@ -74,10 +75,12 @@ def states_at(tree: Tree, items: IntArray, nodes: IntArray, cost: FloatArray, pi
     )
 
 
-def draw_actions(router: Router, states: RoutingStates, generator: np.random.Generator) -> tuple[IntArray, bool]:
+def draw_actions(
+    router: Router, states: RoutingStates, models: int, generator: np.random.Generator
+) -> tuple[IntArray, bool]:
     """One action per state, and whether any was left to chance: a stochastic router's are drawn."""
     if not isinstance(router, StochasticRouter):
-        return np.asarray(router.act(states), np.int64), False
-    chance = np.asarray(router.probabilities(states), np.float64)
+        return returned.actions(router, states, models), False
+    chance = returned.probabilities(router, states, models)
     drawn = generator.random((len(chance), 1)) > chance.cumsum(axis=1)
     return drawn.sum(axis=1).clip(max=chance.shape[1] - 1), bool((chance.max(axis=1) < 1).any())

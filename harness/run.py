@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 OPTIMUM = "oracle"
 UNTRAINED = {"single", "pipeline", "random"}
-# An imported table's costs are in a unit of its own; a router's encoder is billed by its parameters.
+# Of what a router's own model costs, whatever unit the pool's costs are in: its parameters / 10^12 per token.
 ENCODER_UNIT = "T param-tokens"
 
 
@@ -90,7 +90,7 @@ def run(options: Run, console: Console) -> Path:
         best_single = max(singles, key=lambda outcome: value(outcome, weight).mean(), default=None)
         return summarise(
             *(at_weight, best_single, OPTIMUM, tree, cost_model, weight, options.seed, notes),
-            routing_cost_unit=ENCODER_UNIT if source.pool.billed else source.pool.cost_unit,
+            routing_cost_unit=ENCODER_UNIT,
         )
 
     split = "" if options.split == "all" else f" {options.split}"
@@ -121,7 +121,7 @@ def run(options: Run, console: Console) -> Path:
     write_json(manifest, out / "manifest.json")
     write_json(summary, out / "summary.json")
     for table in [overall_table(summary), *(table for grid in grids for table in tables(grid, console.width))]:
-        console.print(table)
+        console.print(table, end="\n\n")
     console.print(f"written to {out}", highlight=False, markup=False)
     if options.track:
         track(out, manifest, summary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,13 +14,14 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from harness.grid import Cell, Grid, wrapped
+from harness.grid import Cell, Grid, cost_scale, per, wrapped
 from harness.paired import Change, Comparison
 
 
 def overall_table(summary: dict[str, Any]) -> Table:
     """One row per router over all items, from the content of `summary.json`; it fits a terminal of 80 columns."""
-    table = _table(summary["title"], _caption(summary["cost_unit"], summary["cost_weight"]))
+    scale = cost_scale([entry["overall"] for entry in summary["routers"].values()])
+    table = _table(summary["title"], _caption(summary["cost_unit"], summary["cost_weight"], scale))
     for header in ("quality", "cost", "hops", "regret", "gap\nclosed"):
         table.add_column(header, justify="right", no_wrap=True)
     for name, entry in summary["routers"].items():
@@ -27,8 +29,8 @@ def overall_table(summary: dict[str, Any]) -> Table:
         gap = "-" if o["gap_closed"] is None else f"{o['gap_closed']:.0%}"
         table.add_row(
             "\n".join([escape(name), *(f"  [dim]{escape(note)}[/dim]" for note in _notes(o))]),
-            f"{_times(o['quality_ratio'])} {o['quality']:.3f}\n{_interval(o['quality_interval'])}",
-            "-" if o["cost"] is None else f"{_times(o['cost_ratio'])} {o['cost']:.4f}\n{_interval(o['cost_interval'])}",
+            _estimate(o, "quality", ".3f"),
+            "-" if o["cost"] is None else _estimate(o, "cost", _cost_form(o["cost_interval"][1] * scale), scale),
             f"{o['hops']:.2f}",
             "-" if o["regret"] is None else f"{o['regret']:.3f}",
             gap,
@@ -128,7 +130,8 @@ def _change(change: Change, form: str) -> list[str]:
 
 
 def _table(title: str, caption: str) -> Table:
-    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, show_edge=False, collapse_padding=True)
+    table.pad_edge = False
     table.caption_justify = "left"
     table.add_column("router", overflow="fold", min_width=25)
     return table
@@ -157,22 +160,33 @@ def markdown(table: Table) -> str:
     return "\n".join([*lines, "", str(table.caption).replace("\n", "; "), ""])
 
 
-def _caption(unit: str, weight: float) -> str:
+def _caption(unit: str, weight: float, scale: int) -> str:
     if not unit:
         return "no costs were recorded; x: relative to the best single model"
+    of = " per item" if scale > 1 else ""
     return (
-        f"cost per item in {unit}; x: relative to the best single model\n"
-        f"value = quality - {weight:g} x cost; regret: the optimum's value minus the router's\n"
+        f"cost per {per(scale)} in {unit}; x: relative to the best single model\n"
+        f"value = quality - {weight:g} x cost{of}; regret: the optimum's value minus the router's\n"
         "gap closed: how far from the best single model to the optimum"
     )
 
 
-def _interval(bounds: list[float]) -> str:
-    return f"[dim]{bounds[0]:.3f}..{bounds[1]:.3f}[/dim]"
+def _estimate(figures: dict[str, Any], name: str, form: str, scale: int = 1) -> str:
+    """An estimate and, below it, its interval: in the same form, so that it contains the estimate as shown, too."""
+    ratio, (low, high) = figures[f"{name}_ratio"], figures[f"{name}_interval"]
+    times = "" if ratio is None else f"[dim]x{ratio:.2f}[/dim]"
+    shown, *bounds = (format(figure * scale, form) for figure in (figures[name], low, high))
+    return f"{times} {shown}\n[dim]{bounds[0]}..{bounds[1]}[/dim]"
 
 
-def _times(ratio: float | None) -> str:
-    return "" if ratio is None else f"[dim]x{ratio:.2f}[/dim]"
+def _cost_form(highest: float) -> str:
+    """How a cost is shown that is at most so high: with four decimals, fewer where it is large, more where it is small.
+
+    So two digits of the highest are seen at least.
+    """
+    exponent = math.floor(math.log10(highest)) if highest > 0 else 0
+    decimals = max(4 - max(exponent, 0), 1 - exponent, 0)
+    return f".{decimals}f" if decimals <= 6 else ".1e"
 
 
 def _notes(overall: dict[str, Any]) -> list[str]:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 
 from harness.evaluate import evaluate, sample
+from harness.rollout import rollout
 from pools.cost import paper_cost
 from pools.errors import UserError
 from pools.oracle import cheapest_best, path_costs, solve
@@ -109,3 +111,77 @@ def test_a_router_that_stops_at_once_is_told_so(tree: Tree) -> None:
         evaluate(Silent(), tree, COST)
     with pytest.raises(UserError, match="before any model was asked"):
         sample(Silent(), tree, COST, 0)
+
+
+class Returning:
+    """Returns what it is told, at every state, or of their number."""
+
+    def __init__(self, given: object) -> None:
+        self.given = given
+
+    def act(self, states: RoutingStates) -> Any:
+        return self.given(len(states.contexts)) if callable(self.given) else [self.given] * len(states.contexts)
+
+
+class Drawing(Returning):
+    def probabilities(self, states: RoutingStates) -> Any:
+        return Returning.act(self, states)
+
+
+class Voting(Returning):
+    def choose_response(self, responses: object) -> Any:
+        return self.given(30) if callable(self.given) else [self.given] * 30
+
+
+class Billing(Returning):
+    def act(self, states: RoutingStates) -> Any:
+        return np.zeros(len(states.contexts), np.int64)
+
+    def routing_cost(self, states: RoutingStates) -> Any:
+        return Returning.act(self, states)
+
+
+@pytest.mark.parametrize(
+    ("router", "message"),
+    [
+        (Returning(-1), r"Returning: act returned -1; expected \[30\] whole numbers from 0 to 3, where 3 is STOP"),
+        (Returning(7), "act returned 7; expected"),
+        (Returning(0.5), "act returned 0.5; expected"),
+        (Returning(np.nan), "act returned nan; expected"),
+        (Returning("a"), "act returned list of <U1; expected"),
+        (Returning(None), "act returned list of object; expected"),
+        (Returning(lambda n: None), "act returned NoneType of object; expected"),
+        (Returning(lambda n: 0), r"act returned an array of shape \[\]; expected"),
+        (Returning(lambda n: [0] * (n - 1)), r"act returned an array of shape \[29\]; expected"),
+        (Returning(lambda n: [[0], [0, 1]]), "act returned a list that is no array; expected"),
+        (Drawing([0.1, 0.1, 0.1]), r"Drawing: probabilities returned \[0.1, 0.1, 0.1\], which sums to 0.3; expected"),
+        (Drawing([0.5, 0.5, 0.00001]), "which sums to 1.00001; expected"),
+        (Drawing([np.nan, 0.5, 0.5]), "which sums to nan; expected"),
+        (Drawing([np.inf, 0, 0]), "which sums to inf; expected"),
+        (Drawing([1.5, -0.5, 0.0]), r"\[1.5, -0.5, 0\], which sums to 1; expected"),
+        (Drawing([0.5, 0.5]), r"shape \[30, 2\]; expected \[30, 3\] probabilities, or \[30, 4\] with STOP"),
+        (Drawing([0.2] * 5), r"shape \[30, 5\]; expected"),
+        (Drawing(1.0), r"shape \[30\]; expected"),
+        (Voting(3), r"Voting: choose_response returned 3; expected \[30\] whole numbers from 0 to 2"),
+        (Voting(-1), "choose_response returned -1; expected"),
+        (Billing(-1.0), "Billing: routing_cost returned -1.0; expected"),
+        (Billing(np.nan), "routing_cost returned nan; expected"),
+        (Billing(lambda n: 1.0), r"routing_cost returned an array of shape \[\]; expected"),
+    ],
+)
+def test_what_no_router_may_return_is_refused(tree: Tree, router: Any, message: str) -> None:
+    for run in (evaluate, *([] if isinstance(router, Voting) else [rollout])):
+        with pytest.raises(UserError, match=message) as refused:
+            run(router, tree, COST)
+        assert "\n" not in str(refused.value)
+
+
+def test_actions_and_probabilities_of_other_types_are_read(tree: Tree) -> None:
+    right = evaluate(Returning(1), tree, COST)
+    in_single_precision = np.full(3, 1 / 3, np.float32)
+    assert in_single_precision.astype(np.float64).sum() != 1
+    for router in (Returning(1.0), Returning(np.uint8(1)), Returning(True), Drawing([0, 1, 0]), Drawing([0, 1, 0, 0])):
+        assert evaluate(router, tree, COST).quality.tolist() == right.quality.tolist()
+        assert rollout(router, tree, COST).cost.tolist() == pytest.approx(right.cost.tolist())
+    evenly = evaluate(load("random", request(tree)), tree, COST)
+    np.testing.assert_allclose(evaluate(Drawing(in_single_precision), tree, COST).quality, evenly.quality, atol=1e-6)

@@ -17,6 +17,7 @@ from harness.__main__ import main
 from harness.source import recording_folder
 from pools.recording import load_recording
 from pools.store import TransitionStore
+from routers import RouterRequest, RoutingStates, registry
 
 RECORDING = recording_folder("lightweight", "offline")
 
@@ -140,6 +141,27 @@ def test_what_flatters_a_router_is_said_in_its_row(tmp_path: Path, monkeypatch: 
     # The optimum that may stop bounds them all, the single models too, which always may.
     assert all(row["regret"] >= -1e-12 for row in rows.values())
     assert rows["oracle:no-stop"]["value"] < rows["oracle"]["value"]
+
+
+def test_a_routers_own_model_is_billed_in_the_unit_of_the_papers_cost_model(
+    hostile_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Billed:
+        def __init__(self, request: RouterRequest) -> None: ...
+
+        def act(self, states: RoutingStates) -> Any:
+            return np.zeros(len(states.contexts), np.int64)
+
+        def routing_cost(self, states: RoutingStates) -> Any:
+            return np.full(len(states.contexts), 0.25)
+
+    monkeypatch.setitem(registry._registered, "billed-by-test", Billed)
+    recording = ("--recording", hostile_run.parent / "r", "--baselines", "no", "--max-hops", 1)
+    call(monkeypatch, "run", *recording, "--router", "billed-by-test", "--out", tmp_path / "out")
+    found = summary(tmp_path / "out")
+    overall = found["routers"]["billed-by-test"]["overall"]
+    assert found["cost_unit"] == "<i>units</i>"
+    assert (overall["routing_cost"], overall["routing_cost_unit"]) == (0.25, "T param-tokens")
 
 
 def test_another_pool_than_was_recorded_is_refused(

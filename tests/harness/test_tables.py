@@ -20,7 +20,7 @@ from harness.__main__ import main
 from harness.formats import COLUMNS, escape, latex
 from harness.grid import Cell, Grid, Row, task_grid, wrapped
 from harness.metrics import Bootstrap, TaskBootstrap, verdict
-from harness.table import markdown, tables
+from harness.table import markdown, overall_table, tables
 
 # By task and model, what each item scores. `good` is the best single model; `odd|one` is better at `b_&_c`, and no
 # worse or better at `a_task` than chance allows; at `all_alike` everybody is right.
@@ -183,6 +183,30 @@ def test_the_csv_file_is_tidy(folder: Path) -> None:
     assert float(odd["b_&_c"]["quality_ratio"]) == 4 and float(odd["human"]["cost_ratio"]) == pytest.approx(0.5)
     assert float(odd["all"]["quality"]) == pytest.approx((5 + 4 + 3) / 24) and odd["all"]["items"] == "24"
     assert float(odd["mean"]["quality"]) == pytest.approx((5 / 8 + 1 + 1 + 0) / 4) and odd["mean"]["items"] == "24"
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e-6, 1e-4, 1e-3, 1.0, 12.0, 1e3, 1e5])
+def test_an_interval_contains_its_estimate_as_they_are_shown(summary: dict[str, Any], factor: float) -> None:
+    other = json.loads(json.dumps(summary))
+    names = list(other["routers"])
+    # The first router is the cheap one beside dear ones, so that all cannot be given for 1,000 items.
+    for name in names[:1] if factor < 1 else names:
+        figures = other["routers"][name]["overall"]
+        figures["cost"] *= factor
+        figures["cost_interval"] = [bound * factor for bound in figures["cost_interval"]]
+    for shown in (other, {**other, "routers": {names[0]: other["routers"][names[0]]}}):
+        table = overall_table(shown)
+        scale = 1000 if "cost per 1,000 items" in str(table.caption) else 1
+        for column, name, count in ((1, "quality", 1), (2, "cost", scale)):
+            for cell, entry in zip(table.columns[column].cells, shown["routers"].values(), strict=True):
+                above, below = re.sub(r"\[.*?\]", "", str(cell)).split("\n")
+                (low, high), figure, exact = below.split(".."), above.split()[-1], entry["overall"]
+                assert float(low) <= float(figure) <= float(high)
+                assert float(figure) == pytest.approx(exact[name] * count, rel=0.06)
+                assert (float(high) > 0) == (exact[f"{name}_interval"][1] > 0)
+                assert len(low) <= 8, "columns stay narrow"
+                least, most = exact[f"{name}_interval"]
+                assert (low == high) == (most - least < 0.05 * most) or name == "quality"
 
 
 @pytest.mark.parametrize("width", [160, 80, 40])
