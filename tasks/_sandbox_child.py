@@ -284,7 +284,8 @@ def _launch(config: dict[str, Any], uid: int | None, nursery: int) -> NoReturn:
     os.setsid()
     waited = {signal.SIGCHLD, signal.SIGTERM, signal.SIGALRM}
     signal.pthread_sigmask(signal.SIG_BLOCK, waited)
-    signal.alarm(config["limits"]["wall_seconds"] + 1)  # should the caller forget about us
+    # Should the caller forget about us. The caller's clock starts when the program is ready, within a minute.
+    signal.alarm(config["limits"]["wall_seconds"] + 61)
 
     if spaces:
         try:

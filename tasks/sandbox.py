@@ -50,6 +50,9 @@ Role = Literal["answer", "examine"]
 ISOLATION_VARIABLE = "HARNESS_SANDBOX"
 """Environment variable that forces an isolation; unset or `auto`: the strongest one that works here."""
 
+START_SECONDS = 60
+"""How long a sandbox may take to start, which on a machine that is busy with other work is not a moment."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -104,7 +107,7 @@ class Session:
         self.filtered = False
         """Whether system calls are filtered; known once it has started."""
         self._buffer = bytearray()
-        self._deadline = time.monotonic() + self.limits.wall_seconds
+        self._deadline = time.monotonic() + START_SECONDS
         self._ready = False
         self._config = {"role": role, "isolation": self.isolation, "limits": asdict(self.limits)}
         self._open()
@@ -130,6 +133,7 @@ class Session:
             self.close()
             raise SandboxUnavailable(f"no sandbox by {self.isolation}: {hello.get('failed')}")
         self._ready, self.filtered = True, bool(hello.get("filtered"))
+        self._deadline = time.monotonic() + self.limits.wall_seconds
 
     def send(self, line: bytes) -> None:
         """Send one line (with its line end). Does nothing once the channel is closed."""

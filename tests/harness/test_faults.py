@@ -383,8 +383,8 @@ def test_a_clock_that_jumps(
     assert dates != {load_recording(made / "recording").manifest["date"][:13]}, "the clock did jump"
     # Were seconds read off this clock, it would be noticed.
     of_day = JUMPING + "import pools.engine\nclass T: perf_counter = staticmethod(jumping)\npools.engine.time = T"
-    assert commands.run(*record(tmp_path / "of day"), before=of_day) == (0, "")
-    assert strange_seconds(load_recording(tmp_path / "of day" / "recording"))
+    status, said = commands.run(*record(tmp_path / "of day"), before=of_day)
+    assert (status == 2 and "seconds" in said) or strange_seconds(load_recording(tmp_path / "of day" / "recording"))
 
 
 @pytest.mark.parametrize("fault", ["bit flip", "truncation"])
