@@ -113,6 +113,22 @@ def sign_flip_p(differences: FloatArray, seed: int, draws: int = 4999) -> float:
     return (1 + hits) / (1 + draws)
 
 
+def improvement_factor(quality: float, of_model: float) -> float | None:
+    """Improvement over a single model, `quality(router) / quality(model)`, both means over the same items.
+
+    The headline of HierRouter (arXiv 2511.09873); None where the model's quality is 0.
+    """
+    return quality / of_model if of_model > 0 else None
+
+
+def added_cost(cost: float, of_model: float) -> float | None:
+    """Cost relative to a single model's, `cost(router) / cost(model)`, both means over the same items.
+
+    What HierRouter (arXiv 2511.09873) gives beside the improvement; None where the model costs nothing.
+    """
+    return cost / of_model if of_model > 0 else None
+
+
 def value(outcome: Outcome, cost_weight: float) -> FloatArray:
     """`[I]` the MDP's return: quality - cost_weight * cost."""
     return outcome.quality - cost_weight * outcome.cost

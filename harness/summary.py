@@ -10,7 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.evaluate import Outcome
-from harness.metrics import Bootstrap, Estimate, TaskBootstrap, collapsed_to, gap_closed, regret, value
+from harness.metrics import (
+    Bootstrap,
+    Estimate,
+    TaskBootstrap,
+    added_cost,
+    collapsed_to,
+    gap_closed,
+    improvement_factor,
+    regret,
+    value,
+)
 from pools.cost import CostModel
 from pools.tree import Tree
 
@@ -116,10 +126,7 @@ def _pipelines(outcome: Outcome, tree: Tree) -> dict[str, float]:
 def _figures(
     outcome: Outcome, best_single: Outcome | None, mean: Callable[[FloatArray], Estimate], costs: bool
 ) -> dict[str, Any]:
-    """What is given of every selection of items, `mean` being over it.
-
-    The ratios are the paper's improvement and added cost: quality and cost relative to the best single model's.
-    """
+    """What is given of every selection of items, `mean` being over it."""
     quality, cost = mean(outcome.quality), mean(outcome.cost)
     figures: dict[str, Any] = {
         "quality": quality.mean,
@@ -129,11 +136,10 @@ def _figures(
     }
     if best_single is None:
         return figures | dict.fromkeys(("quality_ratio", "cost_ratio", "quality_ahead", "quality_ahead_interval"))
-    of_single = mean(best_single.quality).mean, mean(best_single.cost).mean
     ahead = mean(outcome.quality - best_single.quality)
     return figures | {
-        "quality_ratio": quality.mean / of_single[0] if of_single[0] > 0 else None,
-        "cost_ratio": cost.mean / of_single[1] if of_single[1] > 0 else None,
+        "quality_ratio": improvement_factor(quality.mean, mean(best_single.quality).mean),
+        "cost_ratio": added_cost(cost.mean, mean(best_single.cost).mean),
         "quality_ahead": ahead.mean,
         "quality_ahead_interval": [ahead.low, ahead.high],
     }

@@ -173,6 +173,11 @@ def train(
         for name, t in complete.items()
         for weight in {*cost_weights.tolist(), args.cost_weight}
     }
+    # The value of the best single model, called once and stopped at, which is open to it whatever the policy may do.
+    floors = {
+        name: float((t.score - args.cost_weight * path_costs(t, cost_model))[:, t.level(1)].mean(axis=0).max())
+        for name, t in complete.items()
+    }
     tables = {name: torch.from_numpy(embed(t.contexts)) for name, t in complete.items()}
 
     def attained(name: str, weight: float, greedy: bool) -> tuple[float, float]:
@@ -198,10 +203,14 @@ def train(
         """What the stochastic policy attains at `cost_weight`; mean value of the greedy one at all that are drawn."""
         quality, cost = attained(name, args.cost_weight, greedy=False)
         greedy = {weight: attained(name, weight, greedy=True) for weight in cost_weights.tolist()}
+        value, optimum = quality - args.cost_weight * cost, optima[name, args.cost_weight]
+        gap = optimum - floors[name]
         return {
             "quality": quality,
             "cost": cost,
-            "regret": optima[name, args.cost_weight] - (quality - args.cost_weight * cost),
+            "regret": optimum - value,
+            # Of a smaller gap a share says nothing.
+            **({"gap_closed": (value - floors[name]) / gap} if gap >= 0.005 else {}),
             "greedy_value": float(np.mean([q - weight * c for weight, (q, c) in greedy.items()])),
             "greedy_regret": float(np.mean([optima[name, w] - (q - w * c) for w, (q, c) in greedy.items()])),
         }

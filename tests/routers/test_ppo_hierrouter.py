@@ -22,6 +22,7 @@ from pools.tree import Tree
 from routers import RouterRequest, RoutingStates, ppo_hierrouter
 from routers.hierrouter import load_checkpoint
 from routers.ppo_hierrouter import Args, train
+from routers.single import FixedRouter
 from routers.state import Part
 
 Planted = Callable[[], tuple[Tree, CostModel]]
@@ -215,10 +216,19 @@ def test_tracks_with_the_usual_names(planted: Planted, tmp_path: Path, monkeypat
     )
     losses = ("value_loss", "policy_loss", "entropy", "old_approx_kl", "approx_kl", "clipfrac", "explained_variance")
     charts = ("learning_rate", "SPS", "episodic_return", "episodic_length")
-    exact = [f"{split}_{key}" for split in ("train", "validation") for key in ("quality", "cost", "regret")]
+    exact = [
+        f"{split}_{key}" for split in ("train", "validation") for key in ("quality", "cost", "regret", "gap_closed")
+    ]
     wanted = [f"losses/{n}" for n in losses] + [f"charts/{n}" for n in charts] + [f"exact/{n}" for n in exact]
     assert set(wanted) <= set(logged)
     assert all(np.isfinite(value) for value in logged.values())
+    for split in ("train", "validation"):
+        part = tree.select(split)  # type: ignore[arg-type]
+        singles = [evaluate(FixedRouter((m,), len(tree.models)), part, cost_model) for m in range(len(tree.models))]
+        floor = max((single.quality - QUICK.cost_weight * single.cost).mean() for single in singles)
+        optimum = solve(part, cost_model, QUICK.cost_weight, True).value.mean()
+        value = logged[f"exact/{split}_quality"] - QUICK.cost_weight * logged[f"exact/{split}_cost"]
+        assert logged[f"exact/{split}_gap_closed"] == pytest.approx((value - floor) / (optimum - floor))
 
 
 def test_runs_alone_on_the_shipped_recording_and_leaves_a_wandb_folder(tmp_path: Path) -> None:
