@@ -175,7 +175,7 @@ def load_recording(folder: Path | str) -> Recording:
             read_columns(name, content, schema, optional=("billed",))
             for (name, content), schema in zip(files.items(), _schemas(billed=True), strict=True)
         )
-    except (ValueError, TypeError, AttributeError, OSError, pa.ArrowException) as error:
+    except (UserError, ValueError, TypeError, AttributeError, OSError, pa.ArrowException) as error:
         raise _unreadable(folder, error) from None
     pool = pool_from_dict(manifest.get("pool"), f"{folder / 'manifest.json'}: pool")
     try:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,9 @@ class TransitionStore:
 
         origin: of these, where it is not the store's.
         """
+        entries = list(entries)
+        for _, _, made in entries:
+            _check(made)
         rows = [
             (
                 transition_key(fingerprint, settings, context),
@@ -130,8 +134,6 @@ class TransitionStore:
             )
             for context, settings, made in entries
         ]
-        for row in rows:
-            _check(row)
         origin = origin or self.origin
         made = None if origin is None else json.dumps(origin, sort_keys=True, ensure_ascii=False)
         with self._in_use():
@@ -321,11 +323,13 @@ def _advice(error: Exception, otherwise: str) -> str:
     return _ADVICE.get(getattr(error, "sqlite_errorcode", -1) & 0xFF, otherwise)
 
 
-def _check(row: Sequence[Any]) -> None:
+def _check(made: Generation) -> None:
     """Raise UserError where a column cannot hold a value; the texts but the response are in the key already."""
-    utf8(row[4])
-    if not all(isinstance(tokens, int) and 0 <= tokens < 2**31 for tokens in row[5:7]) or not 0 <= row[8] < 2**31:
-        raise UserError(f"a transition store cannot hold the tokens and seconds of a response: {shown(row[5:9])}")
+    utf8(made.response)
+    numbers = made.tokens_in, made.tokens_out, made.seconds
+    whole = all(isinstance(tokens, Integral) for tokens in numbers[:2])
+    if not whole or not all(0 <= number < 2**31 for number in numbers):
+        raise UserError(f"a transition store cannot hold the tokens and seconds of a response: {shown(numbers)}")
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

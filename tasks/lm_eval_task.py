@@ -179,6 +179,8 @@ def generation_settings(name: str, arguments: Mapping[str, Any]) -> GenerationSe
     until = arguments.get("until") or []
     until = [until] if isinstance(until, str) else until
     limit = next((arguments[key] for key in TOKEN_LIMITS if arguments.get(key) is not None), DEFAULT_NEW_TOKENS)
+    if isinstance(limit, str) and limit.isdecimal() and len(limit) < 10:
+        limit = int(limit)
     if not isinstance(until, list | tuple) or not all(isinstance(text, str) for text in until):
         raise UserError(f"task '{name}' has until {shown(until)} in generation_kwargs, expected texts")
     if not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit < 2**31:
