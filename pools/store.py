@@ -122,15 +122,22 @@ class TransitionStore:
         origin: of these, where it is not the store's.
         """
         entries = list(entries)
-        for _, _, made in entries:
-            _check(made)
+        for _, _, generation in entries:
+            _check(generation)
+        # Plus 0.0, since SQLite keeps no -0.0, and the checksum would be another.
         rows = [
             (
                 transition_key(fingerprint, settings, context),
                 fingerprint,
                 json.dumps(asdict(settings), sort_keys=True),
                 json.dumps(asdict(context), sort_keys=True, ensure_ascii=False),
-                *(made.response, int(made.tokens_in), int(made.tokens_out), made.finish_reason, float(made.seconds)),
+                *(
+                    made.response,
+                    int(made.tokens_in),
+                    int(made.tokens_out),
+                    made.finish_reason,
+                    float(made.seconds) + 0.0,
+                ),
             )
             for context, settings, made in entries
         ]
