@@ -85,7 +85,9 @@ def decode(value: Any) -> Any:
     if tag == "int":
         return int(body, 16)
     if tag == "dict":
-        return {decode(key): decode(item) for key, item in body}
+        pairs = [(decode(key), decode(item)) for key, item in body]
+        _check_hashes([key for key, _ in pairs])
+        return dict(pairs)
     if tag == "bytes":
         return bytes.fromhex(body)
     if tag == "complex":
@@ -97,11 +99,23 @@ def decode(value: Any) -> Any:
     if tag == "fraction":
         from fractions import Fraction
 
-        return Fraction(decode(body[0]), decode(body[1]))
+        numerator, denominator = decode(body[0]), decode(body[1])
+        if not isinstance(numerator, int) or not isinstance(denominator, int):
+            raise TypeError("a fraction is of whole numbers")  # of "1e999999999" it would compute all the digits
+        return Fraction(numerator, denominator)
     if tag == "opaque":
         return Opaque(bool(body[0]), None if body[1] is None else decode(body[1]))
     kinds: dict[str, Callable[[list[Any]], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
-    return kinds[tag](decode(body))
+    items = decode(body)
+    if tag != "tuple":
+        _check_hashes(items)
+    return kinds[tag](items)
+
+
+def _check_hashes(items: list[Any]) -> None:
+    """Raise ValueError where many items hash alike, as multiples of 2**61 - 1 do: a set of them would take hours."""
+    if len(items) - len(set(map(hash, items))) > 1000:
+        raise ValueError("too many values hash alike")
 
 
 def dump(message: dict[str, Any]) -> bytes:

@@ -145,6 +145,23 @@ def test_a_tag_that_lacks_its_parts_is_malformed(body: Any) -> None:
     assert Sends(json.dumps({"value": body}).encode()).ask({}).error == "the reply is malformed"
 
 
+@pytest.mark.parametrize("body", [["1e999999999", None], [{"decimal": "1e999999999"}, None], ["1e999999999", 1]])
+def test_a_fraction_of_a_billion_digits_is_malformed(body: Any) -> None:
+    """The first two kept the process that reads the reply busy for hours: Fraction takes one text or Decimal."""
+    with deadline():
+        assert Sends(json.dumps({"value": {"fraction": body}}).encode()).ask({}).error == "the reply is malformed"
+
+
+@pytest.mark.parametrize("tag", ["set", "frozenset", "dict"])
+def test_a_set_of_numbers_that_all_hash_alike_is_malformed(tag: str) -> None:
+    """Each was compared with all before it: within the length that a reply may have, for a quarter of an hour."""
+    alike = [n * (2**61 - 1) for n in range(1, 100_000)]
+    with deadline():
+        body = [[n, 0] for n in alike] if tag == "dict" else alike
+        assert Sends(json.dumps({"value": {tag: body}}).encode()).ask({}).error == "the reply is malformed"
+        assert Sends(json.dumps({"value": wire.encode(set(range(50_000)))}).encode()).ask({}).ok
+
+
 ECHO = "def echo(x):\n    return x\n"
 
 

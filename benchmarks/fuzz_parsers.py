@@ -1,0 +1,80 @@
+"""Coverage-guided fuzzing of what reads text that nobody has checked: python benchmarks/fuzz_parsers.py wire.
+
+Needs `pip install atheris`, and no other package than PyYAML. Further arguments are libFuzzer's, as in
+`-max_total_time=600`. It ends with the input at which a parser hung, or raised what it should not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import atheris
+
+ROOT = Path(__file__).parent.parent
+# The modules by themselves: the package `tasks` would import much more.
+sys.path[:0] = [str(ROOT), str(ROOT / "tasks")]
+with atheris.instrument_imports():
+    import _sandbox_wire
+    import program as programs
+    import yaml  # noqa: F401 - instrumented before it is used
+
+    from pools.errors import UserError
+    from pools.server_text import keep_what_the_server_says
+    from pools.yaml_file import read_yaml
+
+PROMPT = 'import math\n\n\ndef helper(x):\n    return x\n\n\ndef solve(x):\n    """Solve it."""\n'
+
+
+def program(data: bytes) -> None:
+    """The program in a response."""
+    assert isinstance(programs.program(data.decode("utf-8", "surrogateescape"), "solve", PROMPT), str)
+
+
+def wire(data: bytes) -> None:
+    """What a program in the sandbox sends."""
+    expected = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)  # by Session.ask
+    with contextlib.suppress(*expected):
+        _sandbox_wire.decode(json.loads(data))
+
+
+def pool(data: bytes) -> None:
+    """A pool or suite file."""
+    with tempfile.NamedTemporaryFile(suffix=".yaml", dir="/dev/shm") as file:
+        Path(file.name).write_bytes(data)
+        try:
+            read_yaml(Path(file.name), "pool")
+        except UserError as error:
+            assert file.name in str(error)
+
+
+def server(data: bytes) -> None:
+    """The reply of a server."""
+
+    def parse(outputs: Any, **_: Any) -> list[str]:
+        return [choice["message"]["content"] for choice in outputs["choices"] if "message" in choice]
+
+    lm = SimpleNamespace(parse_generations=parse, tokenizer=object())
+    keep_what_the_server_says(lm, "m")
+    try:
+        reply = json.loads(data)
+        if not isinstance(reply, list):
+            lm.parse_generations(outputs=reply)
+    except (ValueError, RecursionError, UserError):
+        pass
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"program": program, "wire": wire, "pool": pool, "server": server}
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
+        sys.exit(f"name one of {', '.join(TARGETS)}")
+    target = TARGETS[sys.argv.pop(1)]
+    atheris.Setup(sys.argv, target)
+    atheris.Fuzz()
