@@ -69,6 +69,7 @@ def record(options: Record, console: Console) -> Path:
         "command_hours": round((time.monotonic() - start) / 3600, 3),
     }
     save_recording(tree, source.pool, manifest, folder)
+    store_used.close()
     return folder
 
 
