@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,6 +84,21 @@ def folder(synthetic_tree: Callable[..., Tree], tmp_path_factory: pytest.TempPat
     models = tuple(CandidateModel(f"model-{n}", "hf", 0.01 * 4**n) for n in range(2))
     save_recording(synthetic_tree(items=9), Pool("p", models, "unit", "made up"), {"suite": "s"}, folder / "r")
     (folder / "t.csv").write_text("item,task,prompt,model,score,cost\n1,t,q,a,1,2\n")
+    # All that takes a name from what is patched below, first: else it would take the patch, and keep it.
+    for name in (
+        "check",
+        "compare",
+        "outcomes",
+        "policies",
+        "record",
+        "report",
+        "routed",
+        "run",
+        "serve",
+        "train",
+        "verify",
+    ):
+        importlib.import_module(f"harness.{name}")
     before, patch = Path.cwd(), pytest.MonkeyPatch()
     os.chdir(folder)
 
