@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from pools.errors import UserError
 from pools.pool import CandidateModel, Pool
-from pools.server_text import ServerText, keep_what_the_server_says, limit_time
+from pools.server_text import ServerText, ask_one_as_several, keep_what_the_server_says
 from pools.template import render
 from pools.types import Context, FinishReason, Generation, GenerationSettings
 from pools.weights import find_weights
@@ -111,7 +111,7 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
         ) from error
     if hasattr(loaded, "base_url"):
         keep_what_the_server_says(loaded, model.name)
-        limit_time(loaded)
+        ask_one_as_several(loaded)
     if "gguf_file" in arguments and isinstance(loaded, HFLM):
         # Not what may lie in a file beside the weights, of which the fingerprint knows nothing.
         loaded.model.generation_config = transformers.GenerationConfig.from_model_config(loaded.model.config)

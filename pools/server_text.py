@@ -49,11 +49,11 @@ def keep_what_the_server_says(lm: Any, name: str) -> None:
     lm.parse_generations = parse_and_keep
 
 
-def limit_time(lm: Any) -> None:
-    """Make an API model's timeout hold for a whole reply, as it does where `num_concurrent` is above 1.
+def ask_one_as_several(lm: Any) -> None:
+    """Make an API model's single requests fail as those do that are sent several at a time (`num_concurrent` above 1).
 
-    A single request has it for each read, so that a server that sends a byte now and then would be waited for for good.
-    A request that takes longer is a TimeoutError, which lm-eval asks again for.
+    The timeout then holds for the whole reply and not for each read: a server that sends a byte now and then would be
+    waited for for good. And lm-eval asks again for what it took too long to get, and for a reply without a text.
     """
     call = lm.model_call
 
@@ -62,7 +62,10 @@ def limit_time(lm: Any) -> None:
 
         def ask() -> None:
             try:
-                replies.put((call(*arguments, **named), None))
+                reply = call(*arguments, **named)
+                if named.get("generate", True):
+                    _check(reply)
+                replies.put((reply, None))
             except BaseException as error:
                 replies.put((None, error))
 

@@ -148,8 +148,14 @@ def answers_html(handler: Handler, question: str, before: int) -> bool:
     return before == 0
 
 
+def answers_without_a_text(handler: Handler, question: str, before: int) -> bool:
+    if before == 0:
+        handler.reply(200, {"choices": [{"index": 0, "message": {"content": None}}]})
+    return before == 0
+
+
 @pytest.mark.parametrize("concurrent", [1, 4])
-@pytest.mark.parametrize("fault", [hangs, drops, is_busy, cuts_off, answers_html])
+@pytest.mark.parametrize("fault", [hangs, drops, is_busy, cuts_off, answers_html, answers_without_a_text])
 def test_what_passes_is_asked_again(pool: Any, serve: Any, tmp_path: Path, fault: Any, concurrent: int) -> None:
     first_only = lambda handler, question, before: question == "Question 2" and fault(handler, question, before)  # noqa: E731
     server = serve(first_only)
