@@ -340,7 +340,8 @@ def test_two_recorders_on_one_store(
         for out in outs:
             found = amiss(folder, whole[0], out)
             lost, wrong = lost + found["lost"], wrong + found["wrong"]
-        assert {path.name for path in folder.iterdir()} == {"s", *outs}, "nothing is left over"
+        left = {path.name for path in folder.iterdir()} - {"s-wal", "s-shm"}  # both may close it at the same moment
+        assert left == {"s", *outs}, "no half-written recording is left over"
     counted("two at once", f"recorders on one store, {len(set(outs))} recording(s)", faults, lost=lost, wrong=wrong)
 
 
