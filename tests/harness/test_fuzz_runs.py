@@ -52,7 +52,7 @@ def changed(data: st.DataObject, path: Path) -> None:
         try:
             pq.write_table(pa.Table.from_pylist(rows), path)
             return
-        except (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError):  # no table can be made of it
+        except (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError, KeyError):  # no table of these
             pass
     elif data.draw(st.booleans()):
         path.write_text(json.dumps(data.draw(mutated(json.loads(path.read_text()), surrogates=True))))
