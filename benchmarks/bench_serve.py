@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 import numpy as np
 import tyro
 
@@ -47,8 +47,8 @@ async def load(url: str, bodies: list[Any], clients: int, seconds: float) -> tup
     """Statuses, latencies of the answered requests in seconds, and the wall time."""
     statuses: Counter[int] = Counter()
     latencies: list[float] = []
-    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60.0) as session:
+    connections = aiohttp.TCPConnector(limit=clients)
+    async with aiohttp.ClientSession(url, connector=connections, timeout=aiohttp.ClientTimeout(60)) as session:
         start = time.perf_counter()
 
         async def client(number: int) -> None:
@@ -56,12 +56,13 @@ async def load(url: str, bodies: list[Any], clients: int, seconds: float) -> tup
             while time.perf_counter() - start < seconds:
                 sent = time.perf_counter()
                 try:
-                    answer = await session.post("/v1/chat/completions", json=bodies[turn % len(bodies)])
-                except httpx.HTTPError:
+                    async with session.post("/v1/chat/completions", json=bodies[turn % len(bodies)]) as answer:
+                        await answer.read()
+                except (aiohttp.ClientError, TimeoutError):
                     statuses[0] += 1
                     continue
-                statuses[answer.status_code] += 1
-                if answer.status_code == 200:
+                statuses[answer.status] += 1
+                if answer.status == 200:
                     latencies.append(time.perf_counter() - sent)
                     turn += clients
                 else:

@@ -121,7 +121,11 @@ def _inside(name: str, run: FinishedRun, against: str, asked: Sequence[str], see
 
 
 def _table(block: Block) -> Table:
-    return difference_table(block.title, block.comparisons, block.unit)
+    """One row per router and task; of a router that is the same on all of them only the first."""
+    differing = {c.router for c in block.comparisons if not (c.quality.same and (c.cost is None or c.cost.same))}
+    told = [c for c in block.comparisons if c.task is None or c.router in differing]
+    caption = "of a router that is the same on every task the tasks are left out" if told != block.comparisons else ""
+    return difference_table(block.title, told, block.unit, caption)
 
 
 def _write(blocks: Sequence[Block], path: Path) -> None:

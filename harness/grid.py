@@ -138,7 +138,7 @@ def _point(figures: Mapping[str, Any], scale: int) -> Cell:
 
 def _aiq(figures: Mapping[str, Any]) -> Cell:
     low, high = figures["aiq_ahead_interval"]
-    lines = (f"{figures['aiq']:.3f}", f"{figures['aiq_ahead']:+.3f}", f"{low:+.2f}..{high:+.2f}")
+    lines = (f"{figures['aiq']:.3f}", f"{figures['aiq_ahead']:+.3f}", f"{low:+.3f}..{high:+.3f}")
     return Cell(lines, MARKS.get(verdict([low, high]), ""))
 
 

@@ -44,7 +44,7 @@ class Row:
 def import_outcomes(options: Import, console: Console) -> Path:
     """Read a table, check it, and write the recording; where it is. Raises UserError for a table that is not whole."""
     check_recording_target(options.out)
-    rows = read_table(options.file)
+    rows = read_table(options.file, parquet=options.format == "parquet" or options.file.suffix == ".parquet")
     reader: Callable[[Sequence[Mapping[str, Any]], Import], Iterable[Row]] = {
         "csv": _long,
         "parquet": _long,
@@ -70,8 +70,8 @@ def import_outcomes(options: Import, console: Console) -> Path:
     return options.out
 
 
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV or Parquet file. Nothing is unpickled. Raises UserError where it is neither."""
+def read_table(path: Path, parquet: bool) -> list[dict[str, Any]]:
+    """The rows of a Parquet or else a CSV file. Nothing is unpickled. Raises UserError where it is none."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
@@ -81,7 +81,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     if path.suffix in {".pkl", ".pickle"}:
         raise UserError(f"{path} is a pickle, which can run anything when it is read; convert it to Parquet or CSV")
     try:
-        if path.suffix == ".parquet":
+        if parquet:
             table = pa.parquet.read_table(path)
         else:
             # Everything as text: a question that reads "0042" or "true" is not to become a number or a truth value.
@@ -93,7 +93,8 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         names, rows = table.column_names, table.to_pylist()
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # also a text or a date that is none
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} cannot be read: {reason}; expected a CSV file in UTF-8, or .parquet") from None
+        kind = "a Parquet file" if parquet else "a CSV file in UTF-8, or --format parquet"
+        raise UserError(f"{path} cannot be read: {reason}; expected {kind}") from None
     if not rows:
         raise UserError(f"{path} has no rows")
     if twice := next((name for name in names if names.count(name) > 1), None):

@@ -99,6 +99,7 @@ def _check_asked(source: Source, pool: str | None, suite: str | None, folder: Pa
 
 def recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: int | None) -> Source:
     """The tree of a recording, or the part of it with fewer hops, tasks or items per task."""
+    _check_limit(limit)
     recording = load_recording(folder)
     tree = recording.tree
     if max_hops is not None and max_hops > tree.max_hops:
@@ -153,8 +154,7 @@ def live(
 
     ray: run the models on the Ray cluster of this address, or, where it is "", on a Ray of this machine.
     """
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit {limit}: expected at least 1, there would be no items")
+    _check_limit(limit)
     check_weights_folder(weights_dir)
     pool, suite = load_pool(pool_name), load_suite(suite_name)
     loaded = suite_tasks(suite, tasks)
@@ -217,6 +217,11 @@ def scorer(tasks: Sequence[Task]) -> Any:
         return scores
 
     return score
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit}: expected at least 1, there would be no items")
 
 
 def _limited(items: Sequence[Item], tasks: Sequence[str], limit: int | None) -> list[int]:

@@ -1,8 +1,9 @@
 """What `run --track` sends to wandb: figures, tables and the run's files.
 
 One wandb run per `harness run`: its routers met the same items, their differences are paired, and tables and files are
-of all of them. Runs of other seeds, cost weights or routers compare in the UI, since a router's figures have the same
-keys, `<router>/<figure>`, in each; a suite's runs are one group.
+of all of them. Runs of the same routers on one suite, with other seeds or cost weights, are one group; all runs of a
+suite share the setting `suite`, to group or filter by. They compare in the UI, since a router's figures have the same
+keys, `<router>/<figure>`, in each.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ PROJECT = "hierrouter-harness"
 # The file, in a run's folder, that says where wandb keeps the run.
 IDENTITY = "wandb.json"
 TABLES = ("overall", "tasks")
+LONGEST = 128  # characters of a group's name that wandb takes
 FILES = ("summary.json", "manifest.json", "items.parquet", "tables.md", "tables.tex", "tables.csv")
 
 
@@ -36,7 +38,7 @@ def track(folder: Path, manifest: Mapping[str, Any], summary: Mapping[str, Any])
         logged = wandb.init(
             project=PROJECT,
             job_type="run",
-            group=manifest["suite"],
+            group=f"{routers} on {manifest['suite']}"[-LONGEST:],
             name=f"{routers} on {recording}",
             config=dict(flat(manifest)),
         )

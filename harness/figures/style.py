@@ -139,9 +139,15 @@ def inline_svg(drawing: Drawing) -> Markup:
 
 def write_files(drawing: Drawing, folder: Path) -> None:
     """The wide variant as `NAME.svg` and `NAME.png` (at twice its size), each whole or not at all."""
+    from matplotlib.patheffects import withStroke
+    from matplotlib.text import Text
+
     with drawing_style(False):
         figure = drawing.draw(False)
         for ending, options in (("svg", {}), ("png", {"dpi": 192})):
+            if ending == "png":  # in an SVG file letters with an outline would be no text any more
+                for text in figure.findobj(Text):
+                    text.set_path_effects([withStroke(linewidth=points(3), foreground=LIGHT["paper"])])
             with whole_file(folder / f"{drawing.name}.{ending}") as partial:
                 figure.savefig(partial, format=ending, metadata=_metadata(ending), **options)
 

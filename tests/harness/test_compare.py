@@ -83,7 +83,8 @@ def test_differences_are_those_of_the_items(runs: Path, tmp_path: Path, monkeypa
 def test_the_same_run_is_the_same(runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     assert call(monkeypatch, "compare", runs / "one", runs / "one") == 0
     shown = capsys.readouterr().out
-    assert "differs in" not in shown and shown.count("same") == 3 * 7 * 2
+    # In quality and in cost, a row for each router; that tasks are left out is said once more.
+    assert "differs in" not in shown and shown.count("same") == 3 * 2 + 1 and "rg_aiw" not in shown
     assert str(runs / "one") in shown.replace("\n", "")  # two folders of one name are told apart by their paths
 
 

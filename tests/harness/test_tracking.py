@@ -77,7 +77,8 @@ def logged(tracked: Path) -> dict[str, list[Any]]:
 
 def test_one_run_with_name_group_and_flat_settings(tracked: Path, logged: dict[str, list[Any]]) -> None:
     run = logged["run"][0]
-    assert (run.project, run.run_group, run.job_type) == ("hierrouter-harness", "offline", "run")
+    group = "random pipeline:qa-specialist>math-specialist on offline"
+    assert (run.project, run.run_group, run.job_type) == ("hierrouter-harness", group, "run")
     assert run.display_name == "random pipeline:qa-specialist>math-specialist on lightweight-offline"
     config = {entry.key: json.loads(entry.value_json) for entry in run.config.update if entry.key != "_wandb"}
     assert all(not isinstance(value, dict | list) for value in config.values())
