@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of what reads text that nobody has checked: python benchmarks/fuzz_parsers.py wire.
 
-Needs `pip install atheris`, and no other package than PyYAML. Further arguments are libFuzzer's, as in
-`-max_total_time=600`. It ends with the input at which a parser hung, or raised what it should not.
+Needs `pip install atheris`, and no other package than PyYAML. It starts from well-formed inputs. Further arguments are
+libFuzzer's, as in `-max_total_time=600`. It ends with the input at which a parser hung, or raised what it should not.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,9 +74,29 @@ def server(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {"program": program, "wire": wire, "pool": pool, "server": server}
 
+
+def seeds(name: str) -> list[bytes]:
+    """Well-formed inputs of a target: what it makes of them is where the search begins."""
+    values = [1 << 70, "é", b"x", 1j, Decimal("1.5"), Fraction(1, 3), {1, 2}, frozenset("a"), {(1, "b"): [None, 0.5]}]
+    replies: list[Any] = [
+        {"choices": [{"index": 0, "message": {"role": "assistant", "content": "4"}, "finish_reason": "stop"}]},
+        {"choices": [{"index": 0, "text": "a"}], "usage": {"prompt_tokens": 3, "completion_tokens": 1}},
+    ]
+    replies[0]["usage"] = {"prompt_tokens": 12, "completion_tokens": 1, "total_tokens": 13}
+    return {
+        "program": [b"Like this:\n```python\ndef solve(x):\n    return helper(x)\n```\n", b"    return x\n"],
+        "wire": [json.dumps(_sandbox_wire.encode(value)).encode() for value in [*values, values, iter([1])]],
+        "pool": [path.read_bytes() for kind in ("pools", "tasks") for path in sorted((ROOT / kind).rglob("*.yaml"))],
+        "server": [json.dumps(reply).encode() for reply in replies],
+    }[name]
+
+
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         sys.exit(f"name one of {', '.join(TARGETS)}")
-    target = TARGETS[sys.argv.pop(1)]
-    atheris.Setup(sys.argv, target)
+    name = sys.argv.pop(1)
+    corpus = Path(tempfile.mkdtemp(prefix="corpus-"))  # what libFuzzer finds on its way is put there, too
+    for number, content in enumerate(seeds(name)):
+        (corpus / f"seed-{number}").write_bytes(content)
+    atheris.Setup([*sys.argv, str(corpus)], TARGETS[name])
     atheris.Fuzz()

@@ -45,6 +45,8 @@ _SUMMARY: dict[str, tuple[type, ...]] = {
     "items": (int,),
     "routers": (dict,),
 }
+_AGAINST_ZERO: dict[str, tuple[type, ...]] = {"aiq": _NUMBER, "aiq_ahead": _NUMBER, "aiq_ahead_interval": (list,)}
+_AGAINST_TWO: dict[str, tuple[type, ...]] = {"apgr": _NUMBER, "cpt_50": _NUMBER_OR_NONE, "cpt_80": _NUMBER_OR_NONE}
 _MANIFEST: dict[str, tuple[type, ...]] = {"seed": (int,), "arguments": (dict,), "source": (dict,), "versions": (dict,)}
 _COLUMNS = ("router", "task", "doc_id", "quality", "cost")
 
@@ -120,7 +122,7 @@ def load_run(folder: Path) -> RunFolder:
         path = folder / "items.parquet"
         rows = pq.read_table(path).to_pylist()
         items = _by_router(rows, summary)
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, pa.ArrowException) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError, pa.ArrowException) as error:
         raise UserError(f"{path} has not the form that this version reads ({error}); make the run again") from None
     return RunFolder(folder, folder.name, summary, manifest, items)
 
@@ -167,6 +169,29 @@ def _check_summary(summary: dict[str, Any]) -> None:
             raise ValueError("frontier has other routers than the table")
         for name, figures in point["routers"].items():
             _check(figures, _POINT, f"frontier of {name}")
+    if summary.get("frontier_metrics") is not None:
+        _check_frontier_metrics(summary["frontier_metrics"], list(summary["routers"]))
+
+
+def _check_frontier_metrics(metrics: Any, routers: list[str]) -> None:
+    _check(metrics, {"zero_router": (dict, type(None)), "two_models": (dict, type(None))}, "frontier_metrics")
+    zero, two = metrics["zero_router"], metrics["two_models"]
+    compared: list[tuple[Any, dict[str, tuple[type, ...]]]] = []
+    if zero is not None:
+        _check(zero, {"aiq": _NUMBER}, "zero_router")
+        _check(metrics, {"cost_range": (list,)}, "frontier_metrics")
+        compared.append((metrics, _AGAINST_ZERO))
+    if two is not None:
+        _check(two, {"undefined": (str, type(None))}, "two_models")
+        if two["undefined"] is None:
+            _check(two, {"strong": (str,), "weak": (str,)}, "two_models")
+            compared.append((two, _AGAINST_TWO))
+    for by_router, form in compared:
+        _check(by_router, {"routers": (dict,)}, "frontier_metrics")
+        if list(by_router["routers"]) != routers:
+            raise ValueError("frontier_metrics has other routers than the table")
+        for name, figures in by_router["routers"].items():
+            _check(figures, form, f"frontier_metrics of {name}")
 
 
 def _check(found: Any, form: dict[str, tuple[type, ...]], place: str) -> None:
@@ -177,7 +202,7 @@ def _check(found: Any, form: dict[str, tuple[type, ...]], place: str) -> None:
         value: Any = found.get(key)
         if key not in found or not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise ValueError(f"{key} is missing or of another type in {place}")
-        pair = value if isinstance(value, list) and key.endswith("_interval") else None
+        pair = value if isinstance(value, list) and key.endswith(("_interval", "_range")) else None
         if pair is not None and len(pair) != 2:
             raise ValueError(f"{key} is no pair in {place}")
         numbers = pair or ([value] if isinstance(value, _NUMBER) else [])

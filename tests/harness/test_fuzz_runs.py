@@ -80,7 +80,7 @@ def test_compare(made: Path, data: st.DataObject) -> None:
     assert not ended.refused or not out.parent.exists() or not list(out.parent.iterdir())
 
 
-@fuzz("run folders: report", 12)
+@fuzz("run folders: report", 12, seconds=60)  # it draws every figure
 @given(st.data())
 def test_report(made: Path, data: st.DataObject) -> None:
     folder, out = restored(made), made / "page" / "r.html"

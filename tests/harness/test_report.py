@@ -15,6 +15,7 @@ import pytest
 
 from harness.examples import choose_examples
 from harness.findings import main_result, paired_value
+from harness.report import group, render
 from harness.run_folder import load_runs
 
 Harness = Callable[..., int]
@@ -244,30 +245,37 @@ def test_what_is_no_run_is_refused_in_one_line(
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
-def test_every_part_of_the_summary_is_checked(plain_run: Path, tmp_path: Path, harness: Harness) -> None:
+def test_every_part_of_the_summary_is_checked(plain_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever value is missing or of another kind, the page is written without it or refused: nothing else."""
+    # The figures' values are checked before they are drawn, and the examples are of the recording.
+    monkeypatch.setattr("harness.report.inline_svg", lambda drawing: "")
+    monkeypatch.setattr("harness.report.choose_examples", lambda run, router: None)
     original = json.loads((plain_run / "summary.json").read_text())
     folder = copied(plain_run, tmp_path / "run")
     knn = original["routers"]["knn"]
     places: list[tuple[dict[str, Any], str]] = [(original, key) for key in original]
     places += [(knn["overall"], key) for key in knn["overall"]]
     places += [(figures, key) for figures in [next(iter(knn["tasks"].values()))] for key in figures]
+    metrics = original["frontier_metrics"]
+    places += [(part, key) for part in (metrics, metrics["zero_router"], metrics["routers"]["knn"]) for key in part]
     for place, key in places:
         kept = place[key]
-        for wrong in ([], "text", {"a": {}}):
+        for wrong in ([], "text", {"a": {}}, 10**400):
             place[key] = wrong
             (folder / "summary.json").write_text(json.dumps(original))
             try:
-                load_and_word(folder)
+                load_and_render(folder)
             finally:
                 place[key] = kept
 
 
-def load_and_word(folder: Path) -> None:
+def load_and_render(folder: Path) -> None:
     from pools.errors import UserError
 
     try:
-        main_result(load_runs([folder])[0])
+        runs = load_runs([folder])
+        main_result(runs[0])
+        render(runs, group(runs), dict.fromkeys(("plane-1", "tasks-1")), {runs[0].name: []})
     except UserError as error:
         assert "make the run again" in str(error)
 

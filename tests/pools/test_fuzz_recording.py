@@ -61,7 +61,7 @@ def usable(recording: Recording | None) -> None:
         assert isinstance(row["response"], str) and row["finish_reason"] in ("stop", "length")
         assert row["tokens_in"] >= 0 and row["tokens_out"] >= 0 and np.isfinite(row["seconds"])
         assert 0 <= row["score"] <= 1
-    assert isinstance(recording.manifest.get("suite", ""), str)
+    assert isinstance(recording.manifest.get("suite"), str | None)
 
 
 @fuzz("recordings: manifest", 250)

@@ -90,7 +90,8 @@ def test_numbers_that_no_store_holds(store: TransitionStore, tokens: Any, second
     """Numbers come from models and servers, and are checked there; here nothing may be half written."""
     before = len(store)
     made = Generation("r", tokens, 1, reason, seconds)
-    put = told(lambda: store.put("m", [(Context("q", (repr(made),)), SETTINGS, made)]), "transition store")
+    context = Context("q", (str(before), repr(made)))  # not one of an earlier case
+    put = told(lambda: store.put("m", [(context, SETTINGS, made)]), "transition store")
     assert len(store) == before + (put is not None)
 
 

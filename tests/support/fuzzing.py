@@ -30,7 +30,7 @@ from pools import UserError
 
 FACTOR = float(os.environ.get("HARNESS_FUZZ", 0))
 USUAL = 0.33
-SECONDS, WAITED = 10, 120  # of the processor, and of the clock, that one case may take: none comes near
+SECONDS, WAITED = 10, 120  # of the processor, and of the clock, that one case may take unless a test says otherwise
 LONGEST = 3000  # characters of the one line
 
 
@@ -39,14 +39,14 @@ class Hang(Exception):
 
 
 @contextmanager
-def deadline() -> Iterator[None]:
+def deadline(seconds: int = SECONDS) -> Iterator[None]:
     """Raise Hang after so much work, or waiting; where no Python code runs any more, end the process with its trace."""
 
     def stop(*_: object) -> None:
-        raise Hang(f"a case took more than {SECONDS} seconds of work, or {WAITED} seconds")
+        raise Hang(f"a case took more than {seconds} seconds of work, or {WAITED} seconds")
 
     before = {kind: signal.signal(kind, stop) for kind in (signal.SIGPROF, signal.SIGALRM)}
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     signal.alarm(WAITED)
     faulthandler.dump_traceback_later(2 * WAITED, exit=True)
     try:
@@ -59,7 +59,7 @@ def deadline() -> Iterator[None]:
             signal.signal(kind, handler)
 
 
-def fuzz(subject: str, cases: int) -> Callable[[Any], Any]:
+def fuzz(subject: str, cases: int, seconds: int = SECONDS) -> Callable[[Any], Any]:
     """Decorates a test that `given` has decorated: so many cases of a subject, each with its deadline, counted."""
 
     def decorate(test: Any) -> Any:
@@ -68,7 +68,7 @@ def fuzz(subject: str, cases: int) -> Callable[[Any], Any]:
         @functools.wraps(inner)
         def one(*arguments: Any, **named: Any) -> None:
             count[0] += 1
-            with deadline():
+            with deadline(seconds):
                 inner(*arguments, **named)
 
         test.hypothesis.inner_test = one
