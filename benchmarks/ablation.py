@@ -3,6 +3,7 @@
     python benchmarks/ablation.py --seeds 5
     python benchmarks/ablation.py --variants default sentence --weights DIR
     python benchmarks/ablation.py --variants default "no stop" --cost-weight 3
+    python benchmarks/ablation.py --variants default "no stop" --equal-rates
 
 The figure is the share of the gap closed from the best single model to the exact optimum (which may stop), at
 `--cost-weight`, of the greedy policy: mean and standard deviation over seeds. What is kept as a default is chosen by
@@ -54,6 +55,8 @@ class Options:
     cost_weight: float = 0.1
     weights: Path | None = None
     """folder that holds the sentence encoder's weights"""
+    equal_rates: bool = False
+    """every model at the dearest one's rate, so that no hop is next to free"""
     total_timesteps: int = Args.total_timesteps
 
 
@@ -79,6 +82,9 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     recording = load_recording(options.recording)
     cost_model = recording.pool.cost_model("paper")
+    if options.equal_rates:
+        rates = (max(cost_model.input_rate),) * len(cost_model.input_rate)
+        cost_model = replace(cost_model, input_rate=rates, output_rate=rates)
     parts = {name: recording.tree.select(name) for name in ("train", "validation", "test")}
     table = Table("variant", *parts, "seconds", title=f"gap closed, {options.seeds} seeds, {recording.pool.name}")
     for name in options.variants:

@@ -1,0 +1,62 @@
+"""What the documents tell a reader to type is what the command line takes, and what they point to is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from harness.cli import parse
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"^ {4}(?:.*&& )?python -m harness (.*)$", re.MULTILINE)
+COMMANDS = [command for page in PAGES for command in COMMAND.findall(page.read_text(encoding="utf-8"))]
+POLICY = ROOT / "results" / "policies" / "lightweight-offline" / "hierrouter-1.safetensors"
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(COMMANDS))
+def test_a_command_is_one_that_is_taken(command: str) -> None:
+    # `[RUN ...]` may be left out, and N stands for a number.
+    arguments = shlex.split(re.sub(r"\[.*?\]", "", command), comments=True)
+    parse([re.sub(r"^N$", "1", argument) for argument in arguments])
+
+
+def test_the_python_of_the_readme_prints_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "runs").mkdir()
+    shutil.copyfile(POLICY, tmp_path / "runs" / "hierrouter.safetensors")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, str(README), "exec"), {})
+    assert capsys.readouterr().out.strip() == "math-specialist"
+
+
+def anchors(page: Path) -> set[str]:
+    """The names by which GitHub links to a page's headings."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"\s*\n\s*", "", page.read_text(encoding="utf-8"))):
+        if re.match(r"https?:|mailto:", target):
+            continue
+        name, _, anchor = unquote(target).partition("#")
+        found = page.parent / name if name else page
+        assert found.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(found), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_file_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"\b(?:benchmarks|harness|pools|routers|tasks|tests)/[\w/]+\.(?:py|yaml|json)\b", text):
+        assert (ROOT / name).is_file(), f"{page.name} names {name}"
