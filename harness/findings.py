@@ -33,7 +33,7 @@ def main_result(run: RunFolder) -> list[str]:
         said.append(f"{sentence}; {verdict.on('that model', ahead)}.")
     if overall["gap_closed"] is not None and rival != name and not overall["bound"]:
         said.append(
-            f"In value {name} is {overall['gap_closed']:.0%} of the way from there to the exact optimum, "
+            f"In value {name} is {overall['gap_closed']:z.0%} of the way from there to the exact optimum, "
             "which has seen every outcome and is a bound."
         )
     if PER_TASK in run.routers and name != PER_TASK and not overall["bound"]:

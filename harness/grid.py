@@ -132,7 +132,7 @@ def _quality(figures: Mapping[str, Any]) -> str:
 
 def _point(figures: Mapping[str, Any], scale: int) -> Cell:
     cost = [] if figures["cost"] is None else [f"{figures['cost'] * scale:.4f}"]
-    gap = "-" if figures["gap_closed"] is None else f"{figures['gap_closed']:.0%}"
+    gap = "-" if figures["gap_closed"] is None else f"{figures['gap_closed']:z.0%}"
     return Cell((_quality(figures), *cost, gap))
 
 

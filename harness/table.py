@@ -26,7 +26,7 @@ def overall_table(summary: dict[str, Any]) -> Table:
         table.add_column(header, justify="right", no_wrap=True)
     for name, entry in summary["routers"].items():
         o = entry["overall"]
-        gap = "-" if o["gap_closed"] is None else f"{o['gap_closed']:.0%}"
+        gap = "-" if o["gap_closed"] is None else f"{o['gap_closed']:z.0%}"
         table.add_row(
             "\n".join([escape(name), *(f"  [dim]{escape(note)}[/dim]" for note in _notes(o))]),
             _estimate(o, "quality", ".3f"),

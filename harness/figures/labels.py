@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.figures.style import points
+
 _DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
 _DISTANCES = (7.0, 16.0, 28.0, 44.0, 64.0, 90.0)
 Box = tuple[float, float, float, float]
@@ -28,7 +30,7 @@ def place_labels(
     corners = [axes.transData.transform([(b[0], b[1]), (b[2], b[3])]).ravel() for b in bars]
     taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y in centres]
     for (x, y), place, label, colour in zip(centres, places, labels, colours, strict=True):
-        text = axes.annotate(label, place, (0, 0), textcoords="offset pixels", color=colour, annotation_clip=False)
+        text = axes.annotate(label, place, (0, 0), textcoords="offset points", color=colour, annotation_clip=False)
         extent = text.get_window_extent(renderer)
         width, height = extent.width, extent.height * 0.85
         best: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -47,7 +49,8 @@ def place_labels(
                     least, best = penalty, (cx, cy, distance)
         cx, cy, distance = best
         taken.append((cx - width / 2 - 2, cy - height / 2 - 1, cx + width / 2 + 2, cy + height / 2 + 1))
-        text.set_position((cx - x - width / 2, cy - y - height / 2 + 1))
+        # In points, which a picture at another resolution scales, and pixels it does not.
+        text.set_position((points(cx - x - width / 2), points(cy - y - height / 2 + 1)))
         if distance > _DISTANCES[1]:
             nearest = np.clip(x, cx - width / 2, cx + width / 2), np.clip(y, cy - height / 2, cy + height / 2)
             axes.annotate(
