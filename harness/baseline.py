@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from harness.cli import Run
+from harness.commands import Run
 from harness.manifest import write_json
 from harness.metrics import FloatArray
 from harness.paired import Figures, Results, checked_results

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from harness.baseline import MEASURES, RUN_FIELDS, Baseline, read_baseline, write_baseline
-from harness.cli import Run
+from harness.commands import Run
 from harness.finished import FinishedRun, differences, read_run
 from harness.junit import Case, write_junit
 from harness.metrics import NOISE
@@ -25,7 +25,7 @@ from harness.table import difference_table
 from pools.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.cli import Check
+    from harness.commands import Check
 
 SHIPPED = RESULTS / "baselines" / "offline.json"
 # Trainings with other seeds that say how far one may fall from another.

@@ -20,7 +20,7 @@ from harness.table import difference_table, markdown
 from pools.errors import UserError, shown
 
 if TYPE_CHECKING:
-    from harness.cli import Compare
+    from harness.commands import Compare
 
 SUFFIXES = (".md", ".csv", ".json")
 

@@ -21,7 +21,7 @@ from tasks import split_of
 from tasks.split import normalised
 
 if TYPE_CHECKING:
-    from harness.cli import Import
+    from harness.commands import Import
 
 Format = Literal["csv", "parquet", "routellm", "routerbench"]
 COLUMNS = ("item", "task", "prompt", "model", "score", "cost")

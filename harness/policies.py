@@ -10,7 +10,7 @@ from harness.source import RESULTS, Source
 from routers.hierrouter import read_config
 
 if TYPE_CHECKING:
-    from harness.cli import Run
+    from harness.commands import Run
 
 FOLDER = RESULTS / "policies"
 

@@ -19,7 +19,7 @@ from pools.tree import Tree
 from pools.types import GenerationSettings
 
 if TYPE_CHECKING:
-    from harness.cli import Record
+    from harness.commands import Record
 
 
 def record(options: Record, console: Console) -> Path:

@@ -28,7 +28,7 @@ from pools.errors import UserError
 from pools.whole_file import whole_file
 
 if TYPE_CHECKING:
-    from harness.cli import Report
+    from harness.commands import Report
 
 ROUTER, SINGLE, BASELINE, OPTIMUM = "router of the run", "single model", "baseline", "exact optimum"
 _LOOK = {SINGLE: ("slate", "s"), BASELINE: ("orange", "^"), OPTIMUM: ("green", "*")}

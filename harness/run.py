@@ -34,7 +34,7 @@ from routers.hierrouter import HierRouter
 from routers.router import WeighingRouter
 
 if TYPE_CHECKING:
-    from harness.cli import Run
+    from harness.commands import Run
 
 OPTIMUM = "oracle"
 UNTRAINED = {"single", "pipeline", "random"}

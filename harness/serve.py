@@ -15,7 +15,7 @@ from rich.console import Console
 from pools.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.cli import Serve
+    from harness.commands import Serve
     from harness.routed import Routed
 
 KEY_VARIABLE = "HARNESS_API_KEY"

@@ -24,7 +24,7 @@ from tasks.sandbox import choose_isolation
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.cli import Run, Train
+    from harness.commands import Run, Train
 
 DEFAULT_HOPS = 2
 DEFAULT_POOL, DEFAULT_SUITE = "lightweight", "offline"

@@ -14,7 +14,7 @@ from routers.ppo_hierrouter import Args, training_bar
 from routers.ppo_hierrouter import train as train_ppo
 
 if TYPE_CHECKING:
-    from harness.cli import Train
+    from harness.commands import Train
 
 
 def train(options: Train, console: Console) -> Path:

@@ -37,7 +37,7 @@ from pools.types import Generation
 from tasks import Task, load_suite
 
 if TYPE_CHECKING:
-    from harness.cli import Verify
+    from harness.commands import Verify
 
 
 @dataclass(frozen=True)
