@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from harness.__main__ import main
+from command_line import call
 from harness.source import recording_folder
 from pools.pool import CandidateModel, Pool
 from pools.recording import save_recording
@@ -70,16 +69,11 @@ def tiny_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def harness() -> Callable[..., int]:
     """`harness("run", "--out", folder)`: the command line in this process; its exit code."""
 
-    def call(*arguments: object) -> int:
+    def run(*arguments: object) -> int:
         with pytest.MonkeyPatch.context() as monkeypatch:
-            monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-            try:
-                main()
-            except SystemExit as stop:
-                return int(stop.code or 0)
-            return 0
+            return call(monkeypatch, *arguments)
 
-    return call
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import harness
+from command_line import call
 from harness import check as module
-from harness.__main__ import main
 from harness.source import RESULTS, recording_folder
 from pools.recording import seal_recording
 
@@ -29,15 +29,6 @@ POLICY = RESULTS / "policies" / "lightweight-offline" / "hierrouter-1.safetensor
 QA, CODER = "single:qa-specialist", "single:qwen2.5-coder-0.5b"
 ROUTERS = (QA, CODER, "knn")
 Rows = list[dict[str, Any]]
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def make(baseline: Path, *arguments: object) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from harness.__main__ import main
+from command_line import call
 from harness.paired import Figures, Results, compare_routers
 from harness.source import recording_folder
 from harness.table import difference_table
 
 RECORDING = recording_folder("lightweight", "offline")
 QA, MATHS = "single:qa-specialist", "single:math-specialist"
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.__main__ import main
+from command_line import call
 from pools.recording import load_recording, seal_recording
 from tasks import split_of
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "routellm_gsm8k_responses.csv"
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def table(items: int = 60) -> list[dict[str, Any]]:
