@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics import Bootstrap, Estimate
+from harness.metrics import Bootstrap, Estimate, sign_flip_p
 from harness.run_folder import RunFolder
 
 PER_TASK = "best-pipeline-per-task"
@@ -28,9 +28,7 @@ def main_result(run: RunFolder) -> list[str]:
         theirs = run.routers[rival]["overall"]
         sentence = f"The best single model, {rival.removeprefix('single:')}, attains {theirs['quality']:.3f}"
         sentence += f" ({_range(theirs)})" + (f" at {theirs['cost']:.3g}" if unit else "")
-        low, high = overall["value_ahead_interval"]
-        ahead = Estimate(overall["value_ahead"], low, high)
-        said.append(f"{sentence}; {verdict.on('that model', ahead)}.")
+        said.append(f"{sentence}; {verdict.on('that model', paired_value(run, name, rival))}.")
     if overall["gap_closed"] is not None and rival != name and not overall["bound"]:
         said.append(
             f"In value {name} is {overall['gap_closed']:z.0%} of the way from there to the exact optimum, "
@@ -38,10 +36,9 @@ def main_result(run: RunFolder) -> list[str]:
         )
     if PER_TASK in run.routers and name != PER_TASK and not overall["bound"]:
         theirs = run.routers[PER_TASK]["overall"]
-        ahead = paired_value(run, name, PER_TASK)
         said.append(
             f"{PER_TASK}, which is told the task and looks at no item, attains {theirs['quality']:.3f} "
-            f"({_range(theirs)}); {verdict.on(PER_TASK, ahead)}."
+            f"({_range(theirs)}); {verdict.on(PER_TASK, paired_value(run, name, PER_TASK))}."
         )
     if overall["collapsed_to"]:
         said.append(f"It sends almost every call to {overall['collapsed_to']}: it does not route.")
@@ -50,15 +47,24 @@ def main_result(run: RunFolder) -> list[str]:
     return said
 
 
-def paired_value(run: RunFolder, one: str, other: str) -> Estimate:
-    """Value of one router minus that of another, paired over items, with its 95% bootstrap interval."""
+@dataclass(frozen=True)
+class Ahead:
+    """How far one router's value is ahead of another's, paired over items. p: of the sign-flip test."""
+
+    value: Estimate
+    p: float
+
+
+def paired_value(run: RunFolder, one: str, other: str) -> Ahead:
+    """Value of one router minus that of another, with its 95% bootstrap interval and its p."""
     weight, costs = run.summary["cost_weight"], bool(run.summary["cost_unit"])
 
     def value(name: str) -> NDArray[np.float64]:
         rows = run.items[name]
         return np.array([row["quality"] - (weight * row["cost"] if costs else 0.0) for row in rows])
 
-    return Bootstrap.draw(run.summary["items"], run.manifest["seed"]).mean(value(one) - value(other))
+    difference, seed = value(one) - value(other), run.manifest["seed"]
+    return Ahead(Bootstrap.draw(run.summary["items"], seed).mean(difference), sign_flip_p(difference, seed))
 
 
 @dataclass(frozen=True)
@@ -69,17 +75,17 @@ class _Verdict:
     weight: float
     items: int
 
-    def on(self, other: str, ahead: Estimate) -> str:
-        """One clause from the paired difference in value and its interval."""
+    def on(self, other: str, ahead: Ahead) -> str:
+        """One clause from the paired difference in value, its interval and its p: both have to tell the two apart."""
         what = f"value (quality − {self.weight:g} × cost)" if self.weight else "quality"
-        interval = f"95% interval {_signed(ahead.low)} to {_signed(ahead.high)}, paired over items"
-        if ahead.low > 0:
-            return f"{self.name} is ahead of {other} by {ahead.mean:.3f} in {what} ({interval})"
-        if ahead.high < 0:
-            return f"{self.name} is behind {other} by {-ahead.mean:.3f} in {what} ({interval})"
+        found = ahead.value
+        interval = f"95% interval {_signed(found.low)} to {_signed(found.high)}, paired over items"
+        if not found.low <= 0 <= found.high and ahead.p <= 0.05:
+            where = "ahead of" if found.mean > 0 else "behind"
+            return f"{self.name} is {where} {other} by {abs(found.mean):.3f} in {what} ({interval})"
         return (
             f"{self.items} items do not tell {self.name} and {other} apart: "
-            f"the difference in {what} is {_signed(ahead.mean)} ({interval})"
+            f"the difference in {what} is {_signed(found.mean)} ({interval}; sign-flip p = {ahead.p:.2f})"
         )
 
 

@@ -106,7 +106,7 @@ def _against_two_models(
         qualities = [float(o.quality.mean()) for o in outcomes]
         routers[name] = {
             "strong_share": shares.tolist(),
-            "other_share": (called.sum(axis=1) - called[:, index[strong]] - called[:, index[weak]]).clip(0, 1).tolist(),
+            "other_share": np.delete(called, [index[strong], index[weak]], axis=1).sum(axis=1).clip(0, 1).tolist(),
             "apgr": apgr(shares, qualities, floor, top),
             **{key: cpt(shares, qualities, floor, top, level) for key, level in LEVELS.items()},
         }

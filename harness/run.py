@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from harness.commands import Run
 
 OPTIMUM = "oracle"
+BOUNDS = {
+    OPTIMUM: "exact optimum",
+    "oracle:no-stop": "optimum of exactly L hops",
+    "oracle:per-item": "cheapest way to each item's best score",
+}
 UNTRAINED = {"single", "pipeline", "random"}
 # Of what a router's own model costs, whatever unit the pool's costs are in: its parameters / 10^12 per token.
 ENCODER_UNIT = "T param-tokens"
@@ -286,8 +291,8 @@ def is_hierrouter(name: str) -> bool:
 
 def _notes(name: str, router: Router, options: Run, cost_weights: Sequence[float], shipped: Path | None) -> list[str]:
     """What a reader of the router's row must know."""
-    if name.startswith(OPTIMUM):
-        return ["exact optimum: a bound" if name == OPTIMUM else "optimum of exactly L hops: a bound"]
+    if name in BOUNDS:
+        return [f"{BOUNDS[name]}: a bound"]
     notes = []
     if isinstance(router, HierRouter):
         origin = f"from {options.checkpoint.name}" if options.checkpoint else "trained by this run"

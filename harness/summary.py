@@ -67,7 +67,7 @@ def summarise(
             "calls": dict(zip(tree.models, outcome.calls.mean(axis=0).tolist(), strict=True)),
             "pipelines": _pipelines(outcome, tree),
             "collapsed_to": None if name.startswith("single:") else collapsed_to(outcome, tree.models),
-            "bound": name.startswith(optimum_name),
+            "bound": name.partition(":")[0] == optimum_name,
             "exact": outcome.exact,
             "notes": list(notes.get(name, ())),
         }

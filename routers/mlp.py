@@ -19,12 +19,14 @@ def mlp(request: RouterRequest) -> OneHopRouter:
     def candidates(learnt: Examples) -> Iterator[Predict]:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPRegressor
+        from threadpoolctl import threadpool_limits
 
         for penalty in PENALTIES:
             model = MLPRegressor(
                 hidden_layer_sizes=(64,), alpha=penalty, solver="lbfgs", max_iter=500, random_state=request.seed
             )
-            with warnings.catch_warnings():
+            # Hundreds of steps make of the last bit, which the number of threads decides, another network.
+            with threadpool_limits(1), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # a bounded number of steps is meant
                 # A single column must be given flat.
                 model.fit(learnt.vectors, learnt.score if learnt.score.shape[1] > 1 else learnt.score.ravel())

@@ -44,7 +44,7 @@ def place_labels(
                 outside = _overlap(box, box) - _overlap(box, (frame.x0 + 2, frame.y0 + 2, frame.x1, frame.y1 + 4))
                 penalty = 4.0 * distance + 1000 * outside
                 penalty += 50 * sum(_overlap(box, other) for other in taken)
-                penalty += sum(_overlap(box, (a - 1, b - 1, c + 1, d + 1)) for a, b, c, d in corners)
+                penalty += sum(_overlap(box, (a - 3, b - 3, c + 3, d + 3)) for a, b, c, d in corners)
                 if penalty < least:
                     least, best = penalty, (cx, cy, distance)
         cx, cy, distance = best

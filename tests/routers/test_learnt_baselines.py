@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from harness.evaluate import evaluate
 from pools.cost import paper_cost
 from pools.errors import UserError
 from pools.tree import Tree
-from pools.types import Generation, GenerationSettings, Item
+from pools.types import Context, Generation, GenerationSettings, Item
 from routers import RouterRequest, load
 from routers._learning import items_to_learn_from
 
@@ -64,6 +65,18 @@ def test_the_same_seed_decides_the_same_and_noise_does_no_harm(name: str) -> Non
     assert first.calls.tolist() == again.calls.tolist()
     clean = planted().select("test")
     assert evaluate(load(name, given), clean, given.cost_model).quality.mean() > 0.9
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_number_of_threads_decides_nothing(name: str) -> None:
+    given = request(planted(1200, noise=0.3))
+    contexts = [Context(f"Tell me about rain and soup, number {n}") for n in range(20)]
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            router: Any = load(name, given)
+            found.append(router.predict(router.embed(contexts)))
+    np.testing.assert_allclose(*found, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
