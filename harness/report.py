@@ -86,7 +86,8 @@ def group(runs: Sequence[RunFolder]) -> list[Group]:
     """The runs by what they were evaluated on; a baseline with the same figures in several runs is drawn once."""
     by_items: dict[tuple[str, ...], list[RunFolder]] = {}
     for run in runs:
-        key = tuple(str(run.summary[name]) for name in ("title", "cost_model", "cost_unit"))
+        recording = run.manifest["source"].get("sha256")  # of the same title it may be another, of other prices
+        key = (str(recording), *(str(run.summary[name]) for name in ("title", "cost_model", "cost_unit")))
         by_items.setdefault(key + tuple(next(iter(run.routers.values()))["tasks"]), []).append(run)
     return [Group(number, members, _series(members)) for number, members in enumerate(by_items.values(), 1)]
 

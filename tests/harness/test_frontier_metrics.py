@@ -118,6 +118,12 @@ def test_of_three_models_two_are_named() -> None:
     assert mine["cpt_50"] == pytest.approx(0.125)
 
 
+def test_of_two_models_nothing_is_left_to_others_by_rounding() -> None:
+    mixed = outcome([1, 0, 0, 1], [3, 1, 1, 1], [[0.05, 0.95]] * 4)  # 1 - 0.95 - 0.05 is 4e-17
+    found = frontier_metrics([{"r": mixed}], SINGLES, costs=True, max_hops=1, seed=1)
+    assert found["two_models"]["routers"]["r"]["other_share"] == [0.0]
+
+
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory, harness: Callable[..., int]) -> Path:
     """Two models of one hop: `small` answers one kind of question, `big` both."""

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.transforms import Bbox
 
 from harness.examples import choose_examples
+from harness.figures.style import drawing_style
 from harness.findings import main_result, paired_value
-from harness.report import group, render
+from harness.report import group, plane, render
 from harness.run_folder import load_runs
 
 Harness = Callable[..., int]
@@ -117,6 +119,30 @@ def test_every_figure_is_there_for_wide_and_narrow_windows_and_has_a_name(plain_
     assert referred <= set(identifiers)
 
 
+@pytest.mark.parametrize("dpi", [72, 96, 192])
+def test_labels_of_the_plane_keep_off_points_and_each_other(plain_run: Path, dpi: int) -> None:
+    (found,) = group(load_runs([plain_run]))
+    with drawing_style(False):
+        figure = plane(found).draw(False)
+        figure.set_dpi(dpi)
+        figure.canvas.draw()
+        (axes,) = figure.axes
+        labels = [text.get_window_extent() for text in axes.texts if text.get_text()]
+        points = [
+            axes.transData.transform((run.routers[name]["overall"]["cost"], run.routers[name]["overall"]["quality"]))
+            for _, run, name in found.routers
+        ]
+        assert len(labels) == len(points) > 5
+        assert not [box for box in labels for x, y in points if box.contains(x, y)]
+        assert not [(a, b) for n, a in enumerate(labels) for b in labels[:n] if a.overlaps(b) and _share(a, b) > 0.1]
+
+
+def _share(a: Bbox, b: Bbox) -> float:
+    """How much of the smaller of two boxes lies in the other."""
+    both = Bbox.intersection(a, b)
+    return 0.0 if both is None else float(both.width * both.height / min(a.width * a.height, b.width * b.height))
+
+
 def test_the_result_in_words_has_the_figures_of_the_summary(plain_run: Path) -> None:
     run = load_runs([plain_run])[0]
     said = " ".join(main_result(run))
@@ -206,6 +232,15 @@ def test_several_runs_share_tables_and_plane(
     assert len(re.findall('id="plane-[0-9]+-wide-title"', content)) == 2  # of the same items, and of others
     assert "knn (second/plain)" in content and "random (second/plain)" not in content
     assert Page(content).count("table") == 3 + 3 + 2
+
+
+def test_runs_of_recordings_that_differ_share_no_plane(plain_run: Path, tmp_path: Path) -> None:
+    other = copied(plain_run, tmp_path / "other")
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["source"]["sha256"] = {"items.parquet": "0" * 64, "transitions.parquet": "1" * 64}
+    assert len(group(load_runs([plain_run, other]))) == 1
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    assert [len(found.runs) for found in group(load_runs([plain_run, other]))] == [1, 1]
 
 
 def test_without_costs_there_is_no_plane_and_the_page_says_so(tmp_path: Path, harness: Harness) -> None:

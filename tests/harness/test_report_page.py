@@ -193,3 +193,11 @@ def test_labels_of_the_plane_do_not_overlap(browser: Browser, page: Path) -> Non
     for width in (400, 1400):
         browser.open(page, width)
         assert browser.evaluate(overlaps) == []
+
+
+def test_a_narrow_window_shows_quality_and_cost_without_scrolling(browser: Browser, page: Path) -> None:
+    browser.open(page, 400)
+    ends = """[...document.querySelectorAll("thead th")].filter(h => ["quality", "cost"].includes(h.textContent))
+        .map(h => h.getBoundingClientRect().right)"""
+    found = browser.evaluate(ends)
+    assert len(found) == 4 and max(found) <= 400  # of two runs

@@ -216,6 +216,16 @@ def test_several_cost_weights_give_the_frontier_of_one_policy(
     assert len({point["routers"]["hierrouter"]["cost"] for point in fixed["frontier"]}) == 1
 
 
+def test_each_optimum_says_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(monkeypatch, "run", "--router", "oracle:per-item", "oracle:no-stop", "--out", tmp_path / "out")
+    rows = {name: entry["overall"] for name, entry in summary(tmp_path / "out")["routers"].items()}
+    assert {name: row["notes"] for name, row in rows.items() if row["bound"]} == {
+        "oracle:per-item": ["cheapest way to each item's best score: a bound"],
+        "oracle:no-stop": ["optimum of exactly L hops: a bound"],
+        "oracle": ["exact optimum: a bound"],
+    }
+
+
 def test_the_papers_preset_makes_every_hop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call(monkeypatch, "run", "--preset", "paper", "--out", tmp_path / "out")
     found = summary(tmp_path / "out")["routers"]
