@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 
 _AFTER_STOP = {
     "record": "what was stored stays, the same command goes on from there",
@@ -42,6 +43,11 @@ def main() -> None:
         name = error.filename or "the file system"
         next_step = f"; make room, then: {_AFTER_STOP.get(sys.argv[1], 'run it again')}" if _is_full(error) else ""
         print(f"harness: {_line(f'{name}: {error.strerror or error}')}{next_step}", file=sys.stderr)
+        sys.exit(2)
+    except Exception:
+        # Python would exit with 1, which is what `check` says of a router that became worse.
+        traceback.print_exc()
+        print("harness: an error in a router or a task of yours, or in this program; see above", file=sys.stderr)
         sys.exit(2)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.metadata import version
 from typing import Annotated
 
 import tyro
 
 from harness.commands import Check, Compare, Import, List, Record, Report, Run, Serve, Train, Verify
+from pools.errors import UserError
 
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
@@ -24,6 +27,13 @@ Command = (
 
 def parse(arguments: list[str]) -> Command:
     """The command that the arguments ask for; exits with code 2 on arguments that make none."""
+    if arguments == ["--version"]:
+        print(f"harness {version('hierrouter-harness')}")
+        sys.exit(0)
+    named = [argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")]
+    if twice := next((name for name in named if named.count(name) > 1), None):
+        # Of two, the parser would take the last.
+        raise UserError(f"{twice} is given twice; give it once, where it takes several with all of them behind it")
     return tyro.cli(
         Command,
         prog="harness",
@@ -35,8 +45,6 @@ def parse(arguments: list[str]) -> Command:
 
 def execute(command: Command) -> None:
     """Run the command."""
-    import sys
-
     from rich.console import Console
 
     # A pipe or a log has no width of its own; the tables need this much.

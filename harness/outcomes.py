@@ -163,6 +163,8 @@ def _long(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Row]:
     missing = [name for name in wanted if name not in rows[0]]
     if missing:
         hint = "; without costs give --quality-only" if missing == ["cost"] else ""
+        if len(rows[0]) == 1:  # another separator, as a spreadsheet may write it
+            hint = f", separated by commas; its one column is {shown(next(iter(rows[0])))}"
         raise UserError(f"{options.file} has no column {missing[0]!r}: expected {', '.join(COLUMNS)}{hint}")
     for number, row in enumerate(rows, 1):
         split = str(row["split"]) if row.get("split") not in (None, "") else None

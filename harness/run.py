@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -111,7 +112,10 @@ def run(options: Run, console: Console) -> Path:
     if len(cost_weights) > 1:
         summary["frontier"] = [frontier_point(figures(weight)) for weight in cost_weights]
         summary["frontier_metrics"] = metrics
-    (out / IDENTITY).unlink(missing_ok=True)  # of an earlier run in this folder
+    # Of an earlier run in this folder.
+    (out / IDENTITY).unlink(missing_ok=True)
+    (out / "report.html").unlink(missing_ok=True)
+    shutil.rmtree(out / "report-figures", ignore_errors=True)
     manifest = run_manifest(options, source, cost_model, time.monotonic() - start)
     grids = [task_grid(summary), *([frontier_grid(summary)] if "frontier" in summary else [])]
     for name in evaluation.trained:
@@ -135,6 +139,8 @@ def run(options: Run, console: Console) -> Path:
 
 def checked(options: Run) -> Run:
     """The options with what the preset implies. Raises UserError for what is wrong whatever the source is."""
+    if options.checkpoint is not None and options.checkpoint.is_dir():
+        raise UserError(f"--checkpoint {options.checkpoint} is a folder; name a .safetensors file")
     if options.checkpoint is not None and not options.checkpoint.is_file():
         raise UserError(f"no such checkpoint: {options.checkpoint}; train one with python -m harness train")
     if not 0 <= options.seed < 2**32:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from harness.evaluate import evaluate
 from harness.manifest import provenance
 from harness.progress import generation_progress
 from harness.source import choose_sandbox, open_source
@@ -46,5 +47,10 @@ def train(options: Train, console: Console) -> Path:
         # Over live models the bars are the generator's: two at once would overwrite each other.
         console.print(f"training HierRouter on {len(parts[0].items)} items ...")
         with training_bar(shown=console.is_terminal and source.generator is None) as report:
-            train_ppo(arguments, *parts, cost_model, facts, report)
+            router = train_ppo(arguments, *parts, cost_model, facts, report)
+    if parts[1].complete and parts[1].items:
+        attained = evaluate(router, parts[1], cost_model)
+        figures = f"quality {attained.quality.mean():.3f}"
+        figures += f", cost {attained.cost.mean():.3g} {cost_model.unit} per item" if cost_model.unit else ""
+        console.print(f"on {len(parts[1].items)} validation items, on which it was chosen: {figures}", highlight=False)
     return options.out

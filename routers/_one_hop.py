@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pools.tree import Tree
 from pools.types import Context
 from routers._learning import items_to_learn_from
+from routers._threads import one_library_thread
 from routers.encoder import ContextEncoder, build_encoder
 from routers.registry import RouterRequest
 from routers.router import RoutingStates
@@ -59,7 +60,8 @@ class OneHopRouter:
 
 def predicted(model: Any, vectors: NDArray[np.float32]) -> FloatArray:
     """What a scikit-learn regressor predicts, `[n, M]` for one model, too."""
-    return np.asarray(model.predict(vectors), np.float64).reshape(len(vectors), -1)
+    with one_library_thread():  # of neighbours that are equally near, the number of threads would choose
+        return np.asarray(model.predict(vectors), np.float64).reshape(len(vectors), -1)
 
 
 def examples(tree: Tree, request: RouterRequest, embed: ContextEncoder) -> Examples:

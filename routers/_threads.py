@@ -1,9 +1,11 @@
-"""How many threads small networks are trained on."""
+"""How many threads small networks are trained on, and small tables are searched by."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from typing import Any
 
 
 @contextmanager
@@ -21,3 +23,16 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def one_library_thread() -> AbstractContextManager[None]:
+    """Numerical libraries compute on one thread; must be entered after they are imported, and costs next to nothing."""
+    limited: AbstractContextManager[None] = _libraries().limit(limits=1)
+    return limited
+
+
+@cache
+def _libraries() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

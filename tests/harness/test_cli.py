@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,9 @@ def test_help_imports_nothing_heavy() -> None:
         ("run --recording {tmp} --live", "exclude each other"),
         ("run --checkpoint {tmp}/none.safetensors", "no such checkpoint"),
         ("run --checkpoint {tmp}/broken.yaml", "not a HierRouter checkpoint"),
+        ("run --checkpoint {tmp}", "is a folder"),
+        ("run --router random --router cheapest", "--router is given twice"),
+        ("train --total_timesteps 1 --total-timesteps=2 --out {tmp}/p.safetensors", "--total-timesteps is given twice"),
         ("run --max-hops 7", "has 2 hops"),
         ("run --cost dollars", "no price for math-specialist"),
         ("run --cost-weight -1", "expected a number >= 0"),
@@ -121,6 +126,23 @@ def test_wrong_weights_are_refused_with_both_hashes(
     error = capsys.readouterr().err
     assert (caught.value.code, error.count("\n")) == (2, 1)
     assert "0" * 64 in error
+
+
+def test_a_router_that_fails_shows_where_and_does_not_look_like_one_that_became_worse(
+    tmp_path: Path, harness: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("from routers import register\n\n@register('mine')\ndef mine(request):\n    return request.queri\n")
+    for command in (("run",), ("check", "--update", "--baseline", tmp_path / "b.json")):
+        assert harness(*command, "--router", mine) == 2
+        said = capsys.readouterr().err
+        assert 'mine.py", line 5' in said and said.splitlines()[-1].startswith("harness: an error in a router")
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_the_version(harness: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert harness("--version") == 0
+    assert capsys.readouterr().out == f"harness {version('hierrouter-harness')}\n"
 
 
 def test_from_outside_the_exit_code_is_2_and_nothing_is_on_standard_output(tmp_path: Path) -> None:

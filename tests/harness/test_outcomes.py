@@ -216,6 +216,8 @@ def test_incomplete_items_are_left_out_where_that_is_asked_for(
     assert "1 incomplete items left out" in capsys.readouterr().out
     recording = load_recording(tmp_path / "out")
     assert (len(recording.tree.items), recording.manifest["counts"]["incomplete"]) == (7, 1)
+    assert call(monkeypatch, "verify", "--recording", tmp_path / "out") == 2
+    assert "there are no models to ask again" in capsys.readouterr().err
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -224,9 +226,11 @@ def test_what_is_no_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "bytes.csv").write_bytes(b"a,b\n\xff\xfe,1\n")
     (tmp_path / "empty.csv").write_text("item,task\n")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "semicolons.csv").write_text("item;task\n1;2\n")
     for name, message in [
         ("none.csv", "no such file"), ("t.pkl", "pickle"), ("t.parquet", "cannot be read"),
         ("bytes.csv", "cannot be read"), ("empty.csv", "no rows"), ("other.csv", "no column 'item'"),
+        ("semicolons.csv", "separated by commas; its one column is 'item;task'"),
     ]:  # fmt: skip
         assert call(monkeypatch, "import", tmp_path / name, "--out", tmp_path / "out") == 2, name
         error = capsys.readouterr().err

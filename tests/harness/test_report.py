@@ -234,6 +234,17 @@ def test_several_runs_share_tables_and_plane(
     assert Page(content).count("table") == 3 + 3 + 2
 
 
+def test_another_run_in_the_same_folder_leaves_no_report_of_the_first(tmp_path: Path, harness: Harness) -> None:
+    def contents() -> set[str]:
+        return {path.name for path in tmp_path.iterdir()}
+
+    run = ("run", "--router", "random", "--limit", 3, "--out", tmp_path)
+    assert harness(*run) == harness("report", tmp_path) == 0
+    assert {"report.html", "report-figures"} <= contents()
+    assert harness(*run) == 0
+    assert not {"report.html", "report-figures"} & contents() and "summary.json" in contents()
+
+
 def test_runs_of_recordings_that_differ_share_no_plane(plain_run: Path, tmp_path: Path) -> None:
     other = copied(plain_run, tmp_path / "other")
     manifest = json.loads((other / "manifest.json").read_text())
