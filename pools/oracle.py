@@ -72,13 +72,3 @@ def solve(tree: Tree, cost_model: CostModel, cost_weight: float, allow_stop: boo
         quality[:, nodes] = np.take_along_axis(option_quality, action[..., None], -1)[..., 0]
         cost[:, nodes] = np.take_along_axis(option_cost, action[..., None], -1)[..., 0]
     return Solution(quality[:, 0] - cost_weight * cost[:, 0], quality[:, 0], cost[:, 0], chosen)
-
-
-def cheapest_best(tree: Tree, cost_model: CostModel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The oracle per item: score and cost `[I]` of the cheapest pipeline that attains the item's best score.
-
-    Pipelines of any length from one hop. An item that nothing solves is charged its cheapest attempt, never zero.
-    """
-    scores, costs = tree.score[:, 1:].astype(np.float64), path_costs(tree, cost_model)[:, 1:]
-    best = scores.max(axis=1)
-    return best, np.where(scores == best[:, None], costs, np.inf).min(axis=1)

@@ -5,7 +5,7 @@ import pytest
 
 from pools import Generation
 from pools.cost import paper_cost
-from pools.oracle import cheapest_best, edge_costs, path_costs, solve
+from pools.oracle import edge_costs, path_costs, solve
 
 # Powers of two, so that equal costs are equal to the last bit and ties happen.
 RATES = (2.0**-6, 2.0**-5, 2.0**-5)
@@ -89,18 +89,3 @@ def test_edge_and_path_costs(synthetic_tree):
         expected = _outcome(tree, cost, item, pipeline)[1]
         assert paths[item, node] == pytest.approx(expected)
         assert edges[item, node] == pytest.approx(expected - _outcome(tree, cost, item, pipeline[:-1])[1])
-
-
-def test_cheapest_best(synthetic_tree):
-    tree, cost_model = synthetic_tree(items=8, models=2, max_hops=2, seed=5), paper_cost(RATES[:2], "unit")
-    score, cost = cheapest_best(tree, cost_model)
-    for item in range(8):
-        outcomes = [_outcome(tree, cost_model, item, p) for p in _pipelines(tree, 1)]
-        best = max(s for s, _ in outcomes)
-        assert score[item] == best
-        assert cost[item] == pytest.approx(min(c for s, c in outcomes if s == best))
-
-
-def test_a_failed_item_is_charged_its_cheapest_attempt(synthetic_tree):
-    tree, cost = _planted(synthetic_tree, [(0.0, 9), (0.0, 6)], hops=2)
-    assert [a.tolist() for a in cheapest_best(tree, cost)] == [[0.0], [6.0]]
