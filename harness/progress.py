@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from pools.live import Batch
 from pools.live import Progress as OnBatch
 
 # Where standard output is not a terminal there is nothing to redraw: a line this often instead.
 _SECONDS_BETWEEN_LINES = 30.0
+
+
+@dataclass
+class _Call:
+    """What one call of a model has made so far."""
+
+    task: TaskID
+    tokens: int = 0
+    seconds: float = 0.0
 
 
 @contextmanager
@@ -29,25 +48,28 @@ def generation_progress(console: Console) -> Iterator[OnBatch]:
         console=console,
         disable=not console.is_terminal,
     )
-    current: dict[str, float] = {"task": -1, "tokens": 0, "seconds": 0, "printed": time.monotonic()}
+    calls: dict[str, _Call] = {}
+    printed = [-math.inf]
+
+    def say(line: str) -> None:
+        printed[0] = time.monotonic()
+        console.print(line, highlight=False)
 
     def on_batch(batch: Batch) -> None:
-        if current["task"] < 0 or bar.tasks[int(current["task"])].finished or batch.done < current["done"]:
-            current["task"] = bar.add_task(batch.model, total=batch.total, rate=0.0)
-            current["tokens"] = current["seconds"] = 0
-        current["done"] = batch.done
-        current["tokens"] += batch.tokens_out
-        current["seconds"] += batch.seconds
-        rate = current["tokens"] / max(current["seconds"], 1e-9)
-        bar.update(bar.task_ids[int(current["task"])], completed=batch.done, rate=rate)
-        now = time.monotonic()
-        if bar.disable and (batch.done == batch.total or now - current["printed"] > _SECONDS_BETWEEN_LINES):
-            current["printed"] = now
-            left = current["seconds"] / batch.done * (batch.total - batch.done)
-            console.print(
-                f"{batch.model}: {batch.done}/{batch.total} responses, {rate:.0f} tokens/s, {left:.0f} s left",
-                highlight=False,
-            )
+        quiet = time.monotonic() - printed[0] < _SECONDS_BETWEEN_LINES
+        if batch.done == 0:
+            calls[batch.model] = _Call(bar.add_task(batch.model, total=batch.total, rate=0.0))
+            if bar.disable and not quiet:
+                say(f"{batch.model}: {batch.total} responses to make")
+            return
+        call = calls[batch.model]
+        call.tokens += batch.tokens_out
+        call.seconds += batch.seconds
+        rate = call.tokens / max(call.seconds, 1e-9)
+        bar.update(call.task, completed=batch.done, rate=rate)
+        if bar.disable and (batch.done == batch.total or not quiet):
+            left = call.seconds / batch.done * (batch.total - batch.done)
+            say(f"{batch.model}: {batch.done}/{batch.total} responses, {rate:.0f} tokens/s, {left:.0f} s left")
 
     with bar:
         yield on_batch

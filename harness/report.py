@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +172,7 @@ def flow(run: RunFolder, router: str, number: int) -> Drawing:
     models = [*pool, *dict.fromkeys(m for pipeline in shares for m in pipeline if m not in pool)]
     position = list(run.routers).index(router) + 1
     return Drawing(
-        f"pipelines-{number + 1}-{position}",
+        f"pipelines-{number + 1}-{position}-{re.sub(r'[^a-z0-9]+', '-', router.lower())[:40].strip('-')}",
         f"Pipelines of {router}",
         "; ".join(f"{name}: {share:.1%} of the items" for name, share in overall["pipelines"].items()) + ".",
         lambda narrow: draw_flow(shares, models, narrow),

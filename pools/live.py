@@ -19,7 +19,7 @@ class Batch:
     """What a batch was, for a progress bar.
 
     model: its name. done: requests answered so far, this batch included, of `total` that one call of
-    `generate` had to ask for. tokens_in, tokens_out: of the batch. seconds: it took.
+    `generate` has to ask for; 0 before the first batch. tokens_in, tokens_out: of the batch. seconds: it took.
     """
 
     model: str
@@ -75,6 +75,8 @@ class LiveGenerator:
                 batches[model] = self._batches(model, requests, missing)
         done = dict.fromkeys(batches, 0)
         in_batches = {model: [[asked[model][n] for n in b] for b in of_model] for model, of_model in batches.items()}
+        for model in batches:
+            self._report(model, 0, batches[model], ())
         for model, number, made in self._engine.run(in_batches) if batches else ():
             batch = batches[model][number]
             if self.store is not None:
@@ -83,11 +85,7 @@ class LiveGenerator:
             for place, generation in zip(batch, made, strict=True):
                 answers[model][place] = generation
             done[model] += len(batch)
-            if self.progress:
-                tokens_in, tokens_out = sum(g.tokens_in for g in made), sum(g.tokens_out for g in made)
-                total, seconds = sum(map(len, batches[model])), sum(g.seconds for g in made)
-                name = self.pool.models[model].name
-                self.progress(Batch(name, done[model], total, tokens_in, tokens_out, seconds))
+            self._report(model, done[model], batches[model], made)
         return {model: [answer for answer in found if answer is not None] for model, found in answers.items()}
 
     def text(self, model: int, context: Context) -> str:
@@ -97,6 +95,12 @@ class LiveGenerator:
     def language_model(self, model: int) -> Any:
         """The lm-eval model in this process. Raises UserError where its weights or its type are missing."""
         return self._local.language_model(model)
+
+    def _report(self, model: int, done: int, batches: Sequence[Sequence[int]], made: Sequence[Generation]) -> None:
+        if self.progress:
+            tokens_in, tokens_out = sum(g.tokens_in for g in made), sum(g.tokens_out for g in made)
+            total, seconds = sum(map(len, batches)), sum(g.seconds for g in made)
+            self.progress(Batch(self.pool.models[model].name, done, total, tokens_in, tokens_out, seconds))
 
     def _fingerprint(self, model: int) -> str:
         if model not in self._fingerprints:

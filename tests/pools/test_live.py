@@ -120,7 +120,7 @@ def test_the_store_answers_the_second_time(pool, tmp_path, monkeypatch):
     asked = []
     second.progress = asked.append
     assert second.generate(0, REQUESTS[:4])[:3] == made
-    assert [(batch.model, batch.done, batch.total) for batch in asked] == [("tiny-a", 1, 1)]
+    assert [(batch.model, batch.done, batch.total) for batch in asked] == [("tiny-a", 0, 1), ("tiny-a", 1, 1)]
     second.generate(1, REQUESTS[:1])
     assert len(second.store) == 5
 
@@ -130,14 +130,14 @@ def test_every_batch_is_stored_before_the_next(pool, tmp_path):
 
     def progress(batch):
         seen.append((batch.done, batch.total, len(store)))
-        if len(seen) == 1:
+        if len(seen) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         LiveGenerator(pool, store=store, progress=progress).generate(0, REQUESTS)
-    assert seen == [(4, 6, 4)]
+    assert seen == [(0, 6, 0), (4, 6, 4)]
     LiveGenerator(pool, store=store, progress=progress).generate(0, REQUESTS)
-    assert seen == [(4, 6, 4), (2, 2, 6)]
+    assert seen == [(0, 6, 0), (4, 6, 4), (0, 2, 4), (2, 2, 6)]
 
 
 def test_progress(generator):
@@ -147,7 +147,8 @@ def test_progress(generator):
         made = generator.generate(0, REQUESTS)
     finally:
         generator.progress = None
-    assert [(batch.done, batch.total) for batch in seen] == [(4, 6), (6, 6)]
+    assert [(batch.done, batch.total) for batch in seen] == [(0, 6), (4, 6), (6, 6)]
+    assert seen.pop(0).seconds == 0
     lengths = sorted(map(len, QUERIES))
     assert [batch.tokens_in for batch in seen] == [sum(lengths[2:]), sum(lengths[:2])]  # the longest first
     assert sum(batch.tokens_in for batch in seen) == sum(g.tokens_in for g in made)
