@@ -5,8 +5,9 @@
 First `run` on the recording that ships, with the shipped policy and with one trained by the run. Then, for each size,
 on a made-up recording of two hops (a HierRouter is trained, and every baseline of `run` evaluated), and on a made-up
 outcome table of one hop, which is imported first and on which every router that learns is trained. In both, a query's
-words tell which models are good at it. Each command runs once, in a process of its own; what its imports take is
-printed, and not taken off.
+words tell which models are good at it. Each command runs in a process of its own, `--repeats` times, of which the
+median counts; what its imports take is printed, and not taken off. Last, the recorder itself: what it takes for a
+response of models that answer at once, merging, batches, store and recording included.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,13 @@ from typing import Any
 import numpy as np
 import tyro
 
+from pools.engine import Request
+from pools.live import LiveGenerator
 from pools.pool import CandidateModel, Pool
 from pools.recording import save_recording
+from pools.store import TransitionStore
 from pools.tree import Tree
-from pools.types import Context, Generation, GenerationSettings, Item
+from pools.types import Context, Generation, GenerationSettings, Generator, Item
 
 TOPICS, WORDS = 12, 40
 LEARNT = ("hierrouter", "knn", "ridge", "logistic", "mlp", "matrix-factorisation", "cascade")
@@ -45,6 +49,7 @@ class Args:
     """with the second of `items`"""
     one_hop: tuple[tuple[int, int], ...] = ((6_000, 9),)
     """items and models of the outcome tables"""
+    repeats: int = 3
     seed: int = 1
 
 
@@ -74,7 +79,7 @@ class MadeUp:
         return made
 
 
-def recording(items: int, models: int, seed: int, folder: Path) -> None:
+def recording(items: int, models: int, seed: int, folder: Path, generator: Generator | None = None) -> None:
     """Write a recording of two hops."""
     source = MadeUp(models, seed)
     splits: Any = ("train", "train", "validation", "test", "test")
@@ -86,17 +91,42 @@ def recording(items: int, models: int, seed: int, folder: Path) -> None:
     def score(answers: Sequence[tuple[Item, str]]) -> list[float]:
         return [float(response.startswith("right")) for _, response in answers]
 
-    tree = Tree(made, names, 2, source, score)
-    rows, nodes = np.indices(tree.known.shape)
-    tree.require(rows.ravel(), nodes.ravel())
-    pool = Pool(
-        name="made-up",
-        description="",
-        models=tuple(CandidateModel(name=name, lm_eval="hf", base_rate=(n + 1) * 1e-4) for n, name in enumerate(names)),
-        cost_unit="units",
-        rates="made up",
-    )
-    save_recording(tree, pool, {"suite": "made-up", "command": "benchmarks/bench_scale.py"}, folder)
+    tree = Tree(made, names, 2, generator or source, score)
+    for depth in (1, 2):
+        rows, nodes = np.meshgrid(np.arange(items), tree.level(depth), indexing="ij")
+        tree.require(rows.ravel(), nodes.ravel())
+    save_recording(tree, pool(models), {"suite": "made-up", "command": "benchmarks/bench_scale.py"}, folder)
+
+
+def pool(models: int) -> Pool:
+    """A pool of models that are nowhere."""
+    made = (CandidateModel(f"model-{n}", "hf", (n + 1) * 1e-4, {"pretrained": "none"}) for n in range(models))
+    return Pool("made-up", tuple(made), "units", "made up")
+
+
+class AtOnce:
+    """An engine of made-up models. seconds: what they took."""
+
+    def __init__(self, source: MadeUp) -> None:
+        self.source, self.seconds = source, 0.0
+
+    def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, list[Generation]]]:
+        """Each batch, in order."""
+        for model, of_model in batches.items():
+            for number, batch in enumerate(of_model):
+                start = time.perf_counter()
+                made = self.source.generate(model, batch)
+                self.seconds += time.perf_counter() - start
+                yield model, number, made
+
+
+def own_time(items: int, models: int, seed: int, folder: Path) -> float:
+    """Seconds of the recorder without those of the models."""
+    source = MadeUp(models, seed)
+    engine, store = AtOnce(source), TransitionStore(folder.with_suffix(".sqlite"))
+    start = time.perf_counter()
+    recording(items, models, seed, folder, LiveGenerator(pool(models), store=store, engine=engine))
+    return time.perf_counter() - start - engine.seconds
 
 
 def table(items: int, models: int, seed: int, path: Path) -> None:
@@ -115,7 +145,12 @@ def table(items: int, models: int, seed: int, path: Path) -> None:
                 )
 
 
-def measure(*arguments: object) -> tuple[float, int]:
+def measure(repeats: int, *arguments: object) -> tuple[float, int]:
+    """Wall seconds (the median) and peak memory (MiB) of a command."""
+    return sorted(once(*arguments) for _ in range(repeats))[repeats // 2]
+
+
+def once(*arguments: object) -> tuple[float, int]:
     """Wall seconds and peak memory (MiB) of a command."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, *map(str, arguments)], stdout=subprocess.DEVNULL)
@@ -135,27 +170,36 @@ def main() -> None:
     """Measure and print."""
     args = tyro.cli(Args, description=__doc__)
     run = ("-m", "harness", "run", "--seed", args.seed)
-    show("imports alone", measure("-c", "import harness.run, torch, sklearn, pyarrow.parquet, scipy.stats"))
+    show(
+        "imports alone", measure(args.repeats, "-c", "import harness.run, torch, sklearn, pyarrow.parquet, scipy.stats")
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        show("run, the recording that ships", measure(*run, "--out", folder / "shipped"))
-        show("the same, HierRouter trained", measure(*run, "--retrain", "--out", folder / "trained"))
+        show("run, the recording that ships", measure(args.repeats, *run, "--out", folder / "shipped"))
+        show("the same, HierRouter trained", measure(args.repeats, *run, "--retrain", "--out", folder / "trained"))
         sizes = [(items, args.models[0]) for items in args.items]
         for items, models in [*sizes, *((args.items[1], models) for models in args.models[1:])]:
             there = folder / f"{items}-{models}"
             recording(items, models, args.seed, there)
-            measured = measure(*run, "--recording", there, "--out", folder / f"run-{items}-{models}")
+            measured = measure(args.repeats, *run, "--recording", there, "--out", folder / f"run-{items}-{models}")
             show(f"two hops, {items:,} items, {models} models ({items * (models + models**2):,} responses)", measured)
         for items, models in args.one_hop:
             path, there = folder / f"table-{items}-{models}.csv", folder / f"table-{items}-{models}"
             table(items, models, args.seed, path)
             what = f"one hop, {items:,} items, {models} models"
-            show(f"{what}: import", measure("-m", "harness", "import", path, "--out", there))
+            show(f"{what}: import", measure(args.repeats, "-m", "harness", "import", path, "--out", there))
             learnt = itertools.chain(("--router",), LEARNT)
             show(
                 f"{what}: run, {len(LEARNT)} routers trained",
-                measure(*run, "--recording", there, *learnt, "--out", folder / "o"),
+                measure(args.repeats, *run, "--recording", there, *learnt, "--out", folder / "o"),
             )
+        for items, models in [*sizes, *((args.items[1], models) for models in args.models[1:])]:
+            found = [
+                own_time(items, models, args.seed, folder / f"own-{items}-{models}-{n}") for n in range(args.repeats)
+            ]
+            seconds, responses = sorted(found)[args.repeats // 2], items * (models + models**2)
+            what = f"recorder, two hops, {items:,} items, {models} models"
+            print(f"{what}: {seconds:.1f} s, {seconds / responses * 1e6:.0f} us a response", flush=True)
 
 
 if __name__ == "__main__":
