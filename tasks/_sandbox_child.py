@@ -39,7 +39,7 @@ AT_FDCWD = -100
 SYS_MOUNT_SETATTR = 442  # the same number on every architecture
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME = 1, 4, 8, 15
-PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_SET_THP_DISABLE = 36, 38, 41
 CAP_DAC_READ_SEARCH = 2
 
 FIRST_UID = 0x60000000
@@ -157,6 +157,7 @@ def _set_limits(limits: dict[str, int], processes: int) -> None:
         (resource.RLIMIT_CORE, 0, 0),
         (resource.RLIMIT_MEMLOCK, 0, 0),
         (resource.RLIMIT_MSGQUEUE, 0, 0),
+        (resource.RLIMIT_SIGPENDING, 64, 64),
     ):
         ceiling = resource.getrlimit(kind)[1]
         if ceiling != resource.RLIM_INFINITY:
@@ -188,6 +189,8 @@ def _program(config: dict[str, Any], own_uid: int | None) -> NoReturn:
                 raise
         _drop_capabilities()
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    with contextlib.suppress(OSError):  # a kernel without huge pages
+        _prctl(PR_SET_THP_DISABLE, 1)  # a huge page stays whole while a part is mapped, and the limit counts that part
     # Without a namespace or a user id of its own the limit counts all of the user's processes: none may be started.
     _set_limits(limits, limits["processes"] if spaces or own_uid is not None else 0)
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")

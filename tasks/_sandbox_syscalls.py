@@ -1,8 +1,12 @@
 """The system calls that a sandboxed program is refused, by a seccomp filter that it cannot take off.
 
-Refused are those that reach other processes, the network, other users' objects or seldom used parts of the kernel; what
-computing needs is left. Signals and limits may be sent and set by a process to itself alone. The number of each call is
-fixed for good by the kernel's interface, as are the fields of `struct seccomp_data` (seccomp(2)).
+Refused are those that reach other processes, the network, other users' objects or seldom used parts of the kernel, and
+those that hold memory which no limit counts; what computing needs is left. Signals and limits may be sent and set by a
+process to itself alone. The number of each call is fixed for good by the kernel's interface, as are the fields of
+`struct seccomp_data` (seccomp(2)).
+
+Of an argument the lower half is looked at, whatever the upper one holds: of those below the kernel reads no more, or
+has all their flags there.
 """
 
 from __future__ import annotations
@@ -10,13 +14,16 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Sequence
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 ALLOW, ERRNO, KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 LOAD, EQUAL, ANY_BIT, AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06  # of classic BPF, on words and constants
-NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets; the lower half of the argument: both machines little-endian
+NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # offsets; an argument has 8 bytes, the lower half first on both machines
 X32_BIT = 0x40000000
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEW*, but for CLONE_NEWTIME, which clone(2) does not take
+SHARED = 1  # the bit that MAP_SHARED and MAP_SHARED_VALIDATE have in common, and MAP_PRIVATE has not
+AF_UNIX = 1
 
 ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 """Name by `uname -m`: audit number, and column in the tables below."""
@@ -26,6 +33,7 @@ REFUSED = {
     "socket": (41, 198),
     "connect": (42, 203),
     "bind": (49, 200),
+    "setsockopt": (54, 208),  # a socketpair may be made: its buffers stay small
     # file systems and namespaces
     "mount": (165, 40),
     "umount2": (166, 39),
@@ -72,6 +80,21 @@ REFUSED = {
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
+    # memory that no limit counts: files and pages that nothing maps, descriptors in flight, queues and tables
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "sendmsg": (46, 211),
+    "sendmmsg": (307, 269),
+    "vmsplice": (278, 75),
+    "splice": (275, 76),
+    "tee": (276, 77),
+    "io_setup": (206, 0),
+    "inotify_init1": (294, 26),
+    "inotify_add_watch": (254, 27),
+    "landlock_create_ruleset": (444, 444),
+    "landlock_add_rule": (445, 445),
+    "prctl": (157, 167),  # PR_FUTEX_HASH is a table of any size, PR_SET_THP_DISABLE would undo what `_program` sets
+    "seccomp": (317, 277),
     # the machine, and large or seldom used parts of the kernel
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
@@ -106,7 +129,15 @@ TO_ITSELF = {
     "prlimit64": (302, 261),
 }
 """Allowed where the first argument, a process id, is the program's own; of prlimit64 also 0, which means the same."""
-CLONE, CLONE3 = (56, 220), (435, 435)
+SOCKETPAIR = (53, 199)
+COMMANDS = {
+    # F_SETOWN, F_SETSIG, F_SETOWN_EX: whom a descriptor that is ready sends which signal; F_SETLEASE holds openers up
+    "fcntl": ((72, 25), (8, 10, 15, 1024)),
+    # FIOSETOWN, SIOCSPGRP: the same; TIOCSTI types into a terminal
+    "ioctl": ((16, 29), (0x8901, 0x8902, 0x5412)),
+}
+"""Refused where the second argument is one of these."""
+CLONE, CLONE3, MMAP = (56, 220), (435, 435), (9, 222)
 
 
 class _Instruction(ctypes.Structure):
@@ -117,9 +148,13 @@ class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.POINTER(_Instruction))]
 
 
-def instructions(architecture: int, column: int, pid: int) -> list[tuple[int, int, int, int]]:
-    """The filter for the process `pid`: operation, how far to jump if true and if false, operand."""
-    refuse = (RETURN, 0, 0, ERRNO | errno.EPERM)
+Word = tuple[int, int, int, int]
+"""Operation, how far to jump if true and if false, operand."""
+
+
+def instructions(architecture: int, column: int, pid: int) -> list[Word]:
+    """The filter for the process `pid`."""
+    allow, refuse = (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, ERRNO | errno.EPERM)
     made = [
         (LOAD, 0, 0, ARCHITECTURE),
         (EQUAL, 1, 0, architecture),
@@ -132,13 +167,23 @@ def instructions(architecture: int, column: int, pid: int) -> list[tuple[int, in
         made += [(EQUAL, 0, 1, numbers[column]), refuse]
     # Its flags lie in memory, where no filter sees them: as if the kernel did not have it, and clone is used instead.
     made += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, ERRNO | errno.ENOSYS)]
+
+    def judge(number: int, argument: int, test: int, values: Sequence[int], hit: Word, otherwise: Word) -> list[Word]:
+        """Of the call `number`: `hit` where the argument passes the test with one of the values."""
+        tests = [(test, len(values) - place, 0, value) for place, value in enumerate(values)]
+        body = [(LOAD, 0, 0, ARGUMENTS + 8 * argument), *tests, otherwise, hit]
+        return [(EQUAL, 0, len(body), number), *body]
+
     for name, numbers in TO_ITSELF.items():
-        allowed = [pid, 0] if name == "prlimit64" else [pid]
-        tests = [(EQUAL, len(allowed) - number, 0, process) for number, process in enumerate(allowed)]
-        body = [(LOAD, 0, 0, FIRST_ARGUMENT), *tests, refuse, (RETURN, 0, 0, ALLOW)]
-        made += [(EQUAL, 0, len(body), numbers[column]), *body]
-    made += [(EQUAL, 0, 3, CLONE[column]), (LOAD, 0, 0, FIRST_ARGUMENT), (ANY_BIT, 0, 1, NEW_NAMESPACES), refuse]
-    return [*made, (RETURN, 0, 0, ALLOW)]
+        own = [pid, 0] if name == "prlimit64" else [pid]
+        made += judge(numbers[column], 0, EQUAL, own, allow, refuse)
+    made += judge(SOCKETPAIR[column], 0, EQUAL, [AF_UNIX], allow, refuse)
+    for numbers, commands in COMMANDS.values():
+        made += judge(numbers[column], 1, EQUAL, commands, refuse, allow)
+    made += judge(CLONE[column], 0, ANY_BIT, [NEW_NAMESPACES], refuse, allow)
+    # Shared memory lives as long as one page of it is mapped, and that page is all that the limit counts.
+    made += judge(MMAP[column], 3, ANY_BIT, [SHARED], refuse, allow)
+    return [*made, allow]
 
 
 def restrict() -> bool:

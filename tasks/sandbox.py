@@ -13,16 +13,19 @@ Three isolations, the strongest first; `default_isolation()` says which one is i
 
 All limit CPU time, address space, file size, processes and wall-clock time, read a bounded amount of output, start
 with an empty environment, and leave no process behind. On x86-64 and ARM64 a seccomp filter refuses the network,
-signals to other processes and some sixty system calls that computing does not need (`_sandbox_syscalls.py`). Only the
-standard library can be imported. The hash seed is fixed, so that an answer does not change with the order of a set.
+signals to other processes, memory that no limit counts (shared mappings and files without a name among it) and some
+eighty system calls that computing does not need (`_sandbox_syscalls.py`). Only the standard library can be imported.
+The hash seed is fixed, so that an answer does not change with the order of a set.
 
 NOT protected. With `bwrap` and `namespaces`: bugs of the kernel in the system calls that are left; side channels such
-as timing; memory up to `memory_bytes` times `processes` plus `disk_bytes`; the text of whatever lies below /lib and
-/usr/lib is readable. With `rlimits` moreover: files that the user may read can be read, among them installed data sets
-with their answers, and where the caller is not root the memory and environment of its other processes by way of /proc;
-files can be made or deleted wherever the user may (as root: only where everybody may), of at most `file_bytes` each, in
-any number. On other architectures, with `rlimits`, the network is open too, and where the caller is not root the
-program can send signals to the caller's other processes. Use `rlimits` for models you trust not to attack.
+as timing; memory up to `memory_bytes` times `processes` plus `disk_bytes`, plus what the kernel keeps for 64
+descriptors (pipes and sockets full of data, locks: tens of MiB); the text of whatever lies below /lib and /usr/lib is
+readable. With `rlimits` moreover: files that the user may read can be read, among them installed data sets with their
+answers, and where the caller is not root the environment of its other processes by way of /proc, and their memory can
+be read and written where the kernel does not restrict tracing (yama); files can be made or deleted wherever the user
+may (as root: only where everybody may), of at most `file_bytes` each, in any number (below /dev/shm they are memory).
+On other architectures, with `rlimits`, the network is open too, and where the caller is not root the program can send
+signals to the caller's other processes. Use `rlimits` for models you trust not to attack.
 """
 
 from __future__ import annotations

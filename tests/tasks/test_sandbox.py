@@ -74,6 +74,44 @@ while True:
     assert not score(deaf, isolation).passed
 
 
+def test_what_programs_use_still_works(isolation):
+    """The filter of system calls leaves what the standard library is made of, asyncio's pair of sockets among it."""
+    program = """
+import asyncio, ctypes, sqlite3, tempfile
+async def double(x):
+    await asyncio.sleep(0)
+    return 2 * x
+def f(x):
+    with tempfile.TemporaryFile() as file:
+        file.write(b"x" * x)
+        size = file.tell()
+    ctypes.CDLL(None).qsort((ctypes.c_int * 2)(2, 1), 2, 4, ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 0))
+    return size, sqlite3.connect(":memory:").execute("select 1").fetchone(), asyncio.run(double(x))
+"""
+    assert call(program, "f", [4], isolation=isolation).value == (4, (1,), 8)
+
+
+def test_no_descriptor_kills_another_process(isolation):
+    """Matters most to an ordinary caller with `rlimits`, whose programs have its user id."""
+    program = """
+import fcntl, os
+def f(victim):
+    read, write = os.pipe()
+    for command, argument in (8, victim), (10, 9), (4, os.O_ASYNC):
+        try:
+            fcntl.fcntl(read, command, argument)
+        except OSError:
+            pass
+    os.write(write, b"x")
+"""
+    with subprocess.Popen(["sleep", "60"]) as victim:
+        assert call(program, "f", [victim.pid], isolation=isolation).ok
+        time.sleep(0.1)
+        alive = victim.poll() is None
+        victim.kill()
+    assert alive
+
+
 def test_writing_outside(isolation, tmp_path):
     """Limits alone stop this for root (another user id); an ordinary caller's files stay writable."""
     if isolation == "rlimits" and os.geteuid() != 0:
