@@ -1,20 +1,19 @@
 """The chat API that clients of OpenAI speak, over a router.
 
 Paths: `/v1/chat/completions`, `/v1/models`, `/metrics`, `/health`. Decoding is greedy, so `temperature`, `top_p` and
-`seed` change nothing; what cannot be honoured (several choices, tools, log-probabilities) is refused. A response is
-streamed once its last hop has ended.
+`seed` change nothing; several choices, tools, log-probabilities, `logit_bias` and a `response_format` other than text
+are refused. A response is streamed once its last hop has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request
@@ -24,24 +23,12 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from harness.dispatcher import Answer, Dispatcher, Overloaded
+from harness.gate import GONE, Gate, Limits, refusal
 from harness.serving_metrics import ServingMetrics
 from pools.errors import UserError
 from pools.types import GenerationSettings
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-OPEN_PATHS = ("/health",)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a request may ask for: bytes of its body, tokens of a response, seconds until it is answered."""
-
-    body_bytes: int = 1_000_000
-    max_tokens: int = 1024
-    default_tokens: int = 512
-    seconds: float = 300.0
+Empty = Annotated[list[Any], Field(max_length=0)]
 
 
 class TextPart(BaseModel):
@@ -69,6 +56,12 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+class ResponseFormat(BaseModel):
+    """What form a response has."""
+
+    type: Literal["text"]
+
+
 class ChatRequest(BaseModel):
     """What a client asks; other fields of the API are ignored."""
 
@@ -81,8 +74,10 @@ class ChatRequest(BaseModel):
     stream_options: StreamOptions | None = None
     n: Literal[1] | None = None
     logprobs: Literal[False] | None = None
-    tools: None = None
-    functions: None = None
+    tools: Empty | None = None
+    functions: Empty | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    response_format: ResponseFormat | None = None
 
     def query(self) -> str:
         """The text that is routed.
@@ -94,22 +89,25 @@ class ChatRequest(BaseModel):
         return "\n\n".join(f"{message.role.capitalize()}: {message.text}" for message in self.messages)
 
     def settings(self, limits: Limits) -> GenerationSettings:
-        """How responses are decoded. Raises HTTPException for more tokens than are allowed."""
+        """How responses are decoded. Raises HTTPException for more tokens, or more to stop at, than are allowed."""
         asked = self.max_completion_tokens or self.max_tokens or min(limits.default_tokens, limits.max_tokens)
         if asked > limits.max_tokens:
             raise HTTPException(400, f"{asked} tokens were asked for; at most {limits.max_tokens} are allowed")
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        if len(stop) > limits.stops or any(len(text) > limits.stop_length for text in stop):
+            raise HTTPException(
+                400, f"stop: at most {limits.stops} texts of {limits.stop_length} characters are allowed"
+            )
         return GenerationSettings(tuple(text for text in stop if text), asked)
 
 
-def create_app(dispatcher: Dispatcher, name: str, key: str | None, limits: Limits) -> FastAPI:
+def create_app(dispatcher: Dispatcher, name: str, key: str | None, limits: Limits) -> Gate:
     """The application. name: of the one model that it offers. key: bearer key that is asked for, if any."""
     routed = dispatcher.ready()
     metrics = ServingMetrics(routed.pool.cost_unit, lambda: dispatcher.length)
+    dispatcher.bill = metrics.called
     created = int(time.time())
     app = FastAPI(title="HierRouter harness", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(_BodyLimit, limit=limits.body_bytes)  # the one added last is the outermost
-    app.middleware("http")(_checked(key, metrics))
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
 
@@ -131,27 +129,29 @@ def create_app(dispatcher: Dispatcher, name: str, key: str | None, limits: Limit
         return _model(name, created)
 
     @app.post("/v1/chat/completions")
-    async def chat(request: ChatRequest) -> Response:
+    async def chat(request: ChatRequest, connection: Request) -> Response:
         _check_model(request.model, name)
-        query = request.query()
+        query, settings = request.query(), request.settings(limits)
+        if not query.strip():
+            raise HTTPException(400, "the messages are empty; send a text")
         try:
-            "".join((query, *request.settings(limits).until)).encode()
+            "".join((query, *settings.until)).encode()
         except UnicodeEncodeError:
             raise HTTPException(400, "the messages or stop hold half of a surrogate pair; send valid Unicode") from None
         start = time.perf_counter()
         try:
-            future = dispatcher.submit((query, request.settings(limits)))
+            answer = await _awaited(dispatcher.submit((query, settings)), connection, limits.seconds)
         except Overloaded:
             raise HTTPException(503, "too many requests wait; try again", {"Retry-After": "1"}) from None
-        try:
-            answer = await asyncio.wait_for(asyncio.wrap_future(future), limits.seconds)
         except TimeoutError:
             raise HTTPException(504, f"not answered within {limits.seconds:g} seconds; ask for fewer tokens") from None
         except UserError as error:
             raise HTTPException(422, " ".join(str(error).split())) from None
         except Exception as error:  # whatever a model's library raises; its words may hold what others asked
             raise HTTPException(500, f"a model failed: {type(error).__name__}") from error
-        metrics.answered(answer, time.perf_counter() - start)
+        if answer is None:
+            raise HTTPException(GONE, "the client is gone")
+        metrics.answered(time.perf_counter() - start)
         headers = route_headers(answer, routed.pool.cost_unit)
         usage = usage_of(answer, routed.pool.cost_unit)
         made = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
@@ -164,7 +164,29 @@ def create_app(dispatcher: Dispatcher, name: str, key: str | None, limits: Limit
         body = {**made, "object": "chat.completion", "choices": [choice], "usage": usage}
         return JSONResponse(body, headers=headers)
 
-    return app
+    return Gate(app, key, limits, metrics)
+
+
+async def _awaited(future: Future[Answer], connection: Request, seconds: float) -> Answer | None:
+    """The answer; None where the client went away. Raises TimeoutError. What nobody waits for is given up."""
+    answering = asyncio.wrap_future(future)
+    leaving = asyncio.create_task(_left(connection))
+    try:
+        await asyncio.wait((answering, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            return answering.result()
+        if leaving.done():
+            return None
+        raise TimeoutError
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+async def _left(connection: Request) -> None:
+    """Until the client is gone; the body has been read."""
+    while (await connection.receive())["type"] != "http.disconnect":
+        pass
 
 
 def usage_of(answer: Answer, unit: str) -> dict[str, Any]:
@@ -216,60 +238,12 @@ def _check_model(wanted: str, name: str) -> None:
         raise HTTPException(404, f"there is no model {wanted[:100]!r}; there is {name!r}")
 
 
-def _checked(key: str | None, metrics: ServingMetrics) -> Callable[..., Awaitable[Response]]:
-    """Ask for the key, and count how requests end."""
-
-    async def check(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        given = request.headers.get("authorization", "").encode("latin-1")
-        allowed = key is None or request.url.path in OPEN_PATHS
-        if not allowed and not hmac.compare_digest(given, f"Bearer {key}".encode()):
-            response: Response = _error(401, "missing or wrong key; send it as a bearer token")
-        elif not request.url.path.startswith("/v1/"):
-            return await call_next(request)
-        else:
-            with metrics.open.track_inprogress():
-                response = await call_next(request)
-        metrics.ended(response.status_code)
-        return response
-
-    return check
-
-
-class _BodyLimit:
-    """Refuses bodies of more bytes, whether or not their length is said beforehand."""
-
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app, self.limit = app, limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        read = 0
-
-        async def counted() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self.limit:
-                raise HTTPException(413, f"the request has more than {self.limit} bytes")
-            return message
-
-        await self.app(scope, counted, send)
-
-
-def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    kinds = {401: "authentication_error", 404: "not_found_error", 503: "overloaded_error"}
-    kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return JSONResponse({"error": {"message": message, "type": kind, "code": status}}, status, headers)
-
-
 async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return _error(error.status_code, str(error.detail), dict(error.headers or {}))
+    return refusal(error.status_code, str(error.detail), dict(error.headers or {}))
 
 
 async def _on_invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     said = "; ".join(f"{'.'.join(map(str, e['loc'][1:])) or 'body'}: {e['msg']}" for e in error.errors()[:3])
-    return _error(400, said)
+    return refusal(400, said)

@@ -18,6 +18,7 @@ from pools.store import TransitionStore
 from pools.tree import Tree
 from pools.types import GenerationSettings, Generator, Item
 from routers import Router, RouterRequest, load
+from routers.router import VotingRouter
 
 Query = tuple[str, GenerationSettings]
 
@@ -108,4 +109,6 @@ def routed(
         validation=None if tree is None or learned else tree.select("validation"),
     )
     made = load(router, request)
+    if isinstance(made, VotingRouter):
+        raise UserError(f"{router} asks every model and routes nothing; it is evaluated by python -m harness run")
     return Routed(router, made, of_pool, generator, of_pool.cost_model("paper"), hops)

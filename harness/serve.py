@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,18 +22,20 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "HARNESS_API_KEY"
 LONGEST = 86_400  # seconds that a query may take: a day
 INSTALL = "pip install fastapi prometheus-client uvicorn"
+ENDING = 5.0  # seconds that models may go on working once everybody has an answer
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def serve(options: Serve, console: Console) -> None:
     """Serve until SIGTERM or Ctrl-C; then take no more requests, answer those that are there, and return.
 
+    Exits with code 1 where that was not possible in time. A second signal ends the process at once.
     Raises UserError for options that make no server, before anything listens.
     """
     try:
-        import uvicorn
-
-        from harness.chat_api import Limits, create_app
+        from harness.chat_api import create_app
+        from harness.draining import SIGNALS, DrainingServer, leave_signals_to_the_system
+        from harness.gate import Limits
     except ImportError as error:
         raise UserError(f"serving needs packages that are not installed ({error.name}): {INSTALL}") from None
     from harness.dispatcher import Dispatcher
@@ -47,14 +50,15 @@ def serve(options: Serve, console: Console) -> None:
     dispatcher = Dispatcher(partial(_open, options), options.batch_size, options.waiting)
     routed = dispatcher.ready()
     name = options.name or options.router
-    limits = Limits(options.max_body_bytes, options.max_tokens, seconds=options.timeout)
-    config = uvicorn.Config(
-        create_app(dispatcher, name, key, limits),
-        host=options.host,
-        port=options.port,
-        log_level="warning",
-        timeout_graceful_shutdown=int(options.timeout) + 1,
+    limits = Limits(
+        options.max_body_bytes,
+        options.max_tokens,
+        seconds=options.timeout,
+        body_seconds=min(Limits.body_seconds, options.timeout),
+        open=options.waiting + 2 * options.batch_size,  # those that wait, a batch with the models, a batch being sent
     )
+    gate = create_app(dispatcher, name, key, limits)
+    server = DrainingServer(gate, options.host, options.port, options.timeout + 1)
     listening = _bound(options)
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
@@ -67,12 +71,20 @@ def serve(options: Serve, console: Console) -> None:
     )
     if key is None and options.host not in _LOOPBACK:
         console.print(f"everyone who reaches {shown} can use it; a key is read from {KEY_VARIABLE} or --api-key-file")
-    # uvicorn hands the signal on once it has drained; that it came is no failure, nor that it comes again.
-    for kind in (signal.SIGTERM, signal.SIGINT):
+    # uvicorn hands the signal on once it has drained; that it came is no failure.
+    for kind in SIGNALS:
         signal.signal(kind, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listening])
-    dispatcher.close()
-    console.print("stopped: every request that was taken is answered", highlight=False)
+    server.run(sockets=[listening])
+    leave_signals_to_the_system()
+    finished = dispatcher.close(ENDING)
+    if finished and not server.cut_off:
+        console.print("stopped: every request that was taken is answered", highlight=False)
+        return
+    busy = "" if finished else "; a model was still at work on queries whose time was up"
+    print(f"harness: stopped; connections that were cut off: {server.cut_off}{busy}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)  # a thread may be inside a model, where an ordinary exit would take Python away from it
 
 
 def read_key(file: Path | None) -> str | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import prometheus_client as prometheus
 
 if TYPE_CHECKING:
-    from harness.dispatcher import Answer
+    from harness.dispatcher import Hop
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -32,15 +32,18 @@ class ServingMetrics:
         self.open = prometheus.Gauge("requests_open", "Requests that are being answered or wait.", **named)
         prometheus.Gauge("queries_waiting", "Queries that no model has been asked yet.", **named).set_function(waiting)
 
-    def answered(self, answer: Answer, seconds: float) -> None:
+    def called(self, calls: Sequence[Hop], routing_cost: float) -> None:
+        """Count calls that were made, whatever becomes of the responses."""
+        self._routing.inc(routing_cost)
+        for call in calls:
+            self._hops.labels(call.model).inc()
+            self._cost.labels(call.model).inc(call.cost)
+            self._tokens.labels(call.model, "read").inc(call.tokens_in)
+            self._tokens.labels(call.model, "written").inc(call.tokens_out)
+
+    def answered(self, seconds: float) -> None:
         """Count an answer that took so long."""
         self._seconds.observe(seconds)
-        self._routing.inc(answer.routing_cost)
-        for hop in answer.hops:
-            self._hops.labels(hop.model).inc()
-            self._cost.labels(hop.model).inc(hop.cost)
-            self._tokens.labels(hop.model, "read").inc(hop.tokens_in)
-            self._tokens.labels(hop.model, "written").inc(hop.tokens_out)
 
     def ended(self, status: int) -> None:
         """Count a request by how it ended."""

@@ -171,6 +171,11 @@ def test_lm_eval_evaluates_it_from_outside(server: str, items: list[Item], monke
         ({"n": 2}, 400, "n:"),
         ({"tools": [{"type": "function"}]}, 400, "tools"),
         ({"logprobs": True}, 400, "logprobs"),
+        ({"response_format": {"type": "json_object"}}, 400, "response_format"),
+        ({"logit_bias": {"50256": -100}}, 400, "logit_bias"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, 400, "at most 4 texts of 200 characters"),
+        ({"stop": "x" * 201}, 400, "at most 4 texts of 200 characters"),
+        ({"messages": [{"role": "user", "content": " \n"}]}, 400, "the messages are empty"),
         ({"messages": [{"role": "user", "content": "x" * 30_000}]}, 413, "more than 20000 bytes"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "surrogate"),
     ],
@@ -184,6 +189,12 @@ def test_what_cannot_be_answered_is_refused_in_the_apis_form(
     assert got.status_code == status, got.text
     error = got.json()["error"]
     assert said in error["message"] and error["code"] == status and "\n" not in error["message"]
+
+
+def test_what_asks_for_nothing_is_accepted(client: Any, items: list[Item]) -> None:
+    nothing = {"tools": [], "functions": [], "logit_bias": {}, "response_format": {"type": "text"}}
+    assert client.chat.completions.create(**asked(items[0]), extra_body=nothing).usage.cost > 0
+    assert client.chat.completions.create(**asked(items[0]), extra_body=dict.fromkeys(nothing)).usage.cost > 0
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'"x"', b'{"model": "two-hops"}'])
@@ -270,6 +281,7 @@ def test_the_shipped_policy_is_served_with_its_own_horizon(tmp_path: Path) -> No
     [
         (("--router", "nobody"), "unknown router"),
         (("--pool", "nobody"), "nobody"),
+        (("--router", "majority-vote"), "majority-vote asks every model and routes nothing"),
         (("--port", "-1"), "--port -1"),
         (("--batch-size", "0"), "--batch-size 0"),
         (("--host", "256.0.0.1"), "cannot listen at 256.0.0.1"),
