@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pools.errors import UserError, shown
+from pools.row_count import RowCount
 from pools.types import Context, Generation, GenerationSettings, content_hash, utf8
 from pools.whole_file import whole_file
 
@@ -42,6 +43,8 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS origin (id TEXT PRIMARY KEY, made TEXT NOT NULL) WITHOUT ROWID",
 )
 _ROW = f"SELECT {', '.join(_COLUMNS)}, checksum FROM transition"
+# Rows that a look-up can find: what damage makes of a key is rarely one.
+_FINDABLE = "SELECT COUNT(*) FROM transition WHERE length(key) = 64 AND key NOT GLOB '*[^0-9a-f]*'"
 _PATIENCE = 60.0  # seconds to wait for another process's transaction
 _EXPORT_CHECKSUM = b"checksum"
 _BROKEN = (sqlite3.Error, UnicodeDecodeError)  # the latter where SQLite quotes a damaged file that is no UTF-8
@@ -70,6 +73,7 @@ class TransitionStore:
 
     Every row carries a checksum of all that it says. A row that does not agree with its own, since a bit of the file is
     another, is never handed out: it is dropped, with one warning, and counts as missing, so that it is generated anew.
+    So is what SQLite itself leaves out of a damaged log or file, with a warning when the store is opened.
     Every method raises UserError where the file cannot be used any more: a full disk, a damaged file.
 
     origin: how the responses that are put here come about (versions, commit, batch rule; plain data), kept with each of
@@ -80,8 +84,11 @@ class TransitionStore:
         self.path, self.hits, self.misses = path, 0, 0
         self.origin = origin
         self._warned = False
+        self._rows = RowCount(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                self._rows.forget()  # of one that was removed
             self._connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
             # A damaged text need not be UTF-8; it shall fail its checksum and not the whole file.
             self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
@@ -91,6 +98,9 @@ class TransitionStore:
                 self._connection.execute(table)
             self._add_checksums()
             self._connection.execute(f"{_ROW} LIMIT 0")
+            if self._rows.read() != self._findable():
+                with self._transaction():  # nobody else is about to commit
+                    self._rows.compare(self._findable())
         except (*_BROKEN, OSError) as error:
             raise UserError(
                 f"cannot use {path} as a transition store: {_one_line(error)}; "
@@ -231,10 +241,11 @@ class TransitionStore:
             # Replaced, since one that is there may be damaged.
             origins = [(id, made) for made, id in ids.items()]
             self._connection.executemany("INSERT OR REPLACE INTO origin VALUES (?, ?)", origins)
-            self._connection.executemany(
+            new = self._connection.executemany(
                 f"INSERT OR IGNORE INTO transition ({', '.join(_COLUMNS)}, checksum) VALUES ({marks})",
                 [(*row, content_hash(*row)) for row in numbered],
             )
+            self._rows.add(new.rowcount)
 
     def _read(self, key: str) -> Generation | None:
         row = self._connection.execute(f"{_ROW} WHERE key = ?", (key,)).fetchone()
@@ -252,6 +263,7 @@ class TransitionStore:
             row = self._connection.execute(f"{_ROW} WHERE key = ?", (key,)).fetchone()
             if row is not None and not _is_sound(row):
                 self._connection.execute("DELETE FROM transition WHERE key = ?", (key,))
+                self._rows.add(-1)
 
     def _sound_rows(self) -> Iterator[tuple[Any, ...]]:
         """All rows, with their checksums, but for the damaged ones."""
@@ -274,6 +286,9 @@ class TransitionStore:
                 "anew; look after that disk",
                 self.path,
             )
+
+    def _findable(self) -> int:
+        return int(self._connection.execute(_FINDABLE).fetchone()[0])
 
     def _add_checksums(self) -> None:
         """Bring a store that was made without checksums up to date. A row whose key is not its own gets none."""
@@ -298,10 +313,12 @@ class TransitionStore:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._connection.execute("BEGIN IMMEDIATE")
+        rows = self._rows.read()
         try:
             yield
             self._connection.execute("COMMIT")
         except BaseException:
+            self._rows.write(rows)
             if self._connection.in_transaction:  # SQLite ends it itself where the disk is full
                 self._connection.execute("ROLLBACK")
             raise
