@@ -12,11 +12,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from pools.columns import read_columns
 from pools.errors import UserError, shown
 from pools.row_count import RowCount
-from pools.types import Context, Generation, GenerationSettings, content_hash, utf8
+from pools.types import Context, FinishReason, Generation, GenerationSettings, content_hash, utf8
 from pools.whole_file import whole_file
 
 _COLUMNS = (
@@ -31,6 +32,7 @@ _COLUMNS = (
     "seconds",
     "origin",
 )
+_NUMBERS = ("tokens_in", "tokens_out")
 _SCHEMA = (
     """
     CREATE TABLE IF NOT EXISTS transition (
@@ -208,20 +210,27 @@ class TransitionStore:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        texts, numbers = dict.fromkeys(_COLUMNS[:-1], pa.string()), dict.fromkeys(_NUMBERS, pa.int32())
+        schema = pa.schema({**texts, **numbers, "seconds": pa.float64()})
         try:
-            table = pq.read_table(path, page_checksum_verification=True)
-            table = table.append_column("origin", pa.nulls(len(table))) if "origin" not in table.column_names else table
-            table = table.select(list(_COLUMNS))
-            rows = _rows(table)
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            shown = " ".join(str(error).split())
-            raise UserError(f"{path} is not an exported transition store: {shown}; name a file of export") from None
-        written = (table.schema.metadata or {}).get(_EXPORT_CHECKSUM)
-        if written is not None and written.decode("ascii", "replace") != _hash_or_none(rows):
+            content = path.read_bytes()
+            columns = read_columns(path.name, content, schema)
+            rows = list(zip(*columns.values(), _read_origins(content), strict=True))
+        except (OSError, KeyError, ValueError, TypeError, RecursionError, pa.ArrowException) as error:
+            said = " ".join(str(error).split())
+            raise UserError(
+                f"{path} is not an exported transition store, or is damaged: {said}; name a file of export"
+            ) from None
+        written = pq.read_schema(pa.BufferReader(content)).metadata or {}
+        if written.get(_EXPORT_CHECKSUM, b"").decode("ascii", "replace") not in ("", _hash_or_none(rows)):
             raise UserError(f"{path} is damaged: it is not what was exported; export it again")
         for row in rows:
-            if None in row[:-1] or row[0] != _row_key(row):
+            if row[0] != _row_key(row):
                 raise UserError(f"{path} is damaged: key {row[0]} does not belong to its content; export it again")
+            try:
+                _check(Generation(*row[4:9]))
+            except UserError as error:
+                raise UserError(f"{path} is damaged: {error}; export it again") from None
         before = len(self)
         with self._in_use():
             self._insert(rows)
@@ -354,6 +363,8 @@ def _check(made: Generation) -> None:
     whole = all(isinstance(tokens, Integral) for tokens in numbers[:2])
     if not whole or not all(0 <= number < 2**31 for number in numbers):
         raise UserError(f"a transition store cannot hold the tokens and seconds of a response: {shown(numbers)}")
+    if made.finish_reason not in get_args(FinishReason):
+        raise UserError(f"a response ends by {' or '.join(get_args(FinishReason))}, got {shown(made.finish_reason)}")
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
@@ -391,9 +402,24 @@ def _rows(table: Any) -> list[tuple[Any, ...]]:
     return list(zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True))
 
 
+def _read_origins(content: bytes) -> list[str | None]:
+    """The origins of an exported table, which may lack them. Raises ValueError where one is no JSON of an object."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+    if _COLUMNS[-1] not in file.schema_arrow.names:
+        return [None] * int(file.metadata.num_rows)
+    found: list[str | None] = file.read([_COLUMNS[-1]])[_COLUMNS[-1]].to_pylist()
+    for made in {made for made in found if made is not None}:
+        if not isinstance(json.loads(made), dict):
+            raise ValueError(f"{_COLUMNS[-1]} is {shown(made)}")
+    return found
+
+
 def _row_key(row: Sequence[str]) -> str | None:
     """The key that belongs to an exported row, or None where its settings or context cannot be read."""
     try:
         return content_hash(row[1], json.loads(row[2]), json.loads(row[3]))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError, UserError):
         return None
