@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-FIGURES = ("times", "refused", "lost", "wrong")
+FIGURES = ("times", "refused", "anew", "lost", "wrong")
 
 
 def table(lines: list[str]) -> str:
@@ -18,13 +18,15 @@ def table(lines: list[str]) -> str:
     rows: dict[tuple[str, str], Counter[str]] = {}
     for line in lines:
         entry = json.loads(line)
-        rows.setdefault((entry["fault"], entry["subject"]), Counter()).update({key: entry[key] for key in FIGURES})
+        rows.setdefault((entry["fault"], entry["subject"]), Counter()).update(
+            {key: entry[key] for key in FIGURES if entry.get(key) is not None}
+        )
     total: Counter[str] = Counter()
     for figures in rows.values():
         total.update(figures)
     head = [
-        "| fault | in | times injected | refused in one line | lost | wrong accepted |",
-        "|---|---|---:|---:|---:|---:|",
+        "| fault | in | times injected | refused in one line | generated anew | lost | wrong accepted |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
     body = [(*names, rows[names]) for names in sorted(rows)]
     written = [f"| {fault} | {subject} | " + cells(figures) for fault, subject, figures in body]
@@ -32,8 +34,8 @@ def table(lines: list[str]) -> str:
 
 
 def cells(figures: Counter[str]) -> str:
-    """The figures of a row."""
-    return " | ".join(f"{figures[name]:,}" for name in FIGURES) + " |"
+    """The figures of a row; what no test counts is a dash."""
+    return " | ".join(f"{figures[name]:,}" if name in figures else "–" for name in FIGURES) + " |"
 
 
 if __name__ == "__main__":

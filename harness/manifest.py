@@ -39,7 +39,7 @@ def origin(pool: Pool) -> dict[str, Any]:
         "commit": git_commit(),
         "versions": {"python": platform.python_version(), **package_versions()},
         "processor": platform.machine(),
-        "batching": {m.name: f"up to {m.batch_size} of the same settings, longest query first" for m in pool.models},
+        "batching": {m.name: f"up to {m.at_once} of the same settings, longest query first" for m in pool.models},
     }
 
 

@@ -17,7 +17,7 @@ def read_columns(name: str, content: bytes, schema: pa.Schema, optional: tuple[s
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(pa.BufferReader(content))
+    table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
     wanted = [field for field in schema if field.name not in optional or field.name in table.column_names]
     found = {}
     for field in wanted:

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from pools.errors import UserError
 from pools.pool import CandidateModel, Pool
-from pools.server_text import ServerText, ask_one_as_several, keep_what_the_server_says
+from pools.server_calls import TRIES, ask_patiently
+from pools.server_text import ServerText, keep_what_the_server_says
 from pools.template import render
 from pools.types import Context, FinishReason, Generation, GenerationSettings
 from pools.weights import find_weights
@@ -88,6 +89,7 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
     import torch
     import transformers
     from lm_eval.api.registry import get_model, model_registry
+    from lm_eval.models.api_models import TemplateAPI
     from lm_eval.models.huggingface import HFLM
 
     transformers.logging.set_verbosity_error()
@@ -101,6 +103,9 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
     model_class = get_model(model.lm_eval)
     if model_class is HFLM:
         from pools.hf import SharedPrefixHFLM as model_class
+    if isinstance(model_class, type) and issubclass(model_class, TemplateAPI):
+        # One prompt a request: only so are several under way at once, and each is billed by the server's own counts.
+        arguments = {"max_retries": TRIES, **arguments, "batch_size": 1}
     try:
         with _quiet():
             loaded = model_class(**arguments)
@@ -109,9 +114,9 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
         raise UserError(
             f"model {model.name} cannot be loaded as lm-eval `{model.lm_eval}`: {shown}; check arguments and weights"
         ) from error
-    if hasattr(loaded, "base_url"):
+    if isinstance(loaded, TemplateAPI):
         keep_what_the_server_says(loaded, model.name)
-        ask_one_as_several(loaded)
+        ask_patiently(loaded)
     if "gguf_file" in arguments and isinstance(loaded, HFLM):
         # Not what may lie in a file beside the weights, of which the fingerprint knows nothing.
         loaded.model.generation_config = transformers.GenerationConfig.from_model_config(loaded.model.config)

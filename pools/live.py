@@ -119,7 +119,7 @@ class LiveGenerator:
         batches: list[list[int]] = []
         for number in sorted(missing, key=lambda n: (*_longest_first(*requests[n]), -len(texts[n]), texts[n])):
             last = batches[-1] if batches else []
-            if not last or len(last) == declared.batch_size or requests[last[0]][1] != requests[number][1]:
+            if not last or len(last) == declared.at_once or requests[last[0]][1] != requests[number][1]:
                 batches.append([])
             batches[-1].append(number)
         return batches

@@ -78,6 +78,12 @@ class CandidateModel:
     description: str = ""
     resources: Resources = Resources()
 
+    @property
+    def at_once(self) -> int:
+        """Requests that are handed over together: a batch, and at least as many as a server is asked at a time."""
+        concurrent = self.arguments.get("num_concurrent")
+        return max(self.batch_size, concurrent) if type(concurrent) is int else self.batch_size
+
 
 @dataclass(frozen=True)
 class Pool:

@@ -7,6 +7,7 @@ Ray's memory; a batch whose actor died is handed out again.
 from __future__ import annotations
 
 import itertools
+import socket
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from pools.types import Generation
 INSTALL = "pip install ray"
 # Of an actor: the one that it runs, and one that is there when it has ended.
 _IN_FLIGHT = 2
+_PATIENCE = 5.0  # seconds until a cluster's machine has to be there
 
 
 class Worker:
@@ -62,8 +64,11 @@ class RayEngine:
         self.weights_dir = None if weights_dir is None else weights_dir.resolve()
         if not ray.is_initialized():
             try:
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
-            except (ConnectionError, ValueError, RuntimeError) as error:
+                _knock(address or "")
+                # Not None, with which Ray joins whatever cluster this machine or RAY_ADDRESS knows of.
+                quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+                ray.init(address=address or "local", **quiet)
+            except (OSError, ValueError, OverflowError, RuntimeError) as error:
                 said = " ".join(str(error).split())[:200]
                 raise UserError(f"no Ray cluster at {address}: {said}; check the address, or leave it away") from None
         for model in pool.models:
@@ -162,6 +167,14 @@ class RayEngine:
                     f"model {model.name} needs {need:g} {name} for its {model.resources.replicas} actors, the cluster "
                     f"has {room.get(name, 0.0):g}; lower `replicas` or `resources` in the pool file, or add machines"
                 )
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at `host:port` or `ray://host:port`: Ray itself would try for minutes."""
+    scheme, _, place = address.rpartition("://")
+    host, _, port = place.rpartition(":")
+    if scheme in ("", "ray") and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
 
 
 def _needs(model: CandidateModel) -> dict[str, float]:

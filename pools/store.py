@@ -12,10 +12,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from pools.columns import read_columns
 from pools.errors import UserError, shown
-from pools.types import Context, Generation, GenerationSettings, content_hash, utf8
+from pools.row_count import RowCount
+from pools.types import Context, FinishReason, Generation, GenerationSettings, content_hash, utf8
 from pools.whole_file import whole_file
 
 _COLUMNS = (
@@ -30,6 +32,7 @@ _COLUMNS = (
     "seconds",
     "origin",
 )
+_NUMBERS = ("tokens_in", "tokens_out")
 _SCHEMA = (
     """
     CREATE TABLE IF NOT EXISTS transition (
@@ -42,6 +45,8 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS origin (id TEXT PRIMARY KEY, made TEXT NOT NULL) WITHOUT ROWID",
 )
 _ROW = f"SELECT {', '.join(_COLUMNS)}, checksum FROM transition"
+# Rows that a look-up can find: what damage makes of a key is rarely one.
+_FINDABLE = "SELECT COUNT(*) FROM transition WHERE length(key) = 64 AND key NOT GLOB '*[^0-9a-f]*'"
 _PATIENCE = 60.0  # seconds to wait for another process's transaction
 _EXPORT_CHECKSUM = b"checksum"
 _BROKEN = (sqlite3.Error, UnicodeDecodeError)  # the latter where SQLite quotes a damaged file that is no UTF-8
@@ -70,6 +75,7 @@ class TransitionStore:
 
     Every row carries a checksum of all that it says. A row that does not agree with its own, since a bit of the file is
     another, is never handed out: it is dropped, with one warning, and counts as missing, so that it is generated anew.
+    So is what SQLite itself leaves out of a damaged log or file, with a warning when the store is opened.
     Every method raises UserError where the file cannot be used any more: a full disk, a damaged file.
 
     origin: how the responses that are put here come about (versions, commit, batch rule; plain data), kept with each of
@@ -80,8 +86,11 @@ class TransitionStore:
         self.path, self.hits, self.misses = path, 0, 0
         self.origin = origin
         self._warned = False
+        self._rows = RowCount(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                self._rows.forget()  # of one that was removed
             self._connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
             # A damaged text need not be UTF-8; it shall fail its checksum and not the whole file.
             self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
@@ -91,6 +100,9 @@ class TransitionStore:
                 self._connection.execute(table)
             self._add_checksums()
             self._connection.execute(f"{_ROW} LIMIT 0")
+            if self._rows.read() != self._findable():
+                with self._transaction():  # nobody else is about to commit
+                    self._rows.compare(self._findable())
         except (*_BROKEN, OSError) as error:
             raise UserError(
                 f"cannot use {path} as a transition store: {_one_line(error)}; "
@@ -198,20 +210,27 @@ class TransitionStore:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        texts, numbers = dict.fromkeys(_COLUMNS[:-1], pa.string()), dict.fromkeys(_NUMBERS, pa.int32())
+        schema = pa.schema({**texts, **numbers, "seconds": pa.float64()})
         try:
-            table = pq.read_table(path, page_checksum_verification=True)
-            table = table.append_column("origin", pa.nulls(len(table))) if "origin" not in table.column_names else table
-            table = table.select(list(_COLUMNS))
-            rows = _rows(table)
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            shown = " ".join(str(error).split())
-            raise UserError(f"{path} is not an exported transition store: {shown}; name a file of export") from None
-        written = (table.schema.metadata or {}).get(_EXPORT_CHECKSUM)
-        if written is not None and written.decode("ascii", "replace") != _hash_or_none(rows):
+            content = path.read_bytes()
+            columns = read_columns(path.name, content, schema)
+            rows = list(zip(*columns.values(), _read_origins(content), strict=True))
+        except (OSError, KeyError, ValueError, TypeError, RecursionError, pa.ArrowException) as error:
+            said = " ".join(str(error).split())
+            raise UserError(
+                f"{path} is not an exported transition store, or is damaged: {said}; name a file of export"
+            ) from None
+        written = pq.read_schema(pa.BufferReader(content)).metadata or {}
+        if written.get(_EXPORT_CHECKSUM, b"").decode("ascii", "replace") not in ("", _hash_or_none(rows)):
             raise UserError(f"{path} is damaged: it is not what was exported; export it again")
         for row in rows:
-            if None in row[:-1] or row[0] != _row_key(row):
+            if row[0] != _row_key(row):
                 raise UserError(f"{path} is damaged: key {row[0]} does not belong to its content; export it again")
+            try:
+                _check(Generation(*row[4:9]))
+            except UserError as error:
+                raise UserError(f"{path} is damaged: {error}; export it again") from None
         before = len(self)
         with self._in_use():
             self._insert(rows)
@@ -231,10 +250,11 @@ class TransitionStore:
             # Replaced, since one that is there may be damaged.
             origins = [(id, made) for made, id in ids.items()]
             self._connection.executemany("INSERT OR REPLACE INTO origin VALUES (?, ?)", origins)
-            self._connection.executemany(
+            new = self._connection.executemany(
                 f"INSERT OR IGNORE INTO transition ({', '.join(_COLUMNS)}, checksum) VALUES ({marks})",
                 [(*row, content_hash(*row)) for row in numbered],
             )
+            self._rows.add(new.rowcount)
 
     def _read(self, key: str) -> Generation | None:
         row = self._connection.execute(f"{_ROW} WHERE key = ?", (key,)).fetchone()
@@ -252,6 +272,7 @@ class TransitionStore:
             row = self._connection.execute(f"{_ROW} WHERE key = ?", (key,)).fetchone()
             if row is not None and not _is_sound(row):
                 self._connection.execute("DELETE FROM transition WHERE key = ?", (key,))
+                self._rows.add(-1)
 
     def _sound_rows(self) -> Iterator[tuple[Any, ...]]:
         """All rows, with their checksums, but for the damaged ones."""
@@ -274,6 +295,9 @@ class TransitionStore:
                 "anew; look after that disk",
                 self.path,
             )
+
+    def _findable(self) -> int:
+        return int(self._connection.execute(_FINDABLE).fetchone()[0])
 
     def _add_checksums(self) -> None:
         """Bring a store that was made without checksums up to date. A row whose key is not its own gets none."""
@@ -298,10 +322,12 @@ class TransitionStore:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._connection.execute("BEGIN IMMEDIATE")
+        rows = self._rows.read()
         try:
             yield
             self._connection.execute("COMMIT")
         except BaseException:
+            self._rows.write(rows)
             if self._connection.in_transaction:  # SQLite ends it itself where the disk is full
                 self._connection.execute("ROLLBACK")
             raise
@@ -337,6 +363,8 @@ def _check(made: Generation) -> None:
     whole = all(isinstance(tokens, Integral) for tokens in numbers[:2])
     if not whole or not all(0 <= number < 2**31 for number in numbers):
         raise UserError(f"a transition store cannot hold the tokens and seconds of a response: {shown(numbers)}")
+    if made.finish_reason not in get_args(FinishReason):
+        raise UserError(f"a response ends by {' or '.join(get_args(FinishReason))}, got {shown(made.finish_reason)}")
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
@@ -374,9 +402,24 @@ def _rows(table: Any) -> list[tuple[Any, ...]]:
     return list(zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True))
 
 
+def _read_origins(content: bytes) -> list[str | None]:
+    """The origins of an exported table, which may lack them. Raises ValueError where one is no JSON of an object."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+    if _COLUMNS[-1] not in file.schema_arrow.names:
+        return [None] * int(file.metadata.num_rows)
+    found: list[str | None] = file.read([_COLUMNS[-1]])[_COLUMNS[-1]].to_pylist()
+    for made in {made for made in found if made is not None}:
+        if not isinstance(json.loads(made), dict):
+            raise ValueError(f"{_COLUMNS[-1]} is {shown(made)}")
+    return found
+
+
 def _row_key(row: Sequence[str]) -> str | None:
     """The key that belongs to an exported row, or None where its settings or context cannot be read."""
     try:
         return content_hash(row[1], json.loads(row[2]), json.loads(row[3]))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError, UserError):
         return None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzzing import command, damaged, fuzz, junk, mutated, told
-from pools import UserError
+from pools import Context, Generation, GenerationSettings, UserError
 from pools.pool import CandidateModel, Pool
 from pools.recording import Recording, load_recording, save_recording
 from pools.seal import FILES as FILES_SEAL
 from pools.seal import ITSELF as SEAL
+from pools.store import TransitionStore
 from pools.tree import Tree
 
 FILES = ("manifest.json", "items.parquet", "transitions.parquet")
@@ -122,6 +125,59 @@ def test_columns_of_other_types(folder: Path, data: st.DataObject) -> None:
     except pa.ArrowException:  # Parquet has no such type
         return
     usable(told(lambda: load_recording(folder), folder))
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    """An exported store, without the checksum that would find every change before what is looked for here."""
+    path = tmp_path_factory.mktemp("export")
+    store, settings = TransitionStore(path / "s", {"by": "this test"}), GenerationSettings((), 5)
+    store.put("m", [(Context(f"q {n}"), settings, Generation(f"r {n}", n, 2, "stop", 0.5)) for n in range(4)])
+    store.export_parquet(path / "x.parquet")
+    return pq.read_table(path / "x.parquet").replace_schema_metadata(None)
+
+
+def imported(table: pa.Table, folder: Path) -> None:
+    """Import the table, look at what the store then has, and export that."""
+    pq.write_table(table, folder / "x.parquet")
+    store = TransitionStore(folder / "s")
+    told(lambda: store.import_parquet(folder / "x.parquet"), "x.parquet")
+    store.origins(store.keys())
+    for n in range(4):
+        made = store.get("m", GenerationSettings((), 5), Context(f"q {n}"))
+        if made is not None:
+            assert isinstance(made.response, str) and made.finish_reason in ("stop", "length")
+            assert type(made.tokens_in) is type(made.tokens_out) is int and np.isfinite(made.seconds)
+            assert min(made.tokens_in, made.tokens_out, made.seconds) >= 0
+    store.export_parquet(folder / "y.parquet")
+    store.close()
+
+
+@fuzz("exported stores: tables", 300)
+@given(st.data())
+def test_columns_of_an_exported_store(export: pa.Table, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder, suppress(pa.ArrowException):  # Parquet has no such type
+        imported(data.draw(columns(export)), Path(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("seconds", value) for value in (float("nan"), float("inf"), -1.0, None, "1", b"1", [0.5])),
+        *(("tokens_in", value) for value in (-5, "abc", 2**40, 2**31, True, 1.5, None, [1])),
+        *(("finish_reason", value) for value in ("banana", "", None, 5, b"stop", ["stop"])),
+        *(("response", value) for value in (None, 5, b"\xff", ["r"], {"r": "s"})),
+        *(("origin", value) for value in ("no json", "5", 5, b"\xff", ["x"], "[" * 100_000)),
+        *(("context", value) for value in ("[" * 100_000, '{"query": "\\ud800"}', 5, None)),
+    ],
+)
+def test_an_exported_store_with_an_odd_column(export: pa.Table, tmp_path: Path, name: str, value: Any) -> None:
+    odd = export.set_column(export.column_names.index(name), name, pa.array([value] * len(export)))
+    pq.write_table(odd, tmp_path / "x.parquet")
+    store = TransitionStore(tmp_path / "s")
+    with pytest.raises(UserError, match=r"x\.parquet .*damaged.*; (export it again|name a file of export)") as error:
+        store.import_parquet(tmp_path / "x.parquet")
+    assert len(store) == 0 and "\n" not in str(error.value) and len(str(error.value)) < 1000
 
 
 def _manifest(folder: Path, **change: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,11 +89,39 @@ def test_what_the_cluster_has_no_room_for_is_said_before_anything_runs(pool: Poo
         RayEngine(resources(pool, Resources(), given))
 
 
-def test_no_cluster_at_an_address(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Where somebody listens who is no Ray."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_no_cluster_at_an_address(pool: Pool, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("nobody\nthere")))
-    with pytest.raises(UserError, match=r"no Ray cluster at 10\.0\.0\.1:6379: nobody there; check the address"):
-        RayEngine(pool, address="10.0.0.1:6379")
+    with pytest.raises(UserError, match=rf"no Ray cluster at {address}: nobody there; check the address"):
+        RayEngine(pool, address=address)
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_where_nobody_listens_ray_is_not_asked(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, address: str, scheme: str
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("it would try for minutes"))
+    for nobody in ("127.0.0.1:1", "127.0.0.1:99999", "no-such-host.invalid:6379"):
+        with pytest.raises(UserError, match=rf"no Ray cluster at {scheme}{nobody}: .*; check the address") as error:
+            RayEngine(pool, address=scheme + nobody)
+        assert "\n" not in str(error.value)
+
+
+def test_without_an_address_no_cluster_is_joined(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda address, **_: asked.append(address))
+    for address in (None, "", "auto"):
+        RayEngine(pool, address=address)
+    assert asked == ["local", "local", "auto"]
 
 
 def _worker_processes() -> list[int]:

@@ -186,7 +186,7 @@ def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path, seed, counte
     out, err, status = _finish(survivor)
     assert (status, err) == (0, "")
     store = _check(path, complete + out.splitlines())
-    counted("SIGKILL", "writer of a store", 1)
+    counted("SIGKILL", "writer of a store", 1, lost=0)
     store.put("m", [(Context("after"), SETTINGS, _made("still writable"))])
     assert store.get("m", SETTINGS, Context("after")) == _made("still writable")
 
