@@ -179,7 +179,7 @@ def test_a_run_over_cost_weights(
         (("--strong", "big"), "go together"),
         (("--strong", "big", "--weak", "big"), "go together"),
         (("--strong", "big", "--weak", "tiny"), "unknown model 'tiny'"),
-        (("--strong", "big", "--weak", "small", "--cost-weight", "1"), "several cost weights"),
+        (("--strong", "big", "--weak", "small"), "several cost weights"),
         (("--strong", "small", "--weak", "big"), "small is not better than big"),
     ],
 )
@@ -191,7 +191,8 @@ def test_two_models_that_are_none_are_refused(
     capsys: pytest.CaptureFixture[str],
     harness: Callable[..., int],
 ) -> None:
-    run = ("run", "--recording", recording, "--router", "random", "--cost-weight", "0,1")
+    weights = "1" if message == "several cost weights" else "0,1"
+    run = ("run", "--recording", recording, "--router", "random", "--cost-weight", weights)
     assert harness(*run, *arguments, "--out", tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
