@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ from typing import Any, get_args
 from pools.columns import read_columns
 from pools.errors import UserError, shown
 from pools.row_count import RowCount
+from pools.sqlite_file import ADVICE, BROKEN, PATIENCE, advice, one_line, use_wal
 from pools.types import Context, FinishReason, Generation, GenerationSettings, content_hash, utf8
 from pools.whole_file import whole_file
 
@@ -47,18 +47,7 @@ _SCHEMA = (
 _ROW = f"SELECT {', '.join(_COLUMNS)}, checksum FROM transition"
 # Rows that a look-up can find: what damage makes of a key is rarely one.
 _FINDABLE = "SELECT COUNT(*) FROM transition WHERE length(key) = 64 AND key NOT GLOB '*[^0-9a-f]*'"
-_PATIENCE = 60.0  # seconds to wait for another process's transaction
 _EXPORT_CHECKSUM = b"checksum"
-_BROKEN = (sqlite3.Error, UnicodeDecodeError)  # the latter where SQLite quotes a damaged file that is no UTF-8
-_KEPT = "what was stored stays;"
-_ADVICE = {
-    sqlite3.SQLITE_FULL: f"{_KEPT} make room on that disk and give the same command again",
-    sqlite3.SQLITE_IOERR: f"{_KEPT} make room on that disk, or mend it, and give the same command again",
-    sqlite3.SQLITE_READONLY: f"{_KEPT} allow writing there, or name a copy of it",
-    sqlite3.SQLITE_BUSY: f"{_KEPT} wait for the process that holds it, and give the same command again",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged: move it away and record again, with what an export or an earlier "
-    "recording holds (--reuse) or what `sqlite3 FILE .recover` saves",
-}
 _log = logging.getLogger(__name__)
 
 
@@ -91,10 +80,10 @@ class TransitionStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 self._rows.forget()  # of one that was removed
-            self._connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+            self._connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
             # A damaged text need not be UTF-8; it shall fail its checksum and not the whole file.
             self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-            _use_wal(self._connection)
+            use_wal(self._connection)
             self._connection.execute("PRAGMA synchronous = NORMAL")
             for table in _SCHEMA:
                 self._connection.execute(table)
@@ -103,10 +92,10 @@ class TransitionStore:
             if self._rows.read() != self._findable():
                 with self._transaction():  # nobody else is about to commit
                     self._rows.compare(self._findable())
-        except (*_BROKEN, OSError) as error:
+        except (*BROKEN, OSError) as error:
             raise UserError(
-                f"cannot use {path} as a transition store: {_one_line(error)}; "
-                + _advice(error, "name another file, or remove it")
+                f"cannot use {path} as a transition store: {one_line(error)}; "
+                + advice(error, "name another file, or remove it")
             ) from None
 
     def __len__(self) -> int:
@@ -339,21 +328,11 @@ class TransitionStore:
             yield
         except sqlite3.ProgrammingError:
             raise
-        except _BROKEN as error:
+        except BROKEN as error:
             raise UserError(
-                f"the transition store {self.path} cannot be used any more: {_one_line(error)}; "
-                + _advice(error, _ADVICE[sqlite3.SQLITE_CORRUPT])
+                f"the transition store {self.path} cannot be used any more: {one_line(error)}; "
+                + advice(error, ADVICE[sqlite3.SQLITE_CORRUPT])
             ) from None
-
-
-def _one_line(error: Exception) -> str:
-    """What SQLite says, which may quote the damaged file."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
-
-
-def _advice(error: Exception, otherwise: str) -> str:
-    """What to do about an error of SQLite."""
-    return _ADVICE.get(getattr(error, "sqlite_errorcode", -1) & 0xFF, otherwise)
 
 
 def _check(made: Generation) -> None:
@@ -365,19 +344,6 @@ def _check(made: Generation) -> None:
         raise UserError(f"a transition store cannot hold the tokens and seconds of a response: {shown(numbers)}")
     if made.finish_reason not in get_args(FinishReason):
         raise UserError(f"a response ends by {' or '.join(get_args(FinishReason))}, got {shown(made.finish_reason)}")
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch to WAL. SQLite does not wait here for others that do so at the same moment, as it does elsewhere."""
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
 
 
 def _origin_id(made: str) -> str:
