@@ -21,11 +21,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from harness.evaluate import evaluate
-from harness.metrics import gap_closed, value
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.metrics import gap_closed, value
 from pools.cost import CostModel
-from pools.recording import load_recording
-from pools.tree import Tree
+from pools.data.recording import load_recording
+from pools.mdp.tree import Tree
 from routers import RouterRequest, load
 from routers.ppo_hierrouter import Args, train
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from pools.recording import load_recording
-from routers.encoder import ContextEncoder
+from pools.data.recording import load_recording
+from routers.encoders.base import ContextEncoder
 from routers.hierrouter import HierRouter, load_checkpoint
 from routers.ppo_hierrouter import Args
 from routers.router import RoutingStates

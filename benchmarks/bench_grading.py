@@ -20,9 +20,9 @@ from typing import Any, get_args
 
 import tyro
 
+from tasks.code.sandbox.session import Isolation, SandboxUnavailable, Session
 from tasks.human_eval.utils import load, verdict
 from tasks.lm_eval_task import default_threads
-from tasks.sandbox import Isolation, SandboxUnavailable, Session
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 import tyro
 
-from harness.source import scorer, suite_tasks
-from pools.live import LiveGenerator
+from harness.runs.source import scorer, suite_tasks
+from pools.data.store import TransitionStore
+from pools.mdp.tree import Tree
+from pools.models.generator import LiveGenerator
 from pools.pool import Pool, load_pool
-from pools.store import TransitionStore
-from pools.tree import Tree
 from pools.types import Item
 from tasks import Task, load_suite
 

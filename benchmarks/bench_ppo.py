@@ -5,7 +5,7 @@
     python benchmarks/bench_ppo.py --cleanrl DIR/cleanrl/ppo.py
 
 All learn on the train items of the same recording, on one thread. The two others run with their own default settings on
-`pools.env.RoutingEnv`, flattened, in which every distinct text is embedded once, before the clock starts; ours runs
+`pools.mdp.env.RoutingEnv`, flattened, in which every distinct text is embedded once, before the clock starts; ours runs
 with its defaults, its exact evaluations included. Printed moreover: how long ours takes to 95% of its final return.
 """
 
@@ -29,10 +29,10 @@ import torch
 import tyro
 
 from pools.cost import CostModel
-from pools.env import RoutingEnv
-from pools.recording import load_recording
-from pools.tree import Tree
-from routers.encoder import ContextEncoder, build_encoder
+from pools.data.recording import load_recording
+from pools.mdp.env import RoutingEnv
+from pools.mdp.tree import Tree
+from routers.encoders.base import ContextEncoder, build_encoder
 from routers.ppo_hierrouter import Args, train
 
 ENVIRONMENT = "HierRouter-v0"

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import tyro
 
-from harness.source import suite_tasks
-from pools.live import LiveGenerator
+from harness.runs.source import suite_tasks
+from pools.data.store import TransitionStore
+from pools.mdp.tree import Tree
+from pools.models.generator import LiveGenerator
 from pools.pool import Pool, load_pool
-from pools.store import TransitionStore
-from pools.tree import Tree
 from pools.types import Context, Generation, GenerationSettings, Item
 from tasks import load_suite
 

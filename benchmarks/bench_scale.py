@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 import tyro
 
-from pools.engine import Request
-from pools.live import LiveGenerator
+from pools.data.recording import save_recording
+from pools.data.store import TransitionStore
+from pools.mdp.tree import Tree
+from pools.models.engine import Request
+from pools.models.generator import LiveGenerator
 from pools.pool import CandidateModel, Pool
-from pools.recording import save_recording
-from pools.store import TransitionStore
-from pools.tree import Tree
 from pools.types import Context, Generation, GenerationSettings, Generator, Item
 
 TOPICS, WORDS = 12, 40
@@ -171,7 +171,8 @@ def main() -> None:
     args = tyro.cli(Args, description=__doc__)
     run = ("-m", "harness", "run", "--seed", args.seed)
     show(
-        "imports alone", measure(args.repeats, "-c", "import harness.run, torch, sklearn, pyarrow.parquet, scipy.stats")
+        "imports alone",
+        measure(args.repeats, "-c", "import harness.runs.run, torch, sklearn, pyarrow.parquet, scipy.stats"),
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

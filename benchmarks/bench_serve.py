@@ -24,8 +24,8 @@ import aiohttp
 import numpy as np
 import tyro
 
-from harness.source import recording_folder
-from pools.recording import load_recording
+from harness.runs.source import recording_folder
+from pools.data.recording import load_recording
 
 
 @dataclass(frozen=True)

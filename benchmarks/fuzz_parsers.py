@@ -23,12 +23,12 @@ ROOT = Path(__file__).parent.parent
 # The modules by themselves: the package `tasks` would import much more.
 sys.path[:0] = [str(ROOT), str(ROOT / "tasks")]
 with atheris.instrument_imports():
-    import _sandbox_wire
+    import _wire
     import program as programs
     import yaml  # noqa: F401 - instrumented before it is used
 
     from pools.errors import UserError
-    from pools.server_text import keep_what_the_server_says
+    from pools.models.server_text import keep_what_the_server_says
     from pools.yaml_file import read_yaml
 
 PROMPT = 'import math\n\n\ndef helper(x):\n    return x\n\n\ndef solve(x):\n    """Solve it."""\n'
@@ -43,7 +43,7 @@ def wire(data: bytes) -> None:
     """What a program in the sandbox sends."""
     expected = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)  # by Session.ask
     with contextlib.suppress(*expected):
-        _sandbox_wire.decode(json.loads(data))
+        _wire.decode(json.loads(data))
 
 
 def pool(data: bytes) -> None:
@@ -85,7 +85,7 @@ def seeds(name: str) -> list[bytes]:
     replies[0]["usage"] = {"prompt_tokens": 12, "completion_tokens": 1, "total_tokens": 13}
     return {
         "program": [b"Like this:\n```python\ndef solve(x):\n    return helper(x)\n```\n", b"    return x\n"],
-        "wire": [json.dumps(_sandbox_wire.encode(value)).encode() for value in [*values, values, iter([1])]],
+        "wire": [json.dumps(_wire.encode(value)).encode() for value in [*values, values, iter([1])]],
         "pool": [path.read_bytes() for kind in ("pools", "tasks") for path in sorted((ROOT / kind).rglob("*.yaml"))],
         "server": [json.dumps(reply).encode() for reply in replies],
     }[name]

@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.evaluate import Outcome, evaluate
-from harness.frontier import aiq_resampled
-from harness.metrics import Bootstrap, Estimate
+from harness.evaluation.evaluate import Outcome, evaluate
+from harness.evaluation.frontier import aiq_resampled
+from harness.evaluation.metrics import Bootstrap, Estimate
 from pools.cost import CostModel
-from pools.recording import load_recording
-from pools.tree import Tree
+from pools.data.recording import load_recording
+from pools.mdp.tree import Tree
 from routers import RouterRequest, load
 from routers.router import WeighingRouter
 

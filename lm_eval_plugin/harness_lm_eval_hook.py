@@ -16,7 +16,7 @@ import sys
 
 TRIGGER = "lm_eval.models"
 NAME = "routed"
-TARGET = "harness.routed_lm:RoutedLM"
+TARGET = "harness.serving.lm:RoutedLM"
 
 
 def register():

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pools.errors import UserError
-from pools.tree import Tree
+from pools.mdp.tree import Tree
 from routers.registry import RouterRequest
 
 HELD_OUT_EVERY = 5

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pools.tree import Tree
+from pools.mdp.tree import Tree
 from pools.types import Context
 from routers._learning import items_to_learn_from
 from routers._threads import one_library_thread
-from routers.encoder import ContextEncoder, build_encoder
+from routers.encoders.base import ContextEncoder, build_encoder
 from routers.registry import RouterRequest
 from routers.router import RoutingStates
 

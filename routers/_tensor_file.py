@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pools.files import whole_file
 from pools.types import content_hash
-from pools.whole_file import whole_file
 
 _CHECKSUM = "sha256"
 

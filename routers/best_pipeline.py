@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pools.errors import UserError
-from pools.oracle import path_costs
-from pools.tree import Tree
+from pools.mdp.optimum import path_costs
+from pools.mdp.tree import Tree
 from routers.registry import RouterRequest, register
 from routers.router import RoutingStates
 from routers.single import FixedRouter

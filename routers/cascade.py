@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pools.oracle import path_costs
-from pools.tree import IntArray, Tree
+from pools.mdp.optimum import path_costs
+from pools.mdp.tree import IntArray, Tree
 from pools.types import Context
 from routers._learning import fit_share, items_to_learn_from
-from routers.encoder import ContextEncoder, build_encoder
+from routers.encoders.base import ContextEncoder, build_encoder
 from routers.registry import RouterRequest, register
 from routers.router import RoutingStates
 

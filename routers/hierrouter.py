@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pools.errors import UserError, shown
 from routers._tensor_file import read_tensors, write_tensors
-from routers.encoder import ContextEncoder, restore_encoder
+from routers.encoders.base import ContextEncoder, restore_encoder
 from routers.registry import RouterRequest, register
 from routers.router import RoutingStates
 from routers.state import Part, StateFeatures

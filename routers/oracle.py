@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pools.errors import UserError
-from pools.oracle import solve
+from pools.mdp.optimum import solve
 from routers.registry import RouterRequest, register
 from routers.router import RoutingStates
 

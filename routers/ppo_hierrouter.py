@@ -29,7 +29,7 @@ _STATE = "training"  # what the state that --resume reads is called in its file
 
 if TYPE_CHECKING:
     from pools.cost import CostModel
-    from pools.tree import Tree
+    from pools.mdp.tree import Tree
     from routers.hierrouter import HierRouter
 
 
@@ -134,10 +134,10 @@ def train(
     from torch import nn
 
     from pools.errors import UserError
-    from pools.expectation import expectation
-    from pools.oracle import path_costs, solve
-    from pools.vector_env import RoutingVectorEnv
-    from routers.encoder import ContextEncoder, build_encoder
+    from pools.mdp.optimum import path_costs, solve
+    from pools.mdp.policy_value import expectation
+    from pools.mdp.vector_env import RoutingVectorEnv
+    from routers.encoders.base import ContextEncoder, build_encoder
     from routers.hierrouter import HierRouter, HierRouterConfig
 
     if args.preset == "paper":
@@ -533,8 +533,8 @@ def main() -> None:
     import tyro
 
     args = tyro.cli(Args, prog="python -m routers.ppo_hierrouter", description=__doc__)
+    from pools.data.recording import load_recording
     from pools.errors import UserError
-    from pools.recording import load_recording
 
     try:
         recording = load_recording(args.recording)

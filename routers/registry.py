@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from pools.cost import CostModel
 from pools.errors import UserError
-from pools.tree import Tree
+from pools.mdp.tree import Tree
 from routers.router import Router
 
 GROUP = "harness.routers"

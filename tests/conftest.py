@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pools import Context, Generation, GenerationSettings, Item, UserError
-from pools.tree import Tree
+from pools.mdp.tree import Tree
 
 SETTINGS = GenerationSettings(("\n\n",), 16)
 FAULTS = int(os.environ.get("HARNESS_FAULTS", "1"))

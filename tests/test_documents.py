@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from harness.cli import parse
+from harness.cli.app import parse
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.examine import Verdict, examine
-from tasks.program import program
+from tasks.code.extract import program
+from tasks.code.grade import Verdict, examine
 
 
 def load(**_: Any) -> dict[str, Any]:
@@ -31,5 +31,5 @@ def grade(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
 
 
 def verdict(doc: Mapping[str, Any], text: str, **options: Any) -> Verdict:
-    """Examine a whole program against the tests of `doc`; `options` go to `tasks.examine.examine`."""
+    """Examine a whole program against the tests of `doc`; `options` go to `tasks.code.grade.examine`."""
     return examine(text, doc["entry_point"], doc["prompt"], doc["test"], **options)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.program import program
+from tasks.code.extract import program
+from tasks.code.sandbox.session import call
 from tasks.reasoning_gym.items import dataset as items
-from tasks.sandbox import call
 
 __all__ = ["extract", "grade", "items"]
 

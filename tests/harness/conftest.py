@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from command_line import call
-from harness.source import recording_folder
+from harness.runs.source import recording_folder
+from pools.data.recording import save_recording
+from pools.mdp.tree import Tree
 from pools.pool import CandidateModel, Pool
-from pools.recording import save_recording
-from pools.tree import Tree
 from pools.types import Context, Generation, GenerationSettings, Item
 
 TASKS = """

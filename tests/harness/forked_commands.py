@@ -22,7 +22,14 @@ for name in (
     *("torch._dynamo", "transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto"),
     *("transformers.generation.utils", "lm_eval.models.huggingface", "lm_eval.tasks", "datasets", "pyarrow.dataset"),
     *("sklearn.decomposition", "sklearn.feature_extraction.text"),
-    *("harness.cli", "harness.record", "harness.run", "harness.train", "pools.hf", "routers.hashing"),
+    *(
+        "harness.cli.app",
+        "harness.recorder.record",
+        "harness.runs.run",
+        "harness.runs.train",
+        "pools.models.hf",
+        "routers.encoders.hashing",
+    ),
 ):
     importlib.import_module(name)
 

@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 
 import harness as package
-from harness.source import recording_folder
-from pools.recording import Recording, load_recording
-from pools.store import TransitionStore
+from harness.runs.source import recording_folder
+from pools.data.recording import Recording, load_recording
+from pools.data.store import TransitionStore
 
 ROOT = Path(package.__file__).parent.parent
 SMALL = recording_folder("lightweight", "offline").with_name("lightweight-offline-three-hops")
@@ -104,7 +104,7 @@ def record(tiny_pool_file: Path, tiny_tasks: Path) -> Callable[..., list[object]
 
 # A state after each of many short iterations.
 OFTEN = """
-import dataclasses, harness.train as t
+import dataclasses, harness.runs.train as t
 train = t.train_ppo
 t.train_ppo = lambda args, *rest: train(dataclasses.replace(args, save_every=1, num_envs=128), *rest)
 """
@@ -356,8 +356,8 @@ class Jumping(datetime.datetime):
     @classmethod
     def now(cls, tz=None):
         return cls.fromtimestamp(jumping(), tz)
-import harness.manifest
-datetime.datetime = harness.manifest.datetime = Jumping
+import harness.runs.manifest
+datetime.datetime = harness.runs.manifest.datetime = Jumping
 """
 
 
@@ -383,7 +383,10 @@ def test_a_clock_that_jumps(
     counted("clock jumps", "recorder and trainer", 2 * faults, wrong=wrong)
     assert dates != {load_recording(made / "recording").manifest["date"][:13]}, "the clock did jump"
     # Were seconds read off this clock, it would be noticed.
-    of_day = JUMPING + "import pools.engine\nclass T: perf_counter = staticmethod(jumping)\npools.engine.time = T"
+    of_day = (
+        JUMPING
+        + "import pools.models.engine\nclass T: perf_counter = staticmethod(jumping)\npools.models.engine.time = T"
+    )
     status, said = commands.run(*record(tmp_path / "of day"), before=of_day)
     assert (status == 2 and "seconds" in said) or strange_seconds(load_recording(tmp_path / "of day" / "recording"))
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from fuzzing import NUMBERS, SURROGATES, fuzz, junk, texts, told
 from pools import Context, Generation, GenerationSettings, Item, UserError
+from pools.data.recording import load_recording, save_recording
+from pools.data.store import TransitionStore
+from pools.mdp.tree import Tree
+from pools.models.server_text import ServerText, keep_what_the_server_says
 from pools.pool import CandidateModel, Pool
-from pools.recording import load_recording, save_recording
-from pools.server_text import ServerText, keep_what_the_server_says
-from pools.store import TransitionStore
 from pools.template import CONCATENATION, render
-from pools.tree import Tree
 
 MEGABYTE = 1_000_000
 LONG = ("", " ", "\n" * 999, "x" * MEGABYTE, "\U0001f600" * (MEGABYTE // 4), "\x00" * MEGABYTE, "a\n" * (MEGABYTE // 2))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pools.cost import CostModel, paper_cost
-from pools.tree import Tree
+from pools.mdp.tree import Tree
 from pools.types import Context, Generation, GenerationSettings, Item
 
 SETTINGS = GenerationSettings((), 32)

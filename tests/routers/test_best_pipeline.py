@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.evaluate import evaluate
+from harness.evaluation.evaluate import evaluate
 from pools.errors import UserError
 from routers import RouterRequest, load
 

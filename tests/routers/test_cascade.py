@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.evaluate import evaluate
+from harness.evaluation.evaluate import evaluate
 from pools.cost import paper_cost
 from pools.errors import UserError
-from pools.tree import Tree
+from pools.mdp.tree import Tree
 from pools.types import Context, Generation, GenerationSettings, Item
 from routers import RouterRequest, load
 

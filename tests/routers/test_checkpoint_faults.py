@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pools.cost import CostModel
-from pools.tree import Tree
+from pools.mdp.tree import Tree
 from routers import _tensor_file
 from routers._tensor_file import read_tensors, write_tensors
 from routers.hierrouter import HierRouter, load_checkpoint, read_config

@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 from fuzzing import command, damaged, fuzz, junk, mutated, told
 from pools import Context, UserError
 from pools.cost import CostModel
-from pools.tree import Tree
+from pools.mdp.tree import Tree
 from routers.hierrouter import HierRouter, load_checkpoint, read_config
 from routers.ppo_hierrouter import Args, train
 from routers.router import RoutingStates

@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.evaluate import evaluate
+from harness.evaluation.evaluate import evaluate
 from pools.cost import paper_cost
 from pools.errors import UserError
-from pools.tree import Tree
+from pools.mdp.tree import Tree
 from pools.types import Generation, GenerationSettings, Item
 from routers import RouterRequest, RoutingStates, load
 from routers.majority_vote import MajorityVote, stated_answer

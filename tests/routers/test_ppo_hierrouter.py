@@ -14,11 +14,11 @@ import pytest
 import torch
 
 import routers
-from harness.evaluate import evaluate
+from harness.evaluation.evaluate import evaluate
 from pools.cost import CostModel
 from pools.errors import UserError
-from pools.oracle import solve
-from pools.tree import Tree
+from pools.mdp.optimum import solve
+from pools.mdp.tree import Tree
 from routers import RouterRequest, RoutingStates, ppo_hierrouter
 from routers.hierrouter import load_checkpoint
 from routers.ppo_hierrouter import Args, train

@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from tasks.sandbox import Isolation, SandboxUnavailable, Session
+from tasks.code.sandbox.session import Isolation, SandboxUnavailable, Session
 
 REQUIRED = os.environ.get("HARNESS_TEST_ISOLATIONS", "").split()
 """The isolations that have to work here: where one does not, its tests fail, rather than to be skipped."""

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tasks import _sandbox_wire as wire
-from tasks.examine import examine
+from tasks.code.grade import examine
+from tasks.code.sandbox import _wire as wire
 from tasks.human_eval import utils
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tasks import get
-from tasks.program import program
+from tasks.code.extract import program
 from tasks.program_aided import utils
 from tasks.reasoning_gym.items import SUITE_SEEDS, generator_configs
 

@@ -1,0 +1,93 @@
+"""The command line. Nothing heavy is imported before a command is known, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import tyro
+
+from harness.cli.options import Check, Compare, Import, List, Record, Report, Run, Serve, Train, Verify
+from pools.errors import UserError
+
+Command = (
+    Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Record, tyro.conf.subcommand("record")]
+    | Annotated[Import, tyro.conf.subcommand("import")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Serve, tyro.conf.subcommand("serve")]
+    | Annotated[List, tyro.conf.subcommand("list")]
+)
+
+
+def parse(arguments: list[str]) -> Command:
+    """The command that the arguments ask for; exits with code 2 on arguments that make none."""
+    if arguments == ["--version"]:
+        print(f"harness {version('hierrouter-harness')}")
+        sys.exit(0)
+    named = [argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")]
+    if twice := next((name for name in named if named.count(name) > 1), None):
+        # Of two, the parser would take the last.
+        raise UserError(f"{twice} is given twice; give it once, where it takes several with all of them behind it")
+    return tyro.cli(
+        Command,
+        prog="harness",
+        description="Train, replay and compare routers of language models.",
+        args=arguments,
+        config=(tyro.conf.OmitSubcommandPrefixes,),
+    )
+
+
+def execute(command: Command) -> None:
+    """Run the command."""
+    from rich.console import Console
+
+    # A pipe or a log has no width of its own; the tables need this much.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    if isinstance(command, List):
+        from harness.cli.listing import show
+
+        show(command.what, command.pool, console)
+    elif isinstance(command, Record):
+        from harness.recorder.record import record
+
+        console.print(f"recording written to {record(command, console)}", highlight=False)
+    elif isinstance(command, Import):
+        from harness.recorder.import_table import import_outcomes
+
+        console.print(f"recording written to {import_outcomes(command, console)}", highlight=False)
+    elif isinstance(command, Verify):
+        from harness.recorder.verify import verify
+
+        if not verify(command, console):
+            sys.exit(1)
+    elif isinstance(command, Compare):
+        from harness.regression.compare import compare
+
+        compare(command, console)
+    elif isinstance(command, Check):
+        from harness.regression.check import check
+
+        if not check(command, console):
+            sys.exit(1)
+    elif isinstance(command, Report):
+        from harness.report.page import report
+
+        report(command, console)
+    elif isinstance(command, Serve):
+        from harness.serving.server import serve
+
+        serve(command, console)
+    elif isinstance(command, Train):
+        from harness.runs.train import train
+
+        console.print(f"checkpoint written to {train(command, console)}", highlight=False)
+    else:
+        from harness.runs.run import run
+
+        run(command, console)

@@ -1,0 +1,1 @@
+"""Routers on recorded trees: outcomes, metrics, comparisons. Pure functions of arrays."""

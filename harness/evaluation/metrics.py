@@ -1,0 +1,155 @@
+"""Quality, cost and regret of an outcome, with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.evaluation.evaluate import Outcome
+
+FloatArray = NDArray[np.float64]
+# A router that sends at least this share of its calls to one model is flagged in its table row.
+COLLAPSED = 0.99
+# Of a smaller gap in value a share says nothing.
+SMALLEST_GAP = 0.005
+# Differences up to this size are of floating-point arithmetic.
+NOISE = 1e-9
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over items with its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """`R` resamples of the items, the same for every router, so that differences between routers are paired.
+
+    weights: `[R, I]` how often each item was drawn, divided by `I`.
+    """
+
+    weights: FloatArray
+
+    @staticmethod
+    def draw(items: int, seed: int, resamples: int = 2000) -> Bootstrap:
+        """Resample `items` items with replacement (the percentile bootstrap of Efron, 1979)."""
+        generator = np.random.default_rng(seed)
+        counts = generator.multinomial(items, np.full(items, 1 / items), size=resamples)
+        return Bootstrap(counts / items)
+
+    def mean(self, values: FloatArray, chosen: NDArray[np.bool_] | None = None) -> Estimate:
+        """Mean of `[I]` values over all items, or over the chosen ones `[I]`, with its 95% percentile interval."""
+        weights, of_chosen = (self.weights, values) if chosen is None else (self.weights[:, chosen], values[chosen])
+        drawn = weights @ np.ones_like(of_chosen)  # not .sum(): so the mean of equal values is that value
+        # A resample that drew none of the chosen items says nothing of them.
+        means = (weights @ of_chosen)[drawn > 0] / drawn[drawn > 0]
+        low, high = np.percentile(means, [2.5, 97.5])
+        return Estimate(float(of_chosen.mean()), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class TaskBootstrap:
+    """`R` resamples of each task's items among themselves, the same for every router: for means over tasks.
+
+    weights: `[R, I]`, a task's sum to `1 / T` in each resample. shares: `[I]` of each item in the mean over tasks.
+    """
+
+    weights: FloatArray
+    shares: FloatArray
+
+    @staticmethod
+    def draw(tasks: NDArray[np.str_], seed: int, resamples: int = 2000) -> TaskBootstrap:
+        """Resample within the tasks `[I]`: which tasks a suite has is no chance (a stratified percentile bootstrap)."""
+        generator = np.random.default_rng(seed)
+        names, of_item, sizes = np.unique(tasks, return_inverse=True, return_counts=True)
+        shares = 1 / (len(names) * sizes[of_item])
+        counts = np.zeros((resamples, len(tasks)))
+        for index, size in enumerate(sizes.tolist()):
+            counts[:, of_item == index] = generator.multinomial(size, np.full(size, 1 / size), size=resamples)
+        counts *= shares
+        return TaskBootstrap(counts, shares)
+
+    def mean(self, values: FloatArray) -> Estimate:
+        """Mean over tasks of the tasks' means of `[I]` values, with its 95% percentile interval."""
+        low, high = np.percentile(self.weights @ values, [2.5, 97.5])
+        return Estimate(float(self.shares @ values), float(low), float(high))
+
+
+def verdict(interval: Sequence[float] | None) -> str:
+    """`better` or `worse` where the interval `[low, high]` of a difference excludes 0, else `no`; empty without one."""
+    if interval is None:
+        return ""
+    low, high = interval
+    return "better" if low > NOISE else "worse" if high < -NOISE else "no"
+
+
+def sign_flip_p(differences: FloatArray, seed: int, draws: int = 4999) -> float:
+    """Two-sided p-value of paired differences `[I]`: how often random signs bring their sum as far from 0.
+
+    Fisher's randomisation test (The Design of Experiments, 1935): p = mean(|sum(s * d)| >= |sum(d)|) over all signs s
+    where at most 12 differences are not 0; else over `draws` of them, p = (1 + hits) / (1 + draws) (Phipson and Smyth,
+    2010). 1 where no item differs.
+    """
+    moved = differences[differences != 0]
+    count = len(moved)
+    # Sums that are equal may differ in their last bits.
+    observed = abs(moved.sum()) - NOISE * np.abs(moved).sum()
+    if count <= 12:
+        signs = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
+        return float((np.abs(signs @ moved) >= observed).mean())
+    generator, hits, left = np.random.default_rng(seed), 0, draws
+    while left:
+        block = min(left, max(1, 1_000_000 // count))
+        signs = generator.integers(0, 2, (block, count), np.int8) * 2 - 1
+        hits += int((np.abs(signs @ moved) >= observed).sum())
+        left -= block
+    return (1 + hits) / (1 + draws)
+
+
+def improvement_factor(quality: float, of_model: float) -> float | None:
+    """Improvement over a single model, `quality(router) / quality(model)`, both means over the same items.
+
+    The headline of HierRouter (arXiv 2511.09873); None where the model's quality is 0.
+    """
+    return quality / of_model if of_model > 0 else None
+
+
+def added_cost(cost: float, of_model: float) -> float | None:
+    """Cost relative to a single model's, `cost(router) / cost(model)`, both means over the same items.
+
+    What HierRouter (arXiv 2511.09873) gives beside the improvement; None where the model costs nothing.
+    """
+    return cost / of_model if of_model > 0 else None
+
+
+def value(outcome: Outcome, cost_weight: float) -> FloatArray:
+    """`[I]` the MDP's return: quality - cost_weight * cost."""
+    return outcome.quality - cost_weight * outcome.cost
+
+
+def regret(outcome: Outcome, optimum: Outcome, cost_weight: float) -> FloatArray:
+    """`[I]` value of the exact optimum minus the router's, at the same cost weight; never negative in the same MDP."""
+    return value(optimum, cost_weight) - value(outcome, cost_weight)
+
+
+def gap_closed(outcome: Outcome, best_single: Outcome, optimum: Outcome, cost_weight: float) -> float | None:
+    """Share of the way from the best single model's mean value to the optimum's; None where that is under 0.005."""
+    floor, top = value(best_single, cost_weight).mean(), value(optimum, cost_weight).mean()
+    if top - floor < SMALLEST_GAP:
+        return None
+    return float((value(outcome, cost_weight).mean() - floor) / (top - floor))
+
+
+def collapsed_to(outcome: Outcome, models: tuple[str, ...]) -> str | None:
+    """The model that gets (almost) every call, where there is one and more than one could be called."""
+    calls = outcome.calls.sum(axis=0)
+    if len(models) < 2 or calls.sum() == 0 or calls.max() < COLLAPSED * calls.sum():
+        return None
+    return models[int(calls.argmax())]

@@ -1,0 +1,86 @@
+"""One episode per item: the router acts, the chosen models answer, nothing else is generated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.evaluation import router_output
+from pools.cost import CostModel
+from pools.errors import UserError
+from pools.mdp.tree import IntArray, Tree
+from routers.router import Router, RoutingStates, StochasticRouter
+
+STOPPED_AT_ONCE = "the router stopped before any model was asked; STOP is open from the first response on"
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """How each item's episode went.
+
+    node: `[I]` where it ended. cost: `[I]` of the hops made. routing_cost: `[I]` of the router's own model.
+    pending: `[I]` the model chosen at the last hop but not asked, where `answer_last=False`; else -1.
+    drawn: whether any action was left to chance.
+    """
+
+    node: IntArray
+    cost: FloatArray
+    routing_cost: FloatArray
+    pending: IntArray
+    drawn: bool
+
+
+def rollout(router: Router, tree: Tree, cost_model: CostModel, seed: int = 0, answer_last: bool = True) -> Episodes:
+    """Run one episode on every item; hops are batched over items, and a stochastic router draws with `seed`.
+
+    With `answer_last=False` the model chosen at hop `L` is not asked: multiple-choice tasks ask it for likelihoods.
+    """
+    generator = np.random.default_rng(seed)
+    items, models = len(tree.items), len(tree.models)
+    node, pending = np.zeros(items, np.int64), np.full(items, -1, np.int64)
+    cost, own = np.zeros(items), np.zeros(items)
+    pipelines = tree.pipelines()
+    going, drawn = np.arange(items), False
+    for depth in range(tree.max_hops):
+        states = states_at(tree, going, node[going], cost[going], pipelines)
+        own[going] += router_output.own_cost(router, states)
+        action, by_chance = draw_actions(router, states, models, generator)
+        drawn |= by_chance
+        asked = action < models
+        if depth == 0 and not asked.all():
+            raise UserError(STOPPED_AT_ONCE)
+        going, action = going[asked], action[asked]
+        if not len(going):
+            break
+        if depth == tree.max_hops - 1 and not answer_last:
+            pending[going] = action
+            break
+        child = tree.child(node[going], action)
+        tree.require(going, child)
+        cost[going] += tree.hop_cost(cost_model, going, child)
+        node[going] = child
+    return Episodes(node, cost, own, pending, drawn)
+
+
+def states_at(tree: Tree, items: IntArray, nodes: IntArray, cost: FloatArray, pipelines: IntArray) -> RoutingStates:
+    """What a router sees at nodes `(items[k], nodes[k])` after spending `cost[k]`."""
+    return RoutingStates(
+        contexts=[tree.context(item, node) for item, node in zip(items.tolist(), nodes.tolist(), strict=True)],
+        hop=tree.depth[nodes],
+        cost=cost,
+        actions=pipelines[nodes],
+    )
+
+
+def draw_actions(
+    router: Router, states: RoutingStates, models: int, generator: np.random.Generator
+) -> tuple[IntArray, bool]:
+    """One action per state, and whether any was left to chance: a stochastic router's are drawn."""
+    if not isinstance(router, StochasticRouter):
+        return router_output.actions(router, states, models), False
+    chance = router_output.probabilities(router, states, models)
+    drawn = generator.random((len(chance), 1)) > chance.cumsum(axis=1)
+    return drawn.sum(axis=1).clip(max=chance.shape[1] - 1), bool((chance.max(axis=1) < 1).any())

@@ -1,0 +1,1 @@
+"""Recordings made, verified, or imported from tables of outcomes."""

@@ -1,0 +1,177 @@
+"""Record the whole tree of a suite, so that every router can be evaluated on it exactly."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+
+from harness.runs.manifest import provenance
+from harness.runs.progress import generation_progress
+from harness.runs.source import Source, choose_sandbox, live, recording_name
+from pools.data.recording import check_recording_target, load_recording, save_recording
+from pools.data.store import transition_key
+from pools.errors import UserError
+from pools.mdp.tree import Tree
+from pools.types import GenerationSettings
+
+if TYPE_CHECKING:
+    from harness.cli.options import Record
+
+
+def record(options: Record, console: Console) -> Path:
+    """Generate every node, breadth-first over hops and model by model, and write the recording; where it is.
+
+    Every batch is in the store before the next begins: after Ctrl-C or `kill -9` the same command goes on from there.
+    """
+    name = recording_name(options.pool, options.suite)
+    folder = options.out or Path("runs") / "recordings" / name
+    _check_target(folder, options)
+    sandbox = choose_sandbox(options.sandbox, console)
+    store = options.store or Path("runs") / "stores" / f"{name}.sqlite"
+    start = time.monotonic()
+    with generation_progress(console) as on_batch:
+        source = live(
+            *(options.pool, options.suite, options.max_hops, options.task, options.limit),
+            *(options.weights, store, on_batch, options.resident),
+            *([options.ray_address or ""] if options.engine == "ray" else []),
+        )
+        tree = source.tree
+        _check_replaced(folder, source, options)
+        if options.reuse is not None:
+            console.print(f"{_reuse(source, options.reuse):,} responses taken from {options.reuse}", highlight=False)
+        for depth in range(1, options.max_hops + 1):
+            items, nodes = np.meshgrid(np.arange(len(tree.items)), tree.level(depth), indexing="ij")
+            console.print(f"hop {depth} of {options.max_hops}: {items.size:,} responses, equal requests merged")
+            tree.require(items.ravel(), nodes.ravel())
+    assert source.generator is not None and source.generator.store is not None
+    store_used, speed = source.generator.store, speeds(tree)
+    keys = [
+        transition_key(source.description["models"][tree.models[action]], settings, tree.contexts[context])
+        for context, action, settings in requests(tree)
+    ]
+    manifest = {
+        **provenance(),
+        "command": _command(options),
+        "suite": source.suite,
+        "models": source.description["models"],
+        "tasks": source.description["tasks"],
+        "limit": options.limit,
+        "sandbox": sandbox,
+        "origins": [{"responses": number, **(made or {})} for number, made in store_used.origins(keys)],
+        "counts": counts(tree),
+        "speed": speed,
+        "reused_responses": store_used.hits,
+        "generation_hours": round(sum(model["seconds"] for model in speed.values()) / 3600, 3),
+        "command_hours": round((time.monotonic() - start) / 3600, 3),
+    }
+    save_recording(tree, source.pool, manifest, folder)
+    store_used.close()
+    return folder
+
+
+def _check_target(folder: Path, options: Record) -> None:
+    """Raise UserError, before anything is generated, where the recording could not or should not be written."""
+    if options.max_hops < 1:
+        raise UserError(f"--max-hops {options.max_hops}: expected at least 1")
+    if options.resident is not None and options.resident < 1:
+        raise UserError(f"--resident {options.resident}: expected at least 1")
+    if options.engine == "local" and options.ray_address is not None:
+        raise UserError("--ray-address belongs to --engine ray; name both, or neither")
+    check_recording_target(folder)
+
+
+def _check_replaced(folder: Path, source: Source, options: Record) -> None:
+    """Raise UserError where another recording is in the folder than an earlier one of the same."""
+    if not (folder / "manifest.json").is_file():
+        return
+    there = load_recording(folder)
+    limit, suite = there.manifest.get("limit"), there.manifest.get("suite")
+    tasks = [list(dict.fromkeys(item.task for item in tree.items)) for tree in (there.tree, source.tree)]
+    has = (there.pool.name, suite, set(tasks[0]), limit, there.tree.max_hops)
+    if has != (source.pool.name, source.suite, set(tasks[1]), options.limit, options.max_hops):
+        raise UserError(
+            f"{folder} holds a recording of pool {there.pool.name} on {', '.join(tasks[0])} of suite {suite} with "
+            f"--limit {limit} and {there.tree.max_hops} hops, which this one would replace; name another --out, or "
+            "remove it"
+        )
+
+
+def _reuse(source: Source, folder: Path) -> int:
+    """Copy what the same models answered in an earlier recording, or an exported store, into the store; how many.
+
+    Each response keeps its origin: how it was made. Raises UserError where there is none of these models.
+    """
+    assert source.generator is not None and source.generator.store is not None
+    store, now = source.generator.store, source.description["models"]
+    taken = 0
+    if folder.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        store.import_parquet(folder)
+        taken = sum(name in now.values() for name in pq.read_table(folder, columns=["fingerprint"])[0].to_pylist())
+    else:
+        earlier = load_recording(folder)
+        then, origins = earlier.manifest.get("models", {}), earlier.manifest.get("origins")
+        for action, name in enumerate(earlier.tree.models):
+            if name in now and now[name] == then.get(name):
+                entries = earlier.tree.generations(action)
+                store.put(now[name], entries, {"recording": folder.name, "origins": origins})
+                taken += len(entries)
+    if not taken:
+        raise UserError(
+            f"--reuse {folder}: none of its models is one of pool {source.pool.name} as it is now (weights, arguments, "
+            "template); leave --reuse away, or name the pool that it was recorded with (--pool)"
+        )
+    return taken
+
+
+def _command(options: Record) -> str:
+    """The command that makes the recording again, with no path of this computer in it."""
+    words = ["python -m harness record", "--pool", Path(options.pool).name, "--suite", Path(options.suite).name]
+    words += ["--task", *options.task] if options.task else []
+    words += ["--max-hops", str(options.max_hops)]
+    words += [] if options.limit is None else ["--limit", str(options.limit)]
+    return " ".join([*words, "--weights DIR"])
+
+
+def requests(tree: Tree) -> dict[tuple[int, int, GenerationSettings], tuple[int, int]]:
+    """The distinct requests `(context, action, settings)` of a tree, each with its first `(item, node)`."""
+    found: dict[tuple[int, int, GenerationSettings], tuple[int, int]] = {}
+    for i, n in np.argwhere(tree.known):
+        if n == 0:  # the root is no request
+            continue
+        request = (int(tree.context_id[i, tree.parent(n)]), int(tree.action(n)), tree.items[i].settings)
+        found.setdefault(request, (int(i), int(n)))
+    return found
+
+
+def counts(tree: Tree) -> dict[str, Any]:
+    """How much a tree holds; the tokens are those of the distinct requests."""
+    made = [tree.generation(*place) for place in requests(tree).values()]
+    return {
+        "items": len(tree.items),
+        "transitions": int(tree.known[:, 1:].sum()),
+        "distinct_requests": len(made),
+        "distinct_contexts": len(tree.contexts),
+        "tokens_in": sum(generation.tokens_in for generation in made),
+        "tokens_out": sum(generation.tokens_out for generation in made),
+    }
+
+
+def speeds(tree: Tree) -> dict[str, dict[str, float]]:
+    """Per model its distinct requests, their tokens and seconds, and tokens a second, read and written together."""
+    found = {name: {"requests": 0, "tokens_in": 0, "tokens_out": 0, "seconds": 0.0} for name in tree.models}
+    for (_, action, _), place in requests(tree).items():
+        model, made = found[tree.models[action]], tree.generation(*place)
+        model["requests"] += 1
+        for name in ("tokens_in", "tokens_out", "seconds"):
+            model[name] += getattr(made, name)
+    for model in found.values():
+        model["seconds"] = round(model["seconds"], 1)
+        tokens = model["tokens_in"] + model["tokens_out"]
+        model["tokens_per_second"] = round(tokens / model["seconds"], 1) if model["seconds"] else 0.0
+    return found

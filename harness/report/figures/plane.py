@@ -1,0 +1,87 @@
+"""The quality-cost plane: every router a point with its intervals, over what mixing single models attains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.evaluation.frontier import concave_hull
+from harness.report.figures.labels import place_labels
+from harness.report.figures.style import LIGHT, WIDTH_PX, Series, fitted, new_figure, points
+
+
+def draw_plane(
+    routers: Sequence[tuple[Series, Mapping[str, Any]]],
+    curves: Sequence[tuple[Series, Sequence[tuple[float, float]]]],
+    unit: str,
+    narrow: bool,
+) -> Any:
+    """A figure of points `(cost, quality)` with 95% intervals.
+
+    routers: each with its overall figures. curves: of a router over several cost weights, `(cost, quality)` in their
+    order. The hull is that of the series whose role is "single model".
+    """
+    figure = new_figure(WIDTH_PX[narrow], 430 if narrow else 500, narrow)
+    left, right, bottom, top = (46, 8, 46, 78) if narrow else (58, 14, 52, 40)
+    width, height = figure.get_size_inches() * 96
+    axes = figure.add_axes(
+        (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
+    )
+    reach = [o["cost_interval"][1] for _, o in routers] + [c for _, curve in curves for c, _ in curve]
+    most = max(reach) * 1.06 or 1.0
+    axes.set(xlim=(-0.03 * most, most), ylim=(-0.03, 1.05), xlabel=f"cost per item ({unit})", ylabel="quality")
+    axes.grid(linewidth=0.8)
+    axes.tick_params(length=0)
+    axes.locator_params(axis="x", nbins=4 if narrow else 8)
+    singles = [(o["cost"], o["quality"]) for series, o in routers if series.role == "single model"]
+    lines = [np.array(curve).T for _, curve in curves]
+    if singles:
+        at, height_at = concave_hull(*np.array(singles).T)
+        hull = np.append(at, most), np.append(height_at, height_at[-1])
+        lines.append(np.array(hull))
+        axes.plot(
+            *hull, color=LIGHT["slate"], linewidth=1.3, linestyle=(0, (5, 3)), label="single models, mixed at random",
+        )  # fmt: skip
+        axes.fill_between(*hull, -0.03, color=LIGHT["slate"], alpha=0.06, linewidth=0)
+    for series, curve in curves:
+        axes.plot(
+            *np.array(curve).T, color=series.colour, linewidth=1.3, marker=".", markersize=points(6), zorder=2.5,
+        )  # fmt: skip
+    shown: set[str] = set()
+    bars = [box for curve in lines for box in along(curve)]
+    for series, o in routers:
+        (c_low, c_high), (q_low, q_high) = o["cost_interval"], o["quality_interval"]
+        axes.errorbar(
+            o["cost"], o["quality"],
+            xerr=[[max(0.0, o["cost"] - c_low)], [max(0.0, c_high - o["cost"])]],
+            yerr=[[max(0.0, o["quality"] - q_low)], [max(0.0, q_high - o["quality"])]],
+            color=series.colour, linewidth=1.1, alpha=0.65, zorder=2.6,
+        )  # fmt: skip
+        axes.plot(
+            o["cost"], o["quality"], linestyle="", marker=series.marker, color=series.colour,
+            markersize=points(13 if series.marker == "*" else 9), markeredgecolor=LIGHT["paper"], markeredgewidth=0.8,
+            zorder=3, label=None if series.role in shown else series.role,
+        )  # fmt: skip
+        shown.add(series.role)
+        bars += [(c_low, o["quality"], c_high, o["quality"]), (o["cost"], q_low, o["cost"], q_high)]
+    figure.legend(
+        loc="upper left", bbox_to_anchor=(0.0, 1.0), ncols=2 if narrow else 5, frameon=False, handletextpad=0.4,
+        columnspacing=1.0, borderpad=0.2, handlelength=1.6,
+    )  # fmt: skip
+    place_labels(
+        axes,
+        [(o["cost"], o["quality"]) for _, o in routers],
+        [fitted(series.label, 160 if narrow else 280, figure) for series, _ in routers],
+        [series.colour for series, _ in routers],
+        bars,
+    )
+    return figure
+
+
+def along(line: Any, pieces: int = 40) -> list[tuple[float, float, float, float]]:
+    """Small boxes (left, bottom, right, top) that cover a line `[2, n]` of vertices."""
+    at = np.linspace(0, line.shape[1] - 1, pieces * (line.shape[1] - 1) + 1)
+    x, y = (np.interp(at, np.arange(line.shape[1]), values) for values in line)
+    return [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in zip(x, y, x[1:], y[1:], strict=False)]

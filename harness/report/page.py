@@ -1,0 +1,250 @@
+"""A page on one or several runs: the result in words, tables, figures and example items. One HTML file, no network."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from harness.report.examples import Example, choose_examples
+from harness.report.figures import (
+    COLOURS,
+    Drawing,
+    Series,
+    draw_flow,
+    draw_plane,
+    draw_tasks,
+    inline_svg,
+    printable,
+    write_files,
+)
+from harness.report.result_text import main_result
+from harness.runs.folder import RunFolder, load_runs
+from pools.errors import UserError
+from pools.files import whole_file
+
+if TYPE_CHECKING:
+    from harness.cli.options import Report
+
+ROUTER, SINGLE, BASELINE, OPTIMUM = "router of the run", "single model", "baseline", "exact optimum"
+_LOOK = {SINGLE: ("slate", "s"), BASELINE: ("orange", "^"), OPTIMUM: ("green", "*")}
+_ROUTER_COLOURS, _ROUTER_MARKERS = ("blue", "red", "purple", "teal", "ochre"), ("o", "D", "P", "X", "v")
+# More would draw a picture of dust.
+MOST_FLOWS = 4
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that can be compared: of the same items, at the same unit of cost; and their routers, each drawn once."""
+
+    number: int
+    runs: list[RunFolder]
+    routers: list[tuple[Series, RunFolder, str]]
+
+    @property
+    def unit(self) -> str:
+        """The unit of cost; empty where none was recorded."""
+        return str(self.runs[0].summary["cost_unit"])
+
+
+def report(options: Report, console: Console) -> Path:
+    """Write the page, and its figures as PNG and SVG in a folder beside it; where the page is. Also on W&B, if asked.
+
+    The same runs give the same bytes. Raises UserError for what is no run, and where the page cannot be put.
+    """
+    runs = load_runs(options.runs)
+    out = options.out or options.runs[0] / "report.html"
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; name a file, as in --out {out / 'report.html'}")
+    folder = out.with_name(f"{out.stem}-figures")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, and the figures' folder has to be there; name another --out")
+    groups = group(runs)
+    drawings = {f"plane-{g.number}": plane(g) for g in groups if g.unit}
+    drawings |= {f"tasks-{g.number}": tasks(g) for g in groups}
+    flows = {run.name: [flow(run, name, number) for name in flowing(run)] for number, run in enumerate(runs)}
+    page = render(runs, groups, drawings, flows)
+    folder.mkdir(parents=True, exist_ok=True)
+    for drawing in (*drawings.values(), *(d for each in flows.values() for d in each)):
+        write_files(drawing, folder)
+    with whole_file(out) as partial:
+        # What a model wrote may hold half of a surrogate pair, which UTF-8 cannot.
+        partial.write_bytes(page.encode("utf-8", "replace"))
+    console.print(f"report written to {out}, its figures to {folder}", highlight=False, markup=False, soft_wrap=True)
+    if options.wandb:
+        from harness.report.wandb_report import publish
+
+        console.print(f"W&B Report: {publish(groups)}", highlight=False, markup=False, soft_wrap=True)
+    return out
+
+
+def group(runs: Sequence[RunFolder]) -> list[Group]:
+    """The runs by what they were evaluated on; a baseline with the same figures in several runs is drawn once."""
+    by_items: dict[tuple[str, ...], list[RunFolder]] = {}
+    for run in runs:
+        recording = run.manifest["source"].get("sha256")  # of the same title it may be another, of other prices
+        key = (str(recording), *(str(run.summary[name]) for name in ("title", "cost_model", "cost_unit")))
+        by_items.setdefault(key + tuple(next(iter(run.routers.values()))["tasks"]), []).append(run)
+    return [Group(number, members, _series(members)) for number, members in enumerate(by_items.values(), 1)]
+
+
+def _series(runs: Sequence[RunFolder]) -> list[tuple[Series, RunFolder, str]]:
+    found: dict[tuple[object, ...], tuple[str, RunFolder, str]] = {}
+    for run in runs:
+        for name, entry in run.routers.items():
+            role = _role(run, name)
+            figures = entry["overall"]["quality"], entry["overall"]["cost"]
+            found.setdefault((name, run.name if role == ROUTER else figures), (role, run, name))
+    shown = [name for _, _, name in found.values()]
+    series, count = [], 0
+    for role, run, name in found.values():
+        colour, marker = _LOOK.get(role) or (
+            _ROUTER_COLOURS[count % len(_ROUTER_COLOURS)],
+            _ROUTER_MARKERS[count % len(_ROUTER_MARKERS)],
+        )
+        count += role == ROUTER
+        label = name.removeprefix("single:") + (f" ({run.name})" if shown.count(name) > 1 else "")
+        series.append((Series(printable(label), COLOURS[colour][0], marker, role), run, name))
+    return series
+
+
+def _role(run: RunFolder, name: str) -> str:
+    if run.routers[name]["overall"]["bound"]:
+        return OPTIMUM
+    if name.startswith("single:"):
+        return SINGLE
+    return ROUTER if name in run.asked else BASELINE
+
+
+def plane(group: Group) -> Drawing:
+    """The quality-cost plane of a group."""
+    routers = [(series, run.routers[name]["overall"]) for series, run, name in group.routers]
+    curves = [
+        (series, [(p["routers"][name]["cost"], p["routers"][name]["quality"]) for p in run.summary["frontier"]])
+        for series, run, name in group.routers
+        if series.role in (ROUTER, OPTIMUM) and "frontier" in run.summary
+    ]
+    points = [f"{series.label}: quality {o['quality']:.3f}, cost {o['cost']:.4g} {group.unit}" for series, o in routers]
+    return Drawing(
+        f"plane-{group.number}",
+        f"Quality against cost, {group.runs[0].summary['title']}",
+        "Each router as a point with its 95% intervals. " + "; ".join(points) + ".",
+        lambda narrow: draw_plane(routers, curves, group.unit, narrow),
+    )
+
+
+def tasks(group: Group) -> Drawing:
+    """Quality per task of a group."""
+    routers = [(series, run.routers[name]["tasks"]) for series, run, name in group.routers]
+    names = list(routers[0][1])
+    rivals = [pair for pair in routers if pair[0].role != OPTIMUM] or routers
+    best = []
+    for task in names:
+        series, figures = max(rivals, key=lambda pair: float(pair[1][task]["quality"]))
+        best.append(f"{task}: the best is {series.label} with {figures[task]['quality']:.3f}")
+    return Drawing(
+        f"tasks-{group.number}",
+        f"Quality on each task, {group.runs[0].summary['title']}",
+        "One panel for each task, one dot with a 95% interval for each router. " + "; ".join(best) + ".",
+        lambda narrow: draw_tasks(routers, [*names], narrow),
+    )
+
+
+def flowing(run: RunFolder) -> list[str]:
+    """The routers whose pipelines are drawn: those asked for, and the optimum; not those that have but one."""
+    if any("pipelines" not in entry["overall"] for entry in run.routers.values()):
+        return []
+    first, *others = [*run.asked[: MOST_FLOWS - 1], *(n for n in run.routers if n == "oracle")]
+    several = [name for name in others if len(run.routers[name]["overall"]["pipelines"]) > 1]
+    return list(dict.fromkeys([first, *several]))
+
+
+def flow(run: RunFolder, router: str, number: int) -> Drawing:
+    """The pipelines that a router used."""
+    overall = run.routers[router]["overall"]
+    shares = {tuple(name.split(" > ")): share for name, share in overall["pipelines"].items()}
+    pool = list(overall.get("calls") or {})
+    models = [*pool, *dict.fromkeys(m for pipeline in shares for m in pipeline if m not in pool)]
+    position = list(run.routers).index(router) + 1
+    return Drawing(
+        f"pipelines-{number + 1}-{position}-{re.sub(r'[^a-z0-9]+', '-', router.lower())[:40].strip('-')}",
+        f"Pipelines of {router}",
+        "; ".join(f"{name}: {share:.1%} of the items" for name, share in overall["pipelines"].items()) + ".",
+        lambda narrow: draw_flow(shares, models, narrow),
+    )
+
+
+def render(
+    runs: Sequence[RunFolder],
+    groups: Sequence[Group],
+    drawings: Mapping[str, Drawing],
+    flows: Mapping[str, Sequence[Drawing]],
+) -> str:
+    """The page. Everything that a model or a data set wrote is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("harness.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "cost": _cost, "inline": inline_svg, "task_name": _breakable}
+    examples: dict[str, list[Example] | None] = {run.name: choose_examples(run, run.asked[0]) for run in runs}
+    return environment.get_template("report.html.jinja").render(
+        runs=runs,
+        groups=groups,
+        drawings=drawings,
+        flows=flows,
+        examples=examples,
+        results={run.name: main_result(run) for run in runs},
+        manifests={run.name: json.dumps(run.manifest, indent=1, ensure_ascii=False) for run in runs},
+        colours=COLOURS,
+        notes=_notes,
+        source=_source,
+        role=_role,
+        several=len(runs) > 1,
+    )
+
+
+def _number(figure: float | None, form: str = ".3f") -> str:
+    return "–" if figure is None else format(figure, form).replace("-", "−")
+
+
+def _cost(figure: float | None) -> str:
+    """Three significant digits, whatever the unit makes of the size."""
+    if figure is None or abs(figure) >= 1000:
+        return _number(figure, ",.0f")
+    return _number(figure, "#.3g").rstrip(".")
+
+
+def _breakable(name: str) -> Any:
+    """A name of a task, which a narrow column may break after an underscore."""
+    from markupsafe import Markup, escape
+
+    return escape(name).replace("_", Markup("_<wbr>"))
+
+
+def _notes(overall: Mapping[str, Any]) -> list[str]:
+    notes = [str(note) for note in overall["notes"]]
+    notes += [f"collapsed to {overall['collapsed_to']}"] if overall["collapsed_to"] else []
+    notes += [] if overall["exact"] else ["sampled"]
+    if overall["routing_cost"]:
+        notes.append(f"+ {overall['routing_cost']:.3g} {overall['routing_cost_unit']} for its encoder")
+    return notes
+
+
+def _source(run: RunFolder) -> str:
+    """Where the responses are from, in words."""
+    source = run.manifest["source"]
+    if source.get("live"):
+        return "the models themselves, asked by this run"
+    made = source.get("recorded")
+    date = str(made.get("date") or "")[:10] if isinstance(made, dict) else ""
+    return f"the recording {source.get('recording', 'without a name')}" + (f", made on {date}" if date else "")

@@ -1,0 +1,347 @@
+"""Evaluate routers on a suite and write the quality-versus-cost tables."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+
+from harness.evaluation.evaluate import Outcome, evaluate
+from harness.evaluation.frontier_metrics import frontier_metrics
+from harness.evaluation.metrics import value
+from harness.evaluation.summary import frontier_point, pipeline_name, summarise
+from harness.runs.checkpoints import shipped_policy
+from harness.runs.manifest import provenance, write_json, write_text
+from harness.runs.progress import generation_progress
+from harness.runs.source import Source, choose_sandbox, open_source, recording_name
+from harness.runs.wandb import IDENTITY, track
+from harness.tables.export import latex, tidy
+from harness.tables.grid import frontier_grid, task_grid
+from harness.tables.terminal import markdown, overall_table, tables
+from pools.cost import CostModel
+from pools.errors import UserError, shown
+from pools.files import whole_file
+from pools.mdp.tree import Tree
+from routers import Router, RouterRequest, load
+from routers.hierrouter import HierRouter
+from routers.router import WeighingRouter
+
+if TYPE_CHECKING:
+    from harness.cli.options import Run
+
+OPTIMUM = "oracle"
+BOUNDS = {
+    OPTIMUM: "exact optimum",
+    "oracle:no-stop": "optimum of exactly L hops",
+    "oracle:per-item": "cheapest way to each item's best score",
+}
+UNTRAINED = {"single", "pipeline", "random"}
+# Of what a router's own model costs, whatever unit the pool's costs are in: its parameters / 10^12 per token.
+ENCODER_UNIT = "T param-tokens"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What routers attained on the items of a run.
+
+    swept: by cost weight and router; the first cost weight is the run's own.
+    shipped: the policy that HierRouter was loaded from. trained: the HierRouters that were trained for this.
+    """
+
+    tree: Tree
+    cost_model: CostModel
+    routers: dict[str, Router]
+    swept: dict[float, dict[str, Outcome]]
+    shipped: Path | None
+    trained: tuple[str, ...]
+
+
+def run(options: Run, console: Console) -> Path:
+    """Run the routers and their baselines, print the tables and write the run's folder; where it is.
+
+    The folder holds `summary.json`, `items.parquet`, `manifest.json` and the tables as `.md`, `.tex` and `.csv`, and,
+    where HierRouter was trained by this run, its checkpoint.
+    """
+    start = time.monotonic()
+    options = checked(options)
+    out = options.out or Path("runs") / time.strftime("run-%Y%m%d-%H%M%S")
+    if options.live:
+        choose_sandbox(options.sandbox, console)
+    with generation_progress(console) as on_batch:
+        source = open_source(options, on_batch)
+        items = evaluated_items(options, source)
+        _check_two_models(options, items.models)
+        out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before anything is computed
+        try:
+            evaluation = evaluate_routers(options, source, console)
+            metrics = _frontier_metrics(options, evaluation) if len(evaluation.swept) > 1 else None
+        except BaseException:
+            _remove_if_empty(out)
+            raise
+    tree, cost_model, routers, swept = evaluation.tree, evaluation.cost_model, evaluation.routers, evaluation.swept
+    cost_weights, first = tuple(swept), next(iter(swept))
+    notes = {name: _notes(name, router, options, cost_weights, evaluation.shipped) for name, router in routers.items()}
+
+    def figures(weight: float) -> dict[str, Any]:
+        at_weight = swept[weight]
+        singles = [outcome for name, outcome in at_weight.items() if name.startswith("single:")]
+        best_single = max(singles, key=lambda outcome: value(outcome, weight).mean(), default=None)
+        return summarise(
+            *(at_weight, best_single, OPTIMUM, tree, cost_model, weight, options.seed, notes),
+            routing_cost_unit=ENCODER_UNIT,
+        )
+
+    split = "" if options.split == "all" else f" {options.split}"
+    one_hop = ", one call each" if source.description.get("single_hop") else ""
+    recording = source.description.get("recording")
+    usual = recording in (None, recording_name(source.pool.name, source.suite))
+    of = "" if usual or one_hop else f" (recording {recording})"
+    summary = {
+        "title": f"{source.pool.name} on {source.suite}{of}: {len(tree.items)}{split} items{one_hop}",
+        "split": options.split,
+        **figures(first),
+    }
+    if len(cost_weights) > 1:
+        summary["frontier"] = [frontier_point(figures(weight)) for weight in cost_weights]
+        summary["frontier_metrics"] = metrics
+    # Of an earlier run in this folder.
+    (out / IDENTITY).unlink(missing_ok=True)
+    (out / "report.html").unlink(missing_ok=True)
+    shutil.rmtree(out / "report-figures", ignore_errors=True)
+    manifest = run_manifest(options, source, cost_model, time.monotonic() - start)
+    grids = [task_grid(summary), *([frontier_grid(summary)] if "frontier" in summary else [])]
+    for name in evaluation.trained:
+        router = routers[name]
+        assert isinstance(router, HierRouter)
+        router.save(out / f"{name.replace(':', '-')}.safetensors")
+    write_items(out / "items.parquet", swept[first], tree, costs=bool(cost_model.unit))
+    whole = [overall_table(summary), *(table for grid in grids for table in tables(grid))]
+    write_text("\n".join(map(markdown, whole)), out / "tables.md")
+    write_text("\n".join(latex(grid, summary["title"]) for grid in grids), out / "tables.tex")
+    write_text(tidy(summary), out / "tables.csv")
+    write_json(manifest, out / "manifest.json")
+    write_json(summary, out / "summary.json")
+    for table in [overall_table(summary), *(table for grid in grids for table in tables(grid, console.width))]:
+        console.print(table, end="\n\n")
+    console.print(f"written to {out}", highlight=False, markup=False)
+    if options.track:
+        track(out, manifest, summary)
+    return out
+
+
+def checked(options: Run) -> Run:
+    """The options with what the preset implies. Raises UserError for what is wrong whatever the source is."""
+    if options.checkpoint is not None and options.checkpoint.is_dir():
+        raise UserError(f"--checkpoint {options.checkpoint} is a folder; name a .safetensors file")
+    if options.checkpoint is not None and not options.checkpoint.is_file():
+        raise UserError(f"no such checkpoint: {options.checkpoint}; train one with python -m harness train")
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"--seed {shown(options.seed)}: expected a whole number >= 0, and below 2**32")
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        raise UserError(f"--out {options.out} is a file; name a folder")
+    read_cost_weights(options.cost_weight)
+    return replace(options, allow_stop=False) if options.preset == "paper" else options
+
+
+def evaluate_routers(options: Run, source: Source, console: Console) -> Evaluation:
+    """Build every router that the options ask for, training what has to be, and evaluate each at every cost weight."""
+    tree = evaluated_items(options, source)
+    cost_weights = read_cost_weights(options.cost_weight)
+    cost_model = source.pool.cost_model(options.cost)
+    request = RouterRequest(
+        models=tree.models,
+        max_hops=tree.max_hops,
+        allow_stop=options.allow_stop,
+        cost_model=cost_model,
+        cost_weight=cost_weights[0],
+        seed=options.seed,
+        checkpoint=options.checkpoint,
+        train=source.tree.select("train"),
+        validation=source.tree.select("validation"),
+        evaluation=tree,
+        options=(
+            ("encoder", options.encoder),
+            ("preset", options.preset),
+            ("cost_weights", " ".join(map(str, cost_weights)) if len(cost_weights) > 1 else ""),
+        ),
+        weights=options.weights,
+    )
+    # All are built before the first is evaluated: one that cannot be costs no generation.
+    names = router_names(options, source)
+    learned = [name for name in names if is_hierrouter(name)] if options.checkpoint is None else []
+    shipped = shipped_policy(options, source, cost_weights) if learned else None
+    if shipped is not None:
+        console.print(f"HierRouter: the shipped policy {shipped.name}; --retrain trains one", highlight=False)
+    elif learned and request.train is not None and request.train.complete:
+        console.print(f"training HierRouter on {len(request.train.items)} items ...")
+    with_shipped = replace(request, checkpoint=shipped or request.checkpoint)
+    routers = {name: load(name, with_shipped if is_hierrouter(name) else request) for name in names}
+    swept = {
+        cost_weights[0]: {name: evaluate(router, tree, cost_model, options.seed) for name, router in routers.items()}
+    }
+    for weight in cost_weights[1:]:
+        swept[weight] = {
+            name: evaluate(_at(weight, name, router, request), tree, cost_model, options.seed)
+            for name, router in routers.items()
+        }
+    return Evaluation(tree, cost_model, routers, swept, shipped, () if shipped else tuple(learned))
+
+
+def evaluated_items(options: Run, source: Source) -> Tree:
+    """The items of the split that is evaluated. Raises UserError where there are none."""
+    tree = source.tree if options.split == "all" else source.tree.select(options.split)
+    if not tree.items:
+        raise UserError(f"no items of split {options.split!r} in this selection; raise --limit, or use --split all")
+    return tree
+
+
+def run_manifest(options: Run, source: Source, cost_model: CostModel, seconds: float) -> dict[str, Any]:
+    """How a run was made: what `manifest.json` holds."""
+    return {
+        **provenance(),
+        "seed": options.seed,
+        "arguments": {key: _plain(given) for key, given in asdict(options).items()},
+        "suite": source.suite,
+        "source": source.description,
+        "pool": source.pool.to_dict(),
+        "cost_model": asdict(cost_model),
+        "seconds": round(seconds, 2),
+    }
+
+
+def router_names(options: Run, source: Source) -> list[str]:
+    """The routers asked for, then the baselines that every table has, each once."""
+    recorded = source.generator is None
+    if not options.router:
+        raise UserError("--router names no router; leave it away for hierrouter, or see python -m harness list routers")
+    names = list(options.router)
+    if options.baselines == "yes" or (options.baselines == "auto" and recorded):
+        names += [*(f"single:{model}" for model in source.pool.model_names), "random"]
+        # Chosen on train items, from every response of every pipeline.
+        chosen = recorded and any(item.split == "train" for item in source.tree.items)
+        names += ["best-pipeline", "best-pipeline-per-task"] if chosen else []
+        # The optimum takes every response of every pipeline, which nobody wants to wait for.
+        names += [OPTIMUM, *([] if options.allow_stop else [f"{OPTIMUM}:no-stop"])] if recorded else []
+    return list(dict.fromkeys(names))
+
+
+def read_cost_weights(text: str) -> tuple[float, ...]:
+    """The cost weights of `--cost-weight`, separated by commas, each once. Raises UserError for what is none."""
+    try:
+        weights = tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError:
+        weights = (math.nan,)
+    if not all(0 <= weight < math.inf for weight in weights):
+        raise UserError(
+            f"--cost-weight {text}: expected a number >= 0, in quality per unit of cost, or several as in 0,0.1,1"
+        )
+    return weights
+
+
+def _frontier_metrics(options: Run, evaluation: Evaluation) -> dict[str, Any]:
+    """AIQ, APGR and CPT over the cost weights. Live models that no row asked are not asked for it."""
+    tree, cost_model, swept = evaluation.tree, evaluation.cost_model, evaluation.swept
+    request = RouterRequest(models=tree.models, max_hops=tree.max_hops, cost_model=cost_model)
+    done = next(iter(swept.values()))
+    singles = {
+        model: done.get(name) or evaluate(load(name, request), tree, cost_model)
+        for model in tree.models
+        for name in [f"single:{model}"]
+        if name in done or tree.complete
+    }
+    if len(singles) < len(tree.models):
+        if options.strong is not None:
+            raise UserError("--strong and --weak need every single model's answers: add --baselines yes")
+        singles = {}
+    return frontier_metrics(
+        list(swept.values()), singles, bool(cost_model.unit), tree.max_hops, options.seed, options.strong, options.weak
+    )
+
+
+def _check_two_models(options: Run, models: Sequence[str]) -> None:
+    """Raise UserError where `--strong` and `--weak` are not two models of the pool, or there is no frontier."""
+    pair = (options.strong, options.weak)
+    if pair == (None, None):
+        return
+    if None in pair or options.strong == options.weak:
+        raise UserError("--strong and --weak go together: name two models of the pool")
+    unknown = [model for model in pair if model not in models]
+    if unknown:
+        raise UserError(f"unknown model {unknown[0]!r} in --strong, --weak: the pool has {', '.join(models)}")
+    if len(read_cost_weights(options.cost_weight)) < 2:
+        raise UserError("--strong and --weak are for a frontier: give several cost weights, as 0,0.1,1")
+
+
+def _at(weight: float, name: str, router: Router, request: RouterRequest) -> Router:
+    """The router of that name for another cost weight: told of it where it can be, else built anew."""
+    return router.at(weight) if isinstance(router, WeighingRouter) else load(name, replace(request, cost_weight=weight))
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def is_hierrouter(name: str) -> bool:
+    """Whether a router's name, which may have an argument, is HierRouter's."""
+    return name.partition(":")[0] == "hierrouter"
+
+
+def _notes(name: str, router: Router, options: Run, cost_weights: Sequence[float], shipped: Path | None) -> list[str]:
+    """What a reader of the router's row must know."""
+    if name in BOUNDS:
+        return [f"{BOUNDS[name]}: a bound"]
+    notes = []
+    if isinstance(router, HierRouter):
+        origin = f"from {options.checkpoint.name}" if options.checkpoint else "trained by this run"
+        notes.append(f"shipped policy, seed {options.seed}" if shipped else origin)
+        config = router.config
+        if not config.cost_weights and set(cost_weights) != {config.cost_weight}:
+            notes.append(f"trained at cost weight {config.cost_weight:g} alone")
+        elif config.cost_weights and not (
+            min(config.cost_weights) <= min(cost_weights) and max(cost_weights) <= max(config.cost_weights)
+        ):
+            notes.append(f"trained at cost weights {min(config.cost_weights):g} to {max(config.cost_weights):g}")
+    if options.split != "test" and name.partition(":")[0] not in UNTRAINED:
+        notes.append("on items it was trained or chosen on")
+    return notes
+
+
+def write_items(path: Path, outcomes: Mapping[str, Outcome], tree: Tree, costs: bool = True) -> None:
+    """One row per router and item: what it attained, in expectation; without costs their column is null.
+
+    The columns are documented in docs/summary.md.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    count = len(tree.items)
+    columns = {
+        "router": np.repeat(list(outcomes), count).tolist(),
+        "task": [item.task for item in tree.items] * len(outcomes),
+        "doc_id": [item.doc_id for item in tree.items] * len(outcomes),
+        "split": [item.split for item in tree.items] * len(outcomes),
+    }
+    for name in ("quality", "cost", "routing_cost", "hops"):
+        columns[name] = np.concatenate([getattr(outcome, name) for outcome in outcomes.values()]).tolist()
+    if not costs:
+        columns["cost"] = [None] * len(columns["router"])
+    likeliest = np.concatenate([outcome.end.argmax(axis=1) for outcome in outcomes.values()])
+    columns["pipeline"] = [pipeline_name(tree, node) for node in likeliest.tolist()]
+    columns["pipeline_share"] = np.concatenate([outcome.end.max(axis=1) for outcome in outcomes.values()]).tolist()
+    calls = np.concatenate([outcome.calls for outcome in outcomes.values()])
+    columns |= {f"calls:{model}": calls[:, index].tolist() for index, model in enumerate(tree.models)}
+    with whole_file(path) as partial:
+        pq.write_table(pa.table(columns), partial, compression="zstd")
+
+
+def _plain(given: object) -> object:
+    return str(given) if isinstance(given, Path) else given

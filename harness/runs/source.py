@@ -1,0 +1,229 @@
+"""Where a run's tree comes from: a recording, or the models themselves. One seam; no other code asks which."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.runs.manifest import origin
+from pools.data.recording import Recording, load_recording
+from pools.data.store import TransitionStore
+from pools.errors import UserError
+from pools.mdp.tree import Tree
+from pools.models.generator import LiveGenerator, Progress
+from pools.pool import CandidateModel, Pool, Resources, load_pool
+from pools.types import Item
+from pools.weights import file_hash
+from tasks import Suite, Task, load_suite
+from tasks.code.sandbox.session import choose_isolation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.cli.options import Run, Train
+
+DEFAULT_HOPS = 2
+DEFAULT_POOL, DEFAULT_SUITE = "lightweight", "offline"
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tree over the items of a suite, the pool that answers, and where it is from (for the manifest).
+
+    generator: the live models; None for a recording.
+    """
+
+    tree: Tree
+    pool: Pool
+    suite: str
+    description: dict[str, Any]
+    generator: LiveGenerator | None = None
+
+
+def recording_folder(pool: str, suite: str) -> Path:
+    """Where the shipped recording of a pool and a suite is."""
+    return RESULTS / "recordings" / recording_name(pool, suite)
+
+
+def recording_name(pool: str, suite: str) -> str:
+    """What the recording of a pool and a suite, given by name or file, is called."""
+    return "-".join(Path(n).stem if n.endswith((".yaml", ".yml")) else n for n in (pool, suite))
+
+
+def open_source(options: Run | Train, on_batch: Progress | None = None) -> Source:
+    """The recording, or the live models, that a command asks for."""
+    pool, suite = options.pool or DEFAULT_POOL, options.suite or DEFAULT_SUITE
+    if options.max_hops is not None and options.max_hops < 1:
+        raise UserError(f"--max-hops {options.max_hops}: expected at least 1")
+    if options.live:
+        if options.recording is not None:
+            raise UserError("--live and --recording exclude each other; name one")
+        hops = DEFAULT_HOPS if options.max_hops is None else options.max_hops
+        return live(pool, suite, hops, options.task, options.limit, options.weights, options.store, on_batch)
+    if options.recording is not None:
+        source = recorded(options.recording, options.max_hops, options.task, options.limit)
+        _check_asked(source, options.pool, options.suite, options.recording)
+        return source
+    load_pool(pool), load_suite(suite)  # their own errors say more than a missing folder
+    folder = recording_folder(pool, suite)
+    if not folder.is_dir():
+        raise UserError(
+            f"no recording of pool {pool} and suite {suite} ships; make one with python -m harness record "
+            f"--pool {pool} --suite {suite} and name it with --recording, or ask the models with --live"
+        )
+    source = recorded(folder, options.max_hops, options.task, options.limit)
+    _check_asked(source, pool, suite, folder)
+    return source
+
+
+def alike(models: Sequence[CandidateModel]) -> list[CandidateModel]:
+    """The models without what only says how they are run: how a recording was batched stands in its manifest."""
+    return [replace(model, batch_size=1, resources=Resources()) for model in models]
+
+
+def _check_asked(source: Source, pool: str | None, suite: str | None, folder: Path) -> None:
+    """Raise UserError where a recording is of another pool or suite than was asked for."""
+    if pool is not None and alike(load_pool(pool).models) != alike(source.pool.models):
+        raise UserError(
+            f"the recording {folder} was made with other models, templates or rates than those of pool {pool}; record "
+            "that pool (python -m harness record), or name the recording alone (--recording) to use it as it was made"
+        )
+    if suite is not None and load_suite(suite).name != source.suite:
+        raise UserError(f"the recording {folder} is of suite {source.suite}, not of {suite}; name another recording")
+
+
+def recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: int | None) -> Source:
+    """The tree of a recording, or the part of it with fewer hops, tasks or items per task."""
+    _check_limit(limit)
+    recording = load_recording(folder)
+    tree = recording.tree
+    if max_hops is not None and max_hops > tree.max_hops:
+        raise UserError(
+            f"--max-hops {max_hops}: the recording {folder} has {tree.max_hops} hops; ask for fewer, name a deeper one "
+            f"(--recording{_deeper(max_hops)}), record more (python -m harness record), or use the models (--live)"
+        )
+    known = list(dict.fromkeys(item.task for item in tree.items))
+    unknown = [task for task in tasks if task not in known]
+    if unknown:
+        raise UserError(f"unknown task {unknown[0]!r}: the recording {folder} has {', '.join(known)}")
+    if max_hops is not None and max_hops < tree.max_hops:
+        tree = tree.shortened(max_hops)
+    if tasks or limit is not None:
+        tree = tree.subset(_limited(tree.items, tasks or known, limit))
+    description = {
+        "recording": folder.name,
+        "sha256": {name: file_hash(folder / name) for name in ("items.parquet", "transitions.parquet")},
+        "single_hop": recording.manifest.get("single_hop", False),
+        "recorded": {k: recording.manifest.get(k) for k in ("date", "commit", "command", "versions", "models")},
+    }
+    return Source(tree, recording.pool, suite_of(recording, folder), description)
+
+
+def suite_of(recording: Recording, folder: Path) -> str:
+    """The suite that a recording says it is of. Raises UserError where it says none."""
+    if "suite" not in recording.manifest:
+        raise UserError(f"the recording {folder} names no suite in manifest.json; record it again")
+    return str(recording.manifest["suite"])
+
+
+def _deeper(max_hops: int) -> str:
+    """The recordings that ship with so many hops, for a message."""
+    manifests = sorted((RESULTS / "recordings").glob("*/manifest.json"))
+    deep = [path.parent for path in manifests if json.loads(path.read_text())["max_hops"] >= max_hops]
+    return f", as {', '.join(map(str, deep))}" if deep else ""
+
+
+def live(
+    pool_name: str,
+    suite_name: str,
+    max_hops: int,
+    tasks: Sequence[str],
+    limit: int | None,
+    weights_dir: Path | None,
+    store: Path,
+    progress: Progress | None = None,
+    resident: int | None = None,
+    ray: str | None = None,
+) -> Source:
+    """A tree that asks the pool's models for what it does not know, by way of a transition store.
+
+    ray: run the models on the Ray cluster of this address, or, where it is "", on a Ray of this machine.
+    """
+    _check_limit(limit)
+    check_weights_folder(weights_dir)
+    pool, suite = load_pool(pool_name), load_suite(suite_name)
+    loaded = suite_tasks(suite, tasks)
+    items = [item for task in loaded for item in task.items(limit)]
+    engine = None
+    if ray is not None:
+        from pools.models.ray import RayEngine
+
+        engine = RayEngine(pool, weights_dir, ray or None)
+    kept = TransitionStore(store, origin(pool))
+    generator = LiveGenerator(pool, weights_dir, kept, resident, progress, engine)
+    tree = Tree(items, pool.model_names, max_hops, generator, scorer(loaded))
+    description = {"live": True, "store": str(store), **live_description(pool, loaded, weights_dir)}
+    return Source(tree, pool, suite.name, description, generator)
+
+
+def choose_sandbox(wanted: str, console: Console) -> str:
+    """Set the isolation of programs that models write, and say which it is. Raises UserError where it does not work."""
+    chosen = choose_isolation(wanted)
+    console.print(f"programs that models write run with isolation {chosen}", highlight=False)
+    return chosen
+
+
+def check_weights_folder(folder: Path | None) -> None:
+    """Raise UserError where a folder of weights was named and there is none."""
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"--weights {folder}: no such folder; name one that holds folders named as on the hub")
+
+
+def live_description(pool: Pool, tasks: Sequence[Task], weights_dir: Path | None) -> dict[str, Any]:
+    """What identifies the answers and the scores: fingerprints of the models and of the tasks."""
+    return {
+        "models": {m.name: pool.fingerprint(m, weights_dir) for m in pool.models},
+        "tasks": {task.name: task.fingerprint for task in tasks},
+    }
+
+
+def suite_tasks(suite: Suite, only: Sequence[str] = ()) -> list[Task]:
+    """The suite's tasks, or those of them that are asked for."""
+    known = [entry.name for entry in suite.tasks]
+    unknown = [name for name in only if name not in known]
+    if unknown:
+        raise UserError(f"unknown task {unknown[0]!r}: suite {suite.name} has {', '.join(known)}")
+    return [entry.load() for entry in suite.tasks if not only or entry.name in only]
+
+
+def scorer(tasks: Sequence[Task]) -> Any:
+    """A `Scorer` that hands each answer to its item's task."""
+    by_name = {task.name: task for task in tasks}
+
+    def score(answers: Sequence[tuple[Item, str]]) -> list[float]:
+        grouped: dict[str, list[int]] = defaultdict(list)
+        for number, (item, _) in enumerate(answers):
+            grouped[item.task].append(number)
+        scores = [0.0] * len(answers)
+        for name, numbers in grouped.items():
+            given = by_name[name].score([(answers[n][0].doc_id, answers[n][1]) for n in numbers])
+            for number, value in zip(numbers, given, strict=True):
+                scores[number] = value
+        return scores
+
+    return score
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit}: expected at least 1, there would be no items")
+
+
+def _limited(items: Sequence[Item], tasks: Sequence[str], limit: int | None) -> list[int]:
+    """Indices of the items of some tasks, of their first `limit` documents only, as a task's own `items(limit)`."""
+    return [i for i, item in enumerate(items) if item.task in tasks and (limit is None or item.doc_id < limit)]

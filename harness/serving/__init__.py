@@ -1,0 +1,1 @@
+"""A router as a model: behind the chat API, and for lm-eval."""

@@ -1,0 +1,114 @@
+"""A router over a pool as one model: what answers queries that belong to no task, for lm-eval and for serving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.evaluation.rollout import Episodes, rollout
+from harness.runs.manifest import origin
+from harness.runs.source import DEFAULT_HOPS, RESULTS, alike
+from pools.cost import CostModel
+from pools.data.recording import RecordedGenerator, load_recording
+from pools.data.store import TransitionStore
+from pools.errors import UserError
+from pools.mdp.tree import Tree
+from pools.models.generator import LiveGenerator
+from pools.pool import Pool, load_pool
+from pools.types import GenerationSettings, Generator, Item
+from routers import Router, RouterRequest, load
+from routers.router import VotingRouter
+
+Query = tuple[str, GenerationSettings]
+
+
+@dataclass(frozen=True)
+class Routed:
+    """A router, the pool that it routes over, and what answers for the pool: the models, or a recording of them."""
+
+    name: str
+    router: Router
+    pool: Pool
+    generator: Generator
+    cost_model: CostModel
+    max_hops: int
+
+    def tree(self, queries: Sequence[Query]) -> Tree:
+        """The tree of these queries, of which nothing is known yet."""
+        items = [Item("query", n, query, settings, "test") for n, (query, settings) in enumerate(queries)]
+        unscored = lambda answers: [0.0] * len(answers)  # noqa: E731
+        return Tree(items, self.pool.model_names, self.max_hops, self.generator, unscored)
+
+    def answer(self, queries: Sequence[Query], seed: int = 0) -> tuple[Tree, Episodes]:
+        """One episode of each query. Raises UserError where the router stops before any model was asked."""
+        tree = self.tree(queries)
+        return tree, rollout(self.router, tree, self.cost_model, seed)
+
+
+def routed(
+    router: str,
+    pool: str,
+    *,
+    recording: Path | None = None,
+    weights: Path | None = None,
+    store: Path | None = None,
+    checkpoint: Path | None = None,
+    max_hops: int | None = None,
+    allow_stop: bool = True,
+    cost_weight: float = 0.1,
+    seed: int = 1,
+) -> Routed:
+    """A router over a pool by their names.
+
+    recording: folder to replay; else the models answer, their weights in `weights`, and what they answered is kept in
+    `store`, if one is named. A HierRouter is `checkpoint`, or the policy of `seed` that ships for the pool; a router
+    that learns on the spot learns from the pool's shipped recording.
+    max_hops: by default the recording's or the checkpoint's, else 2.
+    Raises UserError for what is not there, or does not fit together.
+    """
+    generator: Generator
+    hops, known = DEFAULT_HOPS, None
+    if recording is not None:
+        replayed = load_recording(recording)
+        known, generator = replayed, RecordedGenerator(replayed.tree)
+        of_pool, hops = replayed.pool, replayed.tree.max_hops
+    else:
+        of_pool = load_pool(pool)
+        kept = None if store is None else TransitionStore(store, origin(of_pool))
+        generator = LiveGenerator(of_pool, weights, kept)
+    shipped = RESULTS / "recordings" / f"{of_pool.name}-offline"
+    learned = router.partition(":")[0] == "hierrouter"
+    if learned and checkpoint is None:
+        checkpoint = RESULTS / "policies" / shipped.name / f"hierrouter-{seed}.safetensors"
+        if not checkpoint.is_file():
+            raise UserError(
+                f"no HierRouter of seed {seed} ships for pool {of_pool.name}; name one (--checkpoint), which python -m "
+                "harness train makes"
+            )
+    elif known is None and shipped.is_dir():
+        known = load_recording(shipped)
+    if learned and max_hops is None:
+        from routers.hierrouter import read_config
+
+        assert checkpoint is not None
+        hops = read_config(checkpoint).max_hops
+    hops = max_hops or hops
+    fits = known is not None and alike(known.pool.models) == alike(of_pool.models) and known.tree.max_hops >= hops
+    tree = known.tree.shortened(hops) if known is not None and fits else None
+    request = RouterRequest(
+        models=of_pool.model_names,
+        max_hops=hops,
+        allow_stop=allow_stop,
+        cost_model=of_pool.cost_model("paper"),
+        cost_weight=cost_weight,
+        seed=seed,
+        weights=weights,
+        checkpoint=checkpoint,
+        train=None if tree is None or learned else tree.select("train"),
+        validation=None if tree is None or learned else tree.select("validation"),
+    )
+    made = load(router, request)
+    if isinstance(made, VotingRouter):
+        raise UserError(f"{router} asks every model and routes nothing; it is evaluated by python -m harness run")
+    return Routed(router, made, of_pool, generator, of_pool.cost_model("paper"), hops)

@@ -1,0 +1,1 @@
+"""Tables of a summary: one grid, shown on the terminal or exported."""

@@ -1,0 +1,101 @@
+"""Tables as LaTeX, and the figures of the one by task with their intervals as tidy CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from typing import Any
+
+from harness.evaluation.metrics import verdict
+from harness.tables.grid import ALL, MEAN, Cell, Grid, Row, wrapped
+
+COLUMNS = (
+    *("router", "task", "items", "quality", "quality_low", "quality_high", "cost", "cost_low", "cost_high"),
+    *("quality_ratio", "cost_ratio", "significant"),
+)
+NAME_WIDTH, HEADER_WIDTH = 16, 8
+ESCAPES = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    # What the font of plain LaTeX has at these places is something else.
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
+}
+
+
+def escape(text: str) -> str:
+    """The text with LaTeX's special characters made ordinary."""
+    return "".join(ESCAPES.get(character, character) for character in text)
+
+
+def latex(grid: Grid, title: str) -> str:
+    """A `table` environment that needs the package booktabs alone. title: of the run, for caption and label."""
+    label = re.sub("[^a-z0-9]+", "-", f"{title.partition(':')[0]} {grid.title}".lower()).strip("-")
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape(f'{title}, {grid.title}: ' + '; '.join(grid.caption))}.}}",
+        rf"\label{{tab:{label}}}",
+        r"\smallskip",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{3pt}",
+        rf"\begin{{tabular}}{{l{'r' * len(grid.headers)}}}",
+        r"\toprule",
+        " & ".join(map(_header, ("router", *grid.headers))) + r" \\",
+        r"\midrule",
+    ]
+    for number, row in enumerate(grid.rows):
+        if number:
+            lines.append(r"\midrule" if row.rule else r"\addlinespace[2pt]")
+        lines += _lines(row)
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def tidy(summary: Mapping[str, Any]) -> str:
+    """CSV: a row per router and task, then `mean` over the tasks and `all` items; documented in docs/summary.md."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(tidy_rows(summary))
+    return text.getvalue()
+
+
+def tidy_rows(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows of the CSV file, with None for what is not known."""
+    for router, entry in summary["routers"].items():
+        mean = entry["macro"] | {"items": entry["overall"]["items"]}
+        for task, figures in {**entry["tasks"], MEAN: mean, ALL: entry["overall"]}.items():
+            row = {"router": router, "task": task, "items": figures["items"]}
+            for name in ("quality", "cost"):
+                low, high = figures[f"{name}_interval"] or (None, None)
+                row |= {name: figures[name], f"{name}_low": low, f"{name}_high": high}
+            ratios = {key: figures[key] for key in ("quality_ratio", "cost_ratio")}
+            yield row | ratios | {"significant": verdict(figures["quality_ahead_interval"]) or None}
+
+
+def _header(name: str) -> str:
+    lines = [escape(line) for line in wrapped(name, HEADER_WIDTH)]
+    return lines[0] if len(lines) == 1 else r"\shortstack[r]{" + r"\\".join(lines) + "}"
+
+
+def _lines(row: Row) -> Iterator[str]:
+    """The lines of one router: its name and note on the left, and on the right each line of its cells."""
+    names = [escape(name) for name in wrapped(row.name, NAME_WIDTH)]
+    names[-1] += _mark(row.mark)
+    names += [rf"{{\scriptsize {escape(row.note)}}}"] if row.note else []
+    columns = [_figures(cell) for cell in row.cells]
+    for cells in zip_longest(names, *columns, fillvalue=""):
+        yield " & ".join(cells).rstrip() + r" \\"
+
+
+def _figures(cell: Cell) -> list[str]:
+    first, *below = (escape(line).replace("-", "$-$") for line in cell.lines)
+    shown = rf"\textbf{{{first}}}" if cell.best else first
+    return [shown + (rf"\rlap{{{_mark(cell.mark)}}}" if cell.mark else ""), *(rf"{{\scriptsize {b}}}" for b in below)]
+
+
+def _mark(mark: str) -> str:
+    return f"$^{{{mark}}}$" if mark else ""

@@ -1,0 +1,200 @@
+"""The quality-versus-cost tables, on the screen and as Markdown."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from harness.evaluation.paired import Change, Comparison
+from harness.tables.grid import Cell, Grid, cost_scale, per, wrapped
+
+
+def overall_table(summary: dict[str, Any]) -> Table:
+    """One row per router over all items, from the content of `summary.json`; it fits a terminal of 80 columns."""
+    scale = cost_scale([entry["overall"] for entry in summary["routers"].values()])
+    table = _table(summary["title"], _caption(summary["cost_unit"], summary["cost_weight"], scale))
+    for header in ("quality", "cost", "hops", "regret", "gap\nclosed"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for name, entry in summary["routers"].items():
+        o = entry["overall"]
+        gap = "-" if o["gap_closed"] is None else f"{o['gap_closed']:z.0%}"
+        table.add_row(
+            "\n".join([escape(name), *(f"  [dim]{escape(note)}[/dim]" for note in _notes(o))]),
+            _estimate(o, "quality", ".3f"),
+            "-" if o["cost"] is None else _estimate(o, "cost", _cost_form(o["cost_interval"][1] * scale), scale),
+            f"{o['hops']:.2f}",
+            "-" if o["regret"] is None else f"{o['regret']:.3f}",
+            gap,
+        )
+    return table
+
+
+def tables(grid: Grid, width: int | None = None) -> list[Table]:
+    """A grid as one table, or as several with some of the columns each, one below the other.
+
+    width: of the terminal; names are broken and columns set closer as it takes. None: nothing is broken.
+    """
+    if width is None:
+        return [_part(grid, slice(None))]
+    columns = len(grid.headers)
+    for parts in range(1, columns + 1):
+        ends = [columns * part // parts for part in range(parts + 1)]
+        for breaks in ((None, None), (None, 7), (16, 7)):
+            made = [_part(grid, slice(start, end), *breaks) for start, end in itertools.pairwise(ends)]
+            if all(_needed(table) <= width for table in made):
+                break
+        else:
+            continue
+        break
+    for table in made[1:]:
+        table.title = None
+    for table in made[:-1]:
+        table.caption = None
+    return made
+
+
+def _part(grid: Grid, part: slice, name_width: int | None = None, header_width: int | None = None) -> Table:
+    """Some columns of a grid, with names broken at these widths."""
+
+    def broken(name: str, at: int | None) -> str:
+        return escape(name if at is None else "\n".join(wrapped(name, at)))
+
+    table = _table(grid.title, "\n".join(grid.caption))
+    if name_width is not None:
+        table.columns[0].min_width, table.padding = None, (0, 0, 0, 0)
+    for header in grid.headers[part]:
+        table.add_column(broken(header, header_width), justify="right", no_wrap=True)
+    for row in grid.rows:
+        if row.rule:
+            table.add_section()
+        name = broken(row.name, name_width) + (f" {row.mark}" if row.mark else "")
+        note = f"\n[dim]{broken(row.note, name_width)}[/dim]" if row.note else ""
+        table.add_row(name + note, *map(_stacked, row.cells[part]))
+    return table
+
+
+def _stacked(cell: Cell) -> str:
+    first, *below = map(escape, cell.lines)
+    # A place is kept for the mark, so that figures stand below each other.
+    shown = (f"[bold]{first}[/bold]" if cell.best else first) + (cell.mark or " ")
+    return "\n".join([shown, *(f"[dim]{line}[/dim]" for line in below)])
+
+
+def _needed(table: Table) -> int:
+    """How many columns of a terminal the table takes with no name folded."""
+    console = Console(width=10_000)
+    return Measurement.get(console, console.options, table).maximum
+
+
+def difference_table(title: str, comparisons: Sequence[Comparison], unit: str, caption: str = "") -> Table:
+    """One row per comparison, tasks below their router; unit: of the costs, empty where none are compared."""
+    lines = (
+        *([f"cost per item in {unit}"] if unit else []),
+        "(items); below a figure that differs: what it was, and the difference's 95% interval, paired over items",
+        "*: the interval excludes 0; many are compared, with no correction, so some are marked by chance",
+        "p: two-sided sign-flip test; where items are few, trust it more than the interval",
+        *([caption] if caption else []),
+    )
+    table = _table(title, "\n".join(lines))
+    table.caption_justify = "left"
+    for measure in ("quality", "cost") if unit else ("quality",):
+        table.add_column(measure, justify="right", no_wrap=True)
+        table.add_column("difference", justify="right", no_wrap=True)
+    for c in comparisons:
+        if c.task is None:
+            table.add_section()
+        name = f"{escape(c.router if c.task is None else f'  {c.task}')} [dim]({c.items})[/dim]"
+        cells = [*_change(c.quality, "{:.3f}"), *(_change(c.cost, "{:.3g}") if c.cost else ["-", "-"] if unit else [])]
+        table.add_row(name, *cells)
+    return table
+
+
+def _change(change: Change, form: str) -> list[str]:
+    after = form.format(change.after)
+    if change.same:
+        return [after, "[dim]same[/dim]"]
+    mark = "*" if change.risen or change.fallen else ""
+    return [
+        f"{after}\n[dim]{form.format(change.before)}[/dim]",
+        f"{change.difference:+.2g}{mark} p={change.p:.1g}\n[dim]{change.low:.2g}..{change.high:.2g}[/dim]",
+    ]
+
+
+def _table(title: str, caption: str) -> Table:
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, show_edge=False, collapse_padding=True)
+    table.pad_edge = False
+    table.caption_justify = "left"
+    table.add_column("router", overflow="fold", min_width=25)
+    return table
+
+
+def markdown(table: Table) -> str:
+    """A rich table as a Markdown table, with its title above and its caption below."""
+    plain = Console(width=10_000, no_color=True)
+
+    def text(cell: Any) -> str:
+        shown = plain.render_str(str(cell))
+        for span in reversed(shown.spans):
+            if span.style == "bold":
+                bold = f"**{shown.plain[span.start : span.end]}**"
+                shown = Text(shown.plain[: span.start] + bold + shown.plain[span.end :])
+        return "<br>".join(line.rstrip() for line in shown.plain.replace("|", "\\|").split("\n"))
+
+    columns = [list(column.cells) for column in table.columns]
+    lines = [
+        f"**{table.title}**",
+        "",
+        "| " + " | ".join(text(str(c.header)) for c in table.columns) + " |",
+    ]
+    lines.append("|" + "|".join("---:" if c.justify == "right" else "---" for c in table.columns) + "|")
+    lines += ["| " + " | ".join(text(cell) for cell in row) + " |" for row in zip(*columns, strict=True)]
+    return "\n".join([*lines, "", str(table.caption).replace("\n", "; "), ""])
+
+
+def _caption(unit: str, weight: float, scale: int) -> str:
+    if not unit:
+        return "no costs were recorded; x: relative to the best single model"
+    of = " per item" if scale > 1 else ""
+    return (
+        f"cost per {per(scale)} in {unit}; x: relative to the best single model\n"
+        f"value = quality - {weight:g} x cost{of}; regret: the optimum's value minus the router's\n"
+        "gap closed: how far from the best single model to the optimum"
+    )
+
+
+def _estimate(figures: dict[str, Any], name: str, form: str, scale: int = 1) -> str:
+    """An estimate and, below it, its interval: in the same form, so that it contains the estimate as shown, too."""
+    ratio, (low, high) = figures[f"{name}_ratio"], figures[f"{name}_interval"]
+    times = "" if ratio is None else f"[dim]x{ratio:.2f}[/dim]"
+    shown, *bounds = (format(figure * scale, form) for figure in (figures[name], low, high))
+    return f"{times} {shown}\n[dim]{bounds[0]}..{bounds[1]}[/dim]"
+
+
+def _cost_form(highest: float) -> str:
+    """How a cost is shown that is at most so high: with four decimals, fewer where it is large, more where it is small.
+
+    So two digits of the highest are seen at least.
+    """
+    exponent = math.floor(math.log10(highest)) if highest > 0 else 0
+    decimals = max(4 - max(exponent, 0), 1 - exponent, 0)
+    return f".{decimals}f" if decimals <= 6 else ".1e"
+
+
+def _notes(overall: dict[str, Any]) -> list[str]:
+    notes = list(overall["notes"])
+    if overall["collapsed_to"]:
+        notes.append(f"collapsed to {overall['collapsed_to']}")
+    if not overall["exact"]:
+        notes.append("sampled")
+    if overall["routing_cost"]:
+        notes.append(f"+ {overall['routing_cost']:.3g} {overall['routing_cost_unit']} for its encoder")
+    return notes

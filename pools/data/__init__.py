@@ -1,0 +1,1 @@
+"""What models answered, kept: the transition store and recordings."""

@@ -1,0 +1,64 @@
+"""The exact expected quality and cost of a stochastic policy on a complete tree, with no sampling noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pools.cost import CostModel
+from pools.mdp.tree import IntArray, Tree
+
+FloatArray = NDArray[np.float64]
+# From items [K], nodes [K] and the cost spent there [K] to probabilities [K, M + 1], the last of them of STOP.
+Choose = Callable[[IntArray, IntArray, FloatArray], FloatArray]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Per item, in expectation over the policy's actions.
+
+    quality, cost, hops: `[I]`. calls: `[I, M]` how often each model is called.
+    reach, end: `[I, N]` probability that the episode comes through a node, and that it ends there.
+    """
+
+    quality: FloatArray
+    cost: FloatArray
+    hops: FloatArray
+    calls: FloatArray
+    reach: FloatArray
+    end: FloatArray
+
+
+def expectation(tree: Tree, cost_model: CostModel, choose: Choose) -> Expectation:
+    """Follow a policy along every pipeline that it may choose, each weighted by its probability.
+
+    `choose` is called once for each hop, with all nodes of that depth that the policy can reach.
+    """
+    items, models = len(tree.items), len(tree.models)
+    reach, spent, end = (np.zeros((items, tree.nodes)) for _ in range(3))
+    reach[:, 0] = 1.0
+    quality, cost, calls = np.zeros(items), np.zeros(items), np.zeros((items, models))
+    for depth in range(tree.max_hops):
+        level = tree.level(depth)
+        rows, columns = np.nonzero(reach[:, level])
+        columns = level[columns]
+        if not len(rows):
+            break
+        chance = choose(rows, columns, spent[rows, columns])
+        end[rows, columns] = reach[rows, columns] * chance[:, models]
+        np.add.at(quality, rows, end[rows, columns] * tree.score[rows, columns])
+        at, action = np.nonzero(chance[:, :models])
+        rows, columns = rows[at], columns[at]
+        child = tree.child(columns, action)
+        hop_cost = tree.hop_cost(cost_model, rows, child)
+        reach[rows, child] = reach[rows, columns] * chance[at, action]
+        spent[rows, child] = spent[rows, columns] + hop_cost
+        np.add.at(cost, rows, reach[rows, child] * hop_cost)
+        np.add.at(calls, (rows, action), reach[rows, child])
+    leaves = tree.level(tree.max_hops)
+    end[:, leaves] = reach[:, leaves]
+    quality += (reach[:, leaves] * tree.score[:, leaves]).sum(axis=1)
+    return Expectation(quality, cost, calls.sum(axis=1), calls, reach, end)

@@ -1,0 +1,235 @@
+"""Where a pool's models run: batches in, generations out. In this process, through lm-eval's model classes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from pools.errors import UserError
+from pools.models.server_calls import TRIES, ask_patiently
+from pools.models.server_text import ServerText, keep_what_the_server_says
+from pools.pool import CandidateModel, Pool
+from pools.template import render
+from pools.types import Context, FinishReason, Generation, GenerationSettings
+from pools.weights import find_weights
+
+Request = tuple[Context, GenerationSettings]
+
+
+class Engine(Protocol):
+    """Runs batches of requests; all requests of a batch have the same settings."""
+
+    def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, list[Generation]]]:
+        """Run the batches of each model, by its number; yields `(model, batch, answers)` as they come, in any order."""
+        ...
+
+
+class LocalEngine:
+    """The models in this process, each loaded when it is first asked.
+
+    resident: how many models stay loaded; the one used longest ago makes room.
+    """
+
+    def __init__(self, pool: Pool, weights_dir: Path | None = None, resident: int | None = None) -> None:
+        self.pool, self.weights_dir = pool, weights_dir
+        self._resident = resident or len(pool.models)
+        self._loaded: dict[int, Any] = {}
+
+    def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, list[Generation]]]:
+        """The batches one after the other, model by model."""
+        for model, of_model in batches.items():
+            for number, batch in enumerate(of_model):
+                yield model, number, self.run_batch(model, batch)
+
+    def run_batch(self, model: int, requests: Sequence[Request]) -> list[Generation]:
+        """The answers to requests of the same settings."""
+        prompts = [self.prompt(model, context) for context, _ in requests]
+        return _run_batch(self.language_model(model), self.pool.models[model], prompts, requests[0][1])
+
+    def prompt(self, model: int, context: Context) -> Any:
+        """What lm-eval's model is handed: text or, for a chat server, lm-eval's wrapper of the messages."""
+        declared = self.pool.models[model]
+        text = render(declared.template, context)
+        if not declared.chat_template:
+            return text
+        try:
+            return self.language_model(model).apply_chat_template([{"role": "user", "content": text}])
+        except ValueError as error:
+            raise UserError(
+                f"model {declared.name}: its chat template cannot be applied: {' '.join(str(error).split())}; set "
+                "`chat_template: false` in the pool file, or name a tokenizer that has one"
+            ) from None
+
+    def language_model(self, model: int) -> Any:
+        """The lm-eval model, loaded now if need be. Raises UserError where its weights or its type are missing."""
+        if model not in self._loaded:
+            while len(self._loaded) >= self._resident:
+                self._loaded.pop(next(iter(self._loaded)))
+            self._loaded[model] = _load(self.pool, self.pool.models[model], self.weights_dir)
+        self._loaded[model] = self._loaded.pop(model)  # moved to the end: used last
+        return self._loaded[model]
+
+
+def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
+    arguments: dict[str, Any] = {"batch_size": model.batch_size, **model.arguments}
+    if model.weights is not None:
+        folder = find_weights(model.weights, model.name, pool.folder, weights_dir)
+        arguments["pretrained"] = str(folder)
+        if model.weights.file and model.weights.file.endswith(".gguf"):
+            arguments["gguf_file"] = model.weights.file
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import lm_eval.models
+    import torch
+    import transformers
+    from lm_eval.api.registry import get_model, model_registry
+    from lm_eval.models.api_models import TemplateAPI
+    from lm_eval.models.huggingface import HFLM
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    known = lm_eval.models.MODEL_MAPPING.keys() | model_registry.keys()  # other packages' models are in the latter
+    if model.lm_eval not in known:
+        names = ", ".join(sorted(known))
+        raise UserError(f"model {model.name}: lm-eval has no model type {model.lm_eval!r}; it has {names}")
+    if model.lm_eval in {"hf", "hf-auto", "huggingface"}:
+        arguments.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
+    model_class = get_model(model.lm_eval)
+    if model_class is HFLM:
+        from pools.models.hf import SharedPrefixHFLM as model_class
+    if isinstance(model_class, type) and issubclass(model_class, TemplateAPI):
+        # One prompt a request: only so are several under way at once, and each is billed by the server's own counts.
+        arguments = {"max_retries": TRIES, **arguments, "batch_size": 1}
+    try:
+        with _quiet():
+            loaded = model_class(**arguments)
+    except Exception as error:  # whatever a library says of weights and arguments that the user named
+        shown = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"model {model.name} cannot be loaded as lm-eval `{model.lm_eval}`: {shown}; check arguments and weights"
+        ) from error
+    if isinstance(loaded, TemplateAPI):
+        keep_what_the_server_says(loaded, model.name)
+        ask_patiently(loaded)
+    if "gguf_file" in arguments and isinstance(loaded, HFLM):
+        # Not what may lie in a file beside the weights, of which the fingerprint knows nothing.
+        loaded.model.generation_config = transformers.GenerationConfig.from_model_config(loaded.model.config)
+    return loaded
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and notes of the libraries on the terminal, where our own progress bar is.
+
+    Not by TQDM_DISABLE: tqdm reads that when it is imported, which may be long past.
+    """
+    from tqdm.std import tqdm
+
+    original, logger = tqdm.__init__, logging.getLogger("lm_eval")
+    level = logger.level
+
+    def silent(self: Any, *positional: Any, **named: Any) -> None:
+        original(self, *positional, **{**named, "disable": True})
+
+    tqdm.__init__ = silent
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        tqdm.__init__ = original
+        logger.setLevel(level)
+
+
+def prompt_text(prompt: Any) -> str:
+    """The text of what lm-eval's model is handed."""
+    return prompt if isinstance(prompt, str) else str(prompt.prompt)
+
+
+def _run_batch(lm: Any, model: CandidateModel, prompts: list[Any], settings: GenerationSettings) -> list[Generation]:
+    from lm_eval.api.instance import Instance
+
+    room = _readable(lm, settings)
+    if room < 1:
+        raise UserError(
+            f"model {model.name} reads and writes at most {lm.max_length} tokens, so it cannot write up to "
+            f"{settings.max_new_tokens} of them; use a task with shorter answers, or another model"
+        )
+    arguments = {"until": list(settings.until), "max_gen_toks": settings.max_new_tokens, "do_sample": False}
+    instances = [Instance("generate_until", {}, (prompt, dict(arguments)), n) for n, prompt in enumerate(prompts)]
+    quiet = {"disable_tqdm": True} if "disable_tqdm" in inspect.signature(lm.generate_until).parameters else {}
+    start = time.perf_counter()
+    try:
+        with _quiet():
+            responses = lm.generate_until(instances, **quiet)
+    except Exception as error:
+        if not hasattr(lm, "base_url") or isinstance(error, UserError):
+            raise
+        shown = " ".join(str(error).split()) or type(error).__name__
+        # Of several requests at once all fail, and asyncio would print a traceback of each that nobody waited for.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise UserError(
+            f"model {model.name}: the server {lm.base_url} did not answer: {shown}; check that it runs, `base_url` "
+            "and the key"
+        ) from error
+    seconds = (time.perf_counter() - start) / len(prompts)
+    return [
+        _generation(lm, model, prompt, response, settings, room, seconds)
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
+
+
+def _generation(
+    lm: Any,
+    model: CandidateModel,
+    prompt: Any,
+    response: str,
+    settings: GenerationSettings,
+    room: float,
+    seconds: float,
+) -> Generation:
+    """The response with what it used: as its server says, else as the tokenizer counts."""
+    said = response if isinstance(response, ServerText) else ServerText(response)
+    if said.tokens is not None:
+        tokens_in, tokens_out = said.tokens
+    else:
+        tokens_in = int(min(_count_read(lm, model, prompt), room))
+        tokens_out = _count(lm, model, str(response), add_special_tokens=False)
+    # lm-eval returns text alone: a response as long as the limit was cut off by it.
+    counted: FinishReason = "length" if tokens_out >= settings.max_new_tokens else "stop"
+    return Generation(str(response), tokens_in, tokens_out, said.finish_reason or counted, seconds)
+
+
+def _readable(lm: Any, settings: GenerationSettings) -> float:
+    """Tokens of context that fit the model: lm-eval cuts longer ones off on the left, unless it sends text."""
+    length = getattr(lm, "max_length", None) if getattr(lm, "tokenized_requests", True) else None
+    return length - settings.max_new_tokens if isinstance(length, int) else float("inf")
+
+
+def _count_read(lm: Any, model: CandidateModel, prompt: Any) -> int:
+    """Tokens that a model reads. A chat server applies its template itself, so here the tokenizer's is counted."""
+    if isinstance(prompt, str):
+        return _count(lm, model, prompt)
+    messages = json.loads(prompt.prompt)
+    if getattr(getattr(lm, "tokenizer", None), "chat_template", None):
+        return _count(lm, model, lm.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return sum(_count(lm, model, message["content"]) for message in messages)
+
+
+def _count(lm: Any, model: CandidateModel, text: str, **options: bool) -> int:
+    tokenizer = getattr(lm, "tokenizer", None)
+    if tokenizer is None:
+        raise UserError(
+            f"model {model.name} gives no token counts, so its cost is unknown: name `tokenizer` and, for a chat "
+            "server, `tokenizer_backend: huggingface` in its arguments"
+        )
+    tokens = lm.tok_encode(text, **options)
+    if isinstance(tokens, str):  # lm-eval's chat servers hand the text back
+        special = {"add_special_tokens": False} if hasattr(tokenizer, "chat_template") else {}
+        tokens = tokenizer.encode(text, **special)
+    return len(tokens)

@@ -1,0 +1,129 @@
+"""`Gen` answered by the models themselves, in batches, by way of a transition store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pools.data.store import TransitionStore
+from pools.models.engine import Engine, LocalEngine, Request, prompt_text
+from pools.pool import Pool
+from pools.template import render
+from pools.types import Context, Generation, GenerationSettings
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a batch was, for a progress bar.
+
+    model: its name. done: requests answered so far, this batch included, of `total` that one call of
+    `generate` has to ask for; 0 before the first batch. tokens_in, tokens_out: of the batch. seconds: it took.
+    """
+
+    model: str
+    done: int
+    total: int
+    tokens_in: int
+    tokens_out: int
+    seconds: float
+
+
+Progress = Callable[[Batch], None]
+
+
+class LiveGenerator:
+    """The models of a pool.
+
+    Requests run in batches of the model's `batch_size`, each of the same settings, those that allow the longest
+    responses first, then the longest queries. Every batch is written to the store as soon as it is there, and what the
+    store held when `generate` was called is not asked for again.
+
+    engine: where the models run; by default in this process, at most `resident` of them loaded at once.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        weights_dir: Path | None = None,
+        store: TransitionStore | None = None,
+        resident: int | None = None,
+        progress: Progress | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        self.pool, self.weights_dir, self.store, self.progress = pool, weights_dir, store, progress
+        self._local = LocalEngine(pool, weights_dir, resident)
+        self._engine: Engine = engine or self._local
+        self._fingerprints: dict[int, str] = {}
+
+    def generate(self, model: int, requests: Sequence[Request]) -> list[Generation]:
+        """Answers of model number `model`, in the order of the requests."""
+        return self.generate_all({model: requests})[model]
+
+    def generate_all(self, asked: Mapping[int, Sequence[Request]]) -> dict[int, list[Generation]]:
+        """Answers of several models, each in the order of its requests; an engine may run them at the same time."""
+        answers: dict[int, list[Generation | None]] = {}
+        batches: dict[int, list[list[int]]] = {}
+        for model, requests in asked.items():
+            answers[model] = [None] * len(requests)
+            if self.store is not None:
+                fingerprint = self._fingerprint(model)
+                answers[model] = [self.store.get(fingerprint, settings, context) for context, settings in requests]
+            missing = [number for number, answer in enumerate(answers[model]) if answer is None]
+            if missing:
+                batches[model] = self._batches(model, requests, missing)
+        done = dict.fromkeys(batches, 0)
+        in_batches = {model: [[asked[model][n] for n in b] for b in of_model] for model, of_model in batches.items()}
+        for model in batches:
+            self._report(model, 0, batches[model], ())
+        for model, number, made in self._engine.run(in_batches) if batches else ():
+            batch = batches[model][number]
+            if self.store is not None:
+                entries = [(*asked[model][n], generation) for n, generation in zip(batch, made, strict=True)]
+                made = self.store.put(self._fingerprint(model), entries)
+            for place, generation in zip(batch, made, strict=True):
+                answers[model][place] = generation
+            done[model] += len(batch)
+            self._report(model, done[model], batches[model], made)
+        return {model: [answer for answer in found if answer is not None] for model, found in answers.items()}
+
+    def text(self, model: int, context: Context) -> str:
+        """What the model reads: its template, and its tokenizer's chat template where the pool file asks for that."""
+        return prompt_text(self._local.prompt(model, context))
+
+    def language_model(self, model: int) -> Any:
+        """The lm-eval model in this process. Raises UserError where its weights or its type are missing."""
+        return self._local.language_model(model)
+
+    def _report(self, model: int, done: int, batches: Sequence[Sequence[int]], made: Sequence[Generation]) -> None:
+        if self.progress:
+            tokens_in, tokens_out = sum(g.tokens_in for g in made), sum(g.tokens_out for g in made)
+            total, seconds = sum(map(len, batches)), sum(g.seconds for g in made)
+            self.progress(Batch(self.pool.models[model].name, done, total, tokens_in, tokens_out, seconds))
+
+    def _fingerprint(self, model: int) -> str:
+        if model not in self._fingerprints:
+            self._fingerprints[model] = self.pool.fingerprint(self.pool.models[model], self.weights_dir)
+        return self._fingerprints[model]
+
+    def _batches(self, model: int, requests: Sequence[Request], missing: Sequence[int]) -> list[list[int]]:
+        """The numbers of the missing requests, in batches.
+
+        A batch shares its settings and, as far as it goes, its queries, so that what their requests begin with alike is
+        read once; the longest come first, so that memory runs out early if at all, and what is left of the time is
+        rather over- than underestimated.
+        """
+        declared = self.pool.models[model]
+        texts = {n: render(declared.template, requests[n][0]) for n in missing}
+        batches: list[list[int]] = []
+        for number in sorted(missing, key=lambda n: (*_longest_first(*requests[n]), -len(texts[n]), texts[n])):
+            last = batches[-1] if batches else []
+            if not last or len(last) == declared.at_once or requests[last[0]][1] != requests[number][1]:
+                batches.append([])
+            batches[-1].append(number)
+        return batches
+
+
+def _longest_first(context: Context, settings: GenerationSettings) -> tuple[Any, ...]:
+    return -settings.max_new_tokens, settings.until, -len(context.query), context.query

@@ -1,0 +1,143 @@
+"""Text to vector, for the policy: the seam, and the embeddings' cache."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pools.errors import UserError, shown
+from pools.types import Context
+from routers.state import DEFAULT
+
+FloatArray = NDArray[np.float32]
+KEPT = 1 << 16
+"""How many vectors are kept, the newest; what is served for months must not grow."""
+_WORD = re.compile(r"-?\w+")
+
+
+class Encoder(Protocol):
+    """Embeds texts.
+
+    dimension: of a vector. base_rate: cost per token read, in the unit of the paper's cost model, as a candidate
+    model's; 0 where no model runs.
+    """
+
+    dimension: int
+    base_rate: float
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """float32 `[n, dimension]`, one row per text."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """`[n]` tokens that encoding each text reads."""
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """What `restore` needs besides the arrays: `kind`, and the encoder's settings, as JSON."""
+        ...
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The fitted arrays that a checkpoint keeps."""
+        ...
+
+
+class ContextEncoder:
+    """Embeds contexts: the query's vector, then the last response's, zeros where there is none yet.
+
+    The paper says "context embedding" and no more; two halves are our choice, so that a long response does not drown
+    the query. Each distinct text is encoded once, as long as its vector is among the newest `KEPT`; vectors are kept by
+    the text's hash, without the text.
+
+    sees: which parts there are, of `state.Part`; `agreement` and `length` of the last response are a number each.
+    """
+
+    def __init__(self, encoder: Encoder, sees: Sequence[str] = DEFAULT) -> None:
+        self.encoder, self.sees = encoder, tuple(sees)
+        self.dimension = sum(encoder.dimension * (p in sees) for p in ("query", "response"))
+        self.dimension += sum(p in sees for p in ("agreement", "length"))
+        self._vectors: dict[bytes, FloatArray] = {}
+
+    def __call__(self, contexts: Sequence[Context]) -> FloatArray:
+        """float32 `[n, dimension]`."""
+        if not contexts:
+            return np.zeros((0, self.dimension), np.float32)
+        pairs = [_parts(context) for context in contexts]
+        encoded = [name in self.sees for name in ("query", "response")]
+        texts = [[text for text, seen in zip(pair, encoded, strict=True) if seen] for pair in pairs]
+        digests = {text: _digest(text) for pair in texts for text in pair}
+        self._vectors[_digest("")] = np.zeros(self.encoder.dimension, np.float32)  # where there is no response yet
+        new = [text for text, digest in digests.items() if digest not in self._vectors]
+        if new:
+            self._vectors.update(zip(map(digests.__getitem__, new), self.encoder.encode(new), strict=True))
+        columns = [np.stack([self._vectors[digests[pair[n]]] for pair in texts]) for n in range(sum(encoded))]
+        for digest in list(itertools.islice(self._vectors, max(0, len(self._vectors) - KEPT))):
+            del self._vectors[digest]
+        if "agreement" in self.sees:
+            columns.append(np.array([[agreement(context.responses)] for context in contexts], np.float32))
+        if "length" in self.sees:
+            columns.append(np.array([[np.log1p(len(last.split())) / 5] for _, last in pairs], np.float32))
+        return np.concatenate(columns, axis=1)
+
+    def cost(self, contexts: Sequence[Context]) -> NDArray[np.float64]:
+        """`[n]` cost of the text that is new at each context, if it is seen: the last response or the query."""
+        if not self.encoder.base_rate:
+            return np.zeros(len(contexts))
+        read = [("response", c.responses[-1]) if c.responses else ("query", c.query) for c in contexts]
+        tokens = self.encoder.count_tokens([text for _, text in read])
+        seen = np.array([part in self.sees for part, _ in read])
+        return np.asarray(self.encoder.base_rate * tokens * seen, np.float64)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def agreement(responses: Sequence[str]) -> float:
+    """Share of the earlier responses that end in the same word or number as the last one; 0 where there are none."""
+    ends = [_WORD.findall(response)[-1:] for response in responses]
+    return sum(end == ends[-1] for end in ends[:-1]) / (len(ends) - 1) if len(ends) > 1 else 0.0
+
+
+def build_encoder(spec: str, contexts: Sequence[Context], seed: int = 0, weights: Path | None = None) -> Encoder:
+    """An encoder by name: `hashing`, fitted on the contexts given (train items only), or `sentence[:path]`.
+
+    weights: folder to look for a sentence transformer in, by its hub name.
+    """
+    kind, _, argument = spec.partition(":")
+    if kind == "hashing" and not argument:
+        from routers.encoders.hashing import HashingEncoder
+
+        texts = list(dict.fromkeys(text for context in contexts for text in _parts(context) if text))
+        return HashingEncoder.fit(texts, seed=seed)
+    if kind == "sentence":
+        from routers.encoders.sentence import HUB_NAME, SentenceEncoder
+
+        return SentenceEncoder(argument or HUB_NAME, weights_dir=weights)
+    raise UserError(f"unknown encoder {spec!r}: expected hashing, sentence or sentence:PATH")
+
+
+def restore_encoder(
+    config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], weights: Path | None = None
+) -> Encoder:
+    """The encoder that a checkpoint describes."""
+    if config["kind"] == "hashing":
+        from routers.encoders.hashing import HashingEncoder
+
+        return HashingEncoder(arrays["idf"], arrays["components"])
+    if config["kind"] != "sentence":
+        raise ValueError(f"its encoder is {shown(config['kind'])}, expected hashing or sentence")
+    from routers.encoders.sentence import SentenceEncoder
+
+    return SentenceEncoder(config["model"], config["sha256"], weights)
+
+
+def _parts(context: Context) -> tuple[str, str]:
+    return context.query, context.responses[-1] if context.responses else ""

@@ -1,0 +1,1 @@
+"""Programs in responses: found, run in the sandbox, graded."""

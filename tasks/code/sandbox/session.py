@@ -1,0 +1,285 @@
+"""Runs Python text that nobody has read: a separate process that can compute, and answer calls, and nothing else.
+
+Three isolations, the strongest first; `default_isolation()` says which one is in force:
+
+`bwrap`       New mount, network, process, IPC and host-name namespaces, made by bubblewrap where it is installed. The
+              program sees a read-only file system with the standard library, the shared libraries below /lib and
+              /usr/lib and three devices, plus an empty, size-limited /tmp; no /proc, no installed packages, no network
+              device that is up, no process but its own. Works as root and, where unprivileged user namespaces are on,
+              as an ordinary user.
+`namespaces`  The same, made by this project's own code (Linux >= 5.12), which fewer eyes have seen than bubblewrap's.
+`rlimits`     Resource limits, a clean environment, an empty folder, no inherited descriptors, and as root a user id
+              that nobody has. For containers and kernels that refuse the above.
+
+All limit CPU time, address space, file size, processes and wall-clock time, read a bounded amount of output, start
+with an empty environment, and leave no process behind. On x86-64 and ARM64 a seccomp filter refuses the network,
+signals to other processes, memory that no limit counts (shared mappings and files without a name among it) and some
+eighty system calls that computing does not need (`_syscalls.py`). Only the standard library can be imported.
+The hash seed is fixed, so that an answer does not change with the order of a set.
+
+NOT protected. With `bwrap` and `namespaces`: bugs of the kernel in the system calls that are left; side channels such
+as timing; memory up to `memory_bytes` times `processes` plus `disk_bytes`, plus what the kernel keeps for 64
+descriptors (pipes and sockets full of data, locks: tens of MiB); the text of whatever lies below /lib and /usr/lib is
+readable. With `rlimits` moreover: files that the user may read can be read, among them installed data sets with their
+answers, and where the caller is not root the environment of its other processes by way of /proc, and their memory can
+be read and written where the kernel does not restrict tracing (yama); files can be made or deleted wherever the user
+may (as root: only where everybody may), of at most `file_bytes` each, in any number (below /dev/shm they are memory).
+On other architectures, with `rlimits`, the network is open too, and where the caller is not root the program can send
+signals to the caller's other processes. Use `rlimits` for models you trust not to attack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import select
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, Literal, cast, get_args
+
+from pools.errors import UserError
+from tasks.code.sandbox import _wire as wire
+from tasks.code.sandbox.process import start
+
+Isolation = Literal["bwrap", "namespaces", "rlimits"]
+Role = Literal["answer", "examine"]
+
+ISOLATION_VARIABLE = "HARNESS_SANDBOX"
+"""Environment variable that forces an isolation; unset or `auto`: the strongest one that works here."""
+
+START_SECONDS = 60
+"""How long a sandbox may take to start, which on a machine that is busy with other work is not a moment."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may use; seconds and bytes."""
+
+    cpu_seconds: int = 5
+    """CPU time of each process."""
+    wall_seconds: int = 20
+    """Time from start to end; generous, because it also runs while the machine is busy with other work."""
+    memory_bytes: int = 512 << 20
+    """Address space of each process, the interpreter included (about 30 MiB)."""
+    file_bytes: int = 16 << 20
+    """Size of any one file."""
+    disk_bytes: int = 32 << 20
+    """Size of all files together (not with rlimits)."""
+    processes: int = 1
+    """Processes and threads of the program, itself included."""
+    output_bytes: int = 4 << 20
+    """Length of one message from the program."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of one request: a value, or the reason why there is none."""
+
+    value: Any = None
+    error: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a value."""
+        return self.error is None
+
+
+class SandboxUnavailable(UserError):
+    """This machine does not allow the isolation that was asked for."""
+
+
+class Session:
+    """One sandboxed process and the channel to it. A context manager; leaving it kills whatever still runs.
+
+    Raises SandboxUnavailable.
+    """
+
+    def __init__(self, role: Role = "answer", limits: Limits | None = None, isolation: Isolation | None = None) -> None:
+        self.limits = limits or Limits()
+        self.isolation: Isolation = isolation or default_isolation()
+        self.ended: str | None = None
+        """Why the channel closed; None while it is open."""
+        self.filtered = False
+        """Whether system calls are filtered; known once it has started."""
+        self._buffer = bytearray()
+        self._deadline = time.monotonic() + START_SECONDS
+        self._ready = False
+        self._config = {"role": role, "isolation": self.isolation, "limits": asdict(self.limits)}
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            self._program = start(self.isolation, self._config)
+        except OSError as error:
+            raise SandboxUnavailable(f"no sandbox by {self.isolation}: {error}") from error
+        self._to, self._from = self._program.requests, self._program.replies
+
+    def start(self) -> None:
+        """Wait until the process is shut in. `send` does this by itself; two sessions can start side by side."""
+        if self._ready:
+            return
+        line = self.receive()
+        if line is None and self._program.orphaned:  # the nursery was being killed: the next order makes another
+            self.ended = None
+            self._open()
+            line = self.receive()
+        hello = json.loads(line) if line else {"failed": self.ended}
+        if hello.get("ready") != self.isolation:
+            self.close()
+            raise SandboxUnavailable(f"no sandbox by {self.isolation}: {hello.get('failed')}")
+        self._ready, self.filtered = True, bool(hello.get("filtered"))
+        self._deadline = time.monotonic() + self.limits.wall_seconds
+
+    def send(self, line: bytes) -> None:
+        """Send one line (with its line end). Does nothing once the channel is closed."""
+        self.start()
+        view = memoryview(line)
+        while view and self.ended is None:
+            if not self._wait(self._to, select.POLLOUT):
+                return
+            try:
+                view = view[os.write(self._to, view) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                return self._end("the program ended")
+
+    def receive(self) -> bytes | None:
+        """The next line, or None when the program ended, ran out of time or said too much: then `ended` says which."""
+        while self.ended is None:
+            line, found, rest = self._buffer.partition(b"\n")
+            if found:
+                self._buffer = rest
+                return bytes(line)
+            if len(self._buffer) > self.limits.output_bytes:
+                self._end("the answer is too long")
+            elif self._wait(self._from, select.POLLIN):
+                try:
+                    chunk = os.read(self._from, 1 << 16)
+                except BlockingIOError:
+                    continue
+                if not chunk:
+                    self._end("the program ended")
+                self._buffer += chunk
+        return None
+
+    def ask(self, request: Mapping[str, Any]) -> Reply:
+        """Send one request to a session of role `answer` and read its reply."""
+        self.send(wire.dump(dict(request)))
+        line = self.receive()
+        if line is None:
+            return Reply(error=self.ended)
+        try:
+            reply = json.loads(line)
+            return Reply(error=str(reply["error"])) if "error" in reply else Reply(wire.decode(reply["value"]))
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
+            return Reply(error="the reply is malformed")
+
+    def close(self) -> None:
+        """Kill everything inside and wait until it is gone. Safe to call twice."""
+        if self.ended is None:
+            self._end("closed")
+
+    def _wait(self, descriptor: int, event: int) -> bool:
+        poll = select.poll()
+        poll.register(descriptor, event)
+        left = self._deadline - time.monotonic()
+        if left > 0 and poll.poll(left * 1000):
+            return True
+        if self._deadline - time.monotonic() <= 0:
+            self._end("out of time")
+        return False
+
+    def _end(self, reason: str) -> None:
+        if self.ended is not None:
+            return
+        self.ended = reason
+        # A program that only closed its channel has not ended.
+        if reason != "the program ended" or self._program.exit_code(0.5) is None:
+            self._program.kill()
+        code = self._program.exit_code()
+        if reason == "the program ended" and code is not None and code > 128:
+            with contextlib.suppress(ValueError):
+                self.ended = f"{reason} ({signal.Signals(code - 128).name})"
+        self._program.clean()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def call(
+    source: str,
+    function: str,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
+    isolation: Isolation | None = None,
+) -> Reply:
+    """Define `source` in a sandbox, call one of its functions, return what it returned.
+
+    Arguments and value are literals: None, bool, int, float (inf and nan too), complex, str, bytes, list, tuple, dict,
+    set, frozenset, Decimal and Fraction in any nesting. A value that is none of these comes back as an object that
+    equals nothing. Never raises for what the program does: see `Reply.error`.
+    """
+    with Session("answer", limits, isolation) as session:
+        defined = session.ask({"source": source})
+        if not defined.ok:
+            return defined
+        named = {name: wire.encode(value) for name, value in (kwargs or {}).items()}
+        return session.ask({"function": function, "args": wire.encode(list(args)), "kwargs": named})
+
+
+def choose_isolation(wanted: str) -> Isolation:
+    """Set the isolation that is in force from now on, `auto` or one by name; that which was chosen.
+
+    Raises SandboxUnavailable where this machine does not allow it, rather than to use a weaker one.
+    """
+    os.environ[ISOLATION_VARIABLE] = wanted
+    chosen = default_isolation()
+    if wanted != "auto":
+        with Session(isolation=chosen) as session:
+            session.start()
+    return chosen
+
+
+def default_isolation() -> Isolation:
+    """The isolation in force: the one named by HARNESS_SANDBOX, else the strongest one that works here.
+
+    Raises UserError if the variable holds anything else.
+    """
+    wanted = os.environ.get(ISOLATION_VARIABLE, "auto")
+    for isolation in get_args(Isolation):
+        if wanted == isolation:
+            return cast(Isolation, isolation)
+    if wanted != "auto":
+        raise UserError(
+            f"{ISOLATION_VARIABLE}={wanted!r}: expected auto, {', '.join(get_args(Isolation))}; unset it for auto"
+        )
+    return _strongest()
+
+
+@functools.cache
+def _strongest() -> Isolation:
+    reasons = []
+    for isolation in get_args(Isolation)[:-1]:
+        try:
+            with Session(isolation=isolation) as session:
+                session.start()
+            return cast(Isolation, isolation)
+        except SandboxUnavailable as reason:
+            reasons.append(str(reason))
+    _LOG.warning("Generated code runs with resource limits only (%s); see docs/sandbox.md", "; ".join(reasons))
+    return "rlimits"

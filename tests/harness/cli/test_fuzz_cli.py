@@ -1,0 +1,219 @@
+"""The command line: whatever the arguments are, the command does what they say or tells what is wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fuzzing import command, fuzz, texts
+from harness.cli.app import app as cli
+from harness.runs import source
+from pools import UserError
+from pools.data.recording import save_recording
+from pools.mdp.tree import Tree
+from pools.pool import CandidateModel, Pool
+from routers.ppo_hierrouter import train
+
+COMMANDS = ("run", "train", "record", "import", "verify", "compare", "check", "report", "serve", "list")
+CLASSES = dict(zip(COMMANDS, (get_args(one)[0] for one in get_args(cli.Command)), strict=True))
+POSITIONAL = {"import": ["t.csv"], "compare": ["whole", "whole2"], "report": ["whole"], "list": ["pools"]}
+# Values of any flag: of each kind some that fit, and some that nearly do.
+VALUES = (
+    *("", "0", "1", "2", "-1", "1.5", "1e3", "nan", "inf", "-inf", "9" * 25, "9" * 400, "0x10", "1_0", "٣", "True"),
+    *("0.1,1", "0,", ",", "none", "None", "auto", "yes", "test", "all", "paper", "dollars", "hashing", "sentence"),
+    *(
+        "random",
+        "single:model-0",
+        "single:",
+        "single:model-9",
+        "pipeline:model-0>model-1",
+        "pipeline:>",
+        "oracle",
+        "knn",
+    ),
+    *("best-pipeline:2", "best-pipeline:x", "majority-vote", "cheapest", "cascade:x", "hierrouter:x", ":", "p.yaml"),
+    *(
+        "r",
+        "whole",
+        "t.csv",
+        "nowhere",
+        "nowhere/x",
+        ".",
+        "/",
+        "/dev/null",
+        "/dev/null/x",
+        "x.json",
+        "x.md",
+        "~",
+        "a" * 300,
+    ),
+    *(
+        "bwrap",
+        "rlimits",
+        "ray",
+        "local",
+        "csv",
+        "parquet",
+        "routellm",
+        "model-0=1,2",
+        "m=x",
+        "--",
+        "-",
+        "--help",
+        "-h",
+    ),
+)
+
+
+class NoModels(UserError):
+    """Stands for the models, which no case asks."""
+
+
+@pytest.fixture(scope="module")
+def folder(synthetic_tree: Callable[..., Tree], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The working directory of all cases: a recording, two runs, a table; no models, no network, no server."""
+    folder = tmp_path_factory.mktemp("cli")
+    models = tuple(CandidateModel(f"model-{n}", "hf", 0.01 * 4**n) for n in range(2))
+    save_recording(synthetic_tree(items=9), Pool("p", models, "unit", "made up"), {"suite": "s"}, folder / "r")
+    (folder / "t.csv").write_text("item,task,prompt,model,score,cost\n1,t,q,a,1,2\n")
+    # All that takes a name from what is patched below, first: else it would take the patch, and keep it.
+    for name in (
+        "check",
+        "compare",
+        "outcomes",
+        "policies",
+        "record",
+        "report",
+        "routed",
+        "run",
+        "serve",
+        "train",
+        "verify",
+    ):
+        importlib.import_module(f"harness.{name}")
+    before, patch = Path.cwd(), pytest.MonkeyPatch()
+    os.chdir(folder)
+
+    def no_models(*_: Any, **__: Any) -> Any:
+        raise NoModels("no case asks a model")
+
+    try:
+        for out in ("whole", "whole2"):
+            arguments = ("--recording", folder / "r", "--router", "random", "single:model-0", "--out", folder / out)
+            assert not command("run", *arguments).refused
+        patch.setattr(source, "live", no_models)
+        patch.setattr("harness.recorder.record.live", no_models)
+        patch.setattr("pools.models.generator.LiveGenerator.generate_all", no_models)
+        patch.setattr("pools.models.generator.LiveGenerator.language_model", no_models)
+        patch.setattr("uvicorn.Server.run", lambda *_, **__: None)
+        # `serve` sets handlers, where the deadline of a case has its own.
+        patch.setattr(
+            "harness.serving.server.signal", SimpleNamespace(signal=lambda *_: None, SIGTERM=None, SIGINT=None)
+        )
+        for name in ("routers.ppo_hierrouter.train", "harness.runs.train.train_ppo"):
+            patch.setattr(name, lambda args, *more: train(dataclasses.replace(args, total_timesteps=64), *more))
+        # A run without --recording replays what ships, which takes seconds.
+        patch.setattr("harness.runs.source.RESULTS", folder)
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("WANDB_MODE", "disabled")
+        yield folder
+    finally:
+        patch.undo()
+        os.chdir(before)
+
+
+def flags(name: str) -> list[str]:
+    hints = get_type_hints(CLASSES[name], include_extras=True)
+    named = [f.name for f in dataclasses.fields(CLASSES[name]) if "Positional" not in str(hints[f.name])]
+    return [flag for flag in named if flag not in ("track", "wandb", "total_timesteps")]
+
+
+@st.composite
+def lines(draw: Any, names: tuple[str, ...] = COMMANDS, odd: bool = True) -> list[str]:
+    """A command with some of its flags, their values mostly of a kind that it takes, and a slip or two."""
+    name = draw(st.sampled_from(names))
+    words = [name, *POSITIONAL.get(name, [])]
+    if name in ("run", "train", "serve", "verify") and draw(st.integers(0, 9)):
+        words += ["--recording", "r"]
+    for flag in draw(st.lists(st.sampled_from(flags(name)), max_size=4)):
+        words.append(draw(st.sampled_from(["--", "--", "--", "--no-"])) + flag.replace("_", "-"))
+        words += draw(st.lists(st.sampled_from(VALUES), min_size=1, max_size=2))
+    for _ in range(draw(st.integers(0, 2)) if odd else 0):
+        place = draw(st.integers(0, len(words)))
+        slip = draw(st.sampled_from(["drop", "insert", "twist"]))
+        if slip == "insert":
+            words.insert(place, draw(texts(surrogates=True) | st.sampled_from(VALUES)).replace("\x00", ""))
+        elif place < len(words):
+            words[place : place + 1] = (
+                [] if slip == "drop" else [words[place] + draw(st.sampled_from(["s", "=", "=x", ""]))]
+            )
+    return words
+
+
+def ended_well(words: list[str]) -> None:
+    ended = command(*words)
+    assert ended.code in (0, 1, 2), ended
+    assert "Traceback" not in ended.err + ended.out
+    # Arguments that make no command are told by the parser of arguments, in a box of its own.
+    if ended.code == 2 and not ended.err.startswith("╭") and "Parsing error" not in ended.err:
+        assert ended.refused
+
+
+@fuzz("command lines", 100)
+@given(lines())
+def test_any_command_line(folder: Path, words: list[str]) -> None:
+    ended_well(words)
+    assert not list(folder.rglob("*.partial"))
+
+
+@fuzz("command lines: words", 60)
+@given(st.lists(texts(surrogates=True) | st.sampled_from((*COMMANDS, *VALUES)), max_size=5))
+def test_any_words(folder: Path, words: list[str]) -> None:
+    ended_well([word.replace("\x00", "") for word in words])
+
+
+@fuzz("command lines: numbers", 40)
+@given(st.sampled_from(COMMANDS), st.data())
+def test_any_number(folder: Path, name: str, data: st.DataObject) -> None:
+    """Every flag that takes a number takes each of these, or says why not."""
+    hints = get_type_hints(CLASSES[name])
+    numeric = [f for f in flags(name) if any(kind in str(hints[f]) for kind in ("int", "float"))]
+    if not numeric:
+        return
+    words = [name, *POSITIONAL.get(name, []), *(["--recording", "r"] if "recording" in flags(name) else [])]
+    words = [w for w in words if name != "record" or w not in ("--recording", "r")]
+    flag = data.draw(st.sampled_from(numeric)).replace("_", "-")
+    value = data.draw(
+        st.sampled_from(["0", "-1", "nan", "inf", "9" * 19, "9" * 25, "9" * 4000, "1e308", "65536", "40"])
+    )
+    ended_well([*words, f"--{flag}", value])
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("report", "no run was named"),
+        ("run --recording r --router random --seed 99999999999999999999999", "--seed"),
+        ("verify --recording r --seed 99999999999999999999999", "--seed"),
+        ("compare whole whole2 --seed 99999999999999999999999", "--seed"),
+        ("train --recording r --seed 99999999999999999999999 --out p.safetensors", "--seed"),
+        ("serve --recording r --router random --timeout nan", "--timeout"),
+        ("serve --recording r --router random --timeout inf", "--timeout"),
+        ("serve --recording r --router random --host " + "é" * 99, "cannot listen"),
+        ("run --recording r --router random --out x\udcff", "UTF-8"),
+        ("run --recording r --router single:\x1b[31m", "\\x1b[31m"),
+        ("run --recording r --router " + "a" * 10_000, "..."),
+    ],
+)
+def test_found_and_mended(folder: Path, line: str, said: str) -> None:
+    ended = command(*line.split(" "))
+    assert ended.refused and said in ended.err

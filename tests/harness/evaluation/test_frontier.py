@@ -1,0 +1,164 @@
+"""AIQ, PGR, APGR and CPT: cases computed on paper, and an independent computation of the same numbers."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.evaluation.frontier import aiq, aiq_resampled, apgr, concave_hull, cpt, monotone_envelope, pgr
+
+settings.register_profile("busy", deadline=None)  # tests share the cores with others
+settings.load_profile("busy")
+costs = st.floats(0, 100, allow_subnormal=False).map(lambda x: round(x, 3))
+scores = st.floats(0, 1, allow_subnormal=False).map(lambda x: round(x, 3))
+points = st.lists(st.tuples(costs, scores), min_size=1, max_size=12)
+shares = st.lists(st.tuples(scores, scores), min_size=1, max_size=12)
+
+
+def best_mixture(given_points: list[tuple[float, float]], budget: float) -> float:
+    """The best expected quality for an expected cost of at most the budget, by trying every pair of routers."""
+    known = [(0.0, 0.0), *given_points]
+    best = max(q for c, q in known if c <= budget)
+    for (c, q), (d, r) in itertools.permutations(known, 2):
+        if c <= budget < d:
+            best = max(best, q + (r - q) * (budget - c) / (d - c))
+    return best
+
+
+def best_until(curve: list[tuple[float, float]], share: float) -> float:
+    """The running maximum of the interpolated curve, by looking at every vertex before the share and at the share."""
+    xs = sorted({x for x, _ in curve})
+    ys = [max(y for x, y in curve if x == at) for at in xs]
+    return max([y for x, y in zip(xs, ys, strict=True) if x <= share] + [float(np.interp(share, xs, ys))])
+
+
+def area_until_one(curve: list[tuple[float, float]]) -> float:
+    """The integral of `best_until` from 0 to 1: exact, since it is straight between vertices and crossings.
+
+    Crossings are taken of every segment with every vertex's height, whether the maximum turns there or not.
+    """
+    xs = sorted({x for x, _ in curve})
+    ys = [max(y for x, y in curve if x == at) for at in xs]
+    turns = set(xs)
+    for (a, p), (b, q) in itertools.pairwise(zip(xs, ys, strict=True)):
+        turns |= {a + (b - a) * (y - p) / (q - p) for y in ys if min(p, q) < y < max(p, q)}
+    at = sorted(turns)
+    return float(np.trapezoid([best_until(curve, x) for x in at], at))
+
+
+def test_hull_and_aiq_on_paper():
+    # (0,0)-(1,.5)-(3,.7) and level; (2,.55) lies below the line from (1,.5) to (3,.7), (4,.6) is dominated.
+    cost, quality = [2, 1, 4, 3], [0.55, 0.5, 0.6, 0.7]
+    hull = concave_hull(cost, quality)
+    assert hull[0].tolist() == [0, 1, 3] and hull[1].tolist() == [0, 0.5, 0.7]
+    # From 1 to 5: a trapezium of mean 0.6 over 2, then 0.7 over 2.
+    assert aiq(cost, quality, 1, 5) == pytest.approx((0.6 * 2 + 0.7 * 2) / 4)
+    # From 0 to 1: a triangle.
+    assert aiq(cost, quality, 0, 1) == pytest.approx(0.25)
+    assert aiq([0.0], [0.3], 0, 7) == pytest.approx(0.3)
+
+
+def test_pgr_apgr_and_cpt_on_paper():
+    # Weak 0.2, strong 0.6. At half the calls 0.5, so PGR 0.75; straight lines between.
+    assert pgr([0.2, 0.5, 0.6, 0.1], 0.2, 0.6).tolist() == pytest.approx([0, 0.75, 1, -0.25])
+    assert apgr([0.5], [0.5], 0.2, 0.6) == pytest.approx(0.5 * 0.375 + 0.5 * 0.875)
+    assert cpt([0.5], [0.5], 0.2, 0.6, 0.5) == pytest.approx(1 / 3)
+    assert cpt([0.5], [0.5], 0.2, 0.6, 0.8) == pytest.approx(0.5 + 0.5 * 0.05 / 0.25)
+    # A dip: up to 0.75 at 0.25, down to 0.25 at 0.5, up to 1 at 1. It is back at 0.75 at 0.5 + 0.5 * 0.5/0.75 = 5/6.
+    share, quality = [0.25, 0.5], [0.5, 0.3]
+    envelope = monotone_envelope([0, 0.25, 0.5, 1], [0, 0.75, 0.25, 1])
+    assert envelope[0].tolist() == pytest.approx([0, 0.25, 0.5, 5 / 6, 1])
+    assert envelope[1].tolist() == pytest.approx([0, 0.75, 0.75, 0.75, 1])
+    area = 0.25 * 0.375 + (5 / 6 - 0.25) * 0.75 + (1 / 6) * 0.875
+    assert apgr(share, quality, 0.2, 0.6) == pytest.approx(area)
+    assert cpt(share, quality, 0.2, 0.6, 0.8) == pytest.approx(5 / 6 + (1 / 6) * 0.2)
+    # Random routing is the diagonal.
+    assert apgr([0.5], [0.4], 0.2, 0.6) == pytest.approx(0.5)
+    assert cpt([0.5], [0.4], 0.2, 0.6, 0.0) == 0.0
+    assert cpt([0.5], [0.4], 0.2, 0.6, 1.01) is None
+
+
+@given(points, st.lists(costs, min_size=1, max_size=5))
+def test_the_hull_is_the_best_mixture_at_every_cost(found, budgets):
+    hull = concave_hull(*zip(*found, strict=True))
+    assert (np.diff(hull[0]) > 0).all() and (np.diff(hull[1]) > 0).all()
+    for budget in budgets:
+        assert np.interp(budget, *hull) == pytest.approx(best_mixture(found, budget), abs=1e-9)
+
+
+@given(points, costs, st.floats(0.1, 50))
+def test_aiq_is_the_mean_of_the_best_mixture(found, low, width):
+    high = low + width
+    xs = sorted({low, high, *(c for c, _ in found if low < c < high)})
+    # Between neighbouring costs of points the best mixture is straight, so the trapezium rule is exact.
+    heights = [best_mixture(found, x) for x in xs]
+    expected = np.trapezoid(heights, xs) / (high - low)
+    cost, quality = zip(*found, strict=True)
+    assert aiq(cost, quality, low, high) == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.integers(1, 3), st.integers(2, 5), st.integers(0, 1000))
+def test_resampled_aiq_is_that_of_the_items_drawn(routers, items, seed):
+    generator = np.random.default_rng(seed)
+    cost, quality = generator.random((routers, items)) * 4, generator.random((routers, items))
+    drawn = generator.integers(0, items, (3, items))
+    weights = np.array([[np.mean(row == item) for item in range(items)] for row in drawn])
+    low, high = 1.0, 3.0
+    found = aiq_resampled(cost, quality, weights, low, high)
+    for row, height in zip(drawn, found, strict=True):
+        means = [(float(c[row].mean()), float(q[row].mean())) for c, q in zip(cost, quality, strict=True)]
+        xs = sorted({low, high, *(c for c, _ in means if low < c < high)})
+        expected = np.trapezoid([best_mixture(means, x) for x in xs], xs) / (high - low)
+        assert height == pytest.approx(expected, abs=1e-9)
+
+
+@given(points, points)
+def test_more_routers_are_never_worse(some, others):
+    def area(found):
+        return aiq(*zip(*found, strict=True), 0, 100)
+
+    assert area(some + others) >= max(area(some), area(others)) - 1e-12
+    assert 0 <= area(some) <= max(q for _, q in some) + 1e-12
+
+
+@given(shares, st.lists(scores, min_size=1, max_size=5))
+def test_the_envelope_is_the_running_maximum(found, at):
+    low, high = min(x for x, _ in found), max(x for x, _ in found)
+    envelope = monotone_envelope(*zip(*found, strict=True))
+    assert (np.diff(envelope[1]) >= 0).all()
+    for share in at:
+        if low <= share <= high:
+            assert np.interp(share, *envelope) == pytest.approx(best_until(found, share), abs=1e-9)
+
+
+@given(shares, st.floats(0, 0.4), st.floats(0.5, 1), st.floats(0.01, 1))
+def test_cpt_is_the_least_share_that_reaches_the_level(found, weak, strong, level):
+    share, quality = zip(*found, strict=True)
+    curve = [*zip(share, pgr(quality, weak, strong).tolist(), strict=True), (0.0, 0.0), (1.0, 1.0)]
+    least = cpt(share, quality, weak, strong, level)
+    assert least is not None, "only strong calls recover everything"
+    assert best_until(curve, least) >= level - 1e-9
+    if least > 1e-6:
+        assert best_until(curve, least - 1e-6) < level + 1e-9
+    assert apgr(share, quality, weak, strong) == pytest.approx(area_until_one(curve), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: aiq([1], [1], 2, 2), "lowest < highest"),
+        (lambda: aiq([1], [1], -1, 2), "lowest < highest"),
+        (lambda: aiq([], [], 0, 1), "one at least"),
+        (lambda: aiq([1, 2], [1], 0, 1), "as many"),
+        (lambda: aiq([1], [np.nan], 0, 1), "finite"),
+        (lambda: aiq([-1], [1], 0, 1), "below 0"),
+        (lambda: pgr([0.5], 0.6, 0.6), "better than the weak"),
+    ],
+)
+def test_what_is_no_curve_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,122 @@
+"""The files that commands read back: run folders and baselines. What was changed is refused, or means itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fuzzing import command, damaged, fuzz, junk, mutated, told
+from harness.regression.baseline import read_baseline
+from harness.runs.finished import read_run
+from harness.runs.folder import load_runs
+from pools.data.recording import save_recording
+from pools.mdp.tree import Tree
+from pools.pool import CandidateModel, Pool
+
+FILES = ("summary.json", "manifest.json", "items.parquet")
+
+
+@pytest.fixture(scope="module")
+def made(synthetic_tree: Callable[..., Tree], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a small recording, a whole run on it, a copy to be damaged, and a baseline."""
+    folder = tmp_path_factory.mktemp("runs")
+    models = tuple(CandidateModel(f"model-{n}", "hf", 0.01 * 4**n) for n in range(2))
+    save_recording(synthetic_tree(items=9), Pool("p", models, "unit", "made up"), {"suite": "s"}, folder / "r")
+    routers = ("--recording", folder / "r", "--router", "random", "single:model-0")
+    assert not command("run", *routers, "--cost-weight", "0.1,1", "--out", folder / "whole").refused
+    assert not command("check", "--update", "--baseline", folder / "whole.json", *routers).refused
+    shutil.copytree(folder / "whole", folder / "changed")
+    return folder
+
+
+def restored(made: Path) -> Path:
+    for name in FILES:
+        shutil.copyfile(made / "whole" / name, made / "changed" / name)
+    return made / "changed"
+
+
+def changed(data: st.DataObject, path: Path) -> None:
+    """The file with other values, or with other bytes."""
+    if path.suffix == ".parquet":
+        table = pq.read_table(path)
+        rows = data.draw(mutated(table.to_pylist()[:30]))
+        try:
+            pq.write_table(pa.Table.from_pylist(rows), path)
+            return
+        except (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError, KeyError):  # no table of these
+            pass
+    elif data.draw(st.booleans()):
+        path.write_text(json.dumps(data.draw(mutated(json.loads(path.read_text()), surrogates=True))))
+        return
+    path.write_bytes(data.draw(damaged(path.read_bytes())))
+
+
+@fuzz("run folders: read", 400)
+@given(st.data())
+def test_a_run_folder(made: Path, data: st.DataObject) -> None:
+    folder = restored(made)
+    changed(data, folder / data.draw(st.sampled_from(FILES)))
+    told(lambda: read_run(folder), folder)
+    told(lambda: load_runs([folder, made / "whole"]), folder)
+
+
+@fuzz("run folders: compare", 100)
+@given(st.data())
+def test_compare(made: Path, data: st.DataObject) -> None:
+    folder, out = restored(made), made / "out" / f"c{data.draw(st.sampled_from(['.md', '.csv', '.json']))}"
+    shutil.rmtree(out.parent, ignore_errors=True)
+    changed(data, folder / data.draw(st.sampled_from(FILES)))
+    ended = command("compare", made / "whole", folder, "--out", out)
+    assert out.exists() != ended.refused
+    assert not ended.refused or not out.parent.exists() or not list(out.parent.iterdir())
+
+
+@fuzz("run folders: report", 12, seconds=60)  # it draws every figure
+@given(st.data())
+def test_report(made: Path, data: st.DataObject) -> None:
+    folder, out = restored(made), made / "page" / "r.html"
+    shutil.rmtree(out.parent, ignore_errors=True)
+    out.parent.mkdir()
+    changed(data, folder / data.draw(st.sampled_from(FILES[:2])))
+    ended = command("report", folder, "--out", out)
+    assert out.exists() != ended.refused
+    if out.exists():
+        assert "<script" not in out.read_text(encoding="utf-8")
+
+
+@fuzz("baselines: read", 400)
+@given(st.data())
+def test_a_baseline(made: Path, data: st.DataObject) -> None:
+    path = made / "changed.json"
+    shutil.copyfile(made / "whole.json", path)
+    changed(data, path)
+    told(lambda: read_baseline(path), path)
+
+
+@fuzz("baselines: check", 60)
+@given(st.data())
+def test_check(made: Path, data: st.DataObject) -> None:
+    path, junit = made / "changed.json", made / "junit.xml"
+    junit.unlink(missing_ok=True)
+    shutil.copyfile(made / "whole.json", path)
+    changed(data, path)
+    before = path.read_bytes()
+    ended = command("check", "--baseline", path, "--junit", junit)
+    assert path.read_bytes() == before
+    assert ended.code == 1 or junit.exists() != ended.refused
+
+
+@fuzz("baselines: anything", 100)
+@given(junk(surrogates=True))
+def test_whatever_is_no_baseline(made: Path, value: Any) -> None:
+    (made / "any.json").write_text(json.dumps(value))
+    assert told(lambda: read_baseline(made / "any.json"), made / "any.json") is None

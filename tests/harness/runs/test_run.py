@@ -1,0 +1,295 @@
+"""`run`, `train` and `record` on real input: the shipped recording, and tiny real models."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from harness.__main__ import main
+from harness.runs import progress
+from harness.runs.source import recording_folder
+from pools.data.recording import load_recording
+from pools.data.store import TransitionStore
+from routers import RouterRequest, RoutingStates, registry
+
+RECORDING = recording_folder("lightweight", "offline")
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
+    main()
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of the README."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        out = tmp_path_factory.mktemp("run") / "out"
+        call(monkeypatch, "run", "--router", "hierrouter", "--out", out)
+        return out
+
+
+def test_the_default_run_has_every_row_and_the_documented_form(default_run: Path) -> None:
+    found = summary(default_run)
+    models = ["math-specialist", "qa-specialist", "qwen2.5-coder-0.5b"]
+    baselines = [*(f"single:{m}" for m in models), "random", "best-pipeline", "best-pipeline-per-task"]
+    assert list(found["routers"]) == ["hierrouter", *baselines, "oracle"]
+    tasks = {"rg_aiw", "rg_color_cube_rotation", "rg_chain_sum", "rg_leg_counting", "rg_program", "human_eval"}
+    documented = (
+        (RECORDING.parents[2] / "docs" / "summary.md").read_text() if (RECORDING.parents[2] / "docs").is_dir() else ""
+    )
+    for entry in found["routers"].values():
+        assert set(entry["tasks"]) == tasks
+        for figures in (entry["overall"], entry["macro"], *entry["tasks"].values()):
+            assert {"quality", "quality_interval", "cost", "cost_interval", "quality_ahead"} <= set(figures)
+            for name in ("quality", "cost"):
+                low, high = figures[f"{name}_interval"]
+                assert low - 1e-12 <= figures[name] <= high + 1e-12
+            assert figures["cost_interval"][0] > 0
+        assert all(f"`{key}`" in documented for key in entry["overall"]) or not documented
+        assert entry["overall"]["regret"] >= 0
+        assert entry["overall"]["exact"]
+    overall = {name: entry["overall"] for name, entry in found["routers"].items()}
+    assert overall["oracle"]["regret"] == 0
+    assert overall["oracle"]["gap_closed"] == pytest.approx(1)
+    best = max((n for n in overall if n.startswith("single:")), key=lambda n: overall[n]["value"])
+    assert overall[best]["gap_closed"] == 0
+    assert overall[best]["quality_ratio"] == 1
+
+
+def test_a_single_models_row_is_what_the_parquet_says(default_run: Path) -> None:
+    items = {(r["task"], r["doc_id"]): r["split"] for r in pq.read_table(RECORDING / "items.parquet").to_pylist()}
+    rows = pq.read_table(RECORDING / "transitions.parquet").to_pylist()
+    mine = [r for r in rows if r["pipeline"] == ["qa-specialist"] and items[r["task"], r["doc_id"]] == "test"]
+    entry = summary(default_run)["routers"]["single:qa-specialist"]
+    assert entry["overall"]["items"] == len(mine)
+    assert entry["overall"]["quality"] == pytest.approx(np.mean([r["score"] for r in mine]))
+    rate = 0.000002607168
+    assert entry["overall"]["cost"] == pytest.approx(np.mean([rate * (r["tokens_in"] + r["tokens_out"]) for r in mine]))
+    for task, figures in entry["tasks"].items():
+        assert figures["quality"] == pytest.approx(np.mean([r["score"] for r in mine if r["task"] == task]))
+
+
+def test_the_run_says_how_to_make_it_again(default_run: Path) -> None:
+    manifest = json.loads((default_run / "manifest.json").read_text())
+    assert manifest["seed"] == 1
+    assert manifest["arguments"]["router"] == ["hierrouter"]
+    assert set(manifest["source"]["sha256"]) == {"items.parquet", "transitions.parquet"}
+    assert "torch" in manifest["versions"]
+    assert manifest["cost_model"]["source"]
+    tables = (default_run / "tables.md").read_text()
+    assert "| hierrouter<br>" in tables and "| hierrouter + |" in tables
+    assert "T param-tokens" in tables
+
+
+def test_the_tables_fit_a_terminal_of_80_columns(default_run: Path) -> None:
+    from rich.console import Console
+
+    from harness.tables.grid import task_grid
+    from harness.tables.terminal import overall_table, tables
+
+    console = Console(width=80, record=True, file=io.StringIO())
+    found = summary(default_run)
+    for table in (overall_table(found), *tables(task_grid(found), 80)):
+        console.print(table)
+    shown = console.export_text()
+    assert "…" not in shown
+    for entry in found["routers"].values():
+        overall = entry["overall"]
+        assert f"{overall['quality']:.3f}" in shown
+        assert f"{overall['gap_closed']:.0%}" in shown
+        assert all(f"{figures['cost']:.4f}" in shown for figures in entry["tasks"].values())
+
+
+def test_same_seed_same_summary_and_the_checkpoint_gives_it_too(
+    default_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(monkeypatch, "run", "--out", tmp_path / "again")
+    assert summary(tmp_path / "again") == summary(default_run)
+    assert summary(default_run)["routers"]["hierrouter"]["overall"]["notes"] == ["shipped policy, seed 1"]
+    call(monkeypatch, "run", "--retrain", "--out", tmp_path / "trained")
+    call(monkeypatch, "train", "--out", tmp_path / "policy.safetensors")
+    call(monkeypatch, "run", "--checkpoint", tmp_path / "policy.safetensors", "--out", tmp_path / "loaded")
+    loaded, trained = summary(tmp_path / "loaded"), summary(tmp_path / "trained")
+    assert trained["routers"]["hierrouter"]["overall"]["notes"] == ["trained by this run"]
+    assert loaded["routers"]["hierrouter"]["overall"].pop("notes") == ["from policy.safetensors"]
+    del trained["routers"]["hierrouter"]["overall"]["notes"]
+    assert loaded == trained
+
+
+def test_what_flatters_a_router_is_said_in_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(monkeypatch, "train", "--total-timesteps", 10_000, "--out", tmp_path / "p.safetensors", "--no-allow-stop")
+    arguments = ("--checkpoint", tmp_path / "p.safetensors", "--split", "all", "--no-allow-stop", "--cost-weight", 2)
+    call(monkeypatch, "run", *arguments, "--out", tmp_path / "out")
+    rows = {name: entry["overall"] for name, entry in summary(tmp_path / "out")["routers"].items()}
+    assert rows["hierrouter"]["notes"][1:] == [
+        "trained at cost weight 0.1 alone",
+        "on items it was trained or chosen on",
+    ]
+    assert rows["hierrouter"]["hops"] == rows["oracle:no-stop"]["hops"] == 2
+    # The optimum that may stop bounds them all, the single models too, which always may.
+    assert all(row["regret"] >= -1e-12 for row in rows.values())
+    assert rows["oracle:no-stop"]["value"] < rows["oracle"]["value"]
+
+
+def test_a_routers_own_model_is_billed_in_the_unit_of_the_papers_cost_model(
+    hostile_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Billed:
+        def __init__(self, request: RouterRequest) -> None: ...
+
+        def act(self, states: RoutingStates) -> Any:
+            return np.zeros(len(states.contexts), np.int64)
+
+        def routing_cost(self, states: RoutingStates) -> Any:
+            return np.full(len(states.contexts), 0.25)
+
+    monkeypatch.setitem(registry._registered, "billed-by-test", Billed)
+    recording = ("--recording", hostile_run.parent / "r", "--baselines", "no", "--max-hops", 1)
+    call(monkeypatch, "run", *recording, "--router", "billed-by-test", "--out", tmp_path / "out")
+    found = summary(tmp_path / "out")
+    overall = found["routers"]["billed-by-test"]["overall"]
+    assert found["cost_unit"] == "<i>units</i>"
+    assert (overall["routing_cost"], overall["routing_cost_unit"]) == (0.25, "T param-tokens")
+
+
+def test_another_pool_than_was_recorded_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pools
+
+    shipped = (Path(pools.__file__).parent / "lightweight.yaml").read_text(encoding="utf-8")
+    (tmp_path / "lightweight.yaml").write_text(shipped.replace("base_rate: 0.000494033", "base_rate: 7.0"))
+    with pytest.raises(SystemExit):
+        call(monkeypatch, "run", "--pool", tmp_path / "lightweight.yaml", "--out", tmp_path / "out")
+    assert "other models, templates or rates" in capsys.readouterr().err
+    # How many requests a batch has says nothing of a model.
+    (tmp_path / "lightweight.yaml").write_text(shipped.replace("batch_size: 32", "batch_size: 2"))
+    arguments = ("--router", "single:qa-specialist", "--baselines", "no", "--pool", tmp_path / "lightweight.yaml")
+    call(monkeypatch, "run", *arguments, "--out", tmp_path / "out")
+
+
+def test_part_of_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("--task", "rg_aiw", "human_eval", "--limit", 7, "--max-hops", 1, "--split", "all")
+    call(monkeypatch, "run", "--router", "random", *arguments, "--out", tmp_path / "part")
+    found = summary(tmp_path / "part")
+    assert found["items"] == 14
+    assert found["routers"]["random"]["overall"]["hops"] == 1
+    singles = [found["routers"][f"single:{m}"]["overall"]["quality"] for m in load_recording(RECORDING).tree.models]
+    assert found["routers"]["random"]["overall"]["quality"] == pytest.approx(np.mean(singles))
+
+
+def test_several_cost_weights_give_the_frontier_of_one_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(monkeypatch, "run", "--cost-weight", "0,0.1,30", "--out", tmp_path / "out")
+    assert "by cost weight" in capsys.readouterr().out
+    found = summary(tmp_path / "out")
+    points = {point["cost_weight"]: point["routers"] for point in found["frontier"]}
+    assert list(points) == [0.0, 0.1, 30.0] and found["cost_weight"] == 0.0
+    for weight, routers in points.items():
+        assert set(routers) == set(found["routers"])
+        for name, figures in routers.items():
+            assert figures["value"] == pytest.approx(figures["quality"] - weight * figures["cost"])
+            assert figures["regret"] >= -1e-12
+            assert name != "oracle" or figures["regret"] == 0
+    assert points[0.0]["random"]["quality"] == points[30.0]["random"]["quality"]
+    for name in ("hierrouter", "best-pipeline", "oracle"):
+        assert points[30.0][name]["cost"] < points[0.0][name]["cost"]
+    # One that was trained for a single weight cannot follow, and says so.
+    call(monkeypatch, "train", "--total-timesteps", 10_000, "--out", tmp_path / "one.safetensors")
+    arguments = ("--checkpoint", tmp_path / "one.safetensors", "--cost-weight", "0.1,0.3")
+    call(monkeypatch, "run", *arguments, "--out", tmp_path / "fixed")
+    fixed = summary(tmp_path / "fixed")
+    assert "trained at cost weight 0.1 alone" in fixed["routers"]["hierrouter"]["overall"]["notes"]
+    assert len({point["routers"]["hierrouter"]["cost"] for point in fixed["frontier"]}) == 1
+
+
+def test_each_optimum_says_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(monkeypatch, "run", "--router", "oracle:per-item", "oracle:no-stop", "--out", tmp_path / "out")
+    rows = {name: entry["overall"] for name, entry in summary(tmp_path / "out")["routers"].items()}
+    assert {name: row["notes"] for name, row in rows.items() if row["bound"]} == {
+        "oracle:per-item": ["cheapest way to each item's best score: a bound"],
+        "oracle:no-stop": ["optimum of exactly L hops: a bound"],
+        "oracle": ["exact optimum: a bound"],
+    }
+
+
+def test_the_papers_preset_makes_every_hop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(monkeypatch, "run", "--preset", "paper", "--out", tmp_path / "out")
+    found = summary(tmp_path / "out")["routers"]
+    hops = load_recording(RECORDING).tree.max_hops
+    assert found["hierrouter"]["overall"]["hops"] == found["oracle:no-stop"]["overall"]["hops"] == hops
+    assert found["oracle"]["overall"]["hops"] < hops
+
+
+class Stop(KeyboardInterrupt):
+    pass
+
+
+def test_record_goes_on_after_an_interruption_and_replays_as_live(
+    tiny_pool_file: Path,
+    tiny_tasks: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    selection = ("--pool", tiny_pool_file, "--suite", tiny_tasks / "suite.yaml", "--max-hops", 2)
+    call(monkeypatch, "record", *selection, "--store", tmp_path / "a.sqlite", "--out", tmp_path / "whole")
+
+    original, batches = progress.generation_progress, []
+
+    class Interrupted:
+        def __init__(self, console: Any) -> None:
+            self.inner = original(console)
+
+        def __enter__(self) -> Any:
+            on_batch = self.inner.__enter__()
+
+            def counted(batch: Any) -> None:
+                on_batch(batch)
+                batches.extend([batch] if batch.done else [])
+                if len(batches) == 5:
+                    raise Stop
+
+            return counted
+
+        def __exit__(self, *error: Any) -> Any:
+            return self.inner.__exit__(*error)
+
+    command = ("record", *selection, "--store", tmp_path / "b.sqlite", "--out", tmp_path / "resumed")
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.recorder.record.generation_progress", Interrupted)
+        with pytest.raises(SystemExit) as caught:
+            call(patched, *command)
+    assert caught.value.code == 130
+    assert "goes on from there" in capsys.readouterr().err
+    assert not (tmp_path / "resumed").exists()
+    stored = len(TransitionStore(tmp_path / "b.sqlite"))
+    assert stored == 5 * 4  # five batches of four
+    call(monkeypatch, *command)
+    whole, resumed = load_recording(tmp_path / "whole").tree, load_recording(tmp_path / "resumed").tree
+    assert list(TransitionStore(tmp_path / "a.sqlite").keys()) == list(TransitionStore(tmp_path / "b.sqlite").keys())
+    np.testing.assert_array_equal(whole.score, resumed.score)
+    np.testing.assert_array_equal(whole.tokens_out, resumed.tokens_out)
+    assert whole.contexts == resumed.contexts
+    assert 0 < whole.score[:, 1:].mean() < 1
+
+    replay = ("run", "--recording", tmp_path / "whole", "--split", "all", "--router", "pipeline:tiny-b>tiny-a")
+    call(monkeypatch, *replay, "--out", tmp_path / "recorded")
+    live = ("run", "--live", *selection, "--split", "all", "--router", "pipeline:tiny-b>tiny-a")
+    call(monkeypatch, *live, "--store", tmp_path / "c.sqlite", "--out", tmp_path / "live")
+    rows = [pq.read_table(tmp_path / name / "items.parquet").to_pylist() for name in ("recorded", "live")]
+    mine = [r for r in rows[0] if r["router"] == "pipeline:tiny-b>tiny-a"]
+    assert mine == rows[1]

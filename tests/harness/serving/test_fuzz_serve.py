@@ -1,0 +1,115 @@
+"""The chat API: any body, header and path gets an answer of JSON, never a failure of the server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fuzzing import fuzz, junk, mutated, texts
+from harness.serving.batcher import Dispatcher
+from harness.serving.routed import Routed
+from pools.pool import CandidateModel, Pool
+from pools.types import Context, Generation, GenerationSettings
+from routers import RouterRequest, load
+
+testclient = pytest.importorskip("fastapi.testclient")
+BODY = {
+    "model": "m",
+    "messages": [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+    ],
+    "max_tokens": 8,
+    "stop": ["\n", "x"],
+    "stream": False,
+    "stream_options": {"include_usage": True},
+    "n": 1,
+    "temperature": 0.5,
+}  # fmt: skip
+
+
+class Echo:
+    """A pool of one, whose response is the query."""
+
+    def generate(self, model: int, requests: Sequence[tuple[Context, GenerationSettings]]) -> list[Generation]:
+        return [Generation(context.query, 1, 1, "stop", 0.0) for context, _ in requests]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Callable[..., Any]]:
+    from harness.serving.app import create_app
+    from harness.serving.middleware import Limits
+
+    pool = Pool("p", (CandidateModel("a", "hf", 1.0),), "unit", "made up")
+    request = RouterRequest(models=("a",), max_hops=1, cost_model=pool.cost_model("paper"))
+    router = load("single:a", request)
+    dispatcher = Dispatcher(lambda: Routed("r", router, pool, Echo(), pool.cost_model("paper"), 1))
+    app = create_app(dispatcher, "m", "käy", Limits(body_bytes=20_000, max_tokens=64))
+    with testclient.TestClient(app, raise_server_exceptions=True) as made:
+        yield made
+    dispatcher.close()
+
+
+KEY = {"authorization": "Bearer käy".encode(), "content-type": "application/json"}
+
+
+def answered(client: Any, body: bytes) -> Any:
+    """The reply to a body: an answer, or an error of the client's that says what is wrong."""
+    response = client.post("/v1/chat/completions", content=body, headers=KEY)
+    assert response.status_code in (200, 400, 404, 413, 422), response.text
+    if response.status_code != 200:
+        assert response.json()["error"]["message"]
+        return None
+    return response
+
+
+@fuzz("chat API: bodies", 400)
+@given(mutated(BODY, surrogates=True) | junk(surrogates=True))
+def test_a_body(client: Any, body: Any) -> None:
+    response = answered(client, json.dumps(body).encode())
+    if response is not None and "data:" not in response.text[:5]:
+        assert response.json()["choices"][0]["message"]["content"].encode()
+
+
+@fuzz("chat API: texts", 200)
+@given(texts(surrogates=True), texts(surrogates=True))
+def test_a_text_is_answered_to_the_byte_or_refused(client: Any, text: str, stop: str) -> None:
+    from harness.serving.middleware import Limits
+
+    body = {"model": "m", "messages": [{"role": "user", "content": text}], "stop": stop}
+    response = answered(client, json.dumps(body).encode())
+    surrogates = any("\ud800" <= character <= "\udfff" for character in text + stop)
+    if surrogates or not text.strip() or len(stop) > Limits.stop_length:
+        assert response is None
+    else:
+        assert response.json()["choices"][0]["message"]["content"] == text
+        streamed = answered(client, json.dumps({**body, "stream": True}).encode())
+        chunks = [json.loads(part[6:]) for part in streamed.text.split("\n\n")[:-2]]
+        assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == text
+
+
+@fuzz("chat API: bytes", 200)
+@given(
+    st.binary(max_size=80) | st.sampled_from([b"[" * 9000, b'{"n":' + b"9" * 9000, b"x" * 30_000, b'{"model": NaN}'])
+)
+def test_bytes(client: Any, body: bytes) -> None:
+    assert answered(client, body) is None
+
+
+@fuzz("chat API: paths and keys", 150)
+@given(texts(), st.binary(max_size=20))
+def test_paths_and_keys(client: Any, path: str, key: bytes) -> None:
+    from urllib.parse import quote
+
+    assert client.get(f"/v1/models/{quote(path)}", headers=KEY).status_code in (200, 404, 405)
+    key = bytes(byte for byte in key if byte >= 0x20 and byte != 0x7F)
+    assert client.get("/v1/models", headers={"authorization": b"Bearer " + key}).status_code == 401
+
+
+def test_a_key_may_hold_any_letters(client: Any) -> None:
+    assert client.get("/v1/models", headers=KEY).status_code == 200

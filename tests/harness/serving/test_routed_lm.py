@@ -1,0 +1,115 @@
+"""lm-eval alone, lm-eval with our model, and our own `run` give the same score to every item."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import harness.serving.lm  # noqa: F401 - registers the model
+from harness.__main__ import main
+from harness.runs.source import recording_folder
+from pools.errors import UserError
+
+RECORDING = recording_folder("lightweight", "offline")
+
+
+def lm_eval(model: str, arguments: dict[str, Any], task: str, folder: Path, **options: Any) -> Any:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    return simple_evaluate(
+        model, model_args=arguments, tasks=[task], task_manager=manager, bootstrap_iters=0, log_samples=True, **options
+    )
+
+
+def samples(results: Any, task: str) -> dict[int, Any]:
+    return {sample["doc_id"]: sample for sample in results["samples"][task]}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, out: Path, *arguments: str) -> dict[tuple[str, str, int], float]:
+    monkeypatch.setattr(sys, "argv", ["harness", "run", "--out", str(out), "--split", "all", *arguments])
+    main()
+    rows = pq.read_table(out / "items.parquet").to_pylist()
+    return {(row["router"], row["task"], row["doc_id"]): row["quality"] for row in rows}
+
+
+@pytest.mark.parametrize(("model", "chat"), [("tiny-a", False), ("tiny-b", True)])
+def test_live_single_model_scores_as_plain_lm_eval(
+    model: str, chat: bool, tiny_pool_file: Path, tiny_tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hf = {"pretrained": str(tiny_pool_file.parent / model), "dtype": "float32", "device": "cpu", "batch_size": 4}
+    plain = samples(lm_eval("hf", hf, "tiny_text", tiny_tasks, apply_chat_template=chat), "tiny_text")
+    live = ("--live", "--pool", str(tiny_pool_file), "--suite", str(tiny_tasks / "suite.yaml"))
+    store = ("--store", str(tmp_path / "store.sqlite"))
+    ours = run(monkeypatch, tmp_path / "out", *live, *store, "--router", f"single:{model}")
+    scores = {doc_id: sample["odd"] for doc_id, sample in plain.items()}
+    assert {0.0, 1.0} == set(scores.values())
+    assert {doc_id: quality for (_, _, doc_id), quality in ours.items()} == scores
+    routed = {"pool": str(tiny_pool_file), "router": f"single:{model}", "store": str(tmp_path / "routed.sqlite")}
+    through = samples(lm_eval("routed", routed, "tiny_text", tiny_tasks), "tiny_text")
+    assert {n: s["resps"] for n, s in through.items()} == {n: s["resps"] for n, s in plain.items()}
+
+
+@pytest.mark.parametrize(
+    ("router", "tasks_of"),
+    [
+        ("single:qa-specialist", ("rg_aiw", "rg_color_cube_rotation")),
+        ("pipeline:qa-specialist>math-specialist", ("rg_leg_counting",)),
+    ],
+)
+def test_routed_on_the_recording_scores_as_run(
+    router: str, tasks_of: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tasks
+
+    ours = run(monkeypatch, tmp_path / "out", "--router", router, "--task", *tasks_of)
+    arguments = {"router": router, "recording": str(RECORDING)}
+    documents = json.loads((RECORDING / "manifest.json").read_text())["limit"]  # None: all of them
+    for task in tasks_of:
+        results = lm_eval("routed", arguments, task, Path(tasks.__file__).parent, limit=documents)
+        theirs = {doc_id: float(sample["exact_match"]) for doc_id, sample in samples(results, task).items()}
+        mine = {doc_id: q for (name, t, doc_id), q in ours.items() if (name, t) == (router, task)}
+        assert len(mine) >= len(theirs) - 2
+        assert mine == {doc_id: theirs[doc_id] for doc_id in mine}
+        assert sum(mine.values()) > 0
+        ledger = results["config"]["routed"]
+        assert ledger["cost"] > 0
+        assert ledger["hops"] == ledger["requests"] * (router.count(">") + 1)
+
+
+def test_multiple_choice_is_scored_by_the_last_hops_model(
+    tiny_pool_file: Path, tiny_tasks: Path, tmp_path: Path
+) -> None:
+    hf = {"pretrained": str(tiny_pool_file.parent / "tiny-a"), "dtype": "float32", "device": "cpu", "batch_size": 4}
+    plain = samples(lm_eval("hf", hf, "tiny_choice", tiny_tasks), "tiny_choice")
+
+    def routed(router: str, hops: int) -> dict[int, Any]:
+        arguments = {
+            "pool": str(tiny_pool_file),
+            "router": router,
+            "max_hops": hops,
+            "store": str(tmp_path / "s.sqlite"),
+        }
+        return samples(lm_eval("routed", arguments, "tiny_choice", tiny_tasks), "tiny_choice")
+
+    def likelihoods(given: dict[int, Any]) -> list[float]:
+        return [float(resp[0][0]) for n in sorted(given) for resp in given[n]["resps"]]
+
+    for router, hops in (("single:tiny-a", 1), ("single:tiny-a", 2)):
+        assert likelihoods(routed(router, hops)) == pytest.approx(likelihoods(plain), abs=1e-3)
+    after_b = likelihoods(routed("pipeline:tiny-b>tiny-a", 2))
+    assert after_b != pytest.approx(likelihoods(plain), abs=1e-3)  # it has read what tiny-b answered
+
+
+def test_what_a_recording_cannot_do_says_so(tiny_tasks: Path) -> None:
+    arguments = {"router": "single:qa-specialist", "recording": str(RECORDING)}
+    with pytest.raises(UserError, match="no likelihoods"):
+        lm_eval("routed", arguments, "tiny_choice", tiny_tasks)
+    with pytest.raises(UserError, match="no response to 16 of 16 requests"):
+        lm_eval("routed", arguments, "tiny_text", tiny_tasks)

@@ -1,0 +1,202 @@
+import numpy as np
+import pytest
+
+from pools import Context, GenerationSettings, Item, UserError
+from pools.mdp.tree import Tree
+
+
+def test_numbering(synthetic_tree):
+    tree = synthetic_tree(items=1, models=3, max_hops=3, complete=False)
+    assert (tree.nodes, tree.decision_nodes) == (1 + 3 + 9 + 27, 1 + 3 + 9)
+    seen = set()
+    for node in range(tree.nodes):
+        pipeline = tree.pipeline(node)
+        seen.add(pipeline)
+        assert tree.node(pipeline) == node
+        assert len(pipeline) == tree.depth[node]
+        if node:
+            assert tree.parent(node) == tree.node(pipeline[:-1])
+            assert tree.action(node) == pipeline[-1]
+            assert tree.child(tree.parent(node), pipeline[-1]) == node
+        assert (node < tree.decision_nodes) == (len(pipeline) < 3)
+    assert len(seen) == tree.nodes
+    assert [len(tree.level(depth)) for depth in range(4)] == [1, 3, 9, 27]
+
+
+def test_one_model_is_a_chain(synthetic_tree):
+    tree = synthetic_tree(models=1, max_hops=3)
+    assert tree.nodes == 4
+    assert [tree.pipeline(n) for n in range(4)] == [(), (0,), (0, 0), (0, 0, 0)]
+    assert tree.complete
+
+
+@pytest.mark.parametrize(("models", "hops"), [([], 2), (["a"], 0)])
+def test_a_tree_needs_a_model_and_a_hop(models, hops):
+    with pytest.raises(UserError):
+        Tree([], models, hops)
+
+
+def test_contexts_follow_the_pipelines(synthetic_tree):
+    tree = synthetic_tree(items=3, models=2, max_hops=3)
+    for item in range(3):
+        for node in range(1, tree.nodes):
+            parent, made = int(tree.parent(node)), tree.generation(item, node)
+            assert tree.context(item, node) == tree.context(item, parent).extended(made.response)
+            assert (tree.tokens_in[item, node], tree.tokens_out[item, node]) == (made.tokens_in, made.tokens_out)
+    assert np.all(tree.score[:, 0] == 0)
+
+
+def test_equal_contexts_are_one(synthetic_tree, made_up_generator):
+    tree = synthetic_tree(items=2, models=3, max_hops=2, generator=made_up_generator(variety=1))
+    # Every model gives the same answer: one context per item and depth.
+    assert len(tree.contexts) == len(set(tree.contexts)) == 2 * 3
+    assert len(np.unique(tree.context_id)) == 2 * 3
+    for item in range(2):
+        assert len(set(tree.context_id[item, tree.level(2)])) == 1
+
+
+def test_each_distinct_request_is_generated_once_in_one_batch_per_model(synthetic_tree, made_up_generator):
+    generator = made_up_generator(variety=2)
+    tree = synthetic_tree(items=3, models=2, max_hops=3, generator=generator)
+    requests = [(model, *request) for model, batch in generator.calls for request in batch]
+    assert len(requests) == len(set(requests))
+    assert len(generator.calls) == 2 * 3  # one for each model at each hop
+    expected = {
+        (int(tree.action(n)), tree.context(i, int(tree.parent(n))), tree.items[i].settings)
+        for i in range(3)
+        for n in range(1, tree.nodes)
+    }
+    assert set(requests) == expected
+    assert len(requests) < 3 * (tree.nodes - 1)
+    tree.require(np.arange(3), tree.nodes - 1)
+    assert len(generator.calls) == 2 * 3
+
+
+def test_a_response_is_not_asked_for_again_by_another_pipeline(synthetic_tree, made_up_generator):
+    generator = made_up_generator(variety=1)
+    tree = synthetic_tree(items=1, models=2, max_hops=2, complete=False, generator=generator)
+    tree.require(0, tree.node((0, 0)))
+    tree.require(0, tree.node((1, 0)))  # model 1 gave the same answer, so model 0 has read this context
+    assert [model for model, _ in generator.calls] == [0, 0, 1]
+    assert tree.generation(0, tree.node((1, 0))) is tree.generation(0, tree.node((0, 0)))
+
+
+def test_settings_belong_to_the_request(made_up_generator):
+    generator = made_up_generator()
+    items = [Item("a", n, "same question", GenerationSettings((), 4 + n), "train") for n in range(2)]
+    tree = Tree(items, ["m"], 1, generator, lambda answers: [0.0] * len(answers))
+    tree.require([0, 1], [1, 1])
+    assert [len(batch) for _, batch in generator.calls] == [2]
+    assert tree.context_id[0, 0] == tree.context_id[1, 0]
+    assert tree.generation(0, 1) == generator.generate(0, [(Context("same question"), items[0].settings)])[0]
+
+
+@pytest.mark.parametrize("nodes", [(1, 12), (12, 1), (12, 5), (3, 14)])
+def test_nodes_of_several_depths_at_once(synthetic_tree, nodes):
+    """A shallow node in the request must not keep the hops above a deep one from being made."""
+    full = synthetic_tree(items=2, models=2, max_hops=3)
+    part = synthetic_tree(items=2, models=2, max_hops=3, complete=False)
+    part.require([0, 1], nodes)
+    for item, node in zip((0, 1), nodes, strict=True):
+        while True:
+            assert part.known[item, node]
+            assert part.context(item, node) == full.context(item, node)
+            assert part.score[item, node] == full.score[item, node]
+            if not node:
+                break
+            node = int(part.parent(node))
+    assert not part.complete
+
+
+def test_only_what_is_required_is_generated(synthetic_tree, made_up_generator):
+    generator = made_up_generator()
+    tree = synthetic_tree(items=3, models=2, max_hops=2, complete=False, generator=generator)
+    tree.require(1, tree.node((1, 0)))
+    assert {(i, n) for i, n in np.argwhere(tree.known) if n} == {(1, tree.node((1,))), (1, tree.node((1, 0)))}
+    assert sum(len(batch) for _, batch in generator.calls) == 2
+
+
+def _recorded(tree):
+    copy = tree.subset(range(len(tree.items)))
+    copy._generator = copy._scorer = None
+    return copy
+
+
+def test_a_recording_that_lacks_nodes_says_which(synthetic_tree):
+    tree = synthetic_tree(items=2, models=2, max_hops=2, complete=False)
+    tree.require([0], [tree.node((0, 1))])
+    recorded = _recorded(tree)
+    recorded.require([0, 0], [tree.node((0,)), tree.node((0, 1))])
+    with pytest.raises(UserError, match=r"model-1 > model-0 to item 1 of made-up \(1 are missing\)") as error:
+        recorded.require([1], [tree.node((1, 0))])
+    assert "\n" not in str(error.value)
+
+
+def _same(part, full, items, nodes):
+    for local, index in enumerate(items):
+        assert part.items[local] == full.items[index]
+        for node in range(nodes):
+            assert part.context(local, node) == full.context(index, node)
+            for name in ("known", "score", "tokens_in", "tokens_out"):
+                assert getattr(part, name)[local, node] == getattr(full, name)[index, node]
+            if node:
+                assert part.generation(local, node) == full.generation(index, node)
+
+
+@pytest.mark.parametrize("items", [[3, 0], [2], [1, 1], []])
+def test_subset(synthetic_tree, items):
+    full = synthetic_tree(items=4, models=2, max_hops=2)
+    part = full.subset(items)
+    assert part.known.shape == (len(items), full.nodes)
+    assert part.complete
+    _same(part, full, items, full.nodes)
+    assert len(set(part.contexts)) == len(part.contexts)
+    # It shares nothing that is written to.
+    part.score[:] = 7
+    part.known[:] = False
+    assert full.score.max() <= 1
+    assert full.complete
+
+
+def test_subset_of_a_part_goes_on(synthetic_tree, made_up_generator):
+    generator = made_up_generator()
+    full = synthetic_tree(items=4, models=2, max_hops=2)
+    live = synthetic_tree(items=4, models=2, max_hops=2, complete=False, generator=generator)
+    live.require([2, 3], [1, 2])
+    part = live.subset([3, 2])
+    asked = sum(len(batch) for _, batch in generator.calls)
+    rows, columns = np.indices(part.known.shape)
+    part.require(rows.ravel(), columns.ravel())
+    _same(part, full, [3, 2], full.nodes)
+    again = [(m, r) for m, batch in generator.calls[asked:] for r in batch]
+    first = [(m, r) for m, batch in generator.calls[:asked] for r in batch]
+    assert not set(again) & set(first)
+
+
+def test_select(synthetic_tree):
+    full = synthetic_tree(items=7, models=2, max_hops=1)
+    for split, items in (("train", [0, 3, 6]), ("validation", [1, 4]), ("test", [2, 5])):
+        _same(full.select(split), full, items, full.nodes)
+
+
+def test_shortened(synthetic_tree):
+    full = synthetic_tree(items=3, models=2, max_hops=3)
+    for hops in (1, 2, 3):
+        part = full.shortened(hops)
+        assert (part.max_hops, part.nodes) == (hops, 2 ** (hops + 1) - 1)
+        _same(part, full, range(3), part.nodes)
+    with pytest.raises(UserError):
+        full.shortened(4)
+
+
+def test_rows(synthetic_tree):
+    tree = synthetic_tree(items=2, models=2, max_hops=2, complete=False)
+    tree.require([0, 1], [4, 1])
+    rows = list(tree.rows())
+    assert [(row["doc_id"], row["pipeline"]) for row in rows] == [
+        (0, ["model-0"]),
+        (0, ["model-0", "model-1"]),
+        (1, ["model-0"]),
+    ]
+    assert rows[1]["response"] == tree.generation(0, 4).response
+    assert rows[1]["score"] == tree.score[0, 4]

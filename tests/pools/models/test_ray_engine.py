@@ -1,0 +1,229 @@
+"""The Ray engine on a Ray of this machine: the same responses as in this process, whatever dies on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pools.data.store import TransitionStore
+from pools.errors import UserError
+from pools.models.engine import LocalEngine, Request
+from pools.models.generator import LiveGenerator
+from pools.pool import Pool, Resources, load_pool
+from pools.types import Context, Generation, GenerationSettings
+
+ray = pytest.importorskip("ray")
+from pools.models.ray import RayEngine  # noqa: E402
+
+SHORT, LONG = GenerationSettings((), 4), GenerationSettings(("zz",), 12)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    before = len(os.listdir("/proc/self/fd"))
+    ray.init(num_cpus=4, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    yield
+    ray.shutdown()
+    # Its threads close what they had open some time after; other tests of this process count descriptors.
+    deadline, last = time.monotonic() + 15, -1
+    while (number := len(os.listdir("/proc/self/fd"))) > before and time.monotonic() < deadline:
+        if number != last:
+            last, deadline = number, time.monotonic() + 15
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def pool(tiny_pool_file: Path) -> Pool:
+    return load_pool(str(tiny_pool_file))
+
+
+def requests(number: int) -> list[Request]:
+    return [(Context(f"Question {n} of them", ("no",) * (n % 3)), (SHORT, LONG)[n % 2]) for n in range(number)]
+
+
+def texts(made: Sequence[Generation]) -> list[tuple[str, int, int]]:
+    return [(one.response, one.tokens_in, one.tokens_out) for one in made]
+
+
+def resources(pool: Pool, *each: Resources) -> Pool:
+    return replace(pool, models=tuple(replace(m, resources=r) for m, r in zip(pool.models, each, strict=True)))
+
+
+def test_the_responses_are_those_of_this_process(pool: Pool, tmp_path: Path) -> None:
+    asked = {0: requests(30), 1: requests(18)}
+    here = LiveGenerator(pool).generate_all(asked)
+    several = resources(pool, Resources(replicas=2), Resources())
+    store = TransitionStore(tmp_path / "s", {"by": "ray"})
+    there = LiveGenerator(several, store=store, engine=RayEngine(several))
+    made = there.generate_all(asked)
+    assert {model: texts(found) for model, found in made.items()} == {m: texts(found) for m, found in here.items()}
+    assert len(store) == 48 and there.generate_all(asked) == made
+
+
+def test_models_that_do_not_fit_together_take_turns(pool: Pool) -> None:
+    large = resources(pool, Resources(num_cpus=3), Resources(replicas=2, num_cpus=2))
+    made = LiveGenerator(large, engine=RayEngine(large)).generate_all({0: requests(5), 1: requests(5)})
+    assert [len(found) for found in made.values()] == [5, 5]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (Resources(num_cpus=5), "needs 5 CPU for its 1 actors, the cluster has 4"),
+        (Resources(replicas=3, num_cpus=2), "needs 6 CPU"),
+        (Resources(num_gpus=1), "needs 1 GPU"),
+        (Resources(custom={"tpu": 0.5}), "needs 0.5 tpu"),
+    ],
+)
+def test_what_the_cluster_has_no_room_for_is_said_before_anything_runs(pool: Pool, given: Resources, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        RayEngine(resources(pool, Resources(), given))
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Where somebody listens who is no Ray."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_no_cluster_at_an_address(pool: Pool, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("nobody\nthere")))
+    with pytest.raises(UserError, match=rf"no Ray cluster at {address}: nobody there; check the address"):
+        RayEngine(pool, address=address)
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_where_nobody_listens_ray_is_not_asked(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, address: str, scheme: str
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("it would try for minutes"))
+    for nobody in ("127.0.0.1:1", "127.0.0.1:99999", "no-such-host.invalid:6379"):
+        with pytest.raises(UserError, match=rf"no Ray cluster at {scheme}{nobody}: .*; check the address") as error:
+            RayEngine(pool, address=scheme + nobody)
+        assert "\n" not in str(error.value)
+
+
+def test_without_an_address_no_cluster_is_joined(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda address, **_: asked.append(address))
+    for address in (None, "", "auto"):
+        RayEngine(pool, address=address)
+    assert asked == ["local", "local", "auto"]
+
+
+def _worker_processes() -> list[int]:
+    """Process ids of the actors that hold a model."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                command = (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if command.startswith(b"ray::Worker") and os.getpid() in _ancestors(int(folder.name)):
+                found.append(int(folder.name))
+    return found
+
+
+def _ancestors(pid: int) -> list[int]:
+    """The processes that a process comes from: another Ray on this machine is left alone."""
+    found = []
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            break
+        found.append(pid)
+    return found
+
+
+def test_actors_that_are_killed_lose_nothing(pool: Pool, tmp_path: Path, counted: Any, faults: int) -> None:
+    several = resources(pool, Resources(replicas=2), Resources())
+    asked = {0: requests(60 * faults), 1: requests(60 * faults)}
+    expected = LiveGenerator(pool).generate_all(asked)
+    killed: list[int] = []
+    done = threading.Event()
+
+    def kill() -> None:
+        while len(killed) < 3 * faults and not done.is_set():
+            alive = [pid for pid in _worker_processes() if pid not in killed]
+            if alive:
+                time.sleep(0.05)
+                try:
+                    os.kill(alive[0], signal.SIGKILL)
+                    killed.append(alive[0])
+                except ProcessLookupError:
+                    continue
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    store = TransitionStore(tmp_path / "s")
+    try:
+        made = LiveGenerator(several, store=store, engine=RayEngine(several, tries=50 * faults)).generate_all(asked)
+    finally:
+        done.set()
+        killer.join()
+    assert len(killed) == 3 * faults
+    wrong = sum(texts(found) != texts(expected[model]) for model, found in made.items())
+    counted("SIGKILL", "Ray actor", len(killed), lost=120 * faults - len(store), wrong=wrong)
+
+
+class Dies(LocalEngine):
+    """Ends its process at the request of that number of tokens."""
+
+    def run_batch(self, model: int, requests: Sequence[Request]) -> list[Generation]:
+        if requests[0][1].max_new_tokens == 5:
+            os._exit(1)
+        return super().run_batch(model, requests)
+
+
+def test_a_batch_that_kills_every_actor_ends_the_recording(pool: Pool, tmp_path: Path, monkeypatch: Any) -> None:
+    import pools.models.ray as module
+
+    class Poisoned(module.Worker):
+        def __init__(self, pool: Pool, model: int, weights_dir: Path | None) -> None:
+            super().__init__(pool, model, weights_dir)
+            self._engine = Dies(pool, weights_dir)
+
+    monkeypatch.setattr(module, "Worker", Poisoned)
+    store = TransitionStore(tmp_path / "s")
+    generator = LiveGenerator(pool, store=store, engine=RayEngine(pool, tries=2))
+    poisoned = [(Context("last"), GenerationSettings((), 5))]
+    with pytest.raises(UserError, match=r"actors of model tiny-a died 2 times at the same batch.*is stored"):
+        generator.generate(0, requests(10) + poisoned)
+    assert 0 < len(store) <= 10
+
+
+def test_a_model_that_cannot_be_loaded_is_said_as_in_this_process(pool: Pool) -> None:
+    missing = replace(pool, models=(replace(pool.models[0], arguments={"dtype": "no such type"}), pool.models[1]))
+    with pytest.raises(UserError, match="model tiny-a cannot be loaded") as error:
+        LiveGenerator(missing, engine=RayEngine(missing)).generate(0, requests(2))
+    assert "\n" not in str(error.value)
+
+
+def test_an_engine_may_answer_in_any_order(pool: Pool) -> None:
+    class Backwards(LocalEngine):
+        def run(
+            self, batches: Mapping[int, Sequence[Sequence[Request]]]
+        ) -> Iterator[tuple[int, int, list[Generation]]]:
+            yield from reversed(list(super().run(batches)))
+
+    asked = {0: requests(11), 1: requests(7)}
+    backwards = LiveGenerator(pool, engine=Backwards(pool)).generate_all(asked)
+    assert {m: texts(f) for m, f in backwards.items()} == {
+        m: texts(f) for m, f in LiveGenerator(pool).generate_all(asked).items()
+    }

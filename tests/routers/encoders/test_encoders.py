@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from pools.errors import UserError
+from pools.types import Context
+from routers.encoders.base import ContextEncoder, agreement, build_encoder, restore_encoder
+from routers.encoders.hashing import HashingEncoder
+from routers.state import StateFeatures
+
+TEXTS = [f"What is {n} + {n * 3}?" for n in range(40)] + [f"Which colour is cube {n}, red or blue?" for n in range(40)]
+
+
+def test_hashing_tells_kinds_of_question_apart() -> None:
+    encoder = HashingEncoder.fit(TEXTS)
+    sums, colours = encoder.encode(["What is 77 + 4?", "What is 5 + 91?"]), encoder.encode(["Which colour is cube 99?"])
+    assert sums[0] @ sums[1] > 0.95
+    assert abs(sums[0] @ colours[0]) < 0.5
+
+
+def test_hashing_survives_a_checkpoint_and_repeats_itself() -> None:
+    encoder, again = HashingEncoder.fit(TEXTS, seed=3), HashingEncoder.fit(TEXTS, seed=3)
+    restored = restore_encoder(encoder.config(), encoder.arrays())
+    for other in (again, restored):
+        np.testing.assert_array_equal(encoder.encode(TEXTS[:5]), other.encode(TEXTS[:5]))
+
+
+def test_hashing_is_the_same_whatever_the_number_of_threads() -> None:
+    rng = np.random.default_rng(0)
+    texts = [
+        " ".join(f"word{'abcdefghij'[n]}{'klmnopqrst'[m]}" for n, m in rng.integers(0, 10, (40, 2))) for _ in range(900)
+    ]
+    fitted = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            fitted.append(HashingEncoder.fit(texts).components)
+    np.testing.assert_array_equal(*fitted)
+
+
+def test_hashing_of_few_texts_and_of_an_empty_one() -> None:
+    encoder = HashingEncoder.fit(["only one text here"])
+    assert encoder.encode(["", "another"]).shape == (2, encoder.dimension)
+    assert np.isfinite(encoder.encode([""])).all()
+
+
+def test_context_is_query_and_last_response_and_each_text_is_encoded_once() -> None:
+    encoder = HashingEncoder.fit(TEXTS)
+    asked: list[str] = []
+
+    class Counting(HashingEncoder):
+        def encode(self, texts: list[str]) -> np.ndarray:  # type: ignore[override]
+            asked.extend(texts)
+            return super().encode(texts)
+
+    embed = ContextEncoder(Counting(encoder.idf, encoder.components))
+    contexts = [Context("What is 1 + 1?"), Context("What is 1 + 1?", ("x", "Answer: 2")), Context("Answer: 2")]
+    vectors = embed(contexts)
+    half = encoder.dimension
+    np.testing.assert_array_equal(vectors[0, :half], vectors[1, :half])
+    assert not vectors[0, half:].any()
+    np.testing.assert_array_equal(vectors[1, half:], vectors[2, :half])
+    embed(contexts)
+    assert sorted(asked) == ["Answer: 2", "What is 1 + 1?"]
+    assert embed.cost(contexts).tolist() == [0, 0, 0]
+
+
+def test_vectors_are_kept_without_the_texts_and_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routers.encoders.base.KEPT", 10)
+    embed = ContextEncoder(HashingEncoder.fit(TEXTS))
+    many = [Context(text) for text in TEXTS]
+    first = embed(many)  # more at once than are kept
+    assert len(embed._vectors) == 10 and not any(b"cube" in key for key in embed._vectors)
+    np.testing.assert_array_equal(first, embed(many))
+    np.testing.assert_array_equal(first[:1], embed(many[:1]))
+
+
+def test_agreement_and_length_of_the_last_response() -> None:
+    assert agreement(()) == agreement(("Answer: 3",)) == 0.0
+    assert agreement(("Answer: 3", "so it is 3.", "2 + 1 = 3")) == 1.0
+    assert agreement(("Answer: -3", "Answer: 4", "Answer: 3", "Answer: 4")) == pytest.approx(1 / 3)
+    assert agreement(("", "")) == 1.0
+    embed = ContextEncoder(HashingEncoder.fit(TEXTS), ("query", "agreement", "length"))
+    vectors = embed([Context("a"), Context("a", ("b b", "b"))])
+    assert vectors.shape == (2, embed.dimension) == (2, embed.encoder.dimension + 2)
+    np.testing.assert_allclose(vectors[:, -2:], [[0, 0], [1, np.log(2) / 5]], rtol=1e-6)
+
+
+def test_features_of_a_state() -> None:
+    features = StateFeatures(max_hops=2, models=3, cost_scale=4.0, sees_models=True, sees_weight=True)
+    actions = np.array([[-1, -1], [2, -1]])
+    made = features([0, 1], [0.0, 2.0], actions, [0.0, 0.25])
+    assert made.shape == (2, features.dimension)
+    expected = [[1, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 1, 0.5, 0, 0, 1, 0, 0, 1, np.log(2)]]
+    np.testing.assert_allclose(made, expected, rtol=1e-6)
+    assert StateFeatures(2, 3, 4.0)([1], [2.0], actions[1:], 9.0).tolist() == [[0, 1, 0.5]]
+
+
+def test_unknown_encoder_and_missing_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected hashing"):
+        build_encoder("word2vec", [])
+    monkeypatch.delenv("HARNESS_WEIGHTS", raising=False)
+    with pytest.raises(UserError, match="no weights for model encoder sentence") as caught:
+        build_encoder("sentence:nobody/nothing", [])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence transformer with random weights, made now."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("bert")
+    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789?+"]
+    vocabulary = {word: n for n, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters])}
+    vocabulary |= {f"##{word}": n + len(vocabulary) for n, word in enumerate(letters)}
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(vocab=vocabulary, do_lower_case=True).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_sentence_encodes_alike_in_any_batch_and_bills_its_tokens(tiny_bert: Path) -> None:
+    encoder = build_encoder(f"sentence:{tiny_bert}", [])
+    vectors = encoder.encode(["what is 1 + 1 ?", "b", "a much longer text than the others are"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(vectors[1], encoder.encode(["b"])[0], atol=1e-5)
+    restored = restore_encoder(encoder.config(), {}, tiny_bert.parent)  # found by name in a folder of weights
+    np.testing.assert_array_equal(restored.encode(["b"]), encoder.encode(["b"]))
+    cost = ContextEncoder(encoder).cost([Context("b")])
+    assert cost[0] == pytest.approx(encoder.base_rate * 3)  # [CLS] b [SEP]
+    assert encoder.base_rate > 0
+
+
+def test_sentence_with_other_weights_than_the_checkpoints_is_refused(tiny_bert: Path) -> None:
+    with pytest.raises(UserError, match="sha256"):
+        restore_encoder({"kind": "sentence", "model": str(tiny_bert), "sha256": "0" * 64}, {})
