@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzzing import command, fuzz, texts
-from harness.cli.app import app as cli
+from harness.cli import app as cli
 from harness.runs import source
 from pools import UserError
 from pools.data.recording import save_recording

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from pools import Context, Generation, GenerationSettings, UserError, store
+from pools import Context, Generation, GenerationSettings, UserError
+from pools.data import store
 from pools.data.row_count import RowCount
 from pools.data.store import TransitionStore
 
