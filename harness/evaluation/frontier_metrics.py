@@ -4,20 +4,91 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from harness.evaluation.evaluate import Outcome
 from harness.evaluation.frontier import aiq, aiq_resampled, apgr, cpt
 from harness.evaluation.metrics import Bootstrap
 from pools.errors import UserError
+from pools.schema import Schema
 
 FloatArray = NDArray[np.float64]
 RESAMPLES = 500
 LEVELS = {"cpt_50": 0.5, "cpt_80": 0.8}
 SEVERAL_HOPS = "APGR and CPT are not defined with several hops: they are of one call of one of two models"
+
+
+class ZeroRouter(Schema):
+    """The no-skill line: the hull of the single models, reached by mixing them at random."""
+
+    aiq: float
+    """Its AIQ."""
+
+
+class AgainstZeroRouter(Schema):
+    """A router's points against the zero router."""
+
+    aiq: float
+    """AIQ of the hull of its points and (0, 0), over `cost_range`."""
+    aiq_ahead: float
+    """`aiq` minus the zero router's."""
+    aiq_ahead_interval: tuple[float, float]
+    """Of `aiq_ahead`, 95%, paired over items (500 resamples, the range of costs kept)."""
+
+
+class AgainstTwoModels(Schema):
+    """A router's points between a strong and a weak model."""
+
+    strong_share: list[float]
+    """Share of the items that the strong model answers, at each cost weight."""
+    other_share: list[float]
+    """Share of the items that a model answers which is neither, at each cost weight."""
+    apgr: float
+    """Average share of the gap in quality between the two that is recovered."""
+    cpt_50: float | None
+    """The least share of items for the strong model that recovers 50% of the gap; null where it is not reached."""
+    cpt_80: float | None
+    """The same for 80%."""
+
+
+class TwoModels(Schema):
+    """APGR and CPT between two models, or why they are not defined."""
+
+    undefined: str | None
+    """Why they are not defined: several hops, or neither model is better; else null."""
+    strong: str | None = None
+    """The strong model."""
+    weak: str | None = None
+    """The weak model."""
+    routers: dict[str, AgainstTwoModels] = Field(default_factory=dict)
+    """By router."""
+
+
+class FrontierMetrics(Schema):
+    """What a run's points at several cost weights come to."""
+
+    cost_range: tuple[float, float] | None
+    """Mean cost of the cheapest and of the most expensive single model; every AIQ is over this range. Null, with
+    `zero_router` and each of `routers`, where no costs were recorded, all models cost the same, or live models were not
+    all asked."""
+    zero_router: ZeroRouter | None
+    """The no-skill line."""
+    routers: dict[str, AgainstZeroRouter | None]
+    """By router."""
+    two_models: TwoModels | None
+    """APGR and CPT; null where the pool has more than two models and none were named (`--strong`, `--weak`)."""
+
+    def named(self) -> list[str]:
+        """The routers that it has figures of; raises ValueError where its parts have others."""
+        parts = [list(self.routers)] if self.zero_router is not None else []
+        if self.two_models is not None and self.two_models.undefined is None:
+            parts.append(list(self.two_models.routers))
+        if any(part != parts[0] for part in parts):
+            raise ValueError("frontier_metrics has other routers against the zero router than against two models")
+        return parts[0] if parts else []
 
 
 @dataclass(frozen=True)
@@ -41,40 +112,46 @@ def frontier_metrics(
     seed: int,
     strong: str | None = None,
     weak: str | None = None,
-) -> dict[str, Any]:
-    """The content of `frontier_metrics` in `summary.json`.
+) -> FrontierMetrics:
+    """What the points come to.
 
     swept: the routers' outcomes at each cost weight. singles: each model's, by its name; costs: whether any were
     recorded. strong, weak: the two models of APGR and CPT; where the pool has just two, the better is the strong one.
     Raises UserError for two that are named and are not one better than the other.
     """
     curves = {name: [outcomes[name] for outcomes in swept] for name in swept[0]}
-    found = _against_zero_router(curves, singles, seed) if costs and singles else None
-    return {
-        **(found or {"cost_range": None, "zero_router": None, "routers": dict.fromkeys(curves)}),
-        "two_models": _against_two_models(curves, singles, max_hops, strong, weak),
-    }
+    two_models = _against_two_models(curves, singles, max_hops, strong, weak)
+    bounds = _cost_range(singles) if costs and singles else None
+    if bounds is None:
+        return FrontierMetrics(cost_range=None, zero_router=None, routers=dict.fromkeys(curves), two_models=two_models)
+    zero, routers = _against_zero_router(curves, singles, bounds, seed)
+    return FrontierMetrics(cost_range=bounds, zero_router=zero, routers=dict(routers), two_models=two_models)
+
+
+def _cost_range(singles: Mapping[str, Outcome]) -> tuple[float, float] | None:
+    """Mean cost of the cheapest and of the most expensive single model; None where all cost the same."""
+    means = [float(outcome.cost.mean()) for outcome in singles.values()]
+    return (min(means), max(means)) if min(means) < max(means) else None
 
 
 def _against_zero_router(
-    curves: Mapping[str, Sequence[Outcome]], singles: Mapping[str, Outcome], seed: int
-) -> dict[str, Any] | None:
+    curves: Mapping[str, Sequence[Outcome]],
+    singles: Mapping[str, Outcome],
+    bounds: tuple[float, float],
+    seed: int,
+) -> tuple[ZeroRouter, dict[str, AgainstZeroRouter]]:
     zero = Points.of(list(singles.values()))
-    prices = zero.cost.mean(axis=1)
-    lowest, highest = float(prices.min()), float(prices.max())
-    if not lowest < highest:
-        return None
     weights = Bootstrap.draw(zero.cost.shape[1], seed, RESAMPLES).weights
-    floor = aiq(prices, zero.quality.mean(axis=1), lowest, highest)
-    floors = aiq_resampled(zero.cost, zero.quality, weights, lowest, highest)
+    floor = aiq(zero.cost.mean(axis=1), zero.quality.mean(axis=1), *bounds)
+    floors = aiq_resampled(zero.cost, zero.quality, weights, *bounds)
     routers = {}
     for name, outcomes in curves.items():
         points = Points.of(outcomes)
-        height = aiq(points.cost.mean(axis=1), points.quality.mean(axis=1), lowest, highest)
-        ahead = aiq_resampled(points.cost, points.quality, weights, lowest, highest) - floors
-        interval = np.percentile(ahead, [2.5, 97.5]).tolist()
-        routers[name] = {"aiq": height, "aiq_ahead": height - floor, "aiq_ahead_interval": interval}
-    return {"cost_range": [lowest, highest], "zero_router": {"aiq": floor}, "routers": routers}
+        height = aiq(points.cost.mean(axis=1), points.quality.mean(axis=1), *bounds)
+        ahead = aiq_resampled(points.cost, points.quality, weights, *bounds) - floors
+        low, high = np.percentile(ahead, [2.5, 97.5]).tolist()
+        routers[name] = AgainstZeroRouter(aiq=height, aiq_ahead=height - floor, aiq_ahead_interval=(low, high))
+    return ZeroRouter(aiq=floor), routers
 
 
 def _against_two_models(
@@ -83,11 +160,11 @@ def _against_two_models(
     max_hops: int,
     strong: str | None,
     weak: str | None,
-) -> dict[str, Any] | None:
+) -> TwoModels | None:
     if strong is None and weak is None and len(singles) != 2:
         return None
     if max_hops > 1:
-        return {"undefined": SEVERAL_HOPS}
+        return TwoModels(undefined=SEVERAL_HOPS)
     quality = {model: float(outcome.quality.mean()) for model, outcome in singles.items()}
     named = strong is not None and weak is not None
     strong, weak = (strong, weak) if named else sorted(quality, key=quality.__getitem__, reverse=True)
@@ -97,17 +174,17 @@ def _against_two_models(
         said = f"{strong} is not better than {weak} on these items ({top:.3f} and {floor:.3f})"
         if named:
             raise UserError(f"--strong {strong} --weak {weak}: {said}; name a stronger and a weaker model")
-        return {"undefined": f"APGR and CPT need a stronger and a weaker model, and {said}"}
+        return TwoModels(undefined=f"APGR and CPT need a stronger and a weaker model, and {said}")
     index = {model: number for number, model in enumerate(singles)}
     routers = {}
     for name, outcomes in curves.items():
         called = np.stack([o.calls.mean(axis=0) for o in outcomes])
         shares = called[:, index[strong]].clip(0, 1)
         qualities = [float(o.quality.mean()) for o in outcomes]
-        routers[name] = {
-            "strong_share": shares.tolist(),
-            "other_share": np.delete(called, [index[strong], index[weak]], axis=1).sum(axis=1).clip(0, 1).tolist(),
-            "apgr": apgr(shares, qualities, floor, top),
+        routers[name] = AgainstTwoModels(
+            strong_share=shares.tolist(),
+            other_share=np.delete(called, [index[strong], index[weak]], axis=1).sum(axis=1).clip(0, 1).tolist(),
+            apgr=apgr(shares, qualities, floor, top),
             **{key: cpt(shares, qualities, floor, top, level) for key, level in LEVELS.items()},
-        }
-    return {"strong": strong, "weak": weak, "undefined": None, "routers": routers}
+        )
+    return TwoModels(undefined=None, strong=strong, weak=weak, routers=routers)

@@ -1,15 +1,17 @@
-"""The figures of a run, as `summary.json` holds them. Its form is documented in docs/summary.md and stable."""
+"""The figures of a run: `Summary`, which tables, exports, report, wandb, check and API read, and `summarise`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from harness.evaluation.evaluate import Outcome
+from harness.evaluation.frontier_metrics import FrontierMetrics
 from harness.evaluation.metrics import (
     Bootstrap,
     Estimate,
@@ -23,8 +25,198 @@ from harness.evaluation.metrics import (
 )
 from pools.cost import CostModel
 from pools.mdp.tree import Tree
+from pools.schema import Schema
 
 FloatArray = NDArray[np.float64]
+Interval = tuple[float, float]
+# Rounding may leave a mean of expectations just outside.
+Score = Annotated[float, Field(ge=-1e-9, le=1 + 1e-9)]
+Share = Annotated[float, Field(ge=0, le=1 + 1e-9)]
+Cost = Annotated[float, Field(ge=0)]
+Pipeline = tuple[str, ...]
+ARROW = " > "
+
+
+class Figures(Schema):
+    """Quality and cost over a selection of items, and against the single model with the best value.
+
+    Intervals are 95%, percentile bootstrap over items (2,000 resamples, the same for every router).
+    """
+
+    quality: Score
+    """Mean task score, in [0, 1]."""
+    quality_interval: Interval
+    """Of `quality`."""
+    cost: Cost | None
+    """Mean cost per item, in `cost_unit`; null where no costs were recorded."""
+    cost_interval: Interval | None
+    """Of `cost`."""
+    quality_ratio: float | None
+    """`quality` / that of the best single model: the paper's improvement; in `macro` of the means over tasks."""
+    cost_ratio: float | None
+    """`cost` / that of the best single model: the paper's added cost."""
+    quality_ahead: float | None
+    """`quality` minus that of the best single model, paired over items."""
+    quality_ahead_interval: Interval | None
+    """Of `quality_ahead`."""
+
+
+class TaskFigures(Figures):
+    """Figures over the items of a task. With few items an interval is rough; where all have one score it is a point."""
+
+    items: int
+    """How many items."""
+
+
+class MacroFigures(Figures):
+    """Mean over tasks, each counts the same. For intervals the items of each task are drawn among themselves."""
+
+    tasks: int
+    """How many tasks."""
+
+
+class OverallFigures(TaskFigures):
+    """Figures over all items."""
+
+    hops: Annotated[float, Field(ge=0)]
+    """Mean number of models called."""
+    value: float
+    """`quality - cost_weight * cost`."""
+    regret: float | None
+    """The optimum's value minus this one's."""
+    regret_interval: Interval | None
+    """Of `regret`, paired over items."""
+    gap_closed: float | None
+    """(value - best single's) / (optimum's - best single's); null where that gap is under 0.005."""
+    value_ahead: float | None
+    """`value` minus the best single model's."""
+    value_ahead_interval: Interval | None
+    """Of `value_ahead`, paired over items."""
+    routing_cost: Cost
+    """Cost of the router's own encoder, per item; not part of `cost`."""
+    routing_cost_unit: str
+    """Unit of `routing_cost`."""
+    calls: dict[str, float] = Field(default_factory=dict)
+    """Mean calls per item of each model."""
+    pipelines: dict[Pipeline, Share] | None = None
+    """The final pipelines, written `a > b`, and the expected share of the items that each of them answers."""
+    collapsed_to: str | None
+    """The model that gets at least 99% of the calls, or null."""
+    bound: bool
+    """True for the exact optimum, which is no router."""
+    exact: bool
+    """Whether expectations were computed, not sampled."""
+    notes: list[str]
+    """What a reader must know: what was trained where, and at which cost weight."""
+
+    @field_validator("pipelines", mode="before")
+    @classmethod
+    def _read(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        return {tuple(name.split(ARROW)) if isinstance(name, str) else name: share for name, share in given.items()}
+
+    @field_serializer("pipelines")
+    def _written(self, pipelines: dict[Pipeline, float] | None) -> dict[str, float] | None:
+        return None if pipelines is None else {ARROW.join(models): share for models, share in pipelines.items()}
+
+
+class RouterSummary(Schema):
+    """One router: over all items, the mean over tasks, and each task."""
+
+    overall: OverallFigures
+    """Over all items."""
+    macro: MacroFigures
+    """Mean over tasks."""
+    tasks: dict[str, TaskFigures]
+    """By task."""
+
+
+class PointFigures(Schema):
+    """One router at one of several cost weights, over all items; the fields are those of `overall`."""
+
+    quality: Score
+    """As in `overall`."""
+    quality_interval: Interval
+    """As in `overall`."""
+    cost: Cost | None
+    """As in `overall`."""
+    cost_interval: Interval | None
+    """As in `overall`."""
+    hops: float
+    """As in `overall`."""
+    value: float
+    """As in `overall`."""
+    regret: float | None
+    """As in `overall`."""
+    regret_interval: Interval | None
+    """As in `overall`."""
+    gap_closed: float | None
+    """As in `overall`."""
+    value_ahead: float | None
+    """As in `overall`."""
+    value_ahead_interval: Interval | None
+    """As in `overall`."""
+
+
+class FrontierPoint(Schema):
+    """Every router at one of several cost weights."""
+
+    cost_weight: float
+    """The lambda of the reward."""
+    routers: dict[str, PointFigures]
+    """By router."""
+
+
+class Summary(Schema):
+    """What routers attained in a run. `summary.json` is this; fields are added to it, never renamed or removed."""
+
+    title: str = ""
+    """Pool, suite, and how many items of which split."""
+    split: str = "all"
+    """Which items were evaluated on: train, validation, test or all."""
+    cost_model: str
+    """Name of the cost model."""
+    cost_unit: str
+    """Unit of every cost; empty where none was recorded."""
+    cost_weight: Annotated[float, Field(ge=0)]
+    """The lambda of the reward, in quality per unit of cost; of several the first."""
+    items: Annotated[int, Field(ge=1)]
+    """How many items."""
+    routers: Annotated[dict[str, RouterSummary], Field(min_length=1)]
+    """By router, in the order of the table; all have the same tasks."""
+    frontier: list[FrontierPoint] | None = None
+    """With several cost weights: every router at each of them."""
+    frontier_metrics: FrontierMetrics | None = None
+    """With several cost weights: what these points come to."""
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks, in the order of the table."""
+        return list(next(iter(self.routers.values())).tasks)
+
+    @property
+    def best_single(self) -> str | None:
+        """The single model with the best value, which ratios and gap are measured against; None without one."""
+        singles = [name for name in self.routers if name.startswith("single:")]
+        return max(singles, key=lambda name: self.routers[name].overall.value, default=None)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Summary:
+        for name, router in self.routers.items():
+            if self.cost_unit and None in (router.overall.cost, router.overall.cost_interval):
+                raise ValueError(f"{name} has no cost, but there is a unit of costs")
+            ahead = router.overall.value_ahead, router.overall.value_ahead_interval
+            if self.best_single is not None and None in ahead:
+                raise ValueError(f"{name} is not compared with the best single model, which there is")
+            if list(router.tasks) != self.tasks:
+                raise ValueError(f"{name} has other tasks than the routers before it")
+        known = list(self.routers)
+        if any(list(point.routers) != known for point in self.frontier or ()):
+            raise ValueError("frontier has other routers than the table")
+        if self.frontier_metrics is not None and self.frontier_metrics.named() not in ([], known):
+            raise ValueError("frontier_metrics has other routers than the table")
+        return self
 
 
 def summarise(
@@ -37,7 +229,7 @@ def summarise(
     seed: int,
     notes: Mapping[str, Sequence[str]],
     routing_cost_unit: str,
-) -> dict[str, Any]:
+) -> Summary:
     """Quality, cost, regret and gap closed of every router: per task, their mean over tasks (`macro`) and overall.
 
     best_single: of the single model with the best value, what the ratios and the gap are measured against.
@@ -50,89 +242,80 @@ def summarise(
     task_of = np.array([item.task for item in tree.items])
     of_task = {task: task_of == task for task in dict.fromkeys(task_of.tolist())}
     over_tasks = TaskBootstrap.draw(task_of, seed)
-    routers: dict[str, Any] = {}
+    routers: dict[str, RouterSummary] = {}
     for name, outcome in outcomes.items():
-        overall = {"items": len(tree.items), **_figures(outcome, best_single, bootstrap.mean, costs)}
         lost = None if optimum is None else bootstrap.mean(regret(outcome, optimum, cost_weight))
-        overall |= {
-            "hops": float(outcome.hops.mean()),
-            "value": float(value(outcome, cost_weight).mean()),
-            "regret": None if lost is None else lost.mean,
-            "regret_interval": None if lost is None else [lost.low, lost.high],
-            "gap_closed": None,
-            "value_ahead": None,
-            "value_ahead_interval": None,
-            "routing_cost": float(outcome.routing_cost.mean()),
-            "routing_cost_unit": routing_cost_unit,
-            "calls": dict(zip(tree.models, outcome.calls.mean(axis=0).tolist(), strict=True)),
-            "pipelines": _pipelines(outcome, tree),
-            "collapsed_to": None if name.startswith("single:") else collapsed_to(outcome, tree.models),
-            "bound": name.partition(":")[0] == optimum_name,
-            "exact": outcome.exact,
-            "notes": list(notes.get(name, ())),
-        }
+        ahead, closed = None, None
         if best_single is not None:
             ahead = bootstrap.mean(value(outcome, cost_weight) - value(best_single, cost_weight))
-            overall |= {
-                "value_ahead": ahead.mean,
-                "value_ahead_interval": [ahead.low, ahead.high],
-            }
-            if optimum is not None:
-                overall["gap_closed"] = gap_closed(outcome, best_single, optimum, cost_weight)
+            closed = None if optimum is None else gap_closed(outcome, best_single, optimum, cost_weight)
+        overall = OverallFigures(
+            **_figures(outcome, best_single, bootstrap.mean, costs),
+            items=len(tree.items),
+            hops=float(outcome.hops.mean()),
+            value=float(value(outcome, cost_weight).mean()),
+            regret=None if lost is None else lost.mean,
+            regret_interval=None if lost is None else (lost.low, lost.high),
+            gap_closed=closed,
+            value_ahead=None if ahead is None else ahead.mean,
+            value_ahead_interval=None if ahead is None else (ahead.low, ahead.high),
+            routing_cost=float(outcome.routing_cost.mean()),
+            routing_cost_unit=routing_cost_unit,
+            calls=dict(zip(tree.models, outcome.calls.mean(axis=0).tolist(), strict=True)),
+            pipelines=_pipelines(outcome, tree),
+            collapsed_to=None if name.startswith("single:") else collapsed_to(outcome, tree.models),
+            bound=name.partition(":")[0] == optimum_name,
+            exact=outcome.exact,
+            notes=list(notes.get(name, ())),
+        )
         tasks = {
-            task: {
-                "items": int(chosen.sum()),
-                **_figures(outcome, best_single, partial(bootstrap.mean, chosen=chosen), costs),
-            }
+            task: TaskFigures(
+                **_figures(outcome, best_single, partial(bootstrap.mean, chosen=chosen), costs), items=int(chosen.sum())
+            )
             for task, chosen in of_task.items()
         }
-        macro = {"tasks": len(tasks), **_figures(outcome, best_single, over_tasks.mean, costs)}
-        routers[name] = {"overall": overall, "macro": macro, "tasks": tasks}
-    return {
-        "cost_model": cost_model.name,
-        "cost_unit": cost_model.unit,
-        "cost_weight": cost_weight,
-        "items": len(tree.items),
-        "routers": routers,
-    }
+        macro = MacroFigures(**_figures(outcome, best_single, over_tasks.mean, costs), tasks=len(tasks))
+        routers[name] = RouterSummary(overall=overall, macro=macro, tasks=tasks)
+    return Summary(
+        cost_model=cost_model.name,
+        cost_unit=cost_model.unit,
+        cost_weight=cost_weight,
+        items=len(tree.items),
+        routers=routers,
+    )
 
 
-FRONTIER_KEYS = (
-    *("quality", "quality_interval", "cost", "cost_interval", "hops", "value", "regret", "regret_interval"),
-    *("gap_closed", "value_ahead", "value_ahead_interval"),
-)
-
-
-def frontier_point(summary: dict[str, Any]) -> dict[str, Any]:
-    """What `summary.json` holds of one of several cost weights: the overall figures of every router."""
+def frontier_point(summary: Summary) -> FrontierPoint:
+    """The overall figures of every router, at the cost weight of a summary."""
     routers = {
-        name: {key: entry["overall"][key] for key in FRONTIER_KEYS} for name, entry in summary["routers"].items()
+        name: PointFigures(**{key: getattr(router.overall, key) for key in PointFigures.model_fields})
+        for name, router in summary.routers.items()
     }
-    return {"cost_weight": summary["cost_weight"], "routers": routers}
+    return FrontierPoint(cost_weight=summary.cost_weight, routers=routers)
 
 
-def pipeline_name(tree: Tree, node: int) -> str:
-    """How a pipeline is written: its models in order, as in `a > b`."""
-    return " > ".join(tree.models[action] for action in tree.pipeline(node))
+def pipeline_models(tree: Tree, node: int) -> Pipeline:
+    """The names of a pipeline's models, in order."""
+    return tuple(tree.models[action] for action in tree.pipeline(node))
 
 
-def _pipelines(outcome: Outcome, tree: Tree) -> dict[str, float]:
+def _pipelines(outcome: Outcome, tree: Tree) -> dict[Pipeline, float]:
     """Expected share of the items that each pipeline answers, the largest first; without those that answer none."""
     share = outcome.end.mean(axis=0)
     order = np.argsort(-share, kind="stable")
-    return {pipeline_name(tree, int(node)): float(share[node]) for node in order if share[node] > 0}
+    return {pipeline_models(tree, int(node)): float(share[node]) for node in order if share[node] > 0}
 
 
 def _figures(
     outcome: Outcome, best_single: Outcome | None, mean: Callable[[FloatArray], Estimate], costs: bool
 ) -> dict[str, Any]:
-    """What is given of every selection of items, `mean` being over it."""
+    """The fields of `Figures` over a selection of items, `mean` being over it."""
     quality, cost = mean(outcome.quality), mean(outcome.cost)
     figures: dict[str, Any] = {
         "quality": quality.mean,
-        "quality_interval": [quality.low, quality.high],
+        "quality_interval": (quality.low, quality.high),
         "cost": cost.mean if costs else None,
-        "cost_interval": [cost.low, cost.high] if costs else None,
+        "cost_interval": (cost.low, cost.high) if costs else None,
     }
     if best_single is None:
         return figures | dict.fromkeys(("quality_ratio", "cost_ratio", "quality_ahead", "quality_ahead_interval"))
@@ -141,5 +324,5 @@ def _figures(
         "quality_ratio": improvement_factor(quality.mean, mean(best_single.quality).mean),
         "cost_ratio": added_cost(cost.mean, mean(best_single.cost).mean),
         "quality_ahead": ahead.mean,
-        "quality_ahead_interval": [ahead.low, ahead.high],
+        "quality_ahead_interval": (ahead.low, ahead.high),
     }

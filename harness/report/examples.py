@@ -83,8 +83,8 @@ def choose_examples(run: RunFolder, router: str, optimum: str = "oracle") -> lis
         return None
     place = {(item.task, item.doc_id): index for index, item in enumerate(tree.items)}
     found = []
-    for task in run.routers[router]["tasks"]:
-        for gain, rival in ((True, run.best_single), (False, optimum)):
+    for task in run.summary.tasks:
+        for gain, rival in ((True, run.summary.best_single), (False, optimum)):
             if rival is None or rival == router or rival not in run.routers:
                 continue
             pairs = list(_pairs(run, task, *((router, rival) if gain else (rival, router))))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from harness.evaluation.summary import ARROW
 from harness.report.examples import Example, choose_examples
 from harness.report.figures import (
     COLOURS,
@@ -25,6 +26,7 @@ from harness.report.figures import (
 )
 from harness.report.result_text import main_result
 from harness.runs.folder import RunFolder, load_runs
+from harness.tables.terminal import row_notes
 from pools.errors import UserError
 from pools.files import whole_file
 
@@ -49,7 +51,7 @@ class Group:
     @property
     def unit(self) -> str:
         """The unit of cost; empty where none was recorded."""
-        return str(self.runs[0].summary["cost_unit"])
+        return self.runs[0].summary.cost_unit
 
 
 def report(options: Report, console: Console) -> Path:
@@ -88,8 +90,9 @@ def group(runs: Sequence[RunFolder]) -> list[Group]:
     by_items: dict[tuple[str, ...], list[RunFolder]] = {}
     for run in runs:
         recording = run.manifest["source"].get("sha256")  # of the same title it may be another, of other prices
-        key = (str(recording), *(str(run.summary[name]) for name in ("title", "cost_model", "cost_unit")))
-        by_items.setdefault(key + tuple(next(iter(run.routers.values()))["tasks"]), []).append(run)
+        summary = run.summary
+        key = (str(recording), summary.title, summary.cost_model, summary.cost_unit, *summary.tasks)
+        by_items.setdefault(key, []).append(run)
     return [Group(number, members, _series(members)) for number, members in enumerate(by_items.values(), 1)]
 
 
@@ -98,7 +101,7 @@ def _series(runs: Sequence[RunFolder]) -> list[tuple[Series, RunFolder, str]]:
     for run in runs:
         for name, entry in run.routers.items():
             role = _role(run, name)
-            figures = entry["overall"]["quality"], entry["overall"]["cost"]
+            figures = entry.overall.quality, entry.overall.cost
             found.setdefault((name, run.name if role == ROUTER else figures), (role, run, name))
     shown = [name for _, _, name in found.values()]
     series, count = [], 0
@@ -114,7 +117,7 @@ def _series(runs: Sequence[RunFolder]) -> list[tuple[Series, RunFolder, str]]:
 
 
 def _role(run: RunFolder, name: str) -> str:
-    if run.routers[name]["overall"]["bound"]:
+    if run.routers[name].overall.bound:
         return OPTIMUM
     if name.startswith("single:"):
         return SINGLE
@@ -123,16 +126,16 @@ def _role(run: RunFolder, name: str) -> str:
 
 def plane(group: Group) -> Drawing:
     """The quality-cost plane of a group."""
-    routers = [(series, run.routers[name]["overall"]) for series, run, name in group.routers]
+    routers = [(series, run.routers[name].overall) for series, run, name in group.routers]
     curves = [
-        (series, [(p["routers"][name]["cost"], p["routers"][name]["quality"]) for p in run.summary["frontier"]])
+        (series, [(p.routers[name].cost or 0.0, p.routers[name].quality) for p in run.summary.frontier])
         for series, run, name in group.routers
-        if series.role in (ROUTER, OPTIMUM) and "frontier" in run.summary
+        if series.role in (ROUTER, OPTIMUM) and run.summary.frontier
     ]
-    points = [f"{series.label}: quality {o['quality']:.3f}, cost {o['cost']:.4g} {group.unit}" for series, o in routers]
+    points = [f"{series.label}: quality {o.quality:.3f}, cost {o.cost:.4g} {group.unit}" for series, o in routers]
     return Drawing(
         f"plane-{group.number}",
-        f"Quality against cost, {group.runs[0].summary['title']}",
+        f"Quality against cost, {group.runs[0].summary.title}",
         "Each router as a point with its 95% intervals. " + "; ".join(points) + ".",
         lambda narrow: draw_plane(routers, curves, group.unit, narrow),
     )
@@ -140,16 +143,16 @@ def plane(group: Group) -> Drawing:
 
 def tasks(group: Group) -> Drawing:
     """Quality per task of a group."""
-    routers = [(series, run.routers[name]["tasks"]) for series, run, name in group.routers]
+    routers = [(series, run.routers[name].tasks) for series, run, name in group.routers]
     names = list(routers[0][1])
     rivals = [pair for pair in routers if pair[0].role != OPTIMUM] or routers
     best = []
     for task in names:
-        series, figures = max(rivals, key=lambda pair: float(pair[1][task]["quality"]))
-        best.append(f"{task}: the best is {series.label} with {figures[task]['quality']:.3f}")
+        series, figures = max(rivals, key=lambda pair: pair[1][task].quality)
+        best.append(f"{task}: the best is {series.label} with {figures[task].quality:.3f}")
     return Drawing(
         f"tasks-{group.number}",
-        f"Quality on each task, {group.runs[0].summary['title']}",
+        f"Quality on each task, {group.runs[0].summary.title}",
         "One panel for each task, one dot with a 95% interval for each router. " + "; ".join(best) + ".",
         lambda narrow: draw_tasks(routers, [*names], narrow),
     )
@@ -157,25 +160,25 @@ def tasks(group: Group) -> Drawing:
 
 def flowing(run: RunFolder) -> list[str]:
     """The routers whose pipelines are drawn: those asked for, and the optimum; not those that have but one."""
-    if any("pipelines" not in entry["overall"] for entry in run.routers.values()):
+    if any(entry.overall.pipelines is None for entry in run.routers.values()):
         return []
     first, *others = [*run.asked[: MOST_FLOWS - 1], *(n for n in run.routers if n == "oracle")]
-    several = [name for name in others if len(run.routers[name]["overall"]["pipelines"]) > 1]
+    several = [name for name in others if len(run.routers[name].overall.pipelines or ()) > 1]
     return list(dict.fromkeys([first, *several]))
 
 
 def flow(run: RunFolder, router: str, number: int) -> Drawing:
     """The pipelines that a router used."""
-    overall = run.routers[router]["overall"]
-    shares = {tuple(name.split(" > ")): share for name, share in overall["pipelines"].items()}
-    pool = list(overall.get("calls") or {})
-    models = [*pool, *dict.fromkeys(m for pipeline in shares for m in pipeline if m not in pool)]
+    overall = run.routers[router].overall
+    shares = overall.pipelines or {}
+    pool = list(overall.calls)
+    order = [*pool, *dict.fromkeys(m for pipeline in shares for m in pipeline if m not in pool)]
     position = list(run.routers).index(router) + 1
     return Drawing(
         f"pipelines-{number + 1}-{position}-{re.sub(r'[^a-z0-9]+', '-', router.lower())[:40].strip('-')}",
         f"Pipelines of {router}",
-        "; ".join(f"{name}: {share:.1%} of the items" for name, share in overall["pipelines"].items()) + ".",
-        lambda narrow: draw_flow(shares, models, narrow),
+        "; ".join(f"{ARROW.join(models)}: {share:.1%} of the items" for models, share in shares.items()) + ".",
+        lambda narrow: draw_flow(shares, order, narrow),
     )
 
 
@@ -206,7 +209,7 @@ def render(
         results={run.name: main_result(run) for run in runs},
         manifests={run.name: json.dumps(run.manifest, indent=1, ensure_ascii=False) for run in runs},
         colours=COLOURS,
-        notes=_notes,
+        notes=row_notes,
         source=_source,
         role=_role,
         several=len(runs) > 1,
@@ -229,15 +232,6 @@ def _breakable(name: str) -> Any:
     from markupsafe import Markup, escape
 
     return escape(name).replace("_", Markup("_<wbr>"))
-
-
-def _notes(overall: Mapping[str, Any]) -> list[str]:
-    notes = [str(note) for note in overall["notes"]]
-    notes += [f"collapsed to {overall['collapsed_to']}"] if overall["collapsed_to"] else []
-    notes += [] if overall["exact"] else ["sampled"]
-    if overall["routing_cost"]:
-        notes.append(f"+ {overall['routing_cost']:.3g} {overall['routing_cost_unit']} for its encoder")
-    return notes
 
 
 def _source(run: RunFolder) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,32 +16,32 @@ PER_TASK = "best-pipeline-per-task"
 def main_result(run: RunFolder) -> list[str]:
     """Sentences on the first router that the run was asked for: what it attains, and how surely."""
     name = run.asked[0]
-    overall, weight, unit = run.routers[name]["overall"], run.summary["cost_weight"], run.summary["cost_unit"]
-    rival = run.best_single
-    attained = f"{name} attains a quality of {overall['quality']:.3f} (95% interval {_range(overall)})"
-    if unit:
-        attained += f" at a cost of {overall['cost']:.3g} {unit} per item ({_range(overall, 'cost')})"
-    said = [f"On {run.summary['items']} items, {attained}."]
-    verdict = _Verdict(name, weight if unit else 0.0, run.summary["items"])
+    overall, weight, unit = run.routers[name].overall, run.summary.cost_weight, run.summary.cost_unit
+    rival = run.summary.best_single
+    attained = f"{name} attains a quality of {overall.quality:.3f} (95% interval {_scores(overall.quality_interval)})"
+    if overall.cost_interval is not None:
+        attained += f" at a cost of {overall.cost:.3g} {unit} per item ({_costs(overall.cost_interval)})"
+    said = [f"On {run.summary.items} items, {attained}."]
+    verdict = _Verdict(name, weight if unit else 0.0, run.summary.items)
     if rival is not None and rival != name:
-        theirs = run.routers[rival]["overall"]
-        sentence = f"The best single model, {rival.removeprefix('single:')}, attains {theirs['quality']:.3f}"
-        sentence += f" ({_range(theirs)})" + (f" at {theirs['cost']:.3g}" if unit else "")
+        theirs = run.routers[rival].overall
+        sentence = f"The best single model, {rival.removeprefix('single:')}, attains {theirs.quality:.3f}"
+        sentence += f" ({_scores(theirs.quality_interval)})" + (f" at {theirs.cost:.3g}" if unit else "")
         said.append(f"{sentence}; {verdict.on('that model', paired_value(run, name, rival))}.")
-    if overall["gap_closed"] is not None and rival != name and not overall["bound"]:
+    if overall.gap_closed is not None and rival != name and not overall.bound:
         said.append(
-            f"In value {name} is {overall['gap_closed']:z.0%} of the way from there to the exact optimum, "
+            f"In value {name} is {overall.gap_closed:z.0%} of the way from there to the exact optimum, "
             "which has seen every outcome and is a bound."
         )
-    if PER_TASK in run.routers and name != PER_TASK and not overall["bound"]:
-        theirs = run.routers[PER_TASK]["overall"]
+    if PER_TASK in run.routers and name != PER_TASK and not overall.bound:
+        theirs = run.routers[PER_TASK].overall
         said.append(
-            f"{PER_TASK}, which is told the task and looks at no item, attains {theirs['quality']:.3f} "
-            f"({_range(theirs)}); {verdict.on(PER_TASK, paired_value(run, name, PER_TASK))}."
+            f"{PER_TASK}, which is told the task and looks at no item, attains {theirs.quality:.3f} "
+            f"({_scores(theirs.quality_interval)}); {verdict.on(PER_TASK, paired_value(run, name, PER_TASK))}."
         )
-    if overall["collapsed_to"]:
-        said.append(f"It sends almost every call to {overall['collapsed_to']}: it does not route.")
-    if not overall["exact"]:
+    if overall.collapsed_to:
+        said.append(f"It sends almost every call to {overall.collapsed_to}: it does not route.")
+    if not overall.exact:
         said.append("Its choices were drawn once per item, so chance has a part in these figures.")
     return said
 
@@ -57,14 +56,14 @@ class Ahead:
 
 def paired_value(run: RunFolder, one: str, other: str) -> Ahead:
     """Value of one router minus that of another, with its 95% bootstrap interval and its p."""
-    weight, costs = run.summary["cost_weight"], bool(run.summary["cost_unit"])
+    weight, costs = run.summary.cost_weight, bool(run.summary.cost_unit)
 
     def value(name: str) -> NDArray[np.float64]:
         rows = run.items[name]
         return np.array([row["quality"] - (weight * row["cost"] if costs else 0.0) for row in rows])
 
     difference, seed = value(one) - value(other), run.manifest["seed"]
-    return Ahead(Bootstrap.draw(run.summary["items"], seed).mean(difference), sign_flip_p(difference, seed))
+    return Ahead(Bootstrap.draw(run.summary.items, seed).mean(difference), sign_flip_p(difference, seed))
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,9 @@ def _signed(number: float) -> str:
     return f"{number:+.3f}".replace("-", "−")
 
 
-def _range(figures: dict[str, Any], key: str = "quality") -> str:
-    low, high = figures[f"{key}_interval"]
-    return f"{low:.3f} to {high:.3f}" if key == "quality" else f"{low:.3g} to {high:.3g}"
+def _scores(interval: tuple[float, float]) -> str:
+    return "{:.3f} to {:.3f}".format(*interval)
+
+
+def _costs(interval: tuple[float, float]) -> str:
+    return "{:.3g} to {:.3g}".format(*interval)

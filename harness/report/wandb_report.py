@@ -73,7 +73,7 @@ def build(groups: Sequence[Group], tracked: Mapping[str, Tracked], entity: str) 
     blocks: list[Any] = [wr.TableOfContents()]
     for group in groups:
         blocks += [
-            wr.H1(group.runs[0].summary["title"]),
+            wr.H1(group.runs[0].summary.title),
             wr.PanelGrid(runsets=_runsets(group, tracked, entity), panels=_panels(group)),
         ]
         for run in group.runs:

@@ -26,7 +26,7 @@ class FinishedRun:
 def read_run(folder: Path) -> FinishedRun:
     """Read what `run` wrote. Raises UserError where the folder does not hold a whole run."""
     run = load_run(folder)
-    unit: str = run.summary["cost_unit"]
+    unit: str = run.summary.cost_unit
     try:
         results = _results([row for rows in run.items.values() for row in rows], costs=bool(unit))
     except (ValueError, TypeError) as error:

@@ -3,51 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.evaluation.summary import RouterSummary, Summary
 from pools.errors import UserError
+from pools.schema import parse_json
 
 Rows = list[dict[str, Any]]
 
-_NUMBER, _NUMBER_OR_NONE = (int, float), (int, float, type(None))
-_FIGURES: dict[str, tuple[type, ...]] = {
-    "items": (int,),
-    "quality": _NUMBER,
-    "quality_interval": (list,),
-    "cost": _NUMBER_OR_NONE,
-    "cost_interval": (list, type(None)),
-}
-_OVERALL: dict[str, tuple[type, ...]] = _FIGURES | {
-    "hops": _NUMBER,
-    "value": _NUMBER,
-    "regret": _NUMBER_OR_NONE,
-    "gap_closed": _NUMBER_OR_NONE,
-    "value_ahead": _NUMBER_OR_NONE,
-    "value_ahead_interval": (list, type(None)),
-    "routing_cost": _NUMBER,
-    "routing_cost_unit": (str,),
-    "collapsed_to": (str, type(None)),
-    "bound": (bool,),
-    "exact": (bool,),
-    "notes": (list,),
-}
-_POINT = {key: _OVERALL[key] for key in ("quality", "cost", "hops", "gap_closed")}
-_SUMMARY: dict[str, tuple[type, ...]] = {
-    "title": (str,),
-    "cost_model": (str,),
-    "cost_unit": (str,),
-    "cost_weight": _NUMBER,
-    "items": (int,),
-    "routers": (dict,),
-}
-_AGAINST_ZERO: dict[str, tuple[type, ...]] = {"aiq": _NUMBER, "aiq_ahead": _NUMBER, "aiq_ahead_interval": (list,)}
-_AGAINST_TWO: dict[str, tuple[type, ...]] = {"apgr": _NUMBER, "cpt_50": _NUMBER_OR_NONE, "cpt_80": _NUMBER_OR_NONE}
-_MANIFEST: dict[str, tuple[type, ...]] = {"seed": (int,), "arguments": (dict,), "source": (dict,), "versions": (dict,)}
+_MANIFEST = {"seed": int, "arguments": dict, "source": dict, "versions": dict}
 _COLUMNS = ("router", "task", "doc_id", "quality", "cost")
 
 
@@ -56,33 +24,26 @@ class RunFolder:
     """What `python -m harness run` left in a folder.
 
     name: short, and different for each run of a report.
-    summary, manifest: the content of the two JSON files; docs/summary.md documents the first.
+    manifest: how it was made.
     items: per router the rows of `items.parquet`, each router's items in the same order.
     """
 
     path: Path
     name: str
-    summary: dict[str, Any]
+    summary: Summary
     manifest: dict[str, Any]
     items: dict[str, Rows]
 
     @property
-    def routers(self) -> dict[str, dict[str, Any]]:
-        """Per router its `overall` and `tasks` figures."""
-        found: dict[str, dict[str, Any]] = self.summary["routers"]
-        return found
+    def routers(self) -> dict[str, RouterSummary]:
+        """Per router its figures."""
+        return self.summary.routers
 
     @property
     def asked(self) -> list[str]:
         """The routers that the run was asked for; the others are its baselines."""
         named = [name for name in self.manifest["arguments"].get("router", ()) if name in self.routers]
         return named or [next(iter(self.routers))]
-
-    @property
-    def best_single(self) -> str | None:
-        """The single model with the best value, which the ratios and the gap are measured against."""
-        singles = [name for name in self.routers if name.startswith("single:")]
-        return max(singles, key=lambda name: self.routers[name]["overall"]["value"], default=None)
 
 
 def load_runs(folders: Sequence[Path]) -> list[RunFolder]:
@@ -110,15 +71,12 @@ def load_run(folder: Path) -> RunFolder:
             raise UserError(
                 f"{folder} is not the folder of a run: it has no {name}; name one that python -m harness run wrote"
             )
-    summary, manifest = _read_json(folder / "summary.json"), _read_json(folder / "manifest.json")
     path = folder / "summary.json"
     try:
-        _check_summary(summary)
+        summary = parse_json(Summary, path.read_bytes())
         path = folder / "manifest.json"
-        _check(manifest, _MANIFEST, "the top level")
-        asked = manifest["arguments"].get("router", [])
-        if not isinstance(asked, list) or not all(isinstance(name, str) for name in asked):
-            raise ValueError("arguments.router is no list of names")
+        manifest = _read_json(path)
+        _check_manifest(manifest)
         path = folder / "items.parquet"
         rows = pq.read_table(path).to_pylist()
         items = _by_router(rows, summary)
@@ -133,94 +91,34 @@ def _read_json(path: Path) -> dict[str, Any]:
 
     try:
         found = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}); make the run again") from None
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
     if not isinstance(found, dict):
-        raise UserError(f"{path} holds no JSON object; make the run again")
+        raise ValueError("it holds no JSON object")
     return found
 
 
-def _check_summary(summary: dict[str, Any]) -> None:
-    _check(summary, _SUMMARY, "the top level")
-    if not summary["routers"]:
-        raise ValueError("there is no router")
-    tasks = None
-    for name, entry in summary["routers"].items():
-        _check(entry, {"overall": (dict,), "tasks": (dict,)}, name)
-        _check(entry["overall"], _OVERALL, f"overall of {name}")
-        if summary["cost_unit"] and None in (entry["overall"]["cost"], entry["overall"]["cost_interval"]):
-            raise ValueError(f"{name} has no cost, but there is a unit of costs")
-        if any(other.startswith("single:") for other in summary["routers"]) and None in (
-            entry["overall"]["value_ahead"],
-            entry["overall"]["value_ahead_interval"],
-        ):
-            raise ValueError(f"{name} is not compared with the best single model, which there is")
-        for task, figures in entry["tasks"].items():
-            _check(figures, _FIGURES, f"{task} of {name}")
-        if tasks is not None and list(entry["tasks"]) != tasks:
-            raise ValueError(f"{name} has other tasks than the routers before it")
-        tasks = list(entry["tasks"])
-        shares = entry["overall"].get("pipelines", {})
-        if not isinstance(shares, dict) or not all(isinstance(s, _NUMBER) and 0 <= s <= 1.001 for s in shares.values()):
-            raise ValueError(f"pipelines of {name} are no shares")
-    for point in summary.get("frontier", ()):
-        _check(point, {"cost_weight": _NUMBER, "routers": (dict,)}, "frontier")
-        if list(point["routers"]) != list(summary["routers"]):
-            raise ValueError("frontier has other routers than the table")
-        for name, figures in point["routers"].items():
-            _check(figures, _POINT, f"frontier of {name}")
-    if summary.get("frontier_metrics") is not None:
-        _check_frontier_metrics(summary["frontier_metrics"], list(summary["routers"]))
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    """Raise ValueError where what the readers of a run need is missing from its manifest, or of another type."""
+    for key, kind in _MANIFEST.items():
+        if not isinstance(manifest.get(key), kind) or isinstance(manifest[key], bool):
+            raise ValueError(f"{key} is missing or of another type")
+    asked = manifest["arguments"].get("router", [])
+    if not isinstance(asked, list) or not all(isinstance(name, str) for name in asked):
+        raise ValueError("arguments.router is no list of names")
 
 
-def _check_frontier_metrics(metrics: Any, routers: list[str]) -> None:
-    _check(metrics, {"zero_router": (dict, type(None)), "two_models": (dict, type(None))}, "frontier_metrics")
-    zero, two = metrics["zero_router"], metrics["two_models"]
-    compared: list[tuple[Any, dict[str, tuple[type, ...]]]] = []
-    if zero is not None:
-        _check(zero, {"aiq": _NUMBER}, "zero_router")
-        _check(metrics, {"cost_range": (list,)}, "frontier_metrics")
-        compared.append((metrics, _AGAINST_ZERO))
-    if two is not None:
-        _check(two, {"undefined": (str, type(None))}, "two_models")
-        if two["undefined"] is None:
-            _check(two, {"strong": (str,), "weak": (str,)}, "two_models")
-            compared.append((two, _AGAINST_TWO))
-    for by_router, form in compared:
-        _check(by_router, {"routers": (dict,)}, "frontier_metrics")
-        if list(by_router["routers"]) != routers:
-            raise ValueError("frontier_metrics has other routers than the table")
-        for name, figures in by_router["routers"].items():
-            _check(figures, form, f"frontier_metrics of {name}")
-
-
-def _check(found: Any, form: dict[str, tuple[type, ...]], place: str) -> None:
-    """Raise ValueError where a value is missing, of another type, or, in an interval, no pair of finite numbers."""
-    if not isinstance(found, dict):
-        raise ValueError(f"{place} is no object")
-    for key, types in form.items():
-        value: Any = found.get(key)
-        if key not in found or not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise ValueError(f"{key} is missing or of another type in {place}")
-        pair = value if isinstance(value, list) and key.endswith(("_interval", "_range")) else None
-        if pair is not None and len(pair) != 2:
-            raise ValueError(f"{key} is no pair in {place}")
-        numbers = pair or ([value] if isinstance(value, _NUMBER) else [])
-        if not all(isinstance(number, _NUMBER) and math.isfinite(number) for number in numbers):
-            raise ValueError(f"{key} is no finite number in {place}")
-
-
-def _by_router(rows: Rows, summary: dict[str, Any]) -> dict[str, Rows]:
+def _by_router(rows: Rows, summary: Summary) -> dict[str, Rows]:
     missing = [name for name in _COLUMNS if rows and name not in rows[0]]
     if missing:
         raise ValueError(f"there is no column {missing[0]}")
     grouped: dict[str, Rows] = defaultdict(list)
     for row in rows:
         grouped[row["router"]].append(row)
-    order = [(row["task"], row["doc_id"]) for row in grouped[next(iter(summary["routers"]))]]
-    for name in summary["routers"]:
-        if len(grouped[name]) != summary["items"]:
-            raise ValueError(f"{len(grouped[name])} rows of {name} for {summary['items']} items")
+    order = [(row["task"], row["doc_id"]) for row in grouped[next(iter(summary.routers))]]
+    for name in summary.routers:
+        if len(grouped[name]) != summary.items:
+            raise ValueError(f"{len(grouped[name])} rows of {name} for {summary.items} items")
         if any(not isinstance(row["quality"], float) for row in grouped[name]):
             raise ValueError(f"a row of {name} has no quality")
         if [(row["task"], row["doc_id"]) for row in grouped[name]] != order:

@@ -15,9 +15,9 @@ import numpy as np
 from rich.console import Console
 
 from harness.evaluation.evaluate import Outcome, evaluate
-from harness.evaluation.frontier_metrics import frontier_metrics
+from harness.evaluation.frontier_metrics import FrontierMetrics, frontier_metrics
 from harness.evaluation.metrics import value
-from harness.evaluation.summary import frontier_point, pipeline_name, summarise
+from harness.evaluation.summary import ARROW, Summary, frontier_point, pipeline_models, summarise
 from harness.runs.checkpoints import shipped_policy
 from harness.runs.manifest import provenance, write_json, write_text
 from harness.runs.progress import generation_progress
@@ -90,7 +90,7 @@ def run(options: Run, console: Console) -> Path:
     cost_weights, first = tuple(swept), next(iter(swept))
     notes = {name: _notes(name, router, options, cost_weights, evaluation.shipped) for name, router in routers.items()}
 
-    def figures(weight: float) -> dict[str, Any]:
+    def figures(weight: float) -> Summary:
         at_weight = swept[weight]
         singles = [outcome for name, outcome in at_weight.items() if name.startswith("single:")]
         best_single = max(singles, key=lambda outcome: value(outcome, weight).mean(), default=None)
@@ -104,20 +104,21 @@ def run(options: Run, console: Console) -> Path:
     recording = source.description.get("recording")
     usual = recording in (None, recording_name(source.pool.name, source.suite))
     of = "" if usual or one_hop else f" (recording {recording})"
-    summary = {
-        "title": f"{source.pool.name} on {source.suite}{of}: {len(tree.items)}{split} items{one_hop}",
-        "split": options.split,
-        **figures(first),
-    }
-    if len(cost_weights) > 1:
-        summary["frontier"] = [frontier_point(figures(weight)) for weight in cost_weights]
-        summary["frontier_metrics"] = metrics
+    swept_figures = {weight: figures(weight) for weight in cost_weights}
+    summary = swept_figures[first].model_copy(
+        update={
+            "title": f"{source.pool.name} on {source.suite}{of}: {len(tree.items)}{split} items{one_hop}",
+            "split": options.split,
+            "frontier": [frontier_point(s) for s in swept_figures.values()] if len(cost_weights) > 1 else None,
+            "frontier_metrics": metrics,
+        }
+    )
     # Of an earlier run in this folder.
     (out / IDENTITY).unlink(missing_ok=True)
     (out / "report.html").unlink(missing_ok=True)
     shutil.rmtree(out / "report-figures", ignore_errors=True)
     manifest = run_manifest(options, source, cost_model, time.monotonic() - start)
-    grids = [task_grid(summary), *([frontier_grid(summary)] if "frontier" in summary else [])]
+    grids = [task_grid(summary), *([frontier_grid(summary)] if summary.frontier else [])]
     for name in evaluation.trained:
         router = routers[name]
         assert isinstance(router, HierRouter)
@@ -125,10 +126,10 @@ def run(options: Run, console: Console) -> Path:
     write_items(out / "items.parquet", swept[first], tree, costs=bool(cost_model.unit))
     whole = [overall_table(summary), *(table for grid in grids for table in tables(grid))]
     write_text("\n".join(map(markdown, whole)), out / "tables.md")
-    write_text("\n".join(latex(grid, summary["title"]) for grid in grids), out / "tables.tex")
+    write_text("\n".join(latex(grid, summary.title) for grid in grids), out / "tables.tex")
     write_text(tidy(summary), out / "tables.csv")
     write_json(manifest, out / "manifest.json")
-    write_json(summary, out / "summary.json")
+    write_json(summary.model_dump(mode="json"), out / "summary.json")
     for table in [overall_table(summary), *(table for grid in grids for table in tables(grid, console.width))]:
         console.print(table, end="\n\n")
     console.print(f"written to {out}", highlight=False, markup=False)
@@ -246,7 +247,7 @@ def read_cost_weights(text: str) -> tuple[float, ...]:
     return weights
 
 
-def _frontier_metrics(options: Run, evaluation: Evaluation) -> dict[str, Any]:
+def _frontier_metrics(options: Run, evaluation: Evaluation) -> FrontierMetrics:
     """AIQ, APGR and CPT over the cost weights. Live models that no row asked are not asked for it."""
     tree, cost_model, swept = evaluation.tree, evaluation.cost_model, evaluation.swept
     request = RouterRequest(models=tree.models, max_hops=tree.max_hops, cost_model=cost_model)
@@ -335,7 +336,7 @@ def write_items(path: Path, outcomes: Mapping[str, Outcome], tree: Tree, costs: 
     if not costs:
         columns["cost"] = [None] * len(columns["router"])
     likeliest = np.concatenate([outcome.end.argmax(axis=1) for outcome in outcomes.values()])
-    columns["pipeline"] = [pipeline_name(tree, node) for node in likeliest.tolist()]
+    columns["pipeline"] = [ARROW.join(pipeline_models(tree, node)) for node in likeliest.tolist()]
     columns["pipeline_share"] = np.concatenate([outcome.end.max(axis=1) for outcome in outcomes.values()]).tolist()
     calls = np.concatenate([outcome.calls for outcome in outcomes.values()])
     columns |= {f"calls:{model}": calls[:, index].tolist() for index, model in enumerate(tree.models)}

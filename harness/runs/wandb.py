@@ -14,8 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.evaluation.summary import Summary
 from harness.tables.export import COLUMNS, tidy_rows
 from pools.errors import UserError
+from pools.schema import Schema
 
 PROJECT = "hierrouter-harness"
 # The file, in a run's folder, that says where wandb keeps the run.
@@ -25,7 +27,7 @@ LONGEST = 128  # characters of a group's name that wandb takes
 FILES = ("summary.json", "manifest.json", "items.parquet", "tables.md", "tables.tex", "tables.csv")
 
 
-def track(folder: Path, manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+def track(folder: Path, manifest: Mapping[str, Any], summary: Summary) -> None:
     """Log a run, written to its folder, to wandb: online, or offline with WANDB_MODE=offline.
 
     Raises UserError where wandb takes no run, for want of a login or a connection.
@@ -76,29 +78,27 @@ def flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
             yield path, ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
-def figures(summary: Mapping[str, Any]) -> dict[str, float]:
+def figures(summary: Summary) -> dict[str, float]:
     """Every number of every router: `<router>/<figure>` overall, `<router>/macro/<figure>` of the mean over tasks."""
     found: dict[str, float] = {}
-    for router, entry in summary["routers"].items():
-        found |= {f"{router}/{key}": value for key, value in _numbers(entry["overall"])}
-        found |= {f"{router}/macro/{key}": value for key, value in _numbers(entry["macro"])}
-        metrics = summary.get("frontier_metrics") or {"routers": {}}
-        found |= {f"{router}/{key}": value for key, value in _numbers(metrics["routers"].get(router) or {})}
+    for router, entry in summary.routers.items():
+        found |= {f"{router}/{key}": value for key, value in _numbers(entry.overall)}
+        found |= {f"{router}/macro/{key}": value for key, value in _numbers(entry.macro)}
+        if summary.frontier_metrics is not None and (against_zero := summary.frontier_metrics.routers[router]):
+            found |= {f"{router}/{key}": value for key, value in _numbers(against_zero)}
     return found
 
 
-def _numbers(figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    return (
-        (key, value) for key, value in figures.items() if isinstance(value, int | float) and not isinstance(value, bool)
-    )
+def _numbers(figures: Schema) -> Iterator[tuple[str, float]]:
+    return ((key, value) for key, value in figures if isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def _overall(summary: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+def _overall(summary: Summary) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows of the table of overall figures; an interval is two columns."""
     rows = []
-    for router, entry in summary["routers"].items():
+    for router, entry in summary.routers.items():
         row: dict[str, Any] = {"router": router}
-        for key, value in entry["overall"].items():
+        for key, value in entry.overall:
             if key.endswith("_interval"):
                 low, high = value or (None, None)
                 row |= {key.replace("_interval", "_low"): low, key.replace("_interval", "_high"): high}
@@ -106,6 +106,6 @@ def _overall(summary: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
                 row[key] = "; ".join(value)
             elif key not in ("calls", "pipelines"):
                 row[key] = value
-        row |= {f"calls:{model}": calls for model, calls in entry["overall"]["calls"].items()}
+        row |= {f"calls:{model}": calls for model, calls in entry.overall.calls.items()}
         rows.append(row)
     return list(rows[0]), [list(row.values()) for row in rows]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
 from harness.evaluation.metrics import verdict
+from harness.evaluation.summary import Summary
 from harness.tables.grid import ALL, MEAN, Cell, Grid, Row, wrapped
 
 COLUMNS = (
@@ -54,7 +55,7 @@ def latex(grid: Grid, title: str) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
-def tidy(summary: Mapping[str, Any]) -> str:
+def tidy(summary: Summary) -> str:
     """CSV: a row per router and task, then `mean` over the tasks and `all` items; documented in docs/summary.md."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -63,17 +64,20 @@ def tidy(summary: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def tidy_rows(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def tidy_rows(summary: Summary) -> Iterator[dict[str, Any]]:
     """The rows of the CSV file, with None for what is not known."""
-    for router, entry in summary["routers"].items():
-        mean = entry["macro"] | {"items": entry["overall"]["items"]}
-        for task, figures in {**entry["tasks"], MEAN: mean, ALL: entry["overall"]}.items():
-            row = {"router": router, "task": task, "items": figures["items"]}
-            for name in ("quality", "cost"):
-                low, high = figures[f"{name}_interval"] or (None, None)
-                row |= {name: figures[name], f"{name}_low": low, f"{name}_high": high}
-            ratios = {key: figures[key] for key in ("quality_ratio", "cost_ratio")}
-            yield row | ratios | {"significant": verdict(figures["quality_ahead_interval"]) or None}
+    for router, entry in summary.routers.items():
+        counts = {task: figures.items for task, figures in entry.tasks.items()}
+        for task, figures in {**entry.tasks, MEAN: entry.macro, ALL: entry.overall}.items():
+            quality_low, quality_high = figures.quality_interval
+            cost_low, cost_high = figures.cost_interval or (None, None)
+            yield {
+                **{"router": router, "task": task, "items": counts.get(task, entry.overall.items)},
+                **{"quality": figures.quality, "quality_low": quality_low, "quality_high": quality_high},
+                **{"cost": figures.cost, "cost_low": cost_low, "cost_high": cost_high},
+                **{"quality_ratio": figures.quality_ratio, "cost_ratio": figures.cost_ratio},
+                "significant": verdict(figures.quality_ahead_interval) or None,
+            }
 
 
 def _header(name: str) -> str:

@@ -7,11 +7,12 @@ The one by task is the main table of HierRouter's paper. `terminal.py` prints th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
+from harness.evaluation.frontier_metrics import AgainstTwoModels, AgainstZeroRouter, FrontierMetrics
 from harness.evaluation.metrics import verdict
+from harness.evaluation.summary import Figures, PointFigures, Summary
 
 MEAN, ALL, RATIOS = "mean", "all", "x best single"
 MARKS = {"better": "+", "worse": "-"}
@@ -52,57 +53,59 @@ class Grid:
     caption: tuple[str, ...]
 
 
-def task_grid(summary: Mapping[str, Any]) -> Grid:
-    """Every router on every task, from the content of `summary.json`, with the mean over tasks and the ratios of it."""
-    routers = summary["routers"]
-    tasks = next(iter(routers.values()))["tasks"]
-    figures = {name: [*entry["tasks"].values(), entry["macro"]] for name, entry in routers.items()}
-    bounds = {name for name, entry in routers.items() if entry["overall"]["bound"]}
+def task_grid(summary: Summary) -> Grid:
+    """Every router on every task, with the mean over tasks and the ratios of it."""
+    routers = summary.routers
+    tasks = next(iter(routers.values())).tasks
+    figures = {name: [*entry.tasks.values(), entry.macro] for name, entry in routers.items()}
+    bounds = {name for name, entry in routers.items() if entry.overall.bound}
     contenders = [[_quality(f) for f in of_router] for name, of_router in figures.items() if name not in bounds]
     # Where all are alike none is best.
     best = [max(c) if len(set(c)) > 1 else None for c in zip(*contenders, strict=True)] or [None] * (len(tasks) + 1)
-    scale = cost_scale([f for of_router in figures.values() for f in of_router])
+    scale = cost_scale(f.cost for of_router in figures.values() for f in of_router)
     rows: list[Row] = []
     for name, of_router in figures.items():
         cells = [
             Cell(
-                (_quality(f), *([] if f["cost"] is None else [f"{f['cost'] * scale:.4f}"])),
-                MARKS.get(verdict(f["quality_ahead_interval"]), ""),
+                (_quality(f), *([] if f.cost is None else [f"{f.cost * scale:.4f}"])),
+                MARKS.get(verdict(f.quality_ahead_interval), ""),
                 best=name not in bounds and _quality(f) == top,
             )
             for f, top in zip(of_router, best, strict=True)
         ]
-        ratios = [of_router[-1][key] for key in ("quality_ratio", "cost_ratio")]
+        ratios = of_router[-1].quality_ratio, of_router[-1].cost_ratio
         cells.append(Cell(tuple(f"x{ratio:.2f}" for ratio in ratios if ratio is not None) or ("",)))
-        mark = MARKS.get(verdict(routers[name]["overall"]["value_ahead_interval"]), "")
+        mark = MARKS.get(verdict(routers[name].overall.value_ahead_interval), "")
         rows.append(Row(name, tuple(cells), mark, rule=name in bounds and not any(r.rule for r in rows)))
-    counts = [Cell((str(f["items"]),)) for f in tasks.values()]
+    counts = [Cell((str(f.items),)) for f in tasks.values()]
     rows.append(Row("items", (*counts, Cell(), Cell()), rule=True))
-    compared = any(f["quality_ratio"] is not None for f in routers[next(iter(routers))]["tasks"].values())
+    compared = any(f.quality_ratio is not None for f in tasks.values())
     return Grid("by task", (*tasks, MEAN, RATIOS), tuple(rows), _caption(summary, scale, compared))
 
 
-def frontier_grid(summary: Mapping[str, Any]) -> Grid:
+def frontier_grid(summary: Summary) -> Grid:
     """Every router at each of several cost weights, with its AIQ and, where two models are compared, APGR and CPT."""
-    points, metrics = summary["frontier"], summary["frontier_metrics"]
-    zero, two = metrics["zero_router"], metrics["two_models"]
-    defined = two is not None and not two["undefined"]
-    headers = [f"{point['cost_weight']:g}" for point in points]
+    points, metrics = summary.frontier, summary.frontier_metrics
+    assert points is not None and metrics is not None
+    zero, two = metrics.zero_router, metrics.two_models
+    defined = two is not None and not two.undefined
+    headers = [f"{point.cost_weight:g}" for point in points]
     headers += ["AIQ"] if zero is not None else []
     headers += ["APGR", "CPT 50%", "CPT 80%"] if defined else []
-    scale = cost_scale([figures for point in points for figures in point["routers"].values()])
+    scale = cost_scale(figures.cost for point in points for figures in point.routers.values())
     rows: list[Row] = []
-    for name, entry in summary["routers"].items():
-        cells = [_point(point["routers"][name], scale) for point in points]
-        cells += [_aiq(metrics["routers"][name])] if zero is not None else []
-        cells += _of_two(two["routers"][name]) if defined else []
-        rule = entry["overall"]["bound"] and not any(row.rule for row in rows)
+    for name, entry in summary.routers.items():
+        cells = [_point(point.routers[name], scale) for point in points]
+        against_zero = metrics.routers[name]
+        cells += [_aiq(against_zero)] if against_zero is not None else []
+        cells += _of_two(two.routers[name]) if two is not None and defined else []
+        rule = entry.overall.bound and not any(row.rule for row in rows)
         rows.append(Row(name, tuple(cells), rule=rule))
     if zero is not None:
         empty = [Cell()] * len(headers)
-        empty[len(points)] = Cell((f"{zero['aiq']:.3f}",))
+        empty[len(points)] = Cell((f"{zero.aiq:.3f}",))
         rows.append(Row("zero router", tuple(empty), note="hull of the single models", rule=True))
-    return Grid("by cost weight", tuple(headers), tuple(rows), _frontier_caption(summary["cost_unit"], metrics, scale))
+    return Grid("by cost weight", tuple(headers), tuple(rows), _frontier_caption(summary.cost_unit, metrics, scale))
 
 
 def wrapped(name: str, width: int) -> list[str]:
@@ -115,10 +118,10 @@ def wrapped(name: str, width: int) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def cost_scale(figures: Sequence[Mapping[str, Any]]) -> int:
+def cost_scale(costs: Iterable[float | None]) -> int:
     """Of how many items costs are given: four decimals shall show something."""
-    dearest = max((f["cost"] or 0 for f in figures), default=0)
-    return 1000 if 0 < dearest < 0.01 else 1
+    highest = max((cost or 0 for cost in costs), default=0)
+    return 1000 if 0 < highest < 0.01 else 1
 
 
 def per(scale: int) -> str:
@@ -126,29 +129,29 @@ def per(scale: int) -> str:
     return "1,000 items" if scale > 1 else "item"
 
 
-def _quality(figures: Mapping[str, Any]) -> str:
-    return f"{figures['quality']:.3f}"
+def _quality(figures: Figures | PointFigures) -> str:
+    return f"{figures.quality:.3f}"
 
 
-def _point(figures: Mapping[str, Any], scale: int) -> Cell:
-    cost = [] if figures["cost"] is None else [f"{figures['cost'] * scale:.4f}"]
-    gap = "-" if figures["gap_closed"] is None else f"{figures['gap_closed']:z.0%}"
+def _point(figures: PointFigures, scale: int) -> Cell:
+    cost = [] if figures.cost is None else [f"{figures.cost * scale:.4f}"]
+    gap = "-" if figures.gap_closed is None else f"{figures.gap_closed:z.0%}"
     return Cell((_quality(figures), *cost, gap))
 
 
-def _aiq(figures: Mapping[str, Any]) -> Cell:
-    low, high = figures["aiq_ahead_interval"]
-    lines = (f"{figures['aiq']:.3f}", f"{figures['aiq_ahead']:+.3f}", f"{low:+.3f}..{high:+.3f}")
+def _aiq(figures: AgainstZeroRouter) -> Cell:
+    low, high = figures.aiq_ahead_interval
+    lines = (f"{figures.aiq:.3f}", f"{figures.aiq_ahead:+.3f}", f"{low:+.3f}..{high:+.3f}")
     return Cell(lines, MARKS.get(verdict([low, high]), ""))
 
 
-def _of_two(figures: Mapping[str, Any]) -> list[Cell]:
-    shares = ["unreached" if figures[key] is None else f"{figures[key]:.0%}" for key in ("cpt_50", "cpt_80")]
-    return [Cell((f"{figures['apgr']:.3f}",)), *(Cell((share,)) for share in shares)]
+def _of_two(figures: AgainstTwoModels) -> list[Cell]:
+    shares = ["unreached" if share is None else f"{share:.0%}" for share in (figures.cpt_50, figures.cpt_80)]
+    return [Cell((f"{figures.apgr:.3f}",)), *(Cell((share,)) for share in shares)]
 
 
-def _caption(summary: Mapping[str, Any], scale: int, compared: bool) -> tuple[str, ...]:
-    unit, weight = summary["cost_unit"], summary["cost_weight"]
+def _caption(summary: Summary, scale: int, compared: bool) -> tuple[str, ...]:
+    unit, weight = summary.cost_unit, summary.cost_weight
     below = f"quality, below it cost per {per(scale)} in {unit}" if unit else "quality, no costs were recorded"
     said = [below, f"{MEAN}: over tasks, each counts the same"]
     if compared:
@@ -161,26 +164,26 @@ def _caption(summary: Mapping[str, Any], scale: int, compared: bool) -> tuple[st
     return tuple(said)
 
 
-def _frontier_caption(unit: str, metrics: Mapping[str, Any], scale: int) -> tuple[str, ...]:
+def _frontier_caption(unit: str, metrics: FrontierMetrics, scale: int) -> tuple[str, ...]:
     cost = f"cost per {per(scale)} in {unit} and " if unit else ""
     said = [f"quality, below it {cost}the gap closed at that cost weight"]
-    if metrics["zero_router"] is not None:
-        low, high = metrics["cost_range"]
+    if metrics.cost_range is not None:
+        low, high = metrics.cost_range
         said += [
             f"AIQ: mean height of the hull of (0, 0) and a router's points over costs {low:.3g} to {high:.3g}, "
-            "the cheapest to the dearest single model's",
+            "the cheapest to the most expensive single model's",
             "below it how far it is above the zero router's, with its interval",
             "+ or -: the 95% interval of the paired bootstrap of that excludes 0",
         ]
-    two = metrics["two_models"]
-    if two is not None and two["undefined"]:
-        said.append(two["undefined"])
+    two = metrics.two_models
+    if two is not None and two.undefined:
+        said.append(two.undefined)
     elif two is not None:
         said += [
-            f"APGR: mean share of the gap in quality from {two['weak']} to {two['strong']} that is recovered, "
-            f"over the share of items that {two['strong']} answers",
+            f"APGR: mean share of the gap in quality from {two.weak} to {two.strong} that is recovered, "
+            f"over the share of items that {two.strong} answers",
             "CPT: the least such share of items that recovers 50% or 80% of the gap",
         ]
-        if any(max(figures["other_share"]) > 0 for figures in two["routers"].values()):
-            said.append(f"what other models answer counts as not answered by {two['strong']}")
+        if any(max(figures.other_share) > 0 for figures in two.routers.values()):
+            said.append(f"what other models answer counts as not answered by {two.strong}")
     return tuple(said)

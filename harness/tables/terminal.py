@@ -15,24 +15,29 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.evaluation.paired import Change, Comparison
+from harness.evaluation.summary import OverallFigures, Summary
 from harness.tables.grid import Cell, Grid, cost_scale, per, wrapped
 
 
-def overall_table(summary: dict[str, Any]) -> Table:
-    """One row per router over all items, from the content of `summary.json`; it fits a terminal of 80 columns."""
-    scale = cost_scale([entry["overall"] for entry in summary["routers"].values()])
-    table = _table(summary["title"], _caption(summary["cost_unit"], summary["cost_weight"], scale))
+def overall_table(summary: Summary) -> Table:
+    """One row per router over all items; it fits a terminal of 80 columns."""
+    scale = cost_scale(entry.overall.cost for entry in summary.routers.values())
+    table = _table(summary.title, _caption(summary.cost_unit, summary.cost_weight, scale))
     for header in ("quality", "cost", "hops", "regret", "gap\nclosed"):
         table.add_column(header, justify="right", no_wrap=True)
-    for name, entry in summary["routers"].items():
-        o = entry["overall"]
-        gap = "-" if o["gap_closed"] is None else f"{o['gap_closed']:z.0%}"
+    for name, entry in summary.routers.items():
+        o = entry.overall
+        gap = "-" if o.gap_closed is None else f"{o.gap_closed:z.0%}"
+        cost = "-"
+        if o.cost is not None and o.cost_interval is not None:
+            form = _cost_form(o.cost_interval[1] * scale)
+            cost = _estimate(o.cost, o.cost_interval, o.cost_ratio, form, scale)
         table.add_row(
-            "\n".join([escape(name), *(f"  [dim]{escape(note)}[/dim]" for note in _notes(o))]),
-            _estimate(o, "quality", ".3f"),
-            "-" if o["cost"] is None else _estimate(o, "cost", _cost_form(o["cost_interval"][1] * scale), scale),
-            f"{o['hops']:.2f}",
-            "-" if o["regret"] is None else f"{o['regret']:.3f}",
+            "\n".join([escape(name), *(f"  [dim]{escape(note)}[/dim]" for note in row_notes(o))]),
+            _estimate(o.quality, o.quality_interval, o.quality_ratio, ".3f"),
+            cost,
+            f"{o.hops:.2f}",
+            "-" if o.regret is None else f"{o.regret:.3f}",
             gap,
         )
     return table
@@ -171,11 +176,10 @@ def _caption(unit: str, weight: float, scale: int) -> str:
     )
 
 
-def _estimate(figures: dict[str, Any], name: str, form: str, scale: int = 1) -> str:
+def _estimate(mean: float, interval: tuple[float, float], ratio: float | None, form: str, scale: int = 1) -> str:
     """An estimate and, below it, its interval: in the same form, so that it contains the estimate as shown, too."""
-    ratio, (low, high) = figures[f"{name}_ratio"], figures[f"{name}_interval"]
     times = "" if ratio is None else f"[dim]x{ratio:.2f}[/dim]"
-    shown, *bounds = (format(figure * scale, form) for figure in (figures[name], low, high))
+    shown, *bounds = (format(figure * scale, form) for figure in (mean, *interval))
     return f"{times} {shown}\n[dim]{bounds[0]}..{bounds[1]}[/dim]"
 
 
@@ -189,12 +193,13 @@ def _cost_form(highest: float) -> str:
     return f".{decimals}f" if decimals <= 6 else ".1e"
 
 
-def _notes(overall: dict[str, Any]) -> list[str]:
-    notes = list(overall["notes"])
-    if overall["collapsed_to"]:
-        notes.append(f"collapsed to {overall['collapsed_to']}")
-    if not overall["exact"]:
+def row_notes(overall: OverallFigures) -> list[str]:
+    """What stands below a router's name: its notes, and what its figures show."""
+    notes = list(overall.notes)
+    if overall.collapsed_to:
+        notes.append(f"collapsed to {overall.collapsed_to}")
+    if not overall.exact:
         notes.append("sampled")
-    if overall["routing_cost"]:
-        notes.append(f"+ {overall['routing_cost']:.3g} {overall['routing_cost_unit']} for its encoder")
+    if overall.routing_cost:
+        notes.append(f"+ {overall.routing_cost:.3g} {overall.routing_cost_unit} for its encoder")
     return notes

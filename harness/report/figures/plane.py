@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from harness.evaluation.frontier import concave_hull
+from harness.evaluation.summary import OverallFigures
 from harness.report.figures.labels import place_labels
 from harness.report.figures.style import LIGHT, WIDTH_PX, Series, fitted, new_figure, points
 
 
 def draw_plane(
-    routers: Sequence[tuple[Series, Mapping[str, Any]]],
+    routers: Sequence[tuple[Series, OverallFigures]],
     curves: Sequence[tuple[Series, Sequence[tuple[float, float]]]],
     unit: str,
     narrow: bool,
@@ -29,13 +30,13 @@ def draw_plane(
     axes = figure.add_axes(
         (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
     )
-    reach = [o["cost_interval"][1] for _, o in routers] + [c for _, curve in curves for c, _ in curve]
+    reach = [o.cost_interval[1] for _, o in routers if o.cost_interval] + [c for _, curve in curves for c, _ in curve]
     most = max(reach) * 1.06 or 1.0
     axes.set(xlim=(-0.03 * most, most), ylim=(-0.03, 1.05), xlabel=f"cost per item ({unit})", ylabel="quality")
     axes.grid(linewidth=0.8)
     axes.tick_params(length=0)
     axes.locator_params(axis="x", nbins=4 if narrow else 8)
-    singles = [(o["cost"], o["quality"]) for series, o in routers if series.role == "single model"]
+    singles = [(o.cost, o.quality) for series, o in routers if series.role == "single model"]
     lines = [np.array(curve).T for _, curve in curves]
     if singles:
         at, height_at = concave_hull(*np.array(singles).T)
@@ -52,27 +53,28 @@ def draw_plane(
     shown: set[str] = set()
     bars = [box for curve in lines for box in along(curve)]
     for series, o in routers:
-        (c_low, c_high), (q_low, q_high) = o["cost_interval"], o["quality_interval"]
+        assert o.cost is not None and o.cost_interval is not None
+        (c_low, c_high), (q_low, q_high) = o.cost_interval, o.quality_interval
         axes.errorbar(
-            o["cost"], o["quality"],
-            xerr=[[max(0.0, o["cost"] - c_low)], [max(0.0, c_high - o["cost"])]],
-            yerr=[[max(0.0, o["quality"] - q_low)], [max(0.0, q_high - o["quality"])]],
+            o.cost, o.quality,
+            xerr=[[max(0.0, o.cost - c_low)], [max(0.0, c_high - o.cost)]],
+            yerr=[[max(0.0, o.quality - q_low)], [max(0.0, q_high - o.quality)]],
             color=series.colour, linewidth=1.1, alpha=0.65, zorder=2.6,
         )  # fmt: skip
         axes.plot(
-            o["cost"], o["quality"], linestyle="", marker=series.marker, color=series.colour,
+            o.cost, o.quality, linestyle="", marker=series.marker, color=series.colour,
             markersize=points(13 if series.marker == "*" else 9), markeredgecolor=LIGHT["paper"], markeredgewidth=0.8,
             zorder=3, label=None if series.role in shown else series.role,
         )  # fmt: skip
         shown.add(series.role)
-        bars += [(c_low, o["quality"], c_high, o["quality"]), (o["cost"], q_low, o["cost"], q_high)]
+        bars += [(c_low, o.quality, c_high, o.quality), (o.cost, q_low, o.cost, q_high)]
     figure.legend(
         loc="upper left", bbox_to_anchor=(0.0, 1.0), ncols=2 if narrow else 5, frameon=False, handletextpad=0.4,
         columnspacing=1.0, borderpad=0.2, handlelength=1.6,
     )  # fmt: skip
     place_labels(
         axes,
-        [(o["cost"], o["quality"]) for _, o in routers],
+        [(o.cost or 0.0, o.quality) for _, o in routers],
         [fitted(series.label, 160 if narrow else 280, figure) for series, _ in routers],
         [series.colour for series, _ in routers],
         bars,

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.evaluation.summary import TaskFigures
 from harness.report.figures.style import FONT_PX, LIGHT, WIDTH_PX, Series, fitted, new_figure, points
 
 
-def draw_tasks(
-    routers: Sequence[tuple[Series, Mapping[str, Mapping[str, Any]]]], tasks: Sequence[str], narrow: bool
-) -> Any:
+def draw_tasks(routers: Sequence[tuple[Series, Mapping[str, TaskFigures]]], tasks: Sequence[str], narrow: bool) -> Any:
     """A figure of dots with 95% intervals. routers: each with its figures per task."""
     row_px, axis_px, line_px, letter, width = 18, 28, 16, 0.56 * FONT_PX[narrow], WIDTH_PX[narrow]
     columns = min(len(tasks), 2 if narrow else 3)
@@ -45,9 +44,9 @@ def draw_tasks(
         for row, (series, figures) in enumerate(routers):
             found = figures[task]
             axes.axhline(row, color=LIGHT["grid"], linewidth=0.5, zorder=0)
-            axes.plot(found["quality_interval"], [row, row], color=series.colour, linewidth=1.6, alpha=0.7)
+            axes.plot(found.quality_interval, [row, row], color=series.colour, linewidth=1.6, alpha=0.7)
             axes.plot(
-                found["quality"], row, linestyle="", marker=series.marker, color=series.colour, clip_on=False,
+                found.quality, row, linestyle="", marker=series.marker, color=series.colour, clip_on=False,
                 markersize=points(12 if series.marker == "*" else 8), markeredgecolor=LIGHT["paper"],
                 markeredgewidth=0.6, zorder=3,
             )  # fmt: skip

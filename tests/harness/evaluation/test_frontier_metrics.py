@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from harness.evaluation.evaluate import Outcome
-from harness.evaluation.frontier_metrics import frontier_metrics
+from harness.evaluation.frontier_metrics import AgainstZeroRouter, FrontierMetrics, TwoModels, frontier_metrics
+from harness.evaluation.summary import Summary
 from harness.tables.grid import frontier_grid
 from pools.errors import UserError
 
@@ -31,24 +32,40 @@ SWEPT = [{"router": FIRST, "strong": STRONG}, {"router": SECOND, "strong": STRON
 SINGLES = {"weak": WEAK, "strong": STRONG}
 
 
+def ahead(found: FrontierMetrics, router: str) -> AgainstZeroRouter:
+    figures = found.routers[router]
+    assert figures is not None
+    return figures
+
+
+def between(found: FrontierMetrics) -> TwoModels:
+    assert found.two_models is not None
+    return found.two_models
+
+
+def typed(summary: dict[str, Any]) -> Summary:
+    return Summary.model_validate_json(json.dumps(summary))
+
+
 def test_on_paper() -> None:
     found = frontier_metrics(SWEPT, SINGLES, costs=True, max_hops=1, seed=1)
-    assert found["cost_range"] == [1, 3]
+    assert found.cost_range == (1, 3)
     # The single models' hull: (0, 0), (1, 0.25), (3, 0.75), one straight line; from 1 to 3 its mean is 0.5.
-    assert found["zero_router"]["aiq"] == pytest.approx(0.5)
+    assert found.zero_router is not None and found.zero_router.aiq == pytest.approx(0.5)
     # The router's: (0, 0), (2, 0.75) and level, since (1.5, 0.5) lies below that line.
-    assert found["routers"]["router"]["aiq"] == pytest.approx(((0.375 + 0.75) / 2 + 0.75) / 2)
-    assert found["routers"]["router"]["aiq_ahead"] == pytest.approx(0.65625 - 0.5)
-    assert found["routers"]["strong"]["aiq_ahead"] == pytest.approx(0)
-    two = found["two_models"]
-    assert (two["strong"], two["weak"], two["undefined"]) == ("strong", "weak", None)
-    mine = two["routers"]["router"]
-    assert mine["strong_share"] == [0.25, 0.5] and mine["other_share"] == [0, 0]
+    assert ahead(found, "router").aiq == pytest.approx(((0.375 + 0.75) / 2 + 0.75) / 2)
+    assert ahead(found, "router").aiq_ahead == pytest.approx(0.65625 - 0.5)
+    assert ahead(found, "strong").aiq_ahead == pytest.approx(0)
+    two = found.two_models
+    assert two is not None
+    assert (two.strong, two.weak, two.undefined) == ("strong", "weak", None)
+    mine = two.routers["router"]
+    assert mine.strong_share == [0.25, 0.5] and mine.other_share == [0, 0]
     # PGR 0, 0.5, 1, 1 at shares 0, 0.25, 0.5, 1.
-    assert mine["apgr"] == pytest.approx(0.25 * 0.25 + 0.25 * 0.75 + 0.5)
-    assert (mine["cpt_50"], mine["cpt_80"]) == (pytest.approx(0.25), pytest.approx(0.25 + 0.25 * 0.6))
+    assert mine.apgr == pytest.approx(0.25 * 0.25 + 0.25 * 0.75 + 0.5)
+    assert (mine.cpt_50, mine.cpt_80) == (pytest.approx(0.25), pytest.approx(0.25 + 0.25 * 0.6))
     # One that only ever calls the strong model is on the diagonal.
-    assert two["routers"]["strong"]["apgr"] == pytest.approx(0.5)
+    assert two.routers["strong"].apgr == pytest.approx(0.5)
 
 
 def height(costs: list[float], qualities: list[float]) -> float:
@@ -82,26 +99,24 @@ def test_the_interval_is_of_paired_resamples() -> None:
         theirs = height([1, 3], [quality["weak"][drawn].mean(), quality["strong"][drawn].mean()])
         differences.append(mine - theirs)
     expected = np.percentile(differences, [2.5, 97.5]).tolist()
-    assert found["routers"]["router"]["aiq_ahead_interval"] == pytest.approx(expected, abs=0.015)
+    assert ahead(found, "router").aiq_ahead_interval == pytest.approx(expected, abs=0.015)
     again = frontier_metrics([{"router": router}], singles, costs=True, max_hops=1, seed=7)
-    assert again["routers"]["router"]["aiq_ahead_interval"] == pytest.approx(
-        found["routers"]["router"]["aiq_ahead_interval"]
-    )
+    assert ahead(again, "router").aiq_ahead_interval == pytest.approx(ahead(found, "router").aiq_ahead_interval)
     # Paired: one that has the single models' points is the zero router in every resample.
     alike = frontier_metrics([{"r": single} for single in singles.values()], singles, costs=True, max_hops=1, seed=7)
-    assert alike["routers"]["r"]["aiq_ahead_interval"] == pytest.approx([0, 0])
+    assert ahead(alike, "r").aiq_ahead_interval == pytest.approx([0, 0])
 
 
 def test_where_they_are_not_defined() -> None:
     no_costs = frontier_metrics(SWEPT, SINGLES, costs=False, max_hops=1, seed=1)
-    assert no_costs["zero_router"] is None and no_costs["routers"] == {"router": None, "strong": None}
-    assert no_costs["two_models"]["routers"]["router"]["apgr"] == pytest.approx(0.75)
+    assert no_costs.zero_router is None and no_costs.routers == {"router": None, "strong": None}
+    assert between(no_costs).routers["router"].apgr == pytest.approx(0.75)
     hops = frontier_metrics(SWEPT, SINGLES, costs=True, max_hops=2, seed=1)
-    assert "several hops" in hops["two_models"]["undefined"] and "routers" not in hops["two_models"]
+    assert "several hops" in (between(hops).undefined or "") and not between(hops).routers
     level = frontier_metrics([{"a": WEAK}], {"a": WEAK, "b": WEAK}, costs=True, max_hops=1, seed=1)
-    assert level["zero_router"] is None and "not better than" in level["two_models"]["undefined"]
+    assert level.zero_router is None and "not better than" in (between(level).undefined or "")
     three = {**SINGLES, "third": outcome([1, 1, 1, 1], [2, 2, 2, 2], [[0, 0, 1]] * 4)}
-    assert frontier_metrics(SWEPT, three, costs=True, max_hops=1, seed=1)["two_models"] is None
+    assert frontier_metrics(SWEPT, three, costs=True, max_hops=1, seed=1).two_models is None
     with pytest.raises(UserError, match="weak is not better than strong"):
         frontier_metrics(SWEPT, SINGLES, True, 1, 1, strong="weak", weak="strong")
 
@@ -113,15 +128,15 @@ def test_of_three_models_two_are_named() -> None:
 
     singles = {"weak": padded(WEAK, 0), "strong": padded(STRONG, 0), "third": padded(WEAK, 1)}
     found = frontier_metrics([{"r": padded(FIRST, 0.5)}], singles, True, 1, 1, strong="strong", weak="weak")
-    mine = found["two_models"]["routers"]["r"]
-    assert (mine["strong_share"], mine["other_share"]) == ([0.125], [0.5])
-    assert mine["cpt_50"] == pytest.approx(0.125)
+    mine = between(found).routers["r"]
+    assert (mine.strong_share, mine.other_share) == ([0.125], [0.5])
+    assert mine.cpt_50 == pytest.approx(0.125)
 
 
 def test_of_two_models_nothing_is_left_to_others_by_rounding() -> None:
     mixed = outcome([1, 0, 0, 1], [3, 1, 1, 1], [[0.05, 0.95]] * 4)  # 1 - 0.95 - 0.05 is 4e-17
     found = frontier_metrics([{"r": mixed}], SINGLES, costs=True, max_hops=1, seed=1)
-    assert found["two_models"]["routers"]["r"]["other_share"] == [0.0]
+    assert between(found).routers["r"].other_share == [0.0]
 
 
 @pytest.fixture(scope="module")
@@ -159,15 +174,15 @@ def test_a_run_over_cost_weights(
     assert [1 + 3 * share for share in shares] == pytest.approx([point["cost"] for point in points])
     shown = capsys.readouterr().out
     assert "zero router" in shown and "APGR" in shown and "CPT" in shown
-    (row,) = (row for row in frontier_grid(found).rows if row.name == "knn")
+    (row,) = (row for row in frontier_grid(typed(found)).rows if row.name == "knn")
     assert row.cells[3].lines[0] == f"{metrics['routers']['knn']['aiq']:.3f}" and row.cells[3].mark == "+"
     small = json.loads(json.dumps(found))
     for point in small["frontier"]:
         for figures in point["routers"].values():
             figures["cost"] /= 1000
-    cells = [[row.cells[:3] for row in frontier_grid(given).rows] for given in (found, small)]
+    cells = [[row.cells[:3] for row in frontier_grid(typed(given)).rows] for given in (found, small)]
     assert cells[0] == cells[1]
-    assert "cost per 1,000 items" in frontier_grid(small).caption[0]
+    assert "cost per 1,000 items" in frontier_grid(typed(small)).caption[0]
     written = [(tmp_path / "run" / f"tables.{kind}").read_text(encoding="utf-8") for kind in ("md", "tex")]
     assert all("zero router" in text and "APGR" in text for text in written)
     assert not list((tmp_path / "run").glob("*.partial"))

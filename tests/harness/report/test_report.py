@@ -76,16 +76,17 @@ def hostile_page(hostile_run: Path, harness: Harness) -> str:
 def test_the_pipelines_of_a_router_are_those_of_its_items(plain_run: Path) -> None:
     run = load_runs([plain_run])[0]
     for name, entry in run.routers.items():
-        pipelines = entry["overall"]["pipelines"]
+        pipelines = entry.overall.pipelines
+        assert pipelines is not None
         assert sum(pipelines.values()) == pytest.approx(1)
         assert list(pipelines.values()) == sorted(pipelines.values(), reverse=True)
-        hops = sum(share * len(pipeline.split(" > ")) for pipeline, share in pipelines.items())
-        assert hops == pytest.approx(entry["overall"]["hops"])
-        for model, calls in entry["overall"]["calls"].items():
-            found = sum(share * pipeline.split(" > ").count(model) for pipeline, share in pipelines.items())
+        hops = sum(share * len(pipeline) for pipeline, share in pipelines.items())
+        assert hops == pytest.approx(entry.overall.hops)
+        for model, calls in entry.overall.calls.items():
+            found = sum(share * pipeline.count(model) for pipeline, share in pipelines.items())
             assert found == pytest.approx(calls)
         if all(row["pipeline_share"] == 1 for row in run.items[name]):
-            counted = [row["pipeline"] for row in run.items[name]]
+            counted = [tuple(row["pipeline"].split(" > ")) for row in run.items[name]]
             assert all(counted.count(p) / len(counted) == pytest.approx(s) for p, s in pipelines.items())
 
 
@@ -95,13 +96,13 @@ def test_the_page_has_every_figure_of_the_summary(plain_run: Path, plain_page: s
     assert all("scope" in attributes for tag, attributes in page.elements if tag == "th")
     assert page.count("caption") == page.count("table")
     for name, entry in run.routers.items():
-        overall = entry["overall"]
+        overall = entry.overall
         assert name in page.text
-        assert f"{overall['quality']:.3f}" in page.text
-        assert "{:.3f} to {:.3f}".format(*overall["quality_interval"]) in page.text
-        assert f"{overall['gap_closed']:.0%}".replace("-", "−") in page.text
-        assert all(f"{figures['quality']:.3f}" in page.text for figures in entry["tasks"].values())
-        assert f"{name.removeprefix('single:')}: quality {overall['quality']:.3f}" in plain_page  # for who cannot see
+        assert f"{overall.quality:.3f}" in page.text
+        assert "{:.3f} to {:.3f}".format(*overall.quality_interval) in page.text
+        assert f"{overall.gap_closed:.0%}".replace("-", "−") in page.text
+        assert all(f"{figures.quality:.3f}" in page.text for figures in entry.tasks.values())
+        assert f"{name.removeprefix('single:')}: quality {overall.quality:.3f}" in plain_page  # for who cannot see
     command = json.loads((plain_run / "manifest.json").read_text())["command"]
     assert command in page.text
     assert len(list((plain_run / "report-figures").iterdir())) == 2 * 2 + 2 * len(re.findall("<h3>", plain_page))
@@ -129,7 +130,7 @@ def test_labels_of_the_plane_keep_off_points_and_each_other(plain_run: Path, dpi
         (axes,) = figure.axes
         labels = [text.get_window_extent() for text in axes.texts if text.get_text()]
         points = [
-            axes.transData.transform((run.routers[name]["overall"]["cost"], run.routers[name]["overall"]["quality"]))
+            axes.transData.transform((run.routers[name].overall.cost, run.routers[name].overall.quality))
             for _, run, name in found.routers
         ]
         assert len(labels) == len(points) > 5
@@ -146,12 +147,12 @@ def _share(a: Bbox, b: Bbox) -> float:
 def test_the_result_in_words_has_the_figures_of_the_summary(plain_run: Path) -> None:
     run = load_runs([plain_run])[0]
     said = " ".join(main_result(run))
-    overall, best = run.routers["knn"]["overall"], run.best_single
+    overall, best = run.routers["knn"].overall, run.summary.best_single
     assert best is not None
-    assert f"knn attains a quality of {overall['quality']:.3f}" in said
+    assert f"knn attains a quality of {overall.quality:.3f}" in said
     ahead = paired_value(run, "knn", best).value
-    assert ahead.mean == pytest.approx(overall["value_ahead"])
-    assert [ahead.low, ahead.high] == pytest.approx(overall["value_ahead_interval"])
+    assert ahead.mean == pytest.approx(overall.value_ahead)
+    assert [ahead.low, ahead.high] == pytest.approx(overall.value_ahead_interval)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,8 @@ def test_the_result_in_words_says_what_interval_and_test_allow(
         name: [{"quality": q, "cost": 0.0} for q in [*quality.get(name, [0.5] * (better + worse)), *[1.0] * 300]][:300]
         for name in run.routers
     }
-    changed = replace(run, summary=run.summary | {"items": 300, "cost_unit": "", "cost_weight": 0.0}, items=items)
+    summary = run.summary.model_copy(update={"items": 300, "cost_unit": "", "cost_weight": 0.0})
+    changed = replace(run, summary=summary, items=items)
     assert words in " ".join(main_result(changed))
     if not worse:
         ahead = paired_value(changed, "knn", "best-pipeline-per-task")
@@ -183,7 +185,7 @@ def test_the_result_in_words_says_what_interval_and_test_allow(
 def test_examples_are_the_first_that_differ_as_the_recording_has_them(plain_run: Path, plain_page: str) -> None:
     run = load_runs([plain_run])[0]
     quality = {(name, r["task"], r["doc_id"]): r["quality"] for name, rows in run.items.items() for r in rows}
-    best, examples = run.best_single, choose_examples(run, "knn")
+    best, examples = run.summary.best_single, choose_examples(run, "knn")
     assert examples and best is not None
     for example in examples:
         mine, theirs = (quality[route.router, example.task, example.doc_id] for route in example.routes)
@@ -282,11 +284,11 @@ def test_a_recording_that_is_gone_or_changed_is_said(
     [
         ("summary.json", None, "is not the folder of a run: it has no summary.json"),
         ("items.parquet", None, "it has no items.parquet"),
-        ("summary.json", "{", "is damaged"),
-        ("summary.json", "[]", "holds no JSON object"),
-        ("summary.json", '{"title": 3}', "title is missing or of another type"),
-        ("summary.json", '{"title": "t", "items": NaN}', "is damaged"),
-        ("manifest.json", "\xff", "is damaged"),
+        ("summary.json", "{", "has not the form"),
+        ("summary.json", "[]", "has not the form"),
+        ("summary.json", '{"title": 3}', "title: Input should be a valid string, got 3"),
+        ("summary.json", '{"title": "t", "items": NaN}', "has not the form"),
+        ("manifest.json", "\xff", "has not the form"),
         ("manifest.json", "{}", "seed is missing"),
         ("items.parquet", "PAR1", "has not the form"),
     ],

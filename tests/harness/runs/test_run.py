@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.__main__ import main
+from harness.evaluation.summary import Summary
 from harness.runs import progress
 from harness.runs.source import recording_folder
 from pools.data.recording import load_recording
@@ -100,7 +101,7 @@ def test_the_tables_fit_a_terminal_of_80_columns(default_run: Path) -> None:
     from harness.tables.terminal import overall_table, tables
 
     console = Console(width=80, record=True, file=io.StringIO())
-    found = summary(default_run)
+    found = Summary.model_validate_json((default_run / "summary.json").read_bytes())
     for table in (overall_table(found), *tables(task_grid(found), 80)):
         console.print(table)
     shown = console.export_text()

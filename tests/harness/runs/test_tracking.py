@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from harness.__main__ import main
+from harness.evaluation.summary import Summary
 from harness.runs import wandb as tracking
 from harness.runs.source import recording_folder
 from pools.errors import UserError
@@ -151,7 +152,8 @@ def test_a_run_that_wandb_does_not_take_is_said_in_one_line(tracked: Path, monke
         raise wandb.errors.UsageError("No API key configured.\nUse `wandb login`.")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    manifest, summary = (json.loads((tracked / "out" / f"{n}.json").read_text()) for n in ("manifest", "summary"))
+    manifest = json.loads((tracked / "out" / "manifest.json").read_text())
+    summary = Summary.model_validate_json((tracked / "out" / "summary.json").read_bytes())
     with pytest.raises(UserError) as caught:
         tracking.track(tracked / "out", manifest, summary)
     said = str(caught.value)

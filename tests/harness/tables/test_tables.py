@@ -18,6 +18,7 @@ from rich.console import Console
 
 from harness.__main__ import main
 from harness.evaluation.metrics import Bootstrap, TaskBootstrap, verdict
+from harness.evaluation.summary import Summary
 from harness.tables.export import COLUMNS, escape, latex
 from harness.tables.grid import Cell, Grid, Row, task_grid, wrapped
 from harness.tables.terminal import markdown, overall_table, tables
@@ -58,6 +59,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def summary(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "summary.json").read_text())  # type: ignore[no-any-return]
+
+
+def typed(summary: dict[str, Any]) -> Summary:
+    return Summary.model_validate_json(json.dumps(summary))
 
 
 def expected(router: str) -> dict[str, tuple[float, float]]:
@@ -118,7 +123,7 @@ def test_a_verdict_is_an_interval_without_0() -> None:
 
 
 def test_what_is_best_and_what_is_significant(summary: dict[str, Any]) -> None:
-    grid = task_grid(summary)
+    grid = task_grid(typed(summary))
     assert grid.headers == (*SCORES, "mean", "x best single")
     rows = {row.name: row for row in grid.rows}
     best = {name: [cell.best for cell in row.cells] for name, row in rows.items()}
@@ -147,9 +152,9 @@ def test_costs_too_small_for_their_digits_are_of_1000_items(summary: dict[str, A
     for entry in small["routers"].values():
         for figures in (entry["macro"], *entry["tasks"].values()):
             figures["cost"] /= 1000
-    assert [row.cells for row in task_grid(small).rows] == [row.cells for row in task_grid(summary).rows]
-    assert "cost per 1,000 items in US$" in task_grid(small).caption[0]
-    assert "cost per item in US$" in task_grid(summary).caption[0]
+    assert [row.cells for row in task_grid(typed(small)).rows] == [row.cells for row in task_grid(typed(summary)).rows]
+    assert "cost per 1,000 items in US$" in task_grid(typed(small)).caption[0]
+    assert "cost per item in US$" in task_grid(typed(summary)).caption[0]
 
 
 def test_without_a_single_model_nothing_is_compared(summary: dict[str, Any]) -> None:
@@ -158,7 +163,7 @@ def test_without_a_single_model_nothing_is_compared(summary: dict[str, Any]) -> 
     for figures in (alone["routers"]["random"]["macro"], *alone["routers"]["random"]["tasks"].values()):
         figures |= dict.fromkeys(("quality_ratio", "cost_ratio", "quality_ahead", "quality_ahead_interval"))
     alone["routers"]["random"]["overall"]["value_ahead_interval"] = None
-    grid = task_grid(alone)
+    grid = task_grid(typed(alone))
     assert all(not cell.mark and not cell.best for row in grid.rows for cell in row.cells)
     assert not any("best single" in clause for clause in grid.caption)
 
@@ -195,7 +200,7 @@ def test_an_interval_contains_its_estimate_as_they_are_shown(summary: dict[str, 
         figures["cost"] *= factor
         figures["cost_interval"] = [bound * factor for bound in figures["cost_interval"]]
     for shown in (other, {**other, "routers": {names[0]: other["routers"][names[0]]}}):
-        table = overall_table(shown)
+        table = overall_table(typed(shown))
         scale = 1000 if "cost per 1,000 items" in str(table.caption) else 1
         for column, name, count in ((1, "quality", 1), (2, "cost", scale)):
             for cell, entry in zip(table.columns[column].cells, shown["routers"].values(), strict=True):
@@ -212,7 +217,7 @@ def test_an_interval_contains_its_estimate_as_they_are_shown(summary: dict[str, 
 @pytest.mark.parametrize("width", [160, 80, 40])
 def test_every_figure_is_shown_whole_at_every_width(summary: dict[str, Any], width: int) -> None:
     console = Console(width=width, record=True, file=io.StringIO())
-    made = tables(task_grid(summary), width)
+    made = tables(task_grid(typed(summary)), width)
     assert (len(made) > 1) == (width == 40)
     for table in made:
         console.print(table)
@@ -220,7 +225,7 @@ def test_every_figure_is_shown_whole_at_every_width(summary: dict[str, Any], wid
     assert "…" not in shown and all(len(line) <= width for line in shown.splitlines())
     # The rows of all parts, each line's figures one after another.
     words = re.findall(r"[^\s]+", shown)
-    for row in task_grid(summary).rows:
+    for row in task_grid(typed(summary)).rows:
         for cell in row.cells:
             assert not cell.lines[0] or cell.lines[0] + cell.mark in words
             assert all(line in words for line in cell.lines[1:])
@@ -228,7 +233,7 @@ def test_every_figure_is_shown_whole_at_every_width(summary: dict[str, Any], wid
 
 
 def test_markdown_has_bold_figures_and_whole_names(summary: dict[str, Any], folder: Path) -> None:
-    (table,) = tables(task_grid(summary))
+    (table,) = tables(task_grid(typed(summary)))
     lines = markdown(table).splitlines()
     assert "| router | a_task | b_&_c | all_alike | human | mean | x best single |" in lines
     (odd,) = (line for line in lines if line.startswith("| single:odd"))
@@ -241,7 +246,7 @@ def test_markdown_has_bold_figures_and_whole_names(summary: dict[str, Any], fold
 
 def test_latex_says_the_same(summary: dict[str, Any], folder: Path) -> None:
     text = (folder / "tables.tex").read_text(encoding="utf-8")
-    assert text == latex(task_grid(summary), summary["title"])
+    assert text == latex(task_grid(typed(summary)), summary["title"])
     assert (
         r"\label{tab:t-on-t-by-task}" in text
         and r"\caption{t on t: 24 test items, one call each, by task: quality" in text
