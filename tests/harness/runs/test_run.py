@@ -106,11 +106,11 @@ def test_the_tables_fit_a_terminal_of_80_columns(default_run: Path) -> None:
         console.print(table)
     shown = console.export_text()
     assert "…" not in shown
-    for entry in found["routers"].values():
-        overall = entry["overall"]
-        assert f"{overall['quality']:.3f}" in shown
-        assert f"{overall['gap_closed']:.0%}" in shown
-        assert all(f"{figures['cost']:.4f}" in shown for figures in entry["tasks"].values())
+    for entry in found.routers.values():
+        overall = entry.overall
+        assert f"{overall.quality:.3f}" in shown
+        assert f"{overall.gap_closed:.0%}" in shown
+        assert all(f"{figures.cost:.4f}" in shown for figures in entry.tasks.values())
 
 
 def test_same_seed_same_summary_and_the_checkpoint_gives_it_too(
