@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +12,10 @@ from numpy.typing import NDArray
 from pools.mdp.optimum import path_costs
 from pools.mdp.tree import IntArray, Tree
 from pools.types import Context
-from routers._learning import fit_share, items_to_learn_from
-from routers.encoders.base import ContextEncoder, build_encoder
-from routers.registry import RouterRequest, register
-from routers.router import RoutingStates
+from routers.encoders.base import ContextEncoder, build_encoder, load_encoder, save_encoder
+from routers.one_hop import Chances
+from routers.registry import register
+from routers.router import Learnt, RouterRequest, RoutingStates
 
 FloatArray = NDArray[np.float64]
 THRESHOLDS = tuple(np.linspace(0.0, 1.0, 21).tolist())
@@ -25,16 +24,12 @@ THRESHOLDS = tuple(np.linspace(0.0, 1.0, 21).tolist())
 class Judge:
     """The chance that the last response is right, by logistic regression on query, response and who gave it."""
 
-    def __init__(self, embed: ContextEncoder, models: int, fitted: Any) -> None:
+    def __init__(self, embed: ContextEncoder, models: int, fitted: Chances) -> None:
         self.embed, self.models, self.fitted = embed, models, fitted
 
     def __call__(self, contexts: Sequence[Context], last: IntArray) -> FloatArray:
         """`[n]` for contexts with a response of the models `last`."""
-        return np.asarray(self.fitted.predict_proba(self.features(contexts, last))[:, 1])
-
-    def features(self, contexts: Sequence[Context], last: IntArray) -> FloatArray:
-        """`[n, d + M]`."""
-        return np.concatenate([self.embed(contexts), np.eye(self.models)[last]], axis=1)
+        return self.fitted(judged_features(self.embed, self.models, contexts, last))[:, 0]
 
 
 @dataclass(frozen=True)
@@ -62,29 +57,52 @@ class CascadeRouter:
         own = self.judge.embed.cost(states.contexts) + (states.hop == 1) * self.judge.embed.cost(queries)
         return np.where(judged, own, 0.0)
 
+    def save(self) -> Learnt:
+        """Chain, threshold, judge and encoder."""
+        judge = {f"judge.{f.name}": getattr(self.judge.fitted, f.name) for f in fields(Chances)}
+        chosen = {"chain": np.array(self.chain), "threshold": np.array(self.threshold)}
+        return {**judge, **chosen, **save_encoder(self.judge.embed.encoder)}
+
 
 @register("cascade")
-def cascade(request: RouterRequest) -> CascadeRouter:
+@dataclass(frozen=True)
+class Cascade:
     """A cascade as FrugalGPT's (arXiv 2305.05176): chain and threshold by validation items, the judge by train items.
 
     Here every model of the chain also reads the earlier responses, as in all of the MDP.
     """
-    tree, held_out = items_to_learn_from(request, "cascade")
-    encoder = build_encoder(
-        dict(request.options).get("encoder", "hashing"), tree.contexts, request.seed, request.weights
-    )
-    judge = _learn(tree, ContextEncoder(encoder))
-    best = max(_candidates(held_out, judge, request), key=lambda candidate: candidate[0])
-    return CascadeRouter(best[1], best[2], judge)
+
+    encoder: str = "hashing"
+    """Encoder of query and response."""
+
+    def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> CascadeRouter:
+        """Fit the judge, then choose chain and threshold."""
+        encoder = build_encoder(self.encoder, train.contexts, request.seed, request.weights)
+        judge = _learn(train, ContextEncoder(encoder))
+        best = max(_candidates(validation, judge, request), key=lambda candidate: candidate[0])
+        return CascadeRouter(best[1], best[2], judge)
+
+    def load(self, learnt: Learnt, request: RouterRequest) -> CascadeRouter:
+        """The router that was saved."""
+        fitted = Chances(**{f.name: np.asarray(learnt[f"judge.{f.name}"]) for f in fields(Chances)})
+        judge = Judge(ContextEncoder(load_encoder(learnt, request.weights)), len(request.models), fitted)
+        chain = tuple(int(model) for model in np.asarray(learnt["chain"]))
+        if not chain or not all(0 <= model < len(request.models) for model in chain):
+            raise ValueError(f"its chain {chain} is not of {len(request.models)} models")
+        return CascadeRouter(chain, float(learnt["threshold"]), judge)
+
+
+def judged_features(embed: ContextEncoder, models: int, contexts: Sequence[Context], last: IntArray) -> FloatArray:
+    """`[n, d + M]` what a judge sees of contexts with a response of the models `last`."""
+    return np.concatenate([embed(contexts), np.eye(models)[last]], axis=1)
 
 
 def _learn(tree: Tree, embed: ContextEncoder) -> Judge:
     items, nodes = (grid.ravel() for grid in np.indices(tree.known.shape))
     items, nodes = items[nodes > 0], nodes[nodes > 0]
-    judge = Judge(embed, len(tree.models), None)
     contexts = [tree.contexts[c] for c in tree.context_id[items, nodes].tolist()]
-    judge.fitted = fit_share(judge.features(contexts, tree.action(nodes)), tree.score[items, nodes].astype(np.float64))
-    return judge
+    seen = judged_features(embed, len(tree.models), contexts, tree.action(nodes))
+    return Judge(embed, len(tree.models), Chances.fit(seen, tree.score[items, nodes].astype(np.float64)[:, None]))
 
 
 def _candidates(tree: Tree, judge: Judge, request: RouterRequest) -> list[tuple[float, tuple[int, ...], float]]:

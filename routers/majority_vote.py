@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pools.errors import UserError
-from routers._learning import items_to_learn_from
-from routers.registry import RouterRequest, register
-from routers.router import RoutingStates
+from routers.registry import items_to_learn_from, register
+from routers.router import RouterRequest, RoutingStates
 
 _STATED = re.compile(r"\banswer(?:\s+is\b\s*[:=]?|\s*[:=])\s*", re.IGNORECASE)
 
@@ -53,7 +52,9 @@ class MajorityVote:
 @register("majority-vote")
 def majority_vote(request: RouterRequest) -> MajorityVote:
     """What most models answer to the query alone; of equals that of the model with the best value on train items."""
-    tree, _ = items_to_learn_from(request, "majority-vote", hops=1)
+    if request.argument:
+        raise UserError(f"router majority-vote takes no argument, got {request.argument!r}")
+    tree, _ = items_to_learn_from(request, "majority-vote")
     assert request.cost_model is not None
     nodes = tree.level(1)
     cost = tree.hop_cost(request.cost_model, np.arange(len(tree.items))[:, None], nodes)

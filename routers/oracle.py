@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pools.errors import UserError
 from pools.mdp.optimum import solve
-from routers.registry import RouterRequest, register
-from routers.router import RoutingStates
+from routers.registry import register
+from routers.router import RouterRequest, RoutingStates
 
 
 @dataclass(frozen=True)

@@ -4,82 +4,55 @@
 
 PPO is that of Schulman et al. 2017 (arXiv 1707.06347) with the details of Huang et al. 2022. The environment is a tree
 that is already known (or is asked for with live models behind the same seam), so episodes are array gathers and every
-distinct context is embedded once.
+distinct context is embedded once. What the paper does not state, and that is every hyper-parameter, is our choice.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from routers._threads import one_thread
-from routers.state import DEFAULT, Part
-
-# Called with the iteration, how many there are, the mean return of its episodes and the steps per second so far.
-Report = Callable[[int, int, float, float], None]
-
-_STATE = "training"  # what the state that --resume reads is called in its file
+from routers.encoders.base import DEFAULT, Part
 
 if TYPE_CHECKING:
-    from pools.cost import CostModel
     from pools.mdp.tree import Tree
-    from routers.hierrouter import HierRouter
+    from routers.encoders.base import ContextEncoder
+    from routers.router import RouterRequest
+
+_STATE = "training"  # what the state that a training goes on from is called in its file
 
 
 @dataclass(frozen=True)
-class Args:
-    """Every hyper-parameter. What the paper does not state, and that is all of them, is our choice."""
+class Options:
+    """Every hyper-parameter."""
 
     preset: Literal["default", "paper"] = "default"
     """paper: models are the only actions, every episode has exactly L hops, and the state is context embedding, hop and
-    cost; it overrides allow_stop, sees and cost_weights."""
-    recording: Path = Path("results/recordings/lightweight-offline")
-    """Recording to train on: its train items; its validation items choose the checkpoint."""
-    out: Path | None = None
-    """Checkpoint to write (safetensors); beside it the state that --resume goes on from. Nothing is written without."""
-    resume: bool = False
-    """Go on from the state beside `out` where an earlier run of the same arguments was stopped."""
-    save_every: int = 20
-    """Iterations between two writes of the state."""
-    seed: int = 1
-    """Seed of the weights, the items, the actions and the minibatches."""
-    track: bool = False
-    """Log to wandb; WANDB_MODE=offline works."""
-    wandb_project_name: str = "hierrouter-harness"
-    """The wandb project."""
-    wandb_entity: str | None = None
-    """The wandb team."""
-    eval_every: int = 5
-    """Iterations between two exact evaluations on train and validation items; 0: only the last."""
-    select: bool = True
-    """Keep the policy with the best exact value on validation items, instead of the last one."""
-
-    max_hops: int | None = None
-    """Horizon L; by default the recording's."""
-    allow_stop: bool = True
-    """Whether the policy may stop before the last hop; the paper's policy may not (--no-allow-stop)."""
-    cost: Literal["paper", "dollars"] = "paper"
-    """Cost model."""
-    cost_weight: float = 0.1
-    """The lambda of the reward: quality given up for one unit of cost."""
-    cost_weights: tuple[float, ...] = ()
-    """Lambdas to draw from, one for each episode, and to show to the policy: one training then serves them all, and
-    those between them (cost_weight is the one that it is used with by default). None: cost_weight alone, not shown."""
+    cost; it overrides STOP, sees and several cost weights."""
     sees: tuple[Part, ...] = DEFAULT
     """What the policy sees of a state besides hop and cost."""
     encoder: str = "hashing"
     """Encoder of the contexts: hashing, sentence, or sentence:PATH."""
-    weights: Path | None = None
-    """Folder to look for a sentence transformer in, by its hub name."""
     hidden: int = 64
     """Width of the two hidden layers of actor and critic."""
+    eval_every: int = 5
+    """Iterations between two exact evaluations on train and validation items; 0: only the last."""
+    select: bool = True
+    """Keep the policy with the best exact value on validation items, instead of the last one."""
+    save_every: int = 20
+    """Iterations between two writes of the state that a training goes on from."""
 
     total_timesteps: int = 600_000
     """Environment steps (hops) in all."""
@@ -115,68 +88,190 @@ class Args:
     """Leave the epochs of an iteration once the approximate KL divergence is above this."""
 
 
+@dataclass(frozen=True)
+class Args(Options):
+    """What the command line takes besides."""
+
+    recording: Path = Path("results/recordings/lightweight-offline")
+    """Recording to train on: its train items; its validation items choose the checkpoint."""
+    out: Path | None = None
+    """Checkpoint to write (safetensors); beside it the state that --resume goes on from. Nothing is written without."""
+    resume: bool = False
+    """Go on from the state beside `out` where an earlier run of the same arguments was stopped."""
+    seed: int = 1
+    """Seed of the weights, the items, the actions and the minibatches."""
+    track: bool = False
+    """Log to wandb; WANDB_MODE=offline works."""
+    wandb_project_name: str = "hierrouter-harness"
+    """The wandb project."""
+    wandb_entity: str | None = None
+    """The wandb team."""
+    max_hops: int | None = None
+    """Horizon L; by default the recording's."""
+    allow_stop: bool = True
+    """Whether the policy may stop before the last hop; the paper's policy may not (--no-allow-stop)."""
+    cost: Literal["paper", "dollars"] = "paper"
+    """Cost model."""
+    cost_weight: float = 0.1
+    """The lambda of the reward: quality given up for one unit of cost."""
+    cost_weights: tuple[float, ...] = ()
+    """Lambdas to draw from, one for each episode, and to show to the policy: one training then serves them all, and
+    those between them (cost_weight is the one that it is used with by default). None: cost_weight alone, not shown."""
+    weights: Path | None = None
+    """Folder to look for a sentence transformer in, by its hub name."""
+
+
+@dataclass(frozen=True)
+class StateFeatures:
+    """Turns hop, cost, the models called so far and the cost weight into numbers of about unit size.
+
+    max_hops: `L`. models: `M`. cost_scale: what costs are divided by, about the cost of a whole episode.
+    sees_models: whether the last model and the set of models called so far are shown; the paper's state has neither.
+    sees_weight: whether the cost weight (lambda) of the episode is shown, so that one policy serves many.
+    """
+
+    max_hops: int
+    models: int
+    cost_scale: float
+    sees_models: bool = False
+    sees_weight: bool = False
+
+    @property
+    def dimension(self) -> int:
+        """How many numbers there are."""
+        return self.max_hops + 1 + 2 * self.models * self.sees_models + self.sees_weight
+
+    def __call__(
+        self, hop: ArrayLike, cost: ArrayLike, actions: NDArray[np.int64], cost_weight: ArrayLike
+    ) -> NDArray[np.float32]:
+        """float32 `[B, dimension]` of hops `[B]`, costs `[B]`, actions `[B, L]` padded with -1, and cost weights `[B]`.
+
+        The first column is 1 at hop 0 and 0 later.
+        """
+        hops = np.asarray(hop, np.int64)
+        columns = [np.eye(self.max_hops)[hops], np.asarray(cost, np.float64)[:, None] / self.cost_scale]
+        if self.sees_models:
+            called = np.zeros((len(hops), self.models + 1))  # the last column collects the padding
+            np.put_along_axis(called, np.where(actions < 0, self.models, actions), 1.0, axis=1)
+            last = np.zeros_like(called)
+            place = np.where(hops > 0, actions[np.arange(len(hops)), np.maximum(hops - 1, 0)], self.models)
+            last[np.arange(len(hops)), place] = 1.0
+            columns += [called[:, :-1], last[:, :-1]]
+        if self.sees_weight:
+            weights = np.broadcast_to(np.asarray(cost_weight, np.float64), hops.shape)
+            columns.append(np.log1p(weights * self.cost_scale)[:, None])
+        return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+class Agent:
+    """Actor and critic: two small MLPs over the context embedding and the state's features.
+
+    The paper states neither sizes nor activations: two hidden layers of tanh are our choice.
+
+    dimension: of the embedding. features: how many, as of `StateFeatures`. models: `M`. allow_stop: whether action `M`
+    is STOP, which is never open at hop 0.
+    """
+
+    def __init__(self, dimension: int, features: int, models: int, allow_stop: bool, hidden: int) -> None:
+        self.models, self.allow_stop = models, allow_stop
+        inputs, actions = dimension + features, models + int(allow_stop)
+        self.actor, self.critic = _mlp(inputs, hidden, actions, 0.01), _mlp(inputs, hidden, 1, 1.0)
+
+    def __call__(self, embedding: Any, features: Any) -> tuple[Any, Any]:
+        """Logits `[B, A]` and values `[B]` from embeddings `[B, d]` and features `[B, f]`."""
+        import torch
+
+        seen = torch.cat([embedding, features], dim=1)
+        logits = self.actor(seen)
+        if self.allow_stop:
+            closed = torch.zeros_like(logits, dtype=torch.bool)
+            closed[:, self.models] = features[:, 0] == 1  # hop 0
+            logits = logits.masked_fill(closed, -1e9)
+        return logits, self.critic(seen).squeeze(1)
+
+    def parameters(self) -> list[Any]:
+        """The tensors that are trained, the actor's first."""
+        return [*self.actor.parameters(), *self.critic.parameters()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights by name: `actor.0.weight`, ..."""
+        nets = {"actor": self.actor, "critic": self.critic}
+        return {f"{net}.{name}": tensor for net, module in nets.items() for name, tensor in module.state_dict().items()}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Take up weights by name. Raises KeyError or RuntimeError for others than its own."""
+        for net, module in (("actor", self.actor), ("critic", self.critic)):
+            module.load_state_dict({n.removeprefix(f"{net}."): t for n, t in state.items() if n.startswith(f"{net}.")})
+
+
+def _mlp(inputs: int, hidden: int, outputs: int, gain: float) -> Any:
+    """Orthogonal weights and zero biases, as is usual for PPO (Huang et al. 2022, "The 37 implementation details")."""
+    from torch import nn
+
+    layers = [nn.Linear(inputs, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, outputs)]
+    for layer, scale in zip(layers, (math.sqrt(2), math.sqrt(2), gain), strict=True):
+        nn.init.orthogonal_(layer.weight, scale)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.Tanh(), layers[2])
+
+
 @one_thread()
 def train(
-    args: Args,
-    tree: Tree,
-    validation: Tree | None,
-    cost_model: CostModel,
-    provenance: dict[str, Any] | None = None,
-    report: Report | None = None,
-) -> HierRouter:
-    """Train on the items of `tree`, choose on those of `validation`, and return the router.
+    options: Options, tree: Tree, validation: Tree | None, request: RouterRequest
+) -> tuple[Agent, StateFeatures, ContextEncoder]:
+    """Train on the items of `tree`, choose on those of `validation`; the agent, and what turns states into its inputs.
 
-    The same arguments, trees and machine give the same checkpoint, byte for byte, resumed or not.
-    provenance: facts about the trees that go into the checkpoint. report: called after every iteration.
+    The same options, trees, request and machine give the same agent, bit for bit, resumed or not.
     """
-    import numpy as np
     import torch
     from torch import nn
 
-    from pools.errors import UserError
     from pools.mdp.optimum import path_costs, solve
     from pools.mdp.policy_value import expectation
     from pools.mdp.vector_env import RoutingVectorEnv
     from routers.encoders.base import ContextEncoder, build_encoder
-    from routers.hierrouter import HierRouter, HierRouterConfig
 
+    args = options
+    allow_stop, cost_weight, cost_model, training = (
+        *(request.allow_stop, request.cost_weight),
+        *(request.cost_model, request.training),
+    )
+    assert cost_model is not None
     if args.preset == "paper":
-        args = replace(args, allow_stop=False, sees=("query", "response"), cost_weights=())
-    _check(args, tree)
+        args = replace(args, sees=("query", "response"))
+    _check(args, tree, request)
     batch_size = args.num_envs * args.num_steps
     num_iterations = max(1, args.total_timesteps // batch_size)
 
     # --- the environment, the policy, the optimizer --------------------------------------------------------------
     # The encoder is fitted on what a policy can see of train items; over live models only the queries are known yet.
     seen = np.unique(tree.context_id[:, : tree.decision_nodes])
-    embed = ContextEncoder(
-        build_encoder(args.encoder, [tree.contexts[c] for c in seen if c >= 0], args.seed, args.weights), args.sees
+    contexts = [tree.contexts[c] for c in seen if c >= 0]
+    embed = ContextEncoder(build_encoder(args.encoder, contexts, request.seed, request.weights), args.sees)
+    cost_weights = np.array(request.cost_weights or (cost_weight,))
+    env = RoutingVectorEnv(tree, cost_model, embed, args.num_envs, tuple(cost_weights), allow_stop)
+    torch.manual_seed(request.seed)
+    generator = torch.Generator().manual_seed(request.seed)
+    highest = float(path_costs(tree, cost_model)[:, tree.level(tree.max_hops)].max()) if tree.complete else 0.0
+    cost_scale = highest or max(*cost_model.input_rate, *cost_model.output_rate, 1e-12) * 1000 * tree.max_hops
+    features = StateFeatures(
+        tree.max_hops, len(tree.models), cost_scale, "models" in args.sees, bool(request.cost_weights)
     )
-    cost_weights = np.array(args.cost_weights or (args.cost_weight,))
-    env = RoutingVectorEnv(tree, cost_model, embed, args.num_envs, tuple(cost_weights), args.allow_stop)
-    torch.manual_seed(args.seed)
-    generator = torch.Generator().manual_seed(args.seed)
-    dearest = float(path_costs(tree, cost_model)[:, tree.level(tree.max_hops)].max()) if tree.complete else 0.0
-    cost_scale = dearest or max(*cost_model.input_rate, *cost_model.output_rate, 1e-12) * 1000 * tree.max_hops
-    config = HierRouterConfig(
-        *(tree.models, tree.max_hops, args.allow_stop, cost_scale, args.hidden),
-        *(args.sees, args.cost_weight, args.cost_weights, embed.encoder.config()),
-        training={"arguments": _plain(args), **(provenance or {})},
-    )
-    policy, features, pipelines = config.policy(embed.dimension), config.features, tree.pipelines()
+    policy = Agent(embed.dimension, features.dimension, len(tree.models), allow_stop, args.hidden)
+    pipelines = tree.pipelines()
     optimizer = torch.optim.Adam(policy.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
 
     # --- exact evaluation ----------------------------------------------------------------------------------------
     watched = {"train": tree, "validation": validation}
     complete = {name: t for name, t in watched.items() if t is not None and t.complete and t.items}
     optima = {
-        (name, weight): float(solve(t, cost_model, weight, args.allow_stop).value.mean())
+        (name, weight): float(solve(t, cost_model, weight, allow_stop).value.mean())
         for name, t in complete.items()
-        for weight in {*cost_weights.tolist(), args.cost_weight}
+        for weight in {*cost_weights.tolist(), cost_weight}
     }
     # The value of the best single model, called once and stopped at, which is open to it whatever the policy may do.
     floors = {
-        name: float((t.score - args.cost_weight * path_costs(t, cost_model))[:, t.level(1)].mean(axis=0).max())
+        name: float((t.score - cost_weight * path_costs(t, cost_model))[:, t.level(1)].mean(axis=0).max())
         for name, t in complete.items()
     }
     tables = {name: torch.from_numpy(embed(t.contexts)) for name, t in complete.items()}
@@ -202,9 +297,9 @@ def train(
 
     def exact(name: str) -> dict[str, float]:
         """What the stochastic policy attains at `cost_weight`; mean value of the greedy one at all that are drawn."""
-        quality, cost = attained(name, args.cost_weight, greedy=False)
+        quality, cost = attained(name, cost_weight, greedy=False)
         greedy = {weight: attained(name, weight, greedy=True) for weight in cost_weights.tolist()}
-        value, optimum = quality - args.cost_weight * cost, optima[name, args.cost_weight]
+        value, optimum = quality - cost_weight * cost, optima[name, cost_weight]
         gap = optimum - floors[name]
         return {
             "quality": quality,
@@ -217,30 +312,19 @@ def train(
         }
 
     # --- start, or go on -----------------------------------------------------------------------------------------
-    env.reset(seed=args.seed)
+    env.reset(seed=request.seed)
     first, best_value = 1, -float("inf")
     best = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
-    state_file = args.out.with_name(args.out.name + ".state") if args.out else None
-    identity = _identity(args, tree, validation, cost_model)
-    if state_file is not None and args.resume != state_file.is_file():
-        if args.resume:
-            raise UserError(f"nothing to resume: no {state_file}; leave --resume out to start anew")
-        if args.out is not None and not args.out.is_file():
-            raise UserError(
-                f"{state_file} is of a training that was stopped; go on with --resume, or name another --out"
-            )
-    if args.resume and state_file is not None:
-        first, best_value, best = _restore(state_file, identity, policy, optimizer, env, generator)
+    identity = _identity(args, tree, validation, request)
+    if training.resume and training.state is not None:
+        first, best_value, best = _restore(training.state, identity, policy, optimizer, env, generator)
     run = None
-    if args.track:
+    if training.track is not None:
         import wandb
 
-        run = wandb.init(
-            project=args.wandb_project_name,
-            entity=args.wandb_entity,
-            name=f"ppo_hierrouter__{args.seed}__{int(time.time())}",
-            config=_plain(args) | (provenance or {}),
-        )
+        settings = {**_plain(args), "seed": request.seed, "cost_weight": cost_weight, **training.facts}
+        name = f"ppo_hierrouter__{request.seed}__{int(time.time())}"
+        run = wandb.init(name=name, config=settings, **training.track)
     start_time = time.perf_counter()
 
     # --- storage -------------------------------------------------------------------------------------------------
@@ -366,8 +450,9 @@ def train(
         spread = returns.var()
         speed = (iteration - first + 1) * batch_size / (time.perf_counter() - start_time)
         episodic = np.concatenate(returns_seen) if returns_seen else np.zeros(0)
-        if report is not None:
-            report(iteration, num_iterations, float(episodic.mean()) if len(episodic) else 0.0, speed)
+        if training.report is not None:
+            said = f"return {episodic.mean() if len(episodic) else 0.0:.3f}, {speed:,.0f} steps/s"
+            training.report(iteration, num_iterations, said)
         if run is not None:
             logged = {
                 "charts/learning_rate": optimizer.param_groups[0]["lr"],
@@ -387,79 +472,60 @@ def train(
                 }
             logged |= {f"exact/{name}_{key}": v for name, figures in measured.items() for key, v in figures.items()}
             run.log(logged, step=iteration * batch_size)
-        if state_file is not None and (last or iteration % args.save_every == 0):
-            _save(state_file, identity, iteration, best_value, best, policy, optimizer, env, generator)
+        if training.state is not None and (last or iteration % args.save_every == 0):
+            _save(training.state, identity, iteration, best_value, best, policy, optimizer, env, generator)
     policy.load_state_dict(best)
-    router = HierRouter(config, policy.eval(), embed)
-    if args.out is not None:
-        router.save(args.out)
     if run is not None:
         run.finish()
-    return router
+    return policy, features, embed
 
 
 @contextmanager
-def training_bar(shown: bool) -> Iterator[Report]:
+def training_bar(shown: bool) -> Iterator[Callable[[int, int, str], None]]:
     """A bar on standard error: iterations, sampled return, steps per second, time left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("PPO"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not shown)
     task = bar.add_task("", total=None)
 
-    def report(iteration: int, total: int, episodic_return: float, speed: float) -> None:
-        text = f"return {episodic_return:.3f}, {speed:,.0f} steps/s"
-        bar.update(task, completed=iteration, total=total, description=text)
+    def report(done: int, total: int, said: str) -> None:
+        bar.update(task, completed=done, total=total, description=said)
 
     with bar:
         yield report
 
 
-def _check(args: Args, tree: Tree) -> None:
+def _check(args: Options, tree: Tree, request: RouterRequest) -> None:
     from pools.errors import UserError, shown
 
     if not tree.items:
         raise UserError("no train items to learn from; raise --limit, or choose another recording")
-    at_least_one = (
-        "hidden",
-        "total_timesteps",
-        "num_envs",
-        "num_steps",
-        "num_minibatches",
-        "update_epochs",
-        "save_every",
-    )
-    low = [(name, 1) for name in at_least_one if getattr(args, name) < 1]
+    at_least_one = ("hidden", "total_timesteps", "num_envs", "num_steps", "num_minibatches", "update_epochs")
+    given = {**_plain(args), "seed": request.seed, "cost_weight": request.cost_weight}
+    low = [(name, 1) for name in (*at_least_one, "save_every") if given[name] < 1]
     not_negative = ("seed", "cost_weight", "learning_rate", "ent_coef", "vf_coef", "max_grad_norm", "clip_coef")
-    low += [(name, 0) for name in not_negative if not 0 <= getattr(args, name) < float("inf")]
-    low += [(name, 0) for name in ("gamma", "gae_lambda") if not 0 <= getattr(args, name) <= 1]
+    low += [(name, 0) for name in not_negative if not 0 <= given[name] < float("inf")]
+    low += [(name, 0) for name in ("gamma", "gae_lambda") if not 0 <= given[name] <= 1]
     if low:
         name, least = low[0]
         most = " and at most 1" if name in ("gamma", "gae_lambda") else ""
-        given = getattr(args, name)
-        raise UserError(f"--{name.replace('_', '-')} {given}: expected a number of at least {least}{most}")
-    if args.seed >= 2**32:
-        raise UserError(f"--seed {shown(args.seed)}: expected a whole number below 2**32")
-    if any(not 0 <= weight < float("inf") for weight in args.cost_weights):
-        raise UserError(f"--cost-weights {args.cost_weights}: expected numbers of at least 0")
+        raise UserError(f"--{name.replace('_', '-')} {given[name]}: expected a number of at least {least}{most}")
+    if request.seed >= 2**32:
+        raise UserError(f"--seed {shown(request.seed)}: expected a whole number below 2**32")
+    if any(not 0 <= weight < float("inf") for weight in request.cost_weights):
+        raise UserError(f"--cost-weights {request.cost_weights}: expected numbers of at least 0")
     if not {"query", "response"} & set(args.sees):
         raise UserError(f"--sees {' '.join(args.sees)}: expected query, response or both among them")
-    if args.resume and args.out is None:
-        raise UserError("--resume goes on from the state beside --out; name that checkpoint")
-    if args.out is not None and (args.out.is_dir() or (args.out.parent.exists() and not args.out.parent.is_dir())):
-        raise UserError(f"--out {args.out} is no place for a file; name another")
 
 
-def _plain(args: Args) -> dict[str, Any]:
-    """The arguments that decide the outcome, as JSON."""
-    given = asdict(args)
-    for name in ("recording", "out", "resume", "save_every", "weights", "track", "wandb_project_name", "wandb_entity"):
-        del given[name]
-    return {**given, "encoder": args.encoder.partition(":")[0]}
+def _plain(options: Options) -> dict[str, Any]:
+    """The hyper-parameters alone, as JSON."""
+    return {field.name: getattr(options, field.name) for field in fields(Options)}
 
 
-def _identity(args: Args, tree: Tree, validation: Tree | None, cost_model: CostModel) -> str:
+def _identity(options: Options, tree: Tree, validation: Tree | None, request: RouterRequest) -> str:
     """Hash of all that a training depends on, so that it is not resumed on something else."""
     from pools.types import content_hash
 
@@ -472,14 +538,14 @@ def _identity(args: Args, tree: Tree, validation: Tree | None, cost_model: CostM
                 (part.score, part.tokens_in, part.tokens_out, part.billed, part.context_id) if part.complete else ()
             )
             seen.append([part.models, part.max_hops, items, [array.tobytes().hex() for array in arrays]])
-    return content_hash(_plain(args), asdict(cost_model), seen)
+    assert request.cost_model is not None
+    goal = [request.allow_stop, request.cost_weight, request.cost_weights, request.seed, asdict(request.cost_model)]
+    return content_hash(_plain(options), goal, seen)
 
 
 def _save(path: Path, identity: str, iteration: int, best_value: float, best: Any, *parts: Any) -> None:
     """Everything that training goes on from, as safetensors, whole or not at all."""
-    import numpy as np
-
-    from routers._tensor_file import write_tensors
+    from routers.checkpoint import write_tensors
 
     policy, optimizer, env, generator = parts
     tensors = {f"policy.{name}": tensor for name, tensor in policy.state_dict().items()}
@@ -502,7 +568,7 @@ def _restore(
     import torch
 
     from pools.errors import UserError
-    from routers._tensor_file import read_tensors
+    from routers.checkpoint import read_tensors
 
     try:
         arrays, meta = read_tensors(path, _STATE)
@@ -535,8 +601,13 @@ def main() -> None:
     args = tyro.cli(Args, prog="python -m routers.ppo_hierrouter", description=__doc__)
     from pools.data.recording import load_recording
     from pools.errors import UserError
+    from routers.checkpoint import state_beside
+    from routers.registry import teach
+    from routers.router import RouterRequest, Training
 
     try:
+        if args.resume and args.out is None:
+            raise UserError("--resume goes on from the state beside --out; name that checkpoint")
         recording = load_recording(args.recording)
         tree = recording.tree
         if args.max_hops is not None and not 1 <= args.max_hops <= tree.max_hops:
@@ -544,10 +615,30 @@ def main() -> None:
                 f"--max-hops {args.max_hops}: the recording has {tree.max_hops} hops; ask for 1 to that many"
             )
         tree = tree if args.max_hops is None else tree.shortened(args.max_hops)
-        parts = tree.select("train"), tree.select("validation")
         source = {"recording": args.recording.name, "suite": recording.manifest.get("suite")}
         with training_bar(shown=sys.stderr.isatty()) as report:
-            train(args, *parts, recording.pool.cost_model(args.cost), source, report)
+            request = RouterRequest(
+                models=tree.models,
+                max_hops=tree.max_hops,
+                allow_stop=args.allow_stop,
+                cost_model=recording.pool.cost_model(args.cost),
+                cost_weight=args.cost_weight,
+                cost_weights=args.cost_weights,
+                seed=args.seed,
+                weights=args.weights,
+                train=tree.select("train"),
+                validation=tree.select("validation"),
+                training=Training(
+                    state=state_beside(args.out, args.resume),
+                    resume=args.resume,
+                    track={"project": args.wandb_project_name, "entity": args.wandb_entity} if args.track else None,
+                    report=report,
+                    facts={"source": source},
+                ),
+            )
+            taught = teach("hierrouter", request, _plain(args))
+        if args.out is not None:
+            taught.save(args.out)
     except UserError as error:
         print(f"ppo_hierrouter: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

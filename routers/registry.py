@@ -1,144 +1,148 @@
-"""All routers by name: ours and those of a file by a decorator, those of packages by the group `harness.routers`."""
+"""All routers by name: built, taught, or loaded from their checkpoint."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
-import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from importlib.metadata import entry_points
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from pools.cost import CostModel
+import numpy as np
+
 from pools.errors import UserError
 from pools.mdp.tree import Tree
-from routers.router import Router
+from pools.registry import Registry
+from routers.checkpoint import (
+    Checkpoint,
+    Problem,
+    no_checkpoint,
+    options_as_saved,
+    read_checkpoint,
+    write_checkpoint,
+)
+from routers.options import Option, options_of, read_options
+from routers.router import Learner, LearntRouter, Router, RouterRequest, WeighingRouter
 
-GROUP = "harness.routers"
+ROUTERS: Registry[Any] = Registry("router", "harness.routers", "routers", skip=("ppo_",))
+"""What is registered is a learner, or is called with a RouterRequest and gives a router. Trainers register nothing."""
+register, names, describe = ROUTERS.register, ROUTERS.names, ROUTERS.describe
+
+HELD_OUT_EVERY = 5
 
 
 @dataclass(frozen=True)
-class RouterRequest:
-    """What a router is built from.
+class Taught:
+    """A router that has learnt, with what its checkpoint says of it."""
 
-    argument: the text after the colon of its name, as in `single:<model>`.
-    models: names of the candidate models; action `a` calls `models[a]`. max_hops: the horizon `L`.
-    allow_stop: whether action `len(models)` (STOP) may be taken before the last hop.
-    cost_model, cost_weight: what the reward charges. seed: of anything that is drawn.
-    checkpoint: a trained router to load. train, validation: trees of the items that may be learnt from and tuned on.
-    evaluation: the tree that is evaluated on. Only clairvoyant bounds may read its outcomes; a router that does is not
-    one. (`best-pipeline-per-task` reads the names of its items' tasks.)
-    options: settings of routers that are trained on the spot, by name.
-    weights: folder of weights, for a router that runs a model of its own.
-    """
+    name: str
+    router: LearntRouter
+    learner: Any
+    problem: Problem
+    training: Mapping[str, Any]
 
-    argument: str = ""
-    models: tuple[str, ...] = ()
-    max_hops: int = 1
-    allow_stop: bool = True
-    cost_model: CostModel | None = None
-    cost_weight: float = 0.0
-    seed: int = 1
-    checkpoint: Path | None = None
-    train: Tree | None = None
-    validation: Tree | None = None
-    evaluation: Tree | None = None
-    options: tuple[tuple[str, str], ...] = ()
-    weights: Path | None = None
+    def save(self, path: Path) -> None:
+        """Write its checkpoint, whole or not at all."""
+        options = options_as_saved(self.learner)
+        write_checkpoint(path, self.name, options, self.problem, self.router.save(), self.training)
 
 
-Build = Callable[[RouterRequest], Router]
-_B = TypeVar("_B", bound=Build)
-_registered: dict[str, Build] = {}
-_of_files: dict[str, list[str]] = {}
-"""By the path of a user's file: the routers that it registers."""
+def learns(text: str) -> bool:
+    """Whether the router that a text asks for learns, so that it is taught or loaded. Raises UserError as `load`."""
+    return hasattr(ROUTERS.find(text)[1], "fit")
 
 
-def register(name: str) -> Callable[[_B], _B]:
-    """Decorate a function `RouterRequest -> Router`, or a class built the same way, to make it known by a name."""
-
-    def remember(build: _B) -> _B:
-        _registered[name] = build
-        return build
-
-    return remember
+def router_options(text: str) -> list[Option]:
+    """The options of a router; none where it does not learn."""
+    entry = ROUTERS.find(text)[1]
+    return options_of(entry) if hasattr(entry, "fit") else []
 
 
-def names() -> list[str]:
-    """All known names; those that take an argument are written with a colon, as in `single:<model>`."""
-    _import_ours()
-    return sorted({*_registered, *(entry.name for entry in entry_points(group=GROUP))})
+def load(
+    text: str,
+    request: RouterRequest | None = None,
+    *,
+    checkpoint: Path | str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Router:
+    """A router: `NAME`, or `NAME:ARGUMENT`; `FILE.py`, or `FILE.py:NAME` where the file registers several.
 
-
-def load(name: str, request: RouterRequest | None = None, *, checkpoint: Path | str | None = None) -> Router:
-    """Build a router: `name`, or `name:argument`; `file.py`, or `file.py:name` where the file registers several.
-
-    A trained router needs nothing but its checkpoint: `load("hierrouter", checkpoint=path)`.
-    Raises UserError for a name that is not known, and where the router cannot be built from the request.
+    One that learns is loaded from its checkpoint, for which a name is enough, or is taught with the items of the
+    request. options: of one that learns. Raises UserError for a name that is not known, and where the router cannot be
+    built from the request.
     """
     request = request or RouterRequest()
-    if checkpoint is not None:
-        request = replace(request, checkpoint=Path(checkpoint))
-    base, _, argument = name.partition(":")
-    _import_ours()
-    if base.endswith(".py"):
-        base, argument = _of_file(Path(base), argument)
-    build = _registered.get(base)
-    if build is None:
-        found = {entry.name: entry for entry in entry_points(group=GROUP)}
-        if base not in found:
-            close = get_close_matches(base, names(), 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise UserError(f"unknown router {name!r}: known are {', '.join(names())}{hint}")
-        try:
-            build = found[base].load()
-        except Exception as error:
-            raise UserError(
-                f"router {base} of another package ({found[base].value}) cannot be imported: "
-                f"{type(error).__name__}: {error}; mend or remove that package"
-            ) from error
-    assert build is not None
-    return build(replace(request, argument=argument))
+    name, entry, argument = ROUTERS.find(text)
+    if hasattr(entry, "fit"):
+        if checkpoint is not None:
+            return load_taught(text, Path(checkpoint), request).router
+        return teach(text, request, options or {}).router
+    if options:
+        raise UserError(f"router {name} learns nothing and has no options; got {', '.join(options)}")
+    built: Router = entry(replace(request, argument=argument))
+    return built
 
 
-def _of_file(path: Path, rest: str) -> tuple[str, str]:
-    """Import a file that the user names; the name and the argument of the router in it that `rest` asks for."""
-    if not path.is_file():
-        raise UserError(f"no such file: {path}; name one that registers a router, or a router by name")
-    key = str(path.resolve())
-    if key not in _of_files:
-        before = dict(_registered)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None and spec.loader is not None
-        try:
-            spec.loader.exec_module(importlib.util.module_from_spec(spec))
-        except Exception as error:
-            raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}; mend it") from error
-        _of_files[key] = [name for name, build in _registered.items() if before.get(name) is not build]
-    found = _of_files[key]
-    base, _, argument = rest.partition(":")
-    if not base and len(found) == 1:
-        return found[0], ""
-    if base not in found:
-        asked = f"has no router {base!r}" if base else "is asked for without the name of a router in it"
-        raise UserError(f"{path} {asked}; it registers {', '.join(found) or 'none: decorate one with @register(NAME)'}")
-    return base, argument
+def teach(text: str, request: RouterRequest, options: Mapping[str, Any]) -> Taught:
+    """Fit a router that learns. Raises UserError where there is nothing to learn from, and for a wrong option."""
+    name, entry, argument = ROUTERS.find(text)
+    learner = entry(**{**read_options(entry, options, name), **_variant(entry, name, argument)})
+    if hasattr(learner, "narrowed"):
+        request = learner.narrowed(request)
+    train, validation = items_to_learn_from(request, name, explores=getattr(learner, "explores", False))
+    router = learner.fit(train, validation, replace(request, train=None, validation=None, evaluation=None))
+    training = {"options": options_as_saved(learner), "seed": request.seed, **request.training.facts}
+    return Taught(name, router, learner, Problem.of(request), training)
 
 
-def describe(name: str) -> str:
-    """One line on a router: the first of its builder's docstring, or the package that it is from."""
-    _import_ours()
-    if name in _registered:
-        return (inspect.getdoc(_registered[name]) or "").partition("\n")[0]
-    return next((f"of another package: {entry.value}" for entry in entry_points(group=GROUP, name=name)), "")
+def load_taught(text: str, path: Path, request: RouterRequest) -> Taught:
+    """The router of a checkpoint, at the request's cost weight. Raises UserError where it is of another or of none."""
+    name, entry, argument = ROUTERS.find(text)
+    found = read_checkpoint(path)
+    if found.header.router != name:
+        raise UserError(f"{path} is the checkpoint of router {found.header.router}, not of {name}; name another")
+    found.header.problem.check(request, path)
+    learner, router = _restored(found, entry, _variant(entry, name, argument), request.weights)
+    if request.models and isinstance(router, WeighingRouter):
+        # Without models there is no run whose cost weight would count: the router is used by itself.
+        router = router.at(request.cost_weight)
+    assert isinstance(router, LearntRouter)
+    return Taught(name, router, learner, found.header.problem, found.header.training)
 
 
-def _import_ours() -> None:
-    """Import every public module beside this one: what registers a router there is known from then on."""
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if not module.name.startswith("_"):
-            importlib.import_module(f"routers.{module.name}")
+def _restored(found: Checkpoint, entry: Any, variant: Mapping[str, Any], weights: Path | None) -> tuple[Any, Router]:
+    try:
+        known = {f.name for f in fields(entry)}
+        options = {name: value for name, value in found.header.options.items() if name in known}
+        learner: Learner = entry(**{**read_options(entry, options, found.header.router), **variant})
+        return learner, learner.load(found.learnt, found.header.problem.request(weights))
+    except (KeyError, TypeError, RuntimeError, ValueError, AssertionError) as error:
+        raise no_checkpoint(found.path, error) from None
+
+
+def _variant(entry: Any, name: str, argument: str) -> Mapping[str, Any]:
+    """The options that `NAME:VARIANT` stands for."""
+    variants: Mapping[str, Mapping[str, Any]] = getattr(entry, "variants", {})
+    if not argument:
+        return {}
+    if argument not in variants:
+        known = f": expected {name} or {' or '.join(f'{name}:{v}' for v in variants)}" if variants else ""
+        raise UserError(f"unknown router {name}:{argument}{known}; {name} takes no other argument")
+    return variants[argument]
+
+
+def items_to_learn_from(request: RouterRequest, name: str, explores: bool = False) -> tuple[Tree, Tree]:
+    """Trees of the items to fit on and of those to choose hyper-parameters on, which are others.
+
+    The request's train and validation items; where there are no validation items, every fifth train item is held out.
+    explores: not every response has to be known. Raises UserError where there is nothing to learn from.
+    """
+    tree, validation = request.train, request.validation
+    if tree is None or request.cost_model is None or not tree.items:
+        raise UserError(f"router {name} learns from train items, and there are none: raise --limit, or add tasks")
+    if not tree.complete and not explores:
+        raise UserError(f"router {name} learns from every model's responses: evaluate it on a recording, not --live")
+    if validation is not None and validation.items:
+        return tree, validation
+    numbers = np.arange(len(tree.items))
+    held_out = numbers % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+    return (tree.subset(numbers[~held_out]), tree.subset(numbers[held_out])) if held_out.any() else (tree, tree)

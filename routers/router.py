@@ -1,15 +1,21 @@
-"""The seam between a router and everything else: states in, actions out."""
+"""The seam between a router and everything else: states in, actions out; and how one that learns is taught and kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pools.cost import CostModel
+from pools.mdp.tree import Tree
 from pools.types import Context
+
+Learnt = Mapping[str, NDArray[Any] | str]
+"""All that a router has learnt: arrays and texts, by name."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,52 @@ class RoutingStates:
     hop: NDArray[np.int64]
     cost: NDArray[np.float64]
     actions: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What goes along with a training and does not change its outcome.
+
+    state: file that a long training may leave what it goes on from in; resume: go on from there.
+    track: project and team (`entity`) of wandb to log to.
+    report: is told how far it is: steps done, steps in all, and a few words. facts: kept in the checkpoint, for people.
+    """
+
+    state: Path | None = None
+    resume: bool = False
+    track: Mapping[str, Any] | None = None
+    report: Callable[[int, int, str], None] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RouterRequest:
+    """What a router is for: the MDP, and the items that it may learn from.
+
+    argument: the text after the colon of its name, as in `single:<model>`.
+    models: names of the candidate models; action `a` calls `models[a]`. max_hops: the horizon `L`.
+    allow_stop: whether action `len(models)` (STOP) may be taken before the last hop.
+    cost_model, cost_weight: what the reward charges. cost_weights: with several, all at which it will be evaluated.
+    seed: of anything that is drawn. weights: folder of weights, for a router that runs a model of its own.
+    train, validation: trees of the items that may be learnt from and tuned on.
+    evaluation: the tree that is evaluated on. Only clairvoyant bounds may read its outcomes; a router that does is not
+    one. (`best-pipeline-per-task` reads the names of its items' tasks.)
+    training: what goes along with a training.
+    """
+
+    argument: str = ""
+    models: tuple[str, ...] = ()
+    max_hops: int = 1
+    allow_stop: bool = True
+    cost_model: CostModel | None = None
+    cost_weight: float = 0.0
+    cost_weights: tuple[float, ...] = ()
+    seed: int = 1
+    weights: Path | None = None
+    train: Tree | None = None
+    validation: Tree | None = None
+    evaluation: Tree | None = None
+    training: Training = Training()
 
 
 @runtime_checkable
@@ -63,11 +115,52 @@ class WeighingRouter(Router, Protocol):
 
 
 @runtime_checkable
+class NotedRouter(Router, Protocol):
+    """A router of which a reader of its row must know something."""
+
+    def notes(self, cost_weights: Sequence[float]) -> list[str]:
+        """What that is, where it is evaluated at these cost weights."""
+        ...
+
+
+@runtime_checkable
 class VotingRouter(Router, Protocol):
     """Has every model answer the query itself and picks one of the responses: M calls, none of which sees another."""
 
     def choose_response(self, responses: Sequence[Sequence[str]]) -> NDArray[np.int64]:
         """`[B]` the model whose response is taken, for the responses `[B][M]` of all models to each query."""
+        ...
+
+
+@runtime_checkable
+class LearntRouter(Router, Protocol):
+    """A router that has learnt something."""
+
+    def save(self) -> Learnt:
+        """All that it has learnt; a checkpoint keeps it."""
+        ...
+
+
+class Learner(Protocol):
+    """Makes a router that learns. A dataclass: its fields are the router's options.
+
+    Where there are `variants`, a mapping by name of settings of options, `NAME:VARIANT` stands for one of them. Where
+    there is `narrowed(request)`, it gives the request as the options narrow it. Where `explores` is true, it asks live
+    models for what it needs while it learns; else every response is known before.
+    """
+
+    def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> LearntRouter:
+        """The router that is learnt from train items; what has to be chosen is chosen on validation items.
+
+        Both trees have items.
+        """
+        ...
+
+    def load(self, learnt: Learnt, request: RouterRequest) -> LearntRouter:
+        """The router again, from what it saved and the request that it was fitted for (without trees).
+
+        Raises KeyError, TypeError or ValueError where it never saved such a thing.
+        """
         ...
 
 

@@ -1,36 +1,60 @@
-"""Text to vector, for the policy: the seam, and the embeddings' cache."""
+"""Text to vector: the seam, the registry, and the cache of embeddings."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pools.errors import UserError, shown
+from pools.registry import Registry
 from pools.types import Context
-from routers.state import DEFAULT
+from routers.router import Learnt
 
 FloatArray = NDArray[np.float32]
 KEPT = 1 << 16
 """How many vectors are kept, the newest; what is served for months must not grow."""
 _WORD = re.compile(r"-?\w+")
 
+Part = Literal["query", "response", "agreement", "length", "models"]
+"""What a state may be made of: the query's and the last response's embeddings (the paper's context embedding, as we
+read it), whether the last response agrees with earlier ones, its length, and which models have spoken."""
+DEFAULT: tuple[Part, ...] = ("query", "response")
+
+ENCODERS: Registry[Any] = Registry("encoder", "harness.encoders", "routers.encoders")
+"""What is registered are classes of encoders."""
+register_encoder = ENCODERS.register
+
 
 class Encoder(Protocol):
-    """Embeds texts.
+    """Embeds texts. `build` makes one, `save` and `load` keep it in a checkpoint.
 
+    name: that it is registered by.
     dimension: of a vector. base_rate: cost per token read, in the unit of the paper's cost model, as a candidate
     model's; 0 where no model runs.
     """
 
+    name: str
     dimension: int
     base_rate: float
+
+    @classmethod
+    def build(cls, argument: str, texts: Sequence[str], seed: int, weights: Path | None) -> Encoder:
+        """An encoder from the text behind the colon of its name, fitted on texts (of train items) if need be.
+
+        weights: folder to look for a model in, by its hub name. Raises UserError for what it cannot be.
+        """
+        ...
+
+    @classmethod
+    def load(cls, learnt: Learnt, weights: Path | None) -> Encoder:
+        """The encoder again, from what it saved. Raises KeyError or ValueError where it never saved such a thing."""
+        ...
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """float32 `[n, dimension]`, one row per text."""
@@ -40,12 +64,8 @@ class Encoder(Protocol):
         """`[n]` tokens that encoding each text reads."""
         ...
 
-    def config(self) -> dict[str, Any]:
-        """What `restore` needs besides the arrays: `kind`, and the encoder's settings, as JSON."""
-        ...
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """The fitted arrays that a checkpoint keeps."""
+    def save(self) -> Learnt:
+        """Arrays and texts that it is loaded from."""
         ...
 
 
@@ -56,7 +76,7 @@ class ContextEncoder:
     the query. Each distinct text is encoded once, as long as its vector is among the newest `KEPT`; vectors are kept by
     the text's hash, without the text.
 
-    sees: which parts there are, of `state.Part`; `agreement` and `length` of the last response are a number each.
+    sees: which parts there are, of `Part`; `agreement` and `length` of the last response are a number each.
     """
 
     def __init__(self, encoder: Encoder, sees: Sequence[str] = DEFAULT) -> None:
@@ -107,36 +127,27 @@ def agreement(responses: Sequence[str]) -> float:
 
 
 def build_encoder(spec: str, contexts: Sequence[Context], seed: int = 0, weights: Path | None = None) -> Encoder:
-    """An encoder by name: `hashing`, fitted on the contexts given (train items only), or `sentence[:path]`.
+    """An encoder by name, as in `hashing` or `sentence:PATH`, fitted on contexts (of train items only) if need be.
 
-    weights: folder to look for a sentence transformer in, by its hub name.
+    weights: folder to look for a model in, by its hub name. Raises UserError for one that is not known.
     """
-    kind, _, argument = spec.partition(":")
-    if kind == "hashing" and not argument:
-        from routers.encoders.hashing import HashingEncoder
-
-        texts = list(dict.fromkeys(text for context in contexts for text in _parts(context) if text))
-        return HashingEncoder.fit(texts, seed=seed)
-    if kind == "sentence":
-        from routers.encoders.sentence import HUB_NAME, SentenceEncoder
-
-        return SentenceEncoder(argument or HUB_NAME, weights_dir=weights)
-    raise UserError(f"unknown encoder {spec!r}: expected hashing, sentence or sentence:PATH")
+    _, kind, argument = ENCODERS.find(spec)
+    texts = list(dict.fromkeys(text for context in contexts for text in _parts(context) if text))
+    encoder: Encoder = kind.build(argument, texts, seed, weights)
+    return encoder
 
 
-def restore_encoder(
-    config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], weights: Path | None = None
-) -> Encoder:
-    """The encoder that a checkpoint describes."""
-    if config["kind"] == "hashing":
-        from routers.encoders.hashing import HashingEncoder
+def save_encoder(encoder: Encoder) -> dict[str, NDArray[Any] | str]:
+    """What a router's checkpoint keeps of its encoder: its name as `encoder`, the rest below `encoder.`."""
+    return {"encoder": encoder.name, **{f"encoder.{name}": value for name, value in encoder.save().items()}}
 
-        return HashingEncoder(arrays["idf"], arrays["components"])
-    if config["kind"] != "sentence":
-        raise ValueError(f"its encoder is {shown(config['kind'])}, expected hashing or sentence")
-    from routers.encoders.sentence import SentenceEncoder
 
-    return SentenceEncoder(config["model"], config["sha256"], weights)
+def load_encoder(learnt: Learnt, weights: Path | None = None) -> Encoder:
+    """The encoder that `save_encoder` kept."""
+    _, kind, _ = ENCODERS.find(str(learnt["encoder"]))
+    own = {n.removeprefix("encoder."): value for n, value in learnt.items() if n.startswith("encoder.")}
+    encoder: Encoder = kind.load(own, weights)
+    return encoder
 
 
 def _parts(context: Context) -> tuple[str, str]:

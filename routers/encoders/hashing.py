@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pools.errors import UserError
+from routers.encoders.base import register_encoder
+from routers.router import Learnt
+
 FEATURES, DIMENSION = 2048, 64
 _NUMBER = re.compile(r"\d+")
 
 
+@register_encoder("hashing")
 class HashingEncoder:
     """Latent semantic analysis (Deerwester et al. 1990) over hashed words and pairs of words.
 
@@ -21,7 +27,7 @@ class HashingEncoder:
     idf: float32 `[FEATURES]`. components: float32 `[dimension, FEATURES]`.
     """
 
-    base_rate = 0.0
+    name, base_rate = "hashing", 0.0
 
     def __init__(self, idf: NDArray[np.float32], components: NDArray[np.float32]) -> None:
         self.idf, self.components = np.asarray(idf, np.float32), np.asarray(components, np.float32)
@@ -30,6 +36,18 @@ class HashingEncoder:
                 f"idf {self.idf.shape} and components {self.components.shape}, expected {FEATURES} features"
             )
         self.dimension = len(self.components)
+
+    @classmethod
+    def build(cls, argument: str, texts: Sequence[str], seed: int, weights: Path | None) -> HashingEncoder:
+        """Fitted on the texts; it takes no argument."""
+        if argument:
+            raise UserError(f"encoder hashing takes no argument, got {argument!r}")
+        return cls.fit(texts, seed=seed)
+
+    @classmethod
+    def load(cls, learnt: Learnt, weights: Path | None) -> HashingEncoder:
+        """The encoder that was saved."""
+        return cls(np.asarray(learnt["idf"]), np.asarray(learnt["components"]))
 
     @classmethod
     def fit(cls, texts: Sequence[str], dimension: int = DIMENSION, seed: int = 0) -> HashingEncoder:
@@ -58,11 +76,7 @@ class HashingEncoder:
         """`[n]` words."""
         return np.array([len(text.split()) for text in texts], np.int64)
 
-    def config(self) -> dict[str, Any]:
-        """Its kind; all else is in the arrays."""
-        return {"kind": "hashing"}
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def save(self) -> Learnt:
         """Weights and projection."""
         return {"idf": self.idf, "components": self.components}
 

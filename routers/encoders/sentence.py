@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pools.errors import UserError
 from pools.weights import Weights, file_hash, find_weights
+from routers.encoders.base import register_encoder
+from routers.router import Learnt
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 HUB_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -18,12 +19,15 @@ MAX_TOKENS = 256  # what all-MiniLM-L6-v2 was made for; longer texts are cut off
 _BATCH = 64
 
 
+@register_encoder("sentence")
 class SentenceEncoder:
     """Mean of the last hidden states over the text's tokens, scaled to unit length (Reimers & Gurevych 2019).
 
     Weights are looked for as a candidate model's are: a local folder, the weights folder, the cache or hub.
     Raises UserError where there are none, or, with `sha256`, where they are others.
     """
+
+    name = "sentence"
 
     def __init__(self, model: str = HUB_NAME, sha256: str | None = None, weights_dir: Path | None = None) -> None:
         from transformers import AutoModel, AutoTokenizer, logging
@@ -48,6 +52,16 @@ class SentenceEncoder:
         self.dimension = int(self._model.config.hidden_size)
         self.base_rate = sum(p.numel() for p in self._model.parameters()) / 1e12
 
+    @classmethod
+    def build(cls, argument: str, texts: Sequence[str], seed: int, weights: Path | None) -> SentenceEncoder:
+        """The model at the path, or of the hub name, that the argument is; by default all-MiniLM-L6-v2."""
+        return cls(argument or HUB_NAME, weights_dir=weights)
+
+    @classmethod
+    def load(cls, learnt: Learnt, weights: Path | None) -> SentenceEncoder:
+        """The encoder that was saved, its weights looked for anew."""
+        return cls(str(learnt["model"]), str(learnt["sha256"]), weights)
+
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """float32 `[n, dimension]`, encoded in batches of similar length."""
         import torch
@@ -71,10 +85,6 @@ class SentenceEncoder:
         read = self._tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
         return np.array([len(ids) for ids in read], np.int64)
 
-    def config(self) -> dict[str, Any]:
+    def save(self) -> Learnt:
         """Name and hash of the weights; a checkpoint does not hold them."""
-        return {"kind": "sentence", "model": self.model, "sha256": self.sha256}
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """None: nothing is fitted."""
-        return {}
+        return {"model": self.model, "sha256": self.sha256}

@@ -1,0 +1,110 @@
+"""One form of registry: ours and a user's file by a decorator, those of packages by an entry point."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from collections.abc import Callable
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pools.errors import UserError
+
+T = TypeVar("T")
+_E = TypeVar("_E")
+
+
+class Registry(Generic[T]):
+    """What is known by a name.
+
+    kind: what an entry is, for messages ("router"). group: of the entry points of other packages. package: the modules
+    of ours that register entries, imported when a name is first asked for; those that begin with `_` or `skip` are not.
+    """
+
+    def __init__(self, kind: str, group: str, package: str, skip: tuple[str, ...] = ()) -> None:
+        self.kind, self.group, self._package, self._skip = kind, group, package, ("_", *skip)
+        self._entries: dict[str, T] = {}
+        self._of_files: dict[str, list[str]] = {}
+
+    def register(self, name: str) -> Callable[[_E], _E]:
+        """Decorate an entry to make it known by a name."""
+
+        def remember(entry: _E) -> _E:
+            self._entries[name] = entry  # type: ignore[assignment]
+            return entry
+
+        return remember
+
+    def names(self) -> list[str]:
+        """All known names, in order."""
+        self._import_ours()
+        return sorted({*self._entries, *(entry.name for entry in self._elsewhere())})
+
+    def find(self, text: str) -> tuple[str, T, str]:
+        """The name, the entry and the argument that a text asks for: `NAME`, `NAME:ARGUMENT`, or one of a file.
+
+        Of a file: `FILE.py`, where it registers one, or `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT`.
+        Raises UserError for a name that is not known, and for a file that cannot be imported.
+        """
+        name, _, argument = text.partition(":")
+        self._import_ours()
+        if name.endswith(".py"):
+            name, argument = self._of_file(Path(name), argument)
+        if name in self._entries:
+            return name, self._entries[name], argument
+        for entry in self._elsewhere():
+            if entry.name == name:
+                try:
+                    return name, entry.load(), argument
+                except Exception as error:
+                    raise UserError(
+                        f"{self.kind} {name} of another package ({entry.value}) cannot be imported: "
+                        f"{type(error).__name__}: {error}; fix or remove that package"
+                    ) from error
+        close = get_close_matches(name, self.names(), 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"unknown {self.kind} {text!r}: known are {', '.join(self.names())}{hint}")
+
+    def describe(self, name: str) -> str:
+        """One line on an entry: the first of its docstring, or the package that it is from."""
+        self._import_ours()
+        if name in self._entries:
+            return (inspect.getdoc(self._entries[name]) or "").partition("\n")[0]
+        return next((f"of another package: {entry.value}" for entry in self._elsewhere() if entry.name == name), "")
+
+    def _elsewhere(self) -> Any:
+        return entry_points(group=self.group)
+
+    def _import_ours(self) -> None:
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.name.startswith(self._skip):
+                importlib.import_module(f"{self._package}.{module.name}")
+
+    def _of_file(self, path: Path, rest: str) -> tuple[str, str]:
+        """Import a file that the user names; the name and the argument of the entry in it that `rest` asks for."""
+        if not path.is_file():
+            raise UserError(f"no such file: {path}; name one that registers a {self.kind}, or a {self.kind} by name")
+        key = str(path.resolve())
+        if key not in self._of_files:
+            before = dict(self._entries)
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            assert spec is not None and spec.loader is not None
+            try:
+                spec.loader.exec_module(importlib.util.module_from_spec(spec))
+            except Exception as error:
+                raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}; fix it") from error
+            self._of_files[key] = [name for name, entry in self._entries.items() if before.get(name) is not entry]
+        found = self._of_files[key]
+        name, _, argument = rest.partition(":")
+        if not name and len(found) == 1:
+            return found[0], ""
+        if name not in found:
+            asked = f"has no {self.kind} {name!r}" if name else f"is named without the {self.kind} in it that is meant"
+            registered = ", ".join(found) or "none: decorate one with @register(NAME)"
+            raise UserError(f"{path} {asked}; it registers {registered}")
+        return name, argument

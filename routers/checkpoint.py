@@ -1,0 +1,235 @@
+"""The file of a router that has learnt: arrays, and what they are of, with a checksum over both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field
+
+from pools.errors import UserError
+from pools.files import whole_file
+from pools.schema import Schema, parse_json
+from pools.types import content_hash
+from routers.router import Learnt, RouterRequest
+
+_KEY = "router"
+_CHECKSUM = "sha256"
+_MOST = 1e12
+"""Of any number that a checkpoint says of its router."""
+
+Weight = Annotated[float, Field(ge=0, le=_MOST)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(tuple)]
+Weights = Annotated[tuple[Weight, ...], BeforeValidator(tuple)]
+
+
+class Problem(Schema):
+    """The MDP that a router was fitted for."""
+
+    models: Texts
+    """Names of the candidate models, in the order of the actions."""
+    max_hops: Annotated[int, Field(ge=1, le=_MOST)]
+    """The horizon L."""
+    allow_stop: bool
+    """Whether it may stop before the last hop."""
+    cost: str | None
+    """Name of the cost model; null where costs are those of a table."""
+    cost_weight: Weight
+    """The lambda that it is used with by default."""
+    cost_weights: Weights
+    """With several, the lambdas that it was fitted for."""
+
+    @classmethod
+    def of(cls, request: RouterRequest) -> Problem:
+        """The problem that a request states."""
+        cost = request.cost_model
+        return cls(
+            models=request.models,
+            max_hops=request.max_hops,
+            allow_stop=request.allow_stop,
+            cost=None if cost is None or cost.billed else cost.name,
+            cost_weight=request.cost_weight,
+            cost_weights=request.cost_weights,
+        )
+
+    def request(self, weights: Path | None = None) -> RouterRequest:
+        """The request that states this problem."""
+        return RouterRequest(
+            models=self.models,
+            max_hops=self.max_hops,
+            allow_stop=self.allow_stop,
+            cost_weight=self.cost_weight,
+            cost_weights=self.cost_weights,
+            weights=weights,
+        )
+
+    def serves(self, cost_weights: tuple[float, ...]) -> bool:
+        """Whether it was fitted for these cost weights, or for ones around them."""
+        fitted = self.cost_weights or (self.cost_weight,)
+        return min(fitted) <= min(cost_weights) and max(cost_weights) <= max(fitted)
+
+    def check(self, request: RouterRequest, path: Path) -> None:
+        """Raise UserError where a router for this problem cannot serve the request; one without models asks nothing."""
+        if not request.models:
+            return
+        if self.models != request.models:
+            raise UserError(
+                f"{path} is for the models {', '.join(self.models)}, the pool has {', '.join(request.models)}; "
+                "name another checkpoint, or train one"
+            )
+        if self.max_hops != request.max_hops:
+            raise UserError(
+                f"{path} is for {self.max_hops} hops, this run has {request.max_hops}; use --max-hops "
+                f"{self.max_hops}, or another checkpoint"
+            )
+        if self.allow_stop and not request.allow_stop:
+            raise UserError(f"{path} may stop early and this run may not; drop --no-allow-stop, or train another")
+        cost = request.cost_model
+        if cost is not None and not cost.billed and self.cost not in (None, cost.name):
+            raise UserError(
+                f"{path} sees costs as --cost {self.cost}, this run has {cost.name}; use --cost {self.cost}, or "
+                "another checkpoint"
+            )
+
+
+class Header(Schema):
+    """What a checkpoint says of itself."""
+
+    router: str
+    """The name that the router is registered by."""
+    options: dict[str, Any]
+    """The options that it was fitted with."""
+    problem: Problem
+    """The MDP that it was fitted for."""
+    texts: dict[str, str]
+    """The texts among what it has learnt."""
+    training: dict[str, Any]
+    """How it was trained, for people."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read."""
+
+    path: Path
+    header: Header
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def learnt(self) -> Learnt:
+        """What the router had learnt."""
+        return {**self.arrays, **self.header.texts}
+
+
+def write_checkpoint(
+    path: Path,
+    router: str,
+    options: Mapping[str, Any],
+    problem: Problem,
+    learnt: Learnt,
+    training: Mapping[str, Any],
+) -> None:
+    """Write the file, whole or not at all: the same content gives the same bytes."""
+    texts = {name: value for name, value in learnt.items() if isinstance(value, str)}
+    header = {
+        "router": router,
+        "options": dict(options),
+        "problem": problem.model_dump(),
+        "texts": texts,
+        "training": dict(training),
+    }
+    write_tensors(path, {n: v for n, v in learnt.items() if not isinstance(v, str)}, _KEY, header)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read what `write_checkpoint` wrote; nothing is unpickled. Raises UserError where the file is no checkpoint."""
+    if not path.is_file():
+        raise UserError(f"no such checkpoint: {path}; train one with python -m harness train --out {path}")
+    try:
+        arrays, header = read_tensors(path, _KEY)
+        if wrong := next((name for name, array in arrays.items() if not _finite(array)), None):
+            raise ValueError(f"{wrong} has a value that is no finite number")
+        return Checkpoint(path, parse_json(Header, json.dumps(header)), arrays)
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise no_checkpoint(path, error) from None
+
+
+def no_checkpoint(path: Path, error: Exception) -> UserError:
+    """What to say of a file that is no checkpoint."""
+    reason = " ".join(str(error).split())[:200]
+    return UserError(f"{path} is not the checkpoint of a router ({reason}); train one with python -m harness train")
+
+
+def state_beside(out: Path | None, resume: bool) -> Path | None:
+    """The file beside a checkpoint that a training leaves what it goes on from in; None without a checkpoint.
+
+    Raises UserError where there is one of a training that was stopped and is not resumed, or none to resume.
+    """
+    if out is None:
+        return None
+    if out.is_dir() or (out.parent.exists() and not out.parent.is_dir()):
+        raise UserError(f"--out {out} is no place for a file; name another")
+    state = out.with_name(out.name + ".state")
+    if resume and not state.is_file():
+        raise UserError(f"nothing to resume: no {state}; omit --resume to start anew")
+    if state.is_file() and not resume and not out.is_file():
+        raise UserError(f"{state} is of a training that was stopped; go on with --resume, or name another --out")
+    return state
+
+
+def options_as_saved(learner: Any) -> dict[str, Any]:
+    """The options of a learner as JSON."""
+    values = {f.name: getattr(learner, f.name) for f in fields(learner)}
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
+
+
+def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], key: str, facts: Mapping[str, Any]) -> None:
+    """Write arrays and facts as safetensors, whole or not at all: the same content gives the same bytes.
+
+    facts: plain data, kept as JSON in the file's metadata under `key`, with the sha256 of it and of the tensors.
+    """
+    from safetensors.numpy import save
+
+    # safetensors writes the bytes as they lie, so they must lie in C order.
+    tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    plain = json.loads(json.dumps(facts))
+    # One entry alone: safetensors writes several in an order that differs from process to process.
+    metadata = {key: json.dumps({**plain, _CHECKSUM: _checksum(tensors, plain)}, sort_keys=True)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+        partial.write_bytes(save(tensors, metadata))
+
+
+def read_tensors(path: Path, key: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The arrays and the facts. Raises ValueError where the file is none of these, or not what was written."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            facts = json.loads((file.metadata() or {})[key])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a dict
+        expected = facts.pop(_CHECKSUM)
+    except (SafetensorError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    if expected != _checksum(tensors, facts):
+        raise ValueError("damaged: its checksum does not agree with its content")
+    return tensors, facts
+
+
+def _finite(array: NDArray[Any]) -> bool:
+    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
+
+
+def _checksum(tensors: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> str:
+    described = [
+        [name, str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
+        for name, array in sorted(tensors.items())
+    ]
+    return content_hash(described, facts)

@@ -1,0 +1,394 @@
+"""Learnt one-hop baselines: predict each model's score and cost from the query, call the best, stop.
+
+`knn`, `ridge`, `logistic`, `mlp` and `matrix-factorisation` differ in how a score is predicted from the embedding of a
+query. A candidate for each setting is fitted on train items; the one with the best value on validation items is kept.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pools.cost import CostModel
+from pools.mdp.tree import Tree
+from pools.types import Context
+from routers._threads import one_library_thread, one_thread
+from routers.encoders.base import ContextEncoder, build_encoder, load_encoder, save_encoder
+from routers.registry import register
+from routers.router import Learnt, RouterRequest, RoutingStates
+
+FloatArray = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+
+
+class Predictor(Protocol):
+    """Predicts each model's score. A dataclass of arrays, which is how a checkpoint keeps it."""
+
+    def __call__(self, vectors: Vectors) -> FloatArray:
+        """`[n, M]` scores from embeddings of queries `[n, d]`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Queries with every model's outcome at the first hop. vectors: `[n, d]`. score, cost: `[n, M]`."""
+
+    vectors: Vectors
+    score: FloatArray
+    cost: FloatArray
+
+
+class OneHopRouter:
+    """Calls the model with the best `predicted score - cost_weight * mean cost`, then stops.
+
+    cost: `[M]` mean cost of each model on train items; what a query costs is known before only in part.
+    """
+
+    def __init__(self, embed: ContextEncoder, predict: Predictor, cost: FloatArray, cost_weight: float) -> None:
+        self.embed, self.predict, self.cost, self.cost_weight = embed, predict, cost, cost_weight
+
+    def at(self, cost_weight: float) -> OneHopRouter:
+        """The same predictions, weighed against costs anew."""
+        return OneHopRouter(self.embed, self.predict, self.cost, cost_weight)
+
+    def act(self, states: RoutingStates) -> NDArray[np.int64]:
+        """`[B]` the best model at hop 0, STOP from then on."""
+        actions = np.full(len(states.contexts), len(self.cost), np.int64)
+        start = np.flatnonzero(states.hop == 0).tolist()
+        if len(start):
+            value = self.predict(self.embed([states.contexts[n] for n in start])) - self.cost_weight * self.cost
+            actions[start] = value.argmax(axis=1)
+        return actions
+
+    def routing_cost(self, states: RoutingStates) -> FloatArray:
+        """`[B]` cost of the encoder: it reads the query, once."""
+        return self.embed.cost(states.contexts)
+
+    def save(self) -> Learnt:
+        """The predictor's arrays, the mean costs and the encoder."""
+        arrays = {f"predictor.{f.name}": np.asarray(getattr(self.predict, f.name)) for f in fields(self.predict)}  # type: ignore[arg-type]
+        kind = type(self.predict).__name__
+        return {"predictor": kind, **arrays, "cost": self.cost, **save_encoder(self.embed.encoder)}
+
+
+def load_one_hop(learnt: Learnt, request: RouterRequest) -> OneHopRouter:
+    """The router that was saved."""
+    embed = ContextEncoder(load_encoder(learnt, request.weights), ("query",))
+    kind = PREDICTORS[str(learnt["predictor"])]
+    predict = kind(**{f.name: np.asarray(learnt[f"predictor.{f.name}"]) for f in fields(kind)})
+    cost = np.asarray(learnt["cost"], np.float64)
+    width = predict(np.zeros((1, embed.dimension), np.float32)).shape
+    if cost.shape != (len(request.models),) or width != (1, len(request.models)):
+        raise ValueError(f"it predicts {width[1]} scores and {cost.shape} costs for {len(request.models)} models")
+    return OneHopRouter(embed, predict, cost, request.cost_weight)
+
+
+def fit_one_hop(
+    train: Tree,
+    validation: Tree,
+    request: RouterRequest,
+    encoder: str,
+    candidates: Callable[[Examples], Iterable[Predictor]],
+) -> OneHopRouter:
+    """Fit candidates on train items and keep the one with the best value on validation items."""
+    assert request.cost_model is not None
+    queries = [Context(item.query) for item in train.items]
+    embed = ContextEncoder(build_encoder(encoder, queries, request.seed, request.weights), ("query",))
+    learnt = examples(train, request.cost_model, embed)
+    held_out = examples(validation, request.cost_model, embed)
+    cost, rows = learnt.cost.mean(axis=0), np.arange(len(held_out.score))
+
+    def value(predict: Predictor) -> float:
+        chosen = (predict(held_out.vectors) - request.cost_weight * cost).argmax(axis=1)
+        return float((held_out.score[rows, chosen] - request.cost_weight * held_out.cost[rows, chosen]).mean())
+
+    best = max(candidates(learnt), key=value)  # of equals the first
+    return OneHopRouter(embed, best, cost, request.cost_weight)
+
+
+def examples(tree: Tree, cost_model: CostModel, embed: ContextEncoder) -> Examples:
+    """The first hop of a tree's items."""
+    nodes = tree.level(1)
+    cost = tree.hop_cost(cost_model, np.arange(len(tree.items))[:, None], nodes)
+    return Examples(embed([Context(item.query) for item in tree.items]), tree.score[:, nodes].astype(np.float64), cost)
+
+
+# --- k nearest neighbours ---------------------------------------------------------------------------------------------
+
+
+@register("knn")
+@dataclass(frozen=True)
+class KNN:
+    """One hop: mean score on the k nearest train queries (cosine); k is chosen on validation items."""
+
+    encoder: str = "hashing"
+    """Encoder of the query."""
+    neighbours: tuple[int, ...] = (1, 3, 5, 10, 20, 40, 80)
+    """The values of k to choose from."""
+
+    load = staticmethod(load_one_hop)
+
+    def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> OneHopRouter:
+        """Choose k."""
+        return fit_one_hop(train, validation, request, self.encoder, self._candidates)
+
+    def _candidates(self, learnt: Examples) -> Iterator[Predictor]:
+        for k in self.neighbours:
+            if k <= len(learnt.vectors):
+                yield Neighbours(np.array(k), learnt.vectors, learnt.score)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The mean score of the k nearest. k: `[]`. vectors: `[n, d]` of unit length. score: `[n, M]`."""
+
+    k: NDArray[np.int64]
+    vectors: Vectors
+    score: FloatArray
+
+    def __call__(self, vectors: Vectors) -> FloatArray:
+        """As `Predictor`."""
+        from sklearn.neighbors import KNeighborsRegressor
+
+        # Vectors have unit length, so the nearest are the most similar.
+        model = KNeighborsRegressor(int(self.k)).fit(self.vectors, self.score)
+        with one_library_thread():  # of neighbours that are equally near, the number of threads would choose
+            return np.asarray(model.predict(vectors), np.float64).reshape(len(vectors), -1)
+
+
+# --- linear and logistic regression -----------------------------------------------------------------------------------
+
+
+@register("ridge")
+@dataclass(frozen=True)
+class Ridge:
+    """One hop: ridge regression of each model's score on the query's embedding; penalty chosen on validation items."""
+
+    encoder: str = "hashing"
+    """Encoder of the query."""
+    penalties: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
+    """The L2 penalties to choose from."""
+
+    load = staticmethod(load_one_hop)
+
+    def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> OneHopRouter:
+        """Choose the penalty."""
+        return fit_one_hop(train, validation, request, self.encoder, self._candidates)
+
+    def _candidates(self, learnt: Examples) -> Iterator[Predictor]:
+        from sklearn import linear_model
+
+        for penalty in self.penalties:
+            model = linear_model.Ridge(penalty).fit(learnt.vectors, learnt.score)
+            yield Linear(np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_))
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Scores that are linear in the embedding. weights: `[M, d]`. bias: `[M]`."""
+
+    weights: NDArray[np.floating]
+    bias: NDArray[np.floating]
+
+    def __call__(self, vectors: Vectors) -> FloatArray:
+        """As `Predictor`."""
+        with one_library_thread():
+            return np.asarray(vectors @ self.weights.T + self.bias, np.float64)
+
+
+@register("logistic")
+@dataclass(frozen=True)
+class Logistic:
+    """One hop: logistic regression of each model's score on the query's embedding; strength by validation items."""
+
+    encoder: str = "hashing"
+    """Encoder of the query."""
+    strengths: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
+    """The inverse L2 penalties to choose from."""
+
+    load = staticmethod(load_one_hop)
+
+    def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> OneHopRouter:
+        """Choose the strength."""
+        return fit_one_hop(train, validation, request, self.encoder, self._candidates)
+
+    def _candidates(self, learnt: Examples) -> Iterator[Predictor]:
+        for strength in self.strengths:
+            yield Chances.fit(learnt.vectors, learnt.score, strength)
+
+
+@dataclass(frozen=True)
+class Chances:
+    """Chances of being right by logistic regression. weights: `[M, d]`. bias: `[M]`.
+
+    constant: `[M]` the chance of a model that was always right, or always wrong; else -1.
+    """
+
+    weights: NDArray[np.floating]
+    bias: NDArray[np.floating]
+    constant: FloatArray
+
+    @classmethod
+    def fit(cls, vectors: NDArray[Any], score: FloatArray, strength: float = 1.0) -> Chances:
+        """Fit to scores `[n, M]` in [0, 1]; one between 0 and 1 counts as right and wrong in proportion."""
+        from sklearn.linear_model import LogisticRegression
+
+        weights, bias = np.zeros((score.shape[1], vectors.shape[1]), vectors.dtype), np.zeros(score.shape[1])
+        constant = np.full(score.shape[1], -1.0)
+        for model, of_model in enumerate(score.T):
+            share = np.concatenate([of_model, 1 - of_model])
+            used, right = share > 0, np.repeat([1, 0], len(of_model))
+            if len(set(right[used].tolist())) < 2:
+                constant[model] = of_model.mean()
+                continue
+            fitted = LogisticRegression(C=strength, max_iter=1000)
+            fitted.fit(np.concatenate([vectors, vectors])[used], right[used], share[used])
+            weights[model], bias[model] = fitted.coef_[0], fitted.intercept_[0]
+        return cls(weights, bias, constant)
+
+    def __call__(self, vectors: NDArray[Any]) -> FloatArray:
+        """As `Predictor`."""
+        from scipy.special import expit
+
+        with one_library_thread():
+            chance = expit(vectors @ self.weights.T + self.bias)
+        return np.where(self.constant >= 0, self.constant, chance).astype(np.float64)
+
+
+# --- networks ---------------------------------------------------------------------------------------------------------
+
+
+@register("mlp")
+@dataclass(frozen=True)
+class MLP:
+    """One hop: a network with one hidden layer predicts each model's score from the query's embedding."""
+
+    encoder: str = "hashing"
+    """Encoder of the query."""
+    hidden: int = 64
+    """Width of the hidden layer."""
+    penalties: tuple[float, ...] = (0.01, 1.0)
+    """The L2 penalties to choose from."""
+
+    load = staticmethod(load_one_hop)
+
+    def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> OneHopRouter:
+        """Choose the penalty."""
+
+        def candidates(learnt: Examples) -> Iterator[Predictor]:
+            from sklearn.exceptions import ConvergenceWarning
+            from sklearn.neural_network import MLPRegressor
+            from threadpoolctl import threadpool_limits
+
+            for penalty in self.penalties:
+                model = MLPRegressor(
+                    (self.hidden,), alpha=penalty, solver="lbfgs", max_iter=500, random_state=request.seed
+                )
+                # Hundreds of steps make of the last bit, which the number of threads decides, another network.
+                with threadpool_limits(1), warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ConvergenceWarning)  # a bounded number of steps is meant
+                    # A single column must be given flat.
+                    model.fit(learnt.vectors, learnt.score if learnt.score.shape[1] > 1 else learnt.score.ravel())
+                yield Network(model.coefs_[0], model.intercepts_[0], model.coefs_[1], model.intercepts_[1])
+
+        return fit_one_hop(train, validation, request, self.encoder, candidates)
+
+
+@dataclass(frozen=True)
+class Network:
+    """One hidden layer of rectified units. inner: `[d, h]`. inner_bias: `[h]`. outer: `[h, M]`. outer_bias: `[M]`."""
+
+    inner: NDArray[np.floating]
+    inner_bias: NDArray[np.floating]
+    outer: NDArray[np.floating]
+    outer_bias: NDArray[np.floating]
+
+    def __call__(self, vectors: Vectors) -> FloatArray:
+        """As `Predictor`."""
+        with one_library_thread():
+            hidden = np.maximum(vectors @ self.inner + self.inner_bias, 0)
+            return np.asarray(hidden @ self.outer + self.outer_bias, np.float64)
+
+
+@register("matrix-factorisation")
+@dataclass(frozen=True)
+class MatrixFactorisation:
+    """One hop: the bilinear form of RouteLLM (arXiv 2406.18665) between a model's vector and the query's embedding.
+
+    `sigmoid(w2 . (v_m * (W1 v_q + b)))` is fitted to each model's score. RouteLLM fits the difference of two models to
+    preferences; where every model's score is known, each can be fitted to its own.
+    """
+
+    encoder: str = "hashing"
+    """Encoder of the query."""
+    dimension: int = 32
+    """Of the vectors that are matched."""
+    steps: int = 300
+    """Steps of AdamW over all train items."""
+    learning_rate: float = 0.02
+    """Its step size."""
+    decays: tuple[float, ...] = (1e-3, 1e-1)
+    """The weight decays to choose from."""
+
+    load = staticmethod(load_one_hop)
+
+    def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> OneHopRouter:
+        """Choose the weight decay."""
+
+        def candidates(learnt: Examples) -> Iterator[Predictor]:
+            for decay in self.decays:
+                yield self._fitted(learnt, decay, request.seed)
+
+        return fit_one_hop(train, validation, request, self.encoder, candidates)
+
+    def _fitted(self, learnt: Examples, decay: float, seed: int) -> Predictor:
+        import torch
+        from torch import nn
+
+        queries, models = learnt.vectors.shape[1], learnt.score.shape[1]
+        with one_thread(), torch.random.fork_rng():
+            torch.manual_seed(seed)
+            project, of_model = nn.Linear(queries, self.dimension), nn.Embedding(models, self.dimension)
+            combine = nn.Linear(self.dimension, 1)
+            parameters = [*project.parameters(), *of_model.parameters(), *combine.parameters()]
+            optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=decay)
+            vectors = torch.from_numpy(np.asarray(learnt.vectors, np.float32))
+            target = torch.from_numpy(learnt.score.astype(np.float32))
+            for _ in range(self.steps):
+                logits = combine(project(vectors)[:, None] * of_model.weight).squeeze(2)
+                loss = nn.functional.binary_cross_entropy_with_logits(logits, target)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        found = (project.weight, project.bias, of_model.weight, combine.weight[0], combine.bias)
+        return Factors(*(tensor.detach().numpy() for tensor in found))
+
+
+@dataclass(frozen=True)
+class Factors:
+    """`sigmoid(combine . (v_m * (project v_q + bias)) + offset)`.
+
+    project: `[k, d]`. bias: `[k]`. models: `[M, k]`. combine: `[k]`. offset: `[1]`.
+    """
+
+    project: Vectors
+    bias: Vectors
+    models: Vectors
+    combine: Vectors
+    offset: Vectors
+
+    def __call__(self, vectors: Vectors) -> FloatArray:
+        """As `Predictor`."""
+        from scipy.special import expit
+
+        with one_library_thread():
+            matched = (vectors @ self.project.T + self.bias)[:, None] * self.models
+            return np.asarray(expit(matched @ self.combine + self.offset), np.float64)
+
+
+PREDICTORS: dict[str, Any] = {kind.__name__: kind for kind in (Neighbours, Linear, Chances, Network, Factors)}
