@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
-from pools.errors import UserError
+from pools.errors import UserError, shown
 from pools.files import whole_file
 from pools.schema import Schema, parse_json
 from pools.types import content_hash
@@ -44,6 +44,13 @@ class Problem(Schema):
     """The lambda that it is used with by default."""
     cost_weights: Weights
     """With several, the lambdas that it was fitted for."""
+
+    @field_validator("models")
+    @classmethod
+    def _named_once(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        if not models or not all(models) or len(set(models)) < len(models):
+            raise ValueError(f"expected names, each once, got {shown(models)}")
+        return models
 
     @classmethod
     def of(cls, request: RouterRequest) -> Problem:

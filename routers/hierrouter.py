@@ -49,7 +49,10 @@ class HierRouterPPO(Options):
 
         embed = ContextEncoder(load_encoder(learnt, request.weights), self.sees)
         shown = "models" in self.sees, bool(request.cost_weights)
-        features = StateFeatures(request.max_hops, len(request.models), float(learnt["cost_scale"]), *shown)
+        scale = float(learnt["cost_scale"])
+        if not 1e-12 <= scale <= 1e12:
+            raise ValueError(f"cost_scale is {scale}")
+        features = StateFeatures(request.max_hops, len(request.models), scale, *shown)
         weights = {n.removeprefix("policy."): a for n, a in learnt.items() if n.startswith("policy.")}
         # Before anything of that size is made: the options could ask for any.
         form = self.hidden, embed.dimension + features.dimension

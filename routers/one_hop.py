@@ -287,7 +287,11 @@ class MLP:
 
             for penalty in self.penalties:
                 model = MLPRegressor(
-                    (self.hidden,), alpha=penalty, solver="lbfgs", max_iter=500, random_state=request.seed
+                    hidden_layer_sizes=(self.hidden,),
+                    alpha=penalty,
+                    solver="lbfgs",
+                    max_iter=500,
+                    random_state=request.seed,
                 )
                 # Hundreds of steps make of the last bit, which the number of threads decides, another network.
                 with threadpool_limits(1), warnings.catch_warnings():

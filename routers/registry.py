@@ -124,9 +124,11 @@ def _variant(entry: Any, name: str, argument: str) -> Mapping[str, Any]:
     variants: Mapping[str, Mapping[str, Any]] = getattr(entry, "variants", {})
     if not argument:
         return {}
+    if not variants:
+        raise UserError(f"router {name} takes no argument, got {argument!r}")
     if argument not in variants:
-        known = f": expected {name} or {' or '.join(f'{name}:{v}' for v in variants)}" if variants else ""
-        raise UserError(f"unknown router {name}:{argument}{known}; {name} takes no other argument")
+        known = " or ".join(f"{name}:{variant}" for variant in variants)
+        raise UserError(f"unknown router {name}:{argument}: expected {name} or {known}")
     return variants[argument]
 
 

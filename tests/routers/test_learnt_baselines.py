@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.types import Context, Generation, GenerationSettings, Item
 from routers import RouterRequest, load
-from routers._learning import items_to_learn_from
+from routers.one_hop import OneHopRouter
+from routers.options import parse_arguments
+from routers.registry import items_to_learn_from, teach
 
 NAMES = ("knn", "ridge", "logistic", "mlp", "matrix-factorisation")
 SETTINGS = GenerationSettings((), 8)
@@ -137,3 +140,35 @@ def test_a_model_that_is_always_right_needs_no_regression() -> None:
     given = request(planted())
     assert given.train is not None and set(given.train.score[:, 3]) == {1.0}
     assert load("logistic", given)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "cascade"])
+def test_what_is_saved_is_loaded_and_decides_the_same(name: str, tmp_path: Path) -> None:
+    given = request(planted(noise=0.2))
+    assert given.evaluation is not None and given.cost_model is not None
+    taught = teach(name, given, {})
+    taught.save(tmp_path / "router.safetensors")
+    here = replace(given, train=None, validation=None)
+    loaded = load(name, here, checkpoint=tmp_path / "router.safetensors")
+    first, again = (evaluate(router, given.evaluation, given.cost_model) for router in (taught.router, loaded))
+    assert first.calls.tolist() == again.calls.tolist()
+    if isinstance(loaded, OneHopRouter):
+        contexts = [Context(item.query) for item in given.evaluation.items]
+        assert isinstance(taught.router, OneHopRouter)
+        scores = [router.predict(router.embed(contexts)) for router in (taught.router, loaded)]
+        assert scores[0].tolist() == scores[1].tolist()
+    with pytest.raises(UserError, match="checkpoint of router"):
+        load("hierrouter", here, checkpoint=tmp_path / "router.safetensors")
+
+
+def test_options_are_read_as_their_types() -> None:
+    given = request(planted(60))
+    assert teach("knn", given, parse_arguments("neighbours=[3,7],encoder=hashing")).learner.neighbours == (3, 7)
+    for text, message in (
+        ("neighbour=3", "did you mean neighbours"),
+        ("neighbours=[x]", "neighbours"),
+        ("encoder", "expected name=value"),
+        ("encoder=a,encoder=b", "twice"),
+    ):
+        with pytest.raises(UserError, match=message):
+            teach("knn", given, parse_arguments(text))

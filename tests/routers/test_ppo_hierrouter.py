@@ -20,13 +20,40 @@ from pools.errors import UserError
 from pools.mdp.optimum import solve
 from pools.mdp.tree import Tree
 from routers import RouterRequest, RoutingStates, ppo_hierrouter
-from routers.hierrouter import load_checkpoint
-from routers.ppo_hierrouter import Args, train
-from routers.single import FixedRouter
-from routers.state import Part
+from routers.checkpoint import state_beside
+from routers.encoders.base import Part
+from routers.fixed import FixedRouter
+from routers.hierrouter import HierRouter
+from routers.ppo_hierrouter import Args, Options
+from routers.registry import teach
+from routers.router import Training
 
 Planted = Callable[[], tuple[Tree, CostModel]]
 QUICK = Args(total_timesteps=60_000, num_envs=256, cost_weight=0.002, eval_every=5)
+
+
+def train(args: Args, tree: Tree, validation: Tree | None, cost_model: CostModel, **along: Any) -> HierRouter:
+    """As the command line does it, on trees."""
+    request = RouterRequest(
+        models=tree.models,
+        max_hops=tree.max_hops,
+        cost_model=cost_model,
+        train=tree,
+        validation=validation,
+        training=Training(state=state_beside(args.out, args.resume), resume=args.resume, **along),
+        **{name: getattr(args, name) for name in ("allow_stop", "cost_weight", "cost_weights", "seed")},
+    )
+    taught = teach("hierrouter", request, {name: getattr(args, name) for name in Options.__dataclass_fields__})
+    if args.out is not None:
+        taught.save(args.out)
+    assert isinstance(taught.router, HierRouter)
+    return taught.router
+
+
+def load(path: Path, cost_weight: float | None = None) -> HierRouter:
+    router = routers.load("hierrouter", checkpoint=path)
+    assert isinstance(router, HierRouter)
+    return router if cost_weight is None else router.at(cost_weight)
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +89,7 @@ def test_one_policy_is_optimal_at_every_cost_weight_that_it_was_shown(
     train(args, tree.select("train"), tree.select("validation"), cost_model)
     validation, hops = tree.select("validation"), set()
     for weight in weights:
-        router = load_checkpoint(out, cost_weight=weight)
+        router = load(out, weight)
         outcome = evaluate(router, validation, cost_model)
         optimum = solve(validation, cost_model, weight, True).value.mean()
         assert (outcome.quality - weight * outcome.cost).mean() >= optimum - 0.02
@@ -80,8 +107,8 @@ def test_what_the_policy_sees_is_an_option_that_the_checkpoint_keeps(
     tree, cost_model = planted()
     out = tmp_path / "policy.safetensors"
     trained = train(replace(QUICK, sees=sees, out=out), tree.select("train"), tree.select("validation"), cost_model)
-    loaded = load_checkpoint(out)
-    assert loaded.config.sees == sees
+    loaded = load(out)
+    assert loaded.embed.sees == sees
     validation = tree.select("validation")
     outcomes = [evaluate(router, validation, cost_model) for router in (trained, loaded)]
     assert outcomes[0].quality.tolist() == outcomes[1].quality.tolist()
@@ -102,8 +129,8 @@ def test_the_papers_preset(planted: Planted, tmp_path: Path) -> None:
     tree, cost_model = planted()
     args = replace(QUICK, preset="paper", cost_weights=(0.0, 1.0), sees=("query",), out=tmp_path / "p.safetensors")
     router = train(args, tree.select("train"), tree.select("validation"), cost_model)
-    assert not router.config.allow_stop
-    assert (router.config.sees, router.config.cost_weights) == (("query", "response"), ())
+    assert not router.fitted_for.allow_stop
+    assert (router.embed.sees, router.fitted_for.cost_weights) == (("query", "response"), ())
     outcome = evaluate(router, tree.select("validation"), cost_model)
     assert (outcome.hops == tree.max_hops).all()
     optimum = solve(tree.select("validation"), cost_model, args.cost_weight, allow_stop=False).value.mean()
@@ -170,7 +197,8 @@ def test_a_checkpoint_is_all_a_router_needs(planted: Planted, tmp_path: Path) ->
     hop = np.tile(tree.depth[: tree.decision_nodes], 20)
     states = RoutingStates(contexts, hop, np.linspace(0, 50, len(hop)), np.full((len(hop), 2), -1))
     np.testing.assert_array_equal(loaded.act(states), trained.act(states))
-    stochastic = load_checkpoint(out, greedy=False)
+    stochastic = routers.load("hierrouter:stochastic", checkpoint=out)
+    assert isinstance(stochastic, HierRouter)
     chance = stochastic.probabilities(states)
     np.testing.assert_allclose(chance.sum(axis=1), 1)
     assert ((chance > 0) & (chance < 1)).any()
@@ -194,7 +222,7 @@ def test_a_checkpoint_for_something_else_is_refused(planted: Planted, tmp_path: 
     with pytest.raises(UserError, match="no such checkpoint"):
         routers.load("hierrouter", checkpoint=tmp_path / "none.safetensors")
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
-    with pytest.raises(UserError, match="not a HierRouter checkpoint"):
+    with pytest.raises(UserError, match="not the checkpoint of a router"):
         routers.load("hierrouter", checkpoint=tmp_path / "junk.safetensors")
 
 
@@ -211,9 +239,8 @@ def test_tracks_with_the_usual_names(planted: Planted, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(wandb, "init", lambda **_: Run())
     tree, cost_model = planted()
-    train(
-        replace(QUICK, track=True, total_timesteps=10_240), tree.select("train"), tree.select("validation"), cost_model
-    )
+    args, parts = replace(QUICK, total_timesteps=10_240), (tree.select("train"), tree.select("validation"))
+    train(args, *parts, cost_model, track={"project": "p"})
     losses = ("value_loss", "policy_loss", "entropy", "old_approx_kl", "approx_kl", "clipfrac", "explained_variance")
     charts = ("learning_rate", "SPS", "episodic_return", "episodic_length")
     exact = [

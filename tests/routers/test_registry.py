@@ -31,7 +31,7 @@ def test_unknown_router_names_what_is_close() -> None:
 
 
 def test_a_decorated_class_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    monkeypatch.setattr(registry.ROUTERS, "_entries", dict(registry.ROUTERS._entries))
 
     @routers.register("always-last")
     class AlwaysLast:
@@ -47,8 +47,8 @@ def test_a_decorated_class_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_router_of_another_package_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    entry = importlib.metadata.EntryPoint("elsewhere", "routers.uniform:uniform", "harness.routers")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [entry] if group == "harness.routers" else [])
+    entry = importlib.metadata.EntryPoint("elsewhere", "routers.fixed:uniform", "harness.routers")
+    monkeypatch.setattr("pools.registry.entry_points", lambda group: [entry] if group == "harness.routers" else [])
     assert "elsewhere" in routers.names()
     assert routers.load("elsewhere", RouterRequest(models=("a", "b"))).probabilities(states(0)).shape == (3, 2)  # type: ignore[attr-defined]
 
@@ -68,7 +68,7 @@ def test_single_and_pipeline_stop_after_their_models() -> None:
         ("single:", "the pool has a, b"),
         ("pipeline:a>b>a", "pipeline of 3 models with 2 hops"),
         ("oracle", "recording"),
-        ("hierrouter", "checkpoint"),
+        ("hierrouter", "learns from train items"),
         ("hierrouter:fast", "expected hierrouter or hierrouter:stochastic"),
     ],
 )

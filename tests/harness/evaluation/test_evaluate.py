@@ -14,7 +14,7 @@ from pools.errors import UserError
 from pools.mdp.optimum import path_costs, solve
 from pools.mdp.tree import Tree
 from routers import RouterRequest, RoutingStates, load
-from routers.single import FixedRouter
+from routers.fixed import FixedRouter
 
 COST = paper_cost((1.0, 3.0, 0.5), "unit")
 

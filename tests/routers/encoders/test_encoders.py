@@ -8,9 +8,8 @@ from threadpoolctl import threadpool_limits
 
 from pools.errors import UserError
 from pools.types import Context
-from routers.encoders.base import ContextEncoder, agreement, build_encoder, restore_encoder
+from routers.encoders.base import ContextEncoder, StateFeatures, agreement, build_encoder, restore_encoder
 from routers.encoders.hashing import HashingEncoder
-from routers.state import StateFeatures
 
 TEXTS = [f"What is {n} + {n * 3}?" for n in range(40)] + [f"Which colour is cube {n}, red or blue?" for n in range(40)]
 
