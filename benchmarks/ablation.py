@@ -27,7 +27,7 @@ from pools.cost import CostModel
 from pools.data.recording import load_recording
 from pools.mdp.tree import Tree
 from routers import RouterRequest, load
-from routers.ppo_hierrouter import Args, train
+from routers.ppo_hierrouter import Args, plain, request_for
 
 GRID = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 DEFAULT = Args()
@@ -62,7 +62,8 @@ class Options:
 
 def closed(args: Args, parts: dict[str, Tree], cost_model: CostModel) -> list[float]:
     """Share of the gap closed on each part's items."""
-    router = train(args, parts["train"], parts["validation"], cost_model)
+    request = request_for(args, parts["train"], parts["validation"], cost_model)
+    router = load("hierrouter", request, options=plain(args))
     shares = []
     for tree in parts.values():
         request = RouterRequest(

@@ -17,9 +17,10 @@ import tyro
 
 from pools.data.recording import load_recording
 from routers.encoders.base import ContextEncoder
-from routers.hierrouter import HierRouter, load_checkpoint
+from routers.hierrouter import HierRouter
 from routers.ppo_hierrouter import Args
-from routers.router import RoutingStates
+from routers.registry import load_taught
+from routers.router import RouterRequest, RoutingStates
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def decide(router: HierRouter, states: RoutingStates) -> float:
 def main() -> None:
     """Measure single decisions and batches."""
     options = tyro.cli(Options, description=__doc__)
-    router = load_checkpoint(options.checkpoint, weights=options.weights)
+    router = load_taught("hierrouter", options.checkpoint, RouterRequest(weights=options.weights)).router
+    assert isinstance(router, HierRouter)
     tree = load_recording(options.recording).tree
     rng, depth = np.random.default_rng(0), min(1, tree.max_hops - 1)
     pipelines = tree.pipelines()

@@ -33,7 +33,7 @@ from pools.data.recording import load_recording
 from pools.mdp.env import RoutingEnv
 from pools.mdp.tree import Tree
 from routers.encoders.base import ContextEncoder, build_encoder
-from routers.ppo_hierrouter import Args, train
+from routers.ppo_hierrouter import Args, request_for, train
 
 ENVIRONMENT = "HierRouter-v0"
 
@@ -88,12 +88,12 @@ def ours(tree: Tree, validation: Tree, cost_model: CostModel) -> tuple[float, fl
     seconds: list[float] = []
     returns: list[float] = []
 
-    def report(iteration: int, total: int, episodic_return: float, speed: float) -> None:
+    def report(done: int, total: int, said: str) -> None:
         seconds.append(time.perf_counter() - start)
-        returns.append(episodic_return)
+        returns.append(float(said.split()[1].rstrip(",")))
 
     start = time.perf_counter()
-    train(Args(), tree, validation, cost_model, report=report)
+    train(Args(), tree, validation, request_for(Args(), tree, validation, cost_model, report))
     whole = time.perf_counter() - start
     # A moving mean over five iterations: a single one's sampled return is noisy.
     smooth = np.convolve(returns, np.ones(5) / 5, "valid")

@@ -29,6 +29,7 @@ from pools.cost import CostModel
 from pools.data.recording import load_recording
 from pools.mdp.tree import Tree
 from routers import RouterRequest, load
+from routers.registry import learns
 from routers.router import WeighingRouter
 
 LEARNT = ("hierrouter", "knn", "ridge", "logistic", "mlp", "matrix-factorisation", "cascade")
@@ -67,15 +68,16 @@ def curves(
             models=tree.models, max_hops=1, cost_model=cost_model, cost_weight=options.cost_weights[0],
             seed=options.seed, train=learnt.subset(rest[np.arange(len(rest)) % 8 > 0]),
             validation=learnt.subset(rest[::8]), evaluation=tree.subset(test), weights=options.weights,
-            options=(("encoder", options.encoder), ("cost_weights", " ".join(map(str, options.cost_weights)))),
+            cost_weights=tuple(options.cost_weights),
         )  # fmt: skip
         assert request.evaluation is not None
-        router = load(name, request)
+        given = {"encoder": options.encoder} if learns(name) else {}
+        router = load(name, request, options=given)
         for row, weight in enumerate(options.cost_weights):
             at = (
                 router.at(weight)
                 if isinstance(router, WeighingRouter)
-                else load(name, replace(request, cost_weight=weight))
+                else load(name, replace(request, cost_weight=weight), options=given)
             )
             outcome: Outcome = evaluate(at, request.evaluation, cost_model, options.seed)
             cost[row, test], quality[row, test] = outcome.cost, outcome.quality

@@ -191,8 +191,10 @@ def state_beside(out: Path | None, resume: bool) -> Path | None:
 
 
 def options_as_saved(learner: Any) -> dict[str, Any]:
-    """The options of a learner as JSON."""
+    """The options of a learner as JSON; of an encoder its name alone, since where its weights are is no option."""
     values = {f.name: getattr(learner, f.name) for f in fields(learner)}
+    if "encoder" in values:
+        values["encoder"] = str(values["encoder"]).partition(":")[0]
     plain: dict[str, Any] = json.loads(json.dumps(values))
     return plain
 

@@ -13,7 +13,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
@@ -27,6 +27,7 @@ from routers._threads import one_thread
 from routers.encoders.base import DEFAULT, Part
 
 if TYPE_CHECKING:
+    from pools.cost import CostModel
     from pools.mdp.tree import Tree
     from routers.encoders.base import ContextEncoder
     from routers.router import RouterRequest
@@ -322,7 +323,7 @@ def train(
     if training.track is not None:
         import wandb
 
-        settings = {**_plain(args), "seed": request.seed, "cost_weight": cost_weight, **training.facts}
+        settings = {**plain(args), "seed": request.seed, "cost_weight": cost_weight, **training.facts}
         name = f"ppo_hierrouter__{request.seed}__{int(time.time())}"
         run = wandb.init(name=name, config=settings, **training.track)
     start_time = time.perf_counter()
@@ -503,7 +504,7 @@ def _check(args: Options, tree: Tree, request: RouterRequest) -> None:
     if not tree.items:
         raise UserError("no train items to learn from; raise --limit, or choose another recording")
     at_least_one = ("hidden", "total_timesteps", "num_envs", "num_steps", "num_minibatches", "update_epochs")
-    given = {**_plain(args), "seed": request.seed, "cost_weight": request.cost_weight}
+    given = {**plain(args), "seed": request.seed, "cost_weight": request.cost_weight}
     low = [(name, 1) for name in (*at_least_one, "save_every") if given[name] < 1]
     not_negative = ("seed", "cost_weight", "learning_rate", "ent_coef", "vf_coef", "max_grad_norm", "clip_coef")
     low += [(name, 0) for name in not_negative if not 0 <= given[name] < float("inf")]
@@ -520,7 +521,7 @@ def _check(args: Options, tree: Tree, request: RouterRequest) -> None:
         raise UserError(f"--sees {' '.join(args.sees)}: expected query, response or both among them")
 
 
-def _plain(options: Options) -> dict[str, Any]:
+def plain(options: Options) -> dict[str, Any]:
     """The hyper-parameters alone, as JSON."""
     return {field.name: getattr(options, field.name) for field in fields(Options)}
 
@@ -540,7 +541,7 @@ def _identity(options: Options, tree: Tree, validation: Tree | None, request: Ro
             seen.append([part.models, part.max_hops, items, [array.tobytes().hex() for array in arrays]])
     assert request.cost_model is not None
     goal = [request.allow_stop, request.cost_weight, request.cost_weights, request.seed, asdict(request.cost_model)]
-    return content_hash(_plain(options), goal, seen)
+    return content_hash(plain(options), goal, seen)
 
 
 def _save(path: Path, identity: str, iteration: int, best_value: float, best: Any, *parts: Any) -> None:
@@ -594,6 +595,40 @@ def _restore(
     return meta["iteration"] + 1, best_value, below("best.")
 
 
+def request_for(
+    args: Args,
+    train: Tree,
+    validation: Tree | None,
+    cost_model: CostModel,
+    report: Callable[[int, int, str], None] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> RouterRequest:
+    """What the command line asks for, on trees. Raises UserError where its checkpoint or state cannot be there."""
+    from routers.checkpoint import state_beside
+    from routers.router import RouterRequest, Training
+
+    training = Training(
+        state=state_beside(args.out, args.resume),
+        resume=args.resume,
+        track={"project": args.wandb_project_name, "entity": args.wandb_entity} if args.track else None,
+        report=report,
+        facts=facts or {},
+    )
+    return RouterRequest(
+        models=train.models,
+        max_hops=train.max_hops,
+        allow_stop=args.allow_stop,
+        cost_model=cost_model,
+        cost_weight=args.cost_weight,
+        cost_weights=args.cost_weights,
+        seed=args.seed,
+        weights=args.weights,
+        train=train,
+        validation=validation,
+        training=training,
+    )
+
+
 def main() -> None:
     """Train on a recording from the command line."""
     import tyro
@@ -601,9 +636,7 @@ def main() -> None:
     args = tyro.cli(Args, prog="python -m routers.ppo_hierrouter", description=__doc__)
     from pools.data.recording import load_recording
     from pools.errors import UserError
-    from routers.checkpoint import state_beside
     from routers.registry import teach
-    from routers.router import RouterRequest, Training
 
     try:
         if args.resume and args.out is None:
@@ -617,26 +650,9 @@ def main() -> None:
         tree = tree if args.max_hops is None else tree.shortened(args.max_hops)
         source = {"recording": args.recording.name, "suite": recording.manifest.get("suite")}
         with training_bar(shown=sys.stderr.isatty()) as report:
-            request = RouterRequest(
-                models=tree.models,
-                max_hops=tree.max_hops,
-                allow_stop=args.allow_stop,
-                cost_model=recording.pool.cost_model(args.cost),
-                cost_weight=args.cost_weight,
-                cost_weights=args.cost_weights,
-                seed=args.seed,
-                weights=args.weights,
-                train=tree.select("train"),
-                validation=tree.select("validation"),
-                training=Training(
-                    state=state_beside(args.out, args.resume),
-                    resume=args.resume,
-                    track={"project": args.wandb_project_name, "entity": args.wandb_entity} if args.track else None,
-                    report=report,
-                    facts={"source": source},
-                ),
-            )
-            taught = teach("hierrouter", request, _plain(args))
+            parts = tree.select("train"), tree.select("validation")
+            request = request_for(args, *parts, recording.pool.cost_model(args.cost), report, {"source": source})
+            taught = teach("hierrouter", request, plain(args))
         if args.out is not None:
             taught.save(args.out)
     except UserError as error:

@@ -51,10 +51,21 @@ def learns(text: str) -> bool:
     return hasattr(ROUTERS.find(text)[1], "fit")
 
 
+def registered_name(text: str) -> str:
+    """The name that the router which a text asks for is registered by, without argument and file."""
+    return ROUTERS.find(text)[0]
+
+
 def router_options(text: str) -> list[Option]:
     """The options of a router; none where it does not learn."""
     entry = ROUTERS.find(text)[1]
     return options_of(entry) if hasattr(entry, "fit") else []
+
+
+def options_asked(text: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a router that learns, these among them, as its checkpoint would have them."""
+    name, entry, _ = ROUTERS.find(text)
+    return options_as_saved(entry(**read_options(entry, options, name)))
 
 
 def load(

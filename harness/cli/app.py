@@ -52,7 +52,7 @@ def execute(command: Command) -> None:
     if isinstance(command, List):
         from harness.cli.listing import show
 
-        show(command.what, command.pool, console)
+        show(command.what, command.name, command.pool, console)
     elif isinstance(command, Record):
         from harness.recorder.record import record
 

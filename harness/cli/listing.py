@@ -6,17 +6,30 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pools.errors import UserError
 from pools.pool import load_pool, pool_names
 
 
-def show(what: str, pool: str, console: Console) -> None:
+def show(what: str, name: str | None, pool: str, console: Console) -> None:
     """Print one list as a table."""
     table = Table("name", "what it is")
-    if what == "routers":
+    if name is not None and what != "routers":
+        raise UserError(f"list {what} takes no name, got {name!r}; of routers, list routers ROUTER lists the options")
+    if name is not None:
+        from routers.registry import describe, registered_name, router_options
+
+        table = Table("option", "type", "default", "what it is", title=describe(registered_name(name)))
+        for option in router_options(name):
+            table.add_row(option.name, escape(option.type), escape(str(option.default)), escape(option.doc))
+        table.caption = "give them as --router-args name=value,name=value"
+        if not table.row_count:
+            console.print(f"{name}: {describe(registered_name(name))} It has no options.", highlight=False)
+            return
+    elif what == "routers":
         from routers import describe, names
 
-        for name in names():
-            table.add_row(name, escape(describe(name)))
+        for known in names():
+            table.add_row(known, escape(describe(known)))
     elif what == "models":
         declared = load_pool(pool)
         table = Table("name", "what it is", "lm-eval", f"base rate ({declared.cost_unit} per token)", "weights")

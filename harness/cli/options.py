@@ -20,13 +20,16 @@ def _sandbox() -> Any:
 class Run:
     """Evaluate routers on a suite: quality and cost, per task and overall, with baselines and the exact optimum.
 
-    By default this replays the shipped recording, so it needs neither a model nor a network. HierRouter is the policy
-    that ships for the seed, or that --checkpoint names; where neither fits, it is trained on the train items first.
+    By default this replays the shipped recording, so it needs neither a model nor a network. A router that learns is
+    loaded from what ships for the seed, or from --checkpoint; where neither fits, it learns from the train items first.
     """
 
     router: tuple[str, ...] = ("hierrouter",)
     """Routers to evaluate, by name (python -m harness list routers) or as a file of your own: --router hierrouter
     single:MODEL my_router.py."""
+    router_args: tuple[str, ...] = ()
+    """Options of routers that learn: name=value,name=value, with several routers ROUTER:name=value,name=value. They are
+    listed by python -m harness list routers ROUTER."""
     baselines: Literal["auto", "yes", "no"] = "auto"
     """Also each single model, random and, on a recording, the best pipelines and the exact optimum; auto: not with
     --live."""
@@ -70,9 +73,9 @@ class Run:
     encoder: str = "hashing"
     """Encoder of the routers that learn in this run: hashing, or sentence[:PATH]."""
     checkpoint: Path | None = None
-    """A trained HierRouter, as python -m harness train writes it."""
+    """A trained router, as python -m harness train writes it."""
     retrain: bool = False
-    """Train HierRouter even where a policy ships that was trained on the same."""
+    """Train a router even where one ships that was trained on the same."""
     seed: int = 1
     """Seed of training, sampling and the bootstrap."""
     out: Path | None = None
@@ -83,11 +86,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Train:
-    """Train HierRouter with PPO on the training items and write its checkpoint.
+    """Train a router on the train items, choose on the validation items, and write its checkpoint.
 
-    Every hyper-parameter is a flag of python -m routers.ppo_hierrouter, which trains on a recording by itself.
+    Every hyper-parameter of HierRouter is also a flag of python -m routers.ppo_hierrouter, which trains on a recording
+    by itself.
     """
 
+    router: str = "hierrouter"
+    """The router: one that learns, by name or as a file of your own."""
+    router_args: str = ""
+    """Its options, name=value,name=value; python -m harness list routers ROUTER lists them."""
     pool: str | None = None
     """Pool of candidate models: a name or a YAML file; by default lightweight."""
     suite: str | None = None
@@ -125,8 +133,8 @@ class Train:
     """Environment steps; by default the trainer's own."""
     seed: int = 1
     """Seed of everything that is drawn."""
-    out: Path = Path("runs/hierrouter.safetensors")
-    """Checkpoint to write."""
+    out: Path | None = None
+    """Checkpoint to write; by default runs/ROUTER.safetensors."""
     resume: bool = False
     """Go on from the checkpoint where an earlier run was stopped."""
     track: bool = False
@@ -262,6 +270,8 @@ class Check:
     """Rise in cost that is tolerated, as a share of the baseline's: 0.05 is 5%."""
     update: bool = False
     """Run and write the baseline. The flags below say what it runs; what is not given stays as it is in the file."""
+    router_args: tuple[str, ...] = ()
+    """With --update: options of the routers, as run takes them."""
     router: tuple[str, ...] = ()
     """With --update: the routers. The defaults of a new file are those of run, without run's own baselines."""
     pool: str | None = None
@@ -289,7 +299,7 @@ class Check:
     encoder: str | None = None
     """With --update: the encoder of the routers that learn."""
     checkpoint: Path | None = None
-    """A trained HierRouter, in place of the baseline's; with --update it is kept."""
+    """A trained router, in place of the baseline's; with --update it is kept."""
     seed: int | None = None
     """With --update: the seed."""
     weights: Path | None = None
@@ -319,7 +329,7 @@ class Serve:
     """
 
     router: str = "hierrouter"
-    """The router, by name; HierRouter is the policy that ships for --seed, or --checkpoint."""
+    """The router, by name; one that learns is what ships for --seed, or --checkpoint."""
     pool: str = "lightweight"
     """Pool of candidate models: a name or a YAML file."""
     weights: Path | None = None
@@ -327,7 +337,7 @@ class Serve:
     recording: Path | None = None
     """Answer from this recording instead of the models: only its items, for tests of clients and of load."""
     checkpoint: Path | None = None
-    """Checkpoint of a trained HierRouter."""
+    """Checkpoint of a trained router."""
     seed: int = 1
     """Seed of the shipped policy, and of what a stochastic router draws."""
     cost_weight: float = 0.1
@@ -362,5 +372,7 @@ class List:
 
     what: Annotated[Literal["routers", "models", "tasks", "suites", "pools"], tyro.conf.Positional]
     """What to list."""
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """With routers: one of them, whose options are listed."""
     pool: str = "lightweight"
     """The pool whose models are listed."""

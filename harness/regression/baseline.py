@@ -21,7 +21,19 @@ FORMAT = 1
 MEASURES = ("quality", "cost")
 # The flags of `run` that decide the figures.
 RUN_FIELDS = (
-    *("router", "pool", "suite", "task", "recording", "limit", "split", "max_hops", "allow_stop", "preset"),
+    *(
+        "router",
+        "router_args",
+        "pool",
+        "suite",
+        "task",
+        "recording",
+        "limit",
+        "split",
+        "max_hops",
+        "allow_stop",
+        "preset",
+    ),
     *("cost", "cost_weight", "encoder", "checkpoint", "seed"),
 )
 
@@ -123,6 +135,7 @@ def _baseline(found: dict[str, Any], path: Path) -> Baseline:
 
 def _options(given: dict[str, Any]) -> Run:
     """The flags of `run` from their JSON; a field that is missing, unknown or of another type is a ValueError."""
+    given = {"router_args": [], **given}  # files from before there were any
     odd = sorted(set(given) ^ set(RUN_FIELDS))
     if odd:
         raise ValueError(f"run.{odd[0]} is {'not known' if odd[0] in given else 'missing'}")

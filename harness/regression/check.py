@@ -17,9 +17,8 @@ from harness.evaluation.metrics import NOISE
 from harness.evaluation.paired import Change, Comparison, ItemKey, Results, compare_routers, results_of
 from harness.regression.baseline import MEASURES, RUN_FIELDS, Baseline, read_baseline, write_baseline
 from harness.regression.junit import Case, write_junit
-from harness.runs.checkpoints import shipped_policy
 from harness.runs.finished import FinishedRun, differences, read_run
-from harness.runs.run import checked, evaluate_routers, is_hierrouter, read_cost_weights, run_manifest
+from harness.runs.run import checked, evaluate_routers, run_manifest, shipped_checkpoints
 from harness.runs.source import RESULTS, open_source
 from harness.tables.terminal import difference_table
 from pools.errors import UserError
@@ -120,18 +119,16 @@ def _evaluated(options: Check, baseline: Baseline, console: Console) -> tuple[Fi
     run = replace(baseline.options, weights=options.weights, **instead)
     if "recording" not in instead or run.checkpoint is not None:
         return _run(run, console)
-    # Of another recording no policy ships. Trained anew, it would differ from the baseline's for that reason alone.
-    now, trained = _run(replace(run, checkpoint=_policy_that_shipped(baseline.options)), console)
+    # Of another recording nothing ships. Trained anew, it would differ from the baseline's for that reason alone.
+    now, trained = _run(replace(run, checkpoint=_checkpoint_that_shipped(baseline.options)), console)
     arguments = {**now.manifest["arguments"], "checkpoint": None}
     return replace(now, manifest={**now.manifest, "arguments": arguments}), trained
 
 
-def _policy_that_shipped(run: Run) -> Path | None:
-    """The shipped policy that a run uses, where its recording can be read."""
-    if not any(is_hierrouter(name) for name in run.router):
-        return None
+def _checkpoint_that_shipped(run: Run) -> Path | None:
+    """The shipped checkpoint that a run uses, where its recording can be read."""
     try:
-        return shipped_policy(run, open_source(run), read_cost_weights(run.cost_weight))
+        return next(iter(shipped_checkpoints(run, open_source(run)).values()), None)
     except UserError:
         return None
 
@@ -144,7 +141,7 @@ def _run(run: Run, console: Console) -> tuple[FinishedRun, tuple[str, ...]]:
     unit = evaluation.cost_model.unit
     results = results_of(next(iter(evaluation.swept.values())), evaluation.tree, bool(unit))
     manifest = run_manifest(run, source, evaluation.cost_model, time.monotonic() - start)
-    return FinishedRun(results, unit, manifest), evaluation.trained
+    return FinishedRun(results, unit, manifest), tuple(evaluation.taught)
 
 
 def _manifest(baseline: Baseline) -> dict[str, object]:

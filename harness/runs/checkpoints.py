@@ -1,47 +1,54 @@
-"""The trained policies that ship, and whether one of them is what a run asks for."""
+"""The trained routers that ship, and whether one of them is what a run asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from harness.runs.source import RESULTS, Source
-from routers.hierrouter import read_config
-
-if TYPE_CHECKING:
-    from harness.cli.options import Run
+from routers.checkpoint import read_checkpoint
+from routers.registry import options_asked, registered_name
+from routers.router import RouterRequest
 
 FOLDER = RESULTS / "policies"
 
 
-def shipped_policy(options: Run, source: Source, cost_weights: Sequence[float]) -> Path | None:
-    """The checkpoint that ships for this seed, where it was trained on the items that the run would; else None.
+def shipped_path(recording: str, router: str, seed: int) -> Path | None:
+    """The checkpoint of a router that ships for a recording and a seed; None where none does."""
+    path = FOLDER / recording / f"{registered_name(router)}-{seed}.safetensors"
+    return path if path.is_file() else None
 
-    It has to be of the same recording (by the hashes of its files, which hold pool, items and split), whole, and of the
-    same encoder, STOP and cost model, and to serve all the cost weights; it may serve more. With live models it has to
-    be of a recording of the same models (by their fingerprints) and the same suite, whatever tasks are asked for.
+
+def shipped_checkpoint(
+    router: str, options: Mapping[str, Any], request: RouterRequest, source: Source, whole: bool
+) -> Path | None:
+    """The checkpoint that ships for this seed, where it is what this router would learn here; else None.
+
+    It has to be of the same recording (by the hashes of its files, which hold pool, items and split), of all of its
+    items (`whole`), and of the same options, hops, STOP and cost model, and to serve all the cost weights; it may serve
+    more. With live models it has to be of a recording of the same models (by their fingerprints) and the same suite.
     """
     live = bool(source.description.get("live"))
     name = f"{source.pool.name}-{source.suite}" if live else source.description.get("recording")
-    if name is None or options.retrain or (not live and (options.task or options.limit is not None)):
+    path = None if name is None or not (live or whole) else shipped_path(str(name), router, request.seed)
+    if path is None:
         return None
-    path = FOLDER / name / f"hierrouter-{options.seed}.safetensors"
-    if not path.is_file():
-        return None
-    config = read_config(path)
-    arguments, trained_on = config.training.get("arguments", {}), config.training.get("source", {})
-    of_models = (trained_on.get("recorded") or {}).get("models")
-    alike = (
-        of_models == source.description["models"] if live else trained_on.get("sha256") == source.description["sha256"]
-    )
+    found = read_checkpoint(path).header
+    learnt_from = found.training.get("source", {})
+    if live:
+        of_models = (learnt_from.get("recorded") or {}).get("models")
+        same_items = of_models == source.description["models"]
+    else:
+        same_items = learnt_from.get("sha256") == source.description["sha256"]
+    problem, cost = found.problem, request.cost_model
     same = (
-        alike
-        and not config.training.get("selection")
-        and config.max_hops == source.tree.max_hops
-        and (arguments.get("encoder"), arguments.get("preset")) == (options.encoder, options.preset)
-        and (config.allow_stop, arguments.get("cost")) == (options.allow_stop, options.cost)
+        same_items
+        and not found.training.get("selection")
+        and found.options == options_asked(router, options)
+        and (problem.max_hops, problem.allow_stop) == (request.max_hops, request.allow_stop)
+        and cost is not None
+        and problem.cost in (None, cost.name)
+        and problem.serves(request.cost_weights or (request.cost_weight,))
     )
-    served = config.cost_weights or (config.cost_weight,)
-    inside = min(served) <= min(cost_weights) and max(cost_weights) <= max(served)
-    return path if same and inside else None
+    return path if same else None

@@ -57,7 +57,19 @@ def _results(rows: list[dict[str, Any]], costs: bool) -> Results:
 
 # The arguments of a run that decide its figures.
 _ARGUMENTS = (
-    *("cost_weight", "split", "limit", "task", "max_hops", "allow_stop", "preset", "encoder", "checkpoint", "seed"),
+    *(
+        "router_args",
+        "cost_weight",
+        "split",
+        "limit",
+        "task",
+        "max_hops",
+        "allow_stop",
+        "preset",
+        "encoder",
+        "checkpoint",
+        "seed",
+    ),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from harness.evaluation.evaluate import Outcome, evaluate
 from harness.evaluation.frontier_metrics import FrontierMetrics, frontier_metrics
 from harness.evaluation.metrics import value
 from harness.evaluation.summary import ARROW, Summary, frontier_point, pipeline_models, summarise
-from harness.runs.checkpoints import shipped_policy
+from harness.runs.checkpoints import shipped_checkpoint
 from harness.runs.manifest import provenance, write_json, write_text
 from harness.runs.progress import generation_progress
 from harness.runs.source import Source, choose_sandbox, open_source, recording_name
@@ -31,8 +32,10 @@ from pools.errors import UserError, shown
 from pools.files import whole_file
 from pools.mdp.tree import Tree
 from routers import Router, RouterRequest, load
-from routers.hierrouter import HierRouter
-from routers.router import WeighingRouter
+from routers.checkpoint import read_checkpoint
+from routers.options import parse_arguments
+from routers.registry import Taught, learns, load_taught, registered_name, router_options, teach
+from routers.router import NotedRouter, WeighingRouter
 
 if TYPE_CHECKING:
     from harness.cli.options import Run
@@ -53,15 +56,15 @@ class Evaluation:
     """What routers attained on the items of a run.
 
     swept: by cost weight and router; the first cost weight is the run's own.
-    shipped: the policy that HierRouter was loaded from. trained: the HierRouters that were trained for this.
+    loaded: the checkpoints that routers were loaded from. taught: the routers that learnt for this.
     """
 
     tree: Tree
     cost_model: CostModel
     routers: dict[str, Router]
     swept: dict[float, dict[str, Outcome]]
-    shipped: Path | None
-    trained: tuple[str, ...]
+    loaded: dict[str, Path]
+    taught: dict[str, Taught]
 
 
 def run(options: Run, console: Console) -> Path:
@@ -88,7 +91,7 @@ def run(options: Run, console: Console) -> Path:
             raise
     tree, cost_model, routers, swept = evaluation.tree, evaluation.cost_model, evaluation.routers, evaluation.swept
     cost_weights, first = tuple(swept), next(iter(swept))
-    notes = {name: _notes(name, router, options, cost_weights, evaluation.shipped) for name, router in routers.items()}
+    notes = {name: _notes(name, router, options, cost_weights, evaluation) for name, router in routers.items()}
 
     def figures(weight: float) -> Summary:
         at_weight = swept[weight]
@@ -119,10 +122,8 @@ def run(options: Run, console: Console) -> Path:
     shutil.rmtree(out / "report-figures", ignore_errors=True)
     manifest = run_manifest(options, source, cost_model, time.monotonic() - start)
     grids = [task_grid(summary), *([frontier_grid(summary)] if summary.frontier else [])]
-    for name in evaluation.trained:
-        router = routers[name]
-        assert isinstance(router, HierRouter)
-        router.save(out / f"{name.replace(':', '-')}.safetensors")
+    for name, taught in evaluation.taught.items():
+        taught.save(out / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.safetensors")
     write_items(out / "items.parquet", swept[first], tree, costs=bool(cost_model.unit))
     whole = [overall_table(summary), *(table for grid in grids for table in tables(grid))]
     write_text("\n".join(map(markdown, whole)), out / "tables.md")
@@ -157,43 +158,115 @@ def evaluate_routers(options: Run, source: Source, console: Console) -> Evaluati
     tree = evaluated_items(options, source)
     cost_weights = read_cost_weights(options.cost_weight)
     cost_model = source.pool.cost_model(options.cost)
-    request = RouterRequest(
-        models=tree.models,
-        max_hops=tree.max_hops,
-        allow_stop=options.allow_stop,
-        cost_model=cost_model,
-        cost_weight=cost_weights[0],
-        seed=options.seed,
-        checkpoint=options.checkpoint,
-        train=source.tree.select("train"),
-        validation=source.tree.select("validation"),
-        evaluation=tree,
-        options=(
-            ("encoder", options.encoder),
-            ("preset", options.preset),
-            ("cost_weights", " ".join(map(str, cost_weights)) if len(cost_weights) > 1 else ""),
-        ),
-        weights=options.weights,
-    )
+    request = _request(options, source, tree)
     # All are built before the first is evaluated: one that cannot be costs no generation.
     names = router_names(options, source)
-    learned = [name for name in names if is_hierrouter(name)] if options.checkpoint is None else []
-    shipped = shipped_policy(options, source, cost_weights) if learned else None
-    if shipped is not None:
-        console.print(f"HierRouter: the shipped policy {shipped.name}; --retrain trains one", highlight=False)
-    elif learned and request.train is not None and request.train.complete:
-        console.print(f"training HierRouter on {len(request.train.items)} items ...")
-    with_shipped = replace(request, checkpoint=shipped or request.checkpoint)
-    routers = {name: load(name, with_shipped if is_hierrouter(name) else request) for name in names}
+    given = router_arguments(options, names)
+    loaded = _checkpoints(options, source, request, names, given)
+    for name, path in loaded.items():
+        if path != options.checkpoint:
+            console.print(f"{name}: the checkpoint {path.name} that ships; --retrain trains one", highlight=False)
+    routers: dict[str, Router] = {}
+    taught: dict[str, Taught] = {}
+    for name in names:
+        if name in loaded:
+            routers[name] = load_taught(name, loaded[name], request).router
+        elif learns(name):
+            _check_complete(name, request)
+            console.print(f"training {name} on {len(request.train.items) if request.train else 0} items ...")
+            taught[name] = teach(name, request, given[name])
+            routers[name] = taught[name].router
+        else:
+            routers[name] = load(name, request)
     swept = {
         cost_weights[0]: {name: evaluate(router, tree, cost_model, options.seed) for name, router in routers.items()}
     }
     for weight in cost_weights[1:]:
+        at_weight = replace(request, cost_weight=weight)
         swept[weight] = {
-            name: evaluate(_at(weight, name, router, request), tree, cost_model, options.seed)
+            name: evaluate(_at(weight, name, router, at_weight, given), tree, cost_model, options.seed)
             for name, router in routers.items()
         }
-    return Evaluation(tree, cost_model, routers, swept, shipped, () if shipped else tuple(learned))
+    return Evaluation(tree, cost_model, routers, swept, loaded, taught)
+
+
+def shipped_checkpoints(options: Run, source: Source) -> dict[str, Path]:
+    """The checkpoints that ship which a run would load its routers from."""
+    names = router_names(options, source)
+    request = _request(options, source, evaluated_items(options, source))
+    return _checkpoints(replace(options, checkpoint=None), source, request, names, router_arguments(options, names))
+
+
+def _request(options: Run, source: Source, evaluation: Tree) -> RouterRequest:
+    """What the routers of a run are for."""
+    cost_weights = read_cost_weights(options.cost_weight)
+    return RouterRequest(
+        models=evaluation.models,
+        max_hops=evaluation.max_hops,
+        allow_stop=options.allow_stop,
+        cost_model=source.pool.cost_model(options.cost),
+        cost_weight=cost_weights[0],
+        cost_weights=cost_weights if len(cost_weights) > 1 else (),
+        seed=options.seed,
+        weights=options.weights,
+        train=source.tree.select("train"),
+        validation=source.tree.select("validation"),
+        evaluation=evaluation,
+    )
+
+
+def router_arguments(options: Run, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The options of each router that learns. Raises UserError for those of a router that was not asked for.
+
+    `--router-args` are of the router that they name, or of the one that was asked for; `--encoder` and `--preset` are
+    of all that have such an option.
+    """
+    found: dict[str, dict[str, Any]] = {name: {} for name in names if learns(name)}
+    for name in found:
+        known = {option.name for option in router_options(name)}
+        shared = {"encoder": options.encoder, "preset": options.preset}
+        found[name] |= {key: value for key, value in shared.items() if key in known}
+    for text in options.router_args:
+        router, colon, arguments = text.rpartition(":") if ":" in text.partition("=")[0] else ("", "", text)
+        asked = [router] if colon else list(options.router)
+        if len(asked) > 1:
+            raise UserError(f"--router-args {text}: of which router? write NAME:{text}, one of {', '.join(asked)}")
+        if asked[0] not in names:
+            raise UserError(f"--router-args {text}: {asked[0]} is not among the routers {', '.join(names)}")
+        if asked[0] not in found:
+            raise UserError(f"--router-args {text}: {asked[0]} learns nothing and has no options")
+        found[asked[0]] |= parse_arguments(arguments)
+    return found
+
+
+def _checkpoints(
+    options: Run, source: Source, request: RouterRequest, names: Sequence[str], given: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Path]:
+    """Which routers are loaded, and from where: `--checkpoint`, or what ships."""
+    found: dict[str, Path] = {}
+    if options.checkpoint is not None:
+        of = read_checkpoint(options.checkpoint).header.router
+        found = {name: options.checkpoint for name in given if registered_name(name) == of}
+        if not found:
+            raise UserError(
+                f"--checkpoint {options.checkpoint} is of router {of}, which is not among {', '.join(names)}; "
+                "add it to --router, or name another checkpoint"
+            )
+    whole = not options.task and options.limit is None
+    for name in given:
+        if name not in found and options.checkpoint is None and not options.retrain:
+            path = shipped_checkpoint(name, given[name], request, source, whole)
+            found |= {} if path is None else {name: path}
+    return found
+
+
+def _check_complete(name: str, request: RouterRequest) -> None:
+    """Raise UserError where a run would have to ask live models before a router has learnt anything."""
+    if request.train is not None and request.train.items and not request.train.complete:
+        raise UserError(
+            f"router {name} with --live needs --checkpoint, which python -m harness train --live writes where the "
+            "router can learn from live models"
+        )
 
 
 def evaluated_items(options: Run, source: Source) -> Tree:
@@ -281,9 +354,11 @@ def _check_two_models(options: Run, models: Sequence[str]) -> None:
         raise UserError("--strong and --weak are for a frontier: give several cost weights, as 0,0.1,1")
 
 
-def _at(weight: float, name: str, router: Router, request: RouterRequest) -> Router:
-    """The router of that name for another cost weight: told of it where it can be, else built anew."""
-    return router.at(weight) if isinstance(router, WeighingRouter) else load(name, replace(request, cost_weight=weight))
+def _at(
+    weight: float, name: str, router: Router, request: RouterRequest, given: Mapping[str, Mapping[str, Any]]
+) -> Router:
+    """The router of that name for another cost weight, which the request has: told of it, or built anew."""
+    return router.at(weight) if isinstance(router, WeighingRouter) else load(name, request, options=given.get(name))
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -291,26 +366,18 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def is_hierrouter(name: str) -> bool:
-    """Whether a router's name, which may have an argument, is HierRouter's."""
-    return name.partition(":")[0] == "hierrouter"
-
-
-def _notes(name: str, router: Router, options: Run, cost_weights: Sequence[float], shipped: Path | None) -> list[str]:
+def _notes(name: str, router: Router, options: Run, cost_weights: Sequence[float], evaluation: Evaluation) -> list[str]:
     """What a reader of the router's row must know."""
     if name in BOUNDS:
         return [f"{BOUNDS[name]}: a bound"]
     notes = []
-    if isinstance(router, HierRouter):
-        origin = f"from {options.checkpoint.name}" if options.checkpoint else "trained by this run"
-        notes.append(f"shipped policy, seed {options.seed}" if shipped else origin)
-        config = router.config
-        if not config.cost_weights and set(cost_weights) != {config.cost_weight}:
-            notes.append(f"trained at cost weight {config.cost_weight:g} alone")
-        elif config.cost_weights and not (
-            min(config.cost_weights) <= min(cost_weights) and max(cost_weights) <= max(config.cost_weights)
-        ):
-            notes.append(f"trained at cost weights {min(config.cost_weights):g} to {max(config.cost_weights):g}")
+    if name in evaluation.loaded:
+        path = evaluation.loaded[name]
+        notes.append(f"from {path.name}" if path == options.checkpoint else f"shipped policy, seed {options.seed}")
+    elif name in evaluation.taught:
+        notes.append("trained by this run")
+    if isinstance(router, NotedRouter):
+        notes += router.notes(cost_weights)
     if options.split != "test" and name.partition(":")[0] not in UNTRAINED:
         notes.append("on items it was trained or chosen on")
     return notes

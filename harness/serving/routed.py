@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.evaluation.rollout import Episodes, rollout
+from harness.runs.checkpoints import shipped_path
 from harness.runs.manifest import origin
 from harness.runs.source import DEFAULT_HOPS, RESULTS, alike
 from pools.cost import CostModel
@@ -18,6 +19,8 @@ from pools.models.generator import LiveGenerator
 from pools.pool import Pool, load_pool
 from pools.types import GenerationSettings, Generator, Item
 from routers import Router, RouterRequest, load
+from routers.checkpoint import read_checkpoint
+from routers.registry import learns
 from routers.router import VotingRouter
 
 Query = tuple[str, GenerationSettings]
@@ -62,8 +65,8 @@ def routed(
     """A router over a pool by their names.
 
     recording: folder to replay; else the models answer, their weights in `weights`, and what they answered is kept in
-    `store`, if one is named. A HierRouter is `checkpoint`, or the policy of `seed` that ships for the pool; a router
-    that learns on the spot learns from the pool's shipped recording.
+    `store`, if one is named. A router that learns is `checkpoint`, or what ships for the pool and `seed`; where nothing
+    does, it learns from the recording, or from the pool's that ships.
     max_hops: by default the recording's or the checkpoint's, else 2.
     Raises UserError for what is not there, or does not fit together.
     """
@@ -78,21 +81,14 @@ def routed(
         kept = None if store is None else TransitionStore(store, origin(of_pool))
         generator = LiveGenerator(of_pool, weights, kept)
     shipped = RESULTS / "recordings" / f"{of_pool.name}-offline"
-    learned = router.partition(":")[0] == "hierrouter"
-    if learned and checkpoint is None:
-        checkpoint = RESULTS / "policies" / shipped.name / f"hierrouter-{seed}.safetensors"
-        if not checkpoint.is_file():
-            raise UserError(
-                f"no HierRouter of seed {seed} ships for pool {of_pool.name}; name one (--checkpoint), which python -m "
-                "harness train makes"
-            )
-    elif known is None and shipped.is_dir():
+    if learns(router):
+        checkpoint = checkpoint or shipped_path(shipped.name, router, seed)
+    elif checkpoint is not None:
+        raise UserError(f"router {router} learns nothing, so it has no checkpoint; omit --checkpoint")
+    if known is None and checkpoint is None and shipped.is_dir():
         known = load_recording(shipped)
-    if learned and max_hops is None:
-        from routers.hierrouter import read_config
-
-        assert checkpoint is not None
-        hops = read_config(checkpoint).max_hops
+    if checkpoint is not None and max_hops is None:
+        hops = read_checkpoint(checkpoint).header.problem.max_hops
     hops = max_hops or hops
     fits = known is not None and alike(known.pool.models) == alike(of_pool.models) and known.tree.max_hops >= hops
     tree = known.tree.shortened(hops) if known is not None and fits else None
@@ -104,11 +100,15 @@ def routed(
         cost_weight=cost_weight,
         seed=seed,
         weights=weights,
-        checkpoint=checkpoint,
-        train=None if tree is None or learned else tree.select("train"),
-        validation=None if tree is None or learned else tree.select("validation"),
+        train=None if tree is None else tree.select("train"),
+        validation=None if tree is None else tree.select("validation"),
     )
-    made = load(router, request)
+    if learns(router) and checkpoint is None and tree is None:
+        raise UserError(
+            f"no checkpoint of router {router} ships for pool {of_pool.name} and seed {seed}, and no recording to "
+            "learn from; name a checkpoint (--checkpoint), which python -m harness train makes"
+        )
+    made = load(router, request, checkpoint=checkpoint)
     if isinstance(made, VotingRouter):
         raise UserError(f"{router} asks every model and routes nothing; it is evaluated by python -m harness run")
     return Routed(router, made, of_pool, generator, of_pool.cost_model("paper"), hops)

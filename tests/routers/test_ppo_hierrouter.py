@@ -20,30 +20,19 @@ from pools.errors import UserError
 from pools.mdp.optimum import solve
 from pools.mdp.tree import Tree
 from routers import RouterRequest, RoutingStates, ppo_hierrouter
-from routers.checkpoint import state_beside
 from routers.encoders.base import Part
 from routers.fixed import FixedRouter
 from routers.hierrouter import HierRouter
-from routers.ppo_hierrouter import Args, Options
+from routers.ppo_hierrouter import Args, plain, request_for
 from routers.registry import teach
-from routers.router import Training
 
 Planted = Callable[[], tuple[Tree, CostModel]]
 QUICK = Args(total_timesteps=60_000, num_envs=256, cost_weight=0.002, eval_every=5)
 
 
-def train(args: Args, tree: Tree, validation: Tree | None, cost_model: CostModel, **along: Any) -> HierRouter:
+def train(args: Args, tree: Tree, validation: Tree | None, cost_model: CostModel) -> HierRouter:
     """As the command line does it, on trees."""
-    request = RouterRequest(
-        models=tree.models,
-        max_hops=tree.max_hops,
-        cost_model=cost_model,
-        train=tree,
-        validation=validation,
-        training=Training(state=state_beside(args.out, args.resume), resume=args.resume, **along),
-        **{name: getattr(args, name) for name in ("allow_stop", "cost_weight", "cost_weights", "seed")},
-    )
-    taught = teach("hierrouter", request, {name: getattr(args, name) for name in Options.__dataclass_fields__})
+    taught = teach("hierrouter", request_for(args, tree, validation, cost_model), plain(args))
     if args.out is not None:
         taught.save(args.out)
     assert isinstance(taught.router, HierRouter)
@@ -239,8 +228,8 @@ def test_tracks_with_the_usual_names(planted: Planted, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(wandb, "init", lambda **_: Run())
     tree, cost_model = planted()
-    args, parts = replace(QUICK, total_timesteps=10_240), (tree.select("train"), tree.select("validation"))
-    train(args, *parts, cost_model, track={"project": "p"})
+    args, parts = replace(QUICK, total_timesteps=10_240, track=True), (tree.select("train"), tree.select("validation"))
+    train(args, *parts, cost_model)
     losses = ("value_loss", "policy_loss", "entropy", "old_approx_kl", "approx_kl", "clipfrac", "explained_variance")
     charts = ("learning_rate", "SPS", "episodic_return", "episodic_length")
     exact = [
