@@ -24,9 +24,14 @@ _CHECKSUM = "sha256"
 _MOST = 1e12
 """Of any number that a checkpoint says of its router."""
 
+
+def _as_tuple(given: Any) -> Any:
+    return tuple(given) if isinstance(given, list) else given
+
+
 Weight = Annotated[float, Field(ge=0, le=_MOST)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(tuple)]
-Weights = Annotated[tuple[Weight, ...], BeforeValidator(tuple)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Weights = Annotated[tuple[Weight, ...], BeforeValidator(_as_tuple)]
 
 
 class Problem(Schema):

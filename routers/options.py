@@ -79,7 +79,7 @@ def _field_docs(of: type) -> dict[str, str]:
         return {}
     body = tree.body if isinstance(tree, ast.ClassDef) else []
     return {
-        field.target.id: inspect.cleandoc(doc.value.value)
+        field.target.id: " ".join(doc.value.value.split())
         for field, doc in itertools.pairwise(body)
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         if isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant) and isinstance(doc.value.value, str)

@@ -126,7 +126,7 @@ def _restored(found: Checkpoint, entry: Any, variant: Mapping[str, Any], weights
         options = {name: value for name, value in found.header.options.items() if name in known}
         learner: Learner = entry(**{**read_options(entry, options, found.header.router), **variant})
         return learner, learner.load(found.learnt, found.header.problem.request(weights))
-    except (KeyError, TypeError, RuntimeError, ValueError, AssertionError) as error:
+    except (UserError, KeyError, TypeError, RuntimeError, ValueError) as error:
         raise no_checkpoint(found.path, error) from None
 
 

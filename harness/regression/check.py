@@ -17,6 +17,7 @@ from harness.evaluation.metrics import NOISE
 from harness.evaluation.paired import Change, Comparison, ItemKey, Results, compare_routers, results_of
 from harness.regression.baseline import MEASURES, RUN_FIELDS, Baseline, read_baseline, write_baseline
 from harness.regression.junit import Case, write_junit
+from harness.runs.checkpoints import shipped_path
 from harness.runs.finished import FinishedRun, differences, read_run
 from harness.runs.run import checked, evaluate_routers, run_manifest, shipped_checkpoints
 from harness.runs.source import RESULTS, open_source
@@ -68,8 +69,10 @@ def check(options: Check, console: Console) -> bool:
 
     for line in differences(_manifest(baseline), now.manifest):
         say(f"differs from the baseline in {line}")
-    if trained and not baseline.spread:
-        say(f"{', '.join(trained)}: trained by this check, which the baseline's was not; nothing is tolerated for that")
+    recording = now.manifest["source"].get("recording", "")
+    ships = [name for name in trained or () if shipped_path(recording, name, baseline.options.seed)]
+    if ships and not baseline.spread:
+        say(f"{', '.join(ships)}: trained by this check, which the baseline's was not; nothing is tolerated for that")
     worse = [f.worse for f in findings if f.worse]
     better = [f.better for f in findings if f.better]
     for text in better:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.runs.source import RESULTS, Source
-from routers.checkpoint import read_checkpoint
+from routers.checkpoint import Header, read_checkpoint
 from routers.registry import options_asked, registered_name
 from routers.router import RouterRequest
 
@@ -20,14 +20,21 @@ def shipped_path(recording: str, router: str, seed: int) -> Path | None:
     return path if path.is_file() else None
 
 
+def has_options(header: Header, router: str, options: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's router was trained with these options, whatever its others are."""
+    asked = options_asked(router, options)
+    return all(header.options.get(name) == asked[name] for name in options)
+
+
 def shipped_checkpoint(
     router: str, options: Mapping[str, Any], request: RouterRequest, source: Source, whole: bool
 ) -> Path | None:
     """The checkpoint that ships for this seed, where it is what this router would learn here; else None.
 
-    It has to be of the same recording (by the hashes of its files, which hold pool, items and split), of all of its
-    items (`whole`), and of the same options, hops, STOP and cost model, and to serve all the cost weights; it may serve
-    more. With live models it has to be of a recording of the same models (by their fingerprints) and the same suite.
+    It has to be of the same recording (by the hashes of its files, which hold pool, items and split) and of all of its
+    items (`whole`), to have the options that were asked for, to be of the same hops, STOP and cost model, and to serve
+    all the cost weights; it may serve more. With live models it has to be of a recording of the same models (by their
+    fingerprints) and the same suite.
     """
     live = bool(source.description.get("live"))
     name = f"{source.pool.name}-{source.suite}" if live else source.description.get("recording")
@@ -45,7 +52,7 @@ def shipped_checkpoint(
     same = (
         same_items
         and not found.training.get("selection")
-        and found.options == options_asked(router, options)
+        and has_options(found, router, options)
         and (problem.max_hops, problem.allow_stop) == (request.max_hops, request.allow_stop)
         and cost is not None
         and problem.cost in (None, cost.name)

@@ -19,7 +19,7 @@ from harness.evaluation.evaluate import Outcome, evaluate
 from harness.evaluation.frontier_metrics import FrontierMetrics, frontier_metrics
 from harness.evaluation.metrics import value
 from harness.evaluation.summary import ARROW, Summary, frontier_point, pipeline_models, summarise
-from harness.runs.checkpoints import shipped_checkpoint
+from harness.runs.checkpoints import has_options, shipped_checkpoint
 from harness.runs.manifest import provenance, write_json, write_text
 from harness.runs.progress import generation_progress
 from harness.runs.source import Source, choose_sandbox, open_source, recording_name
@@ -34,7 +34,14 @@ from pools.mdp.tree import Tree
 from routers import Router, RouterRequest, load
 from routers.checkpoint import read_checkpoint
 from routers.options import parse_arguments
-from routers.registry import Taught, learns, load_taught, registered_name, router_options, teach
+from routers.registry import (
+    Taught,
+    learns,
+    load_taught,
+    registered_name,
+    router_options,
+    teach,
+)
 from routers.router import NotedRouter, WeighingRouter
 
 if TYPE_CHECKING:
@@ -165,7 +172,7 @@ def evaluate_routers(options: Run, source: Source, console: Console) -> Evaluati
     loaded = _checkpoints(options, source, request, names, given)
     for name, path in loaded.items():
         if path != options.checkpoint:
-            console.print(f"{name}: the checkpoint {path.name} that ships; --retrain trains one", highlight=False)
+            console.print(f"{name}: the shipped policy {path.name}; --retrain trains one", highlight=False)
     routers: dict[str, Router] = {}
     taught: dict[str, Taught] = {}
     for name in names:
@@ -245,13 +252,20 @@ def _checkpoints(
     """Which routers are loaded, and from where: `--checkpoint`, or what ships."""
     found: dict[str, Path] = {}
     if options.checkpoint is not None:
-        of = read_checkpoint(options.checkpoint).header.router
+        header = read_checkpoint(options.checkpoint).header
+        of = header.router
         found = {name: options.checkpoint for name in given if registered_name(name) == of}
         if not found:
             raise UserError(
                 f"--checkpoint {options.checkpoint} is of router {of}, which is not among {', '.join(names)}; "
                 "add it to --router, or name another checkpoint"
             )
+        for name in found if options.router_args else ():
+            if not has_options(header, name, given[name]):
+                raise UserError(
+                    f"--router-args: the {of} of --checkpoint {options.checkpoint} was trained with other options; "
+                    "omit them, or train one"
+                )
     whole = not options.task and options.limit is None
     for name in given:
         if name not in found and options.checkpoint is None and not options.retrain:

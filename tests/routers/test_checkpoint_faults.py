@@ -14,19 +14,27 @@ import torch
 
 from pools.cost import CostModel
 from pools.mdp.tree import Tree
-from routers import _tensor_file
-from routers._tensor_file import read_tensors, write_tensors
-from routers.hierrouter import HierRouter, load_checkpoint, read_config
-from routers.ppo_hierrouter import Args, train
+from routers import checkpoint, load
+from routers.checkpoint import read_checkpoint
+from routers.hierrouter import HierRouter
+from routers.ppo_hierrouter import Args, plain, request_for
+from routers.registry import teach
 
 Planted = Callable[[], tuple[Tree, CostModel]]
 QUICK = Args(total_timesteps=2048, num_envs=128, cost_weight=0.002, save_every=1, eval_every=2)
 
 
-def content(router: HierRouter) -> Any:
-    tensors = {name: tensor.numpy().tobytes() for name, tensor in router.policy.state_dict().items()}
-    arrays = {name: array.tobytes() for name, array in router.embed.encoder.arrays().items()}
-    return router.config, tensors, arrays
+def train(args: Args, tree: Tree, validation: Tree, cost_model: CostModel) -> None:
+    assert args.out is not None
+    teach("hierrouter", request_for(args, tree, validation, cost_model), plain(args)).save(args.out)
+
+
+def loaded(path: Path) -> Any:
+    """What a router was loaded with."""
+    router = load("hierrouter", checkpoint=path)
+    assert isinstance(router, HierRouter)
+    arrays = {name: value if isinstance(value, str) else value.tobytes() for name, value in router.save().items()}
+    return router.fitted_for, router.features, arrays
 
 
 def digest(path: Path) -> str:
@@ -46,12 +54,13 @@ def trained(planted: Planted, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("fault", ["bit flip", "truncation"])
 def test_a_damaged_checkpoint(outcome: Any, trained: Path, fault: str, damages: Any, counted: Any, faults: int) -> None:
-    whole, config = content(load_checkpoint(trained)), read_config(trained)
+    whole, header = loaded(trained), read_checkpoint(trained).header
     found = []
     for damaged in damages(fault, trained.read_bytes(), 40 * faults):
         trained.write_bytes(damaged)
-        found.append(outcome(lambda: content(load_checkpoint(trained)), whole))
-        assert outcome(lambda: read_config(trained), config) == found[-1], "what decides on its use is checked, too"
+        found.append(outcome(lambda: loaded(trained), whole))
+        decided = outcome(lambda: read_checkpoint(trained).header, header)
+        assert decided == found[-1], "what decides on its use is checked, too"
     counted(fault, "checkpoint", len(found), found.count("refused"), wrong=found.count("wrong"))
     assert found.count("refused") > len(found) // 2
 
@@ -81,23 +90,12 @@ def test_a_damaged_training_state(
 def test_without_the_checksum_another_policy_would_be_taken(
     outcome: Any, trained: Path, damages: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, file = content(load_checkpoint(trained)), trained.read_bytes()
+    whole, file = loaded(trained), trained.read_bytes()
     header = int.from_bytes(file[:8], "little")
-    expected = json.loads(json.loads(file[8 : 8 + header])["__metadata__"]["hierrouter"])["sha256"]
-    monkeypatch.setattr(_tensor_file, "_checksum", lambda *_: expected)
+    expected = json.loads(json.loads(file[8 : 8 + header])["__metadata__"]["router"])["sha256"]
+    monkeypatch.setattr(checkpoint, "_checksum", lambda *_: expected)
     found = []
     for damaged in damages("bit flip", file, 20):
         trained.write_bytes(damaged)
-        found.append(outcome(lambda: content(load_checkpoint(trained)), whole))
+        found.append(outcome(lambda: loaded(trained), whole))
     assert "wrong" in found
-
-
-def test_a_checkpoint_without_a_checksum_is_read_as_before(trained: Path) -> None:
-    from safetensors.numpy import save
-
-    tensors, config = read_tensors(trained, "hierrouter")
-    whole = digest(trained), content(load_checkpoint(trained))
-    trained.write_bytes(save(tensors, {"hierrouter": json.dumps(config)}))
-    assert content(load_checkpoint(trained)) == whole[1]
-    write_tensors(trained, tensors, "hierrouter", config)
-    assert digest(trained) == whole[0], "the same content gives the same file"

@@ -6,6 +6,7 @@ import json
 import pickle
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,12 @@ from fuzzing import command, damaged, fuzz, junk, mutated, told
 from pools import Context, UserError
 from pools.cost import CostModel
 from pools.mdp.tree import Tree
-from routers.hierrouter import HierRouter, load_checkpoint, read_config
-from routers.ppo_hierrouter import Args, train
+from routers import checkpoint
+from routers import load as load_router
+from routers.checkpoint import read_checkpoint
+from routers.hierrouter import HierRouter
+from routers.ppo_hierrouter import Args, plain, request_for
+from routers.registry import teach
 from routers.router import RoutingStates
 
 
@@ -39,15 +44,15 @@ class Mark:
 def whole(planted: Callable[[], tuple[Tree, CostModel]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree, cost_model = planted()
     arguments = Args(total_timesteps=512, hidden=4, num_envs=64, num_steps=4)
-    router = train(arguments, tree.select("train"), tree.select("validation"), cost_model)
+    request = request_for(arguments, tree.select("train"), tree.select("validation"), cost_model)
     path = tmp_path_factory.mktemp("checkpoint") / "whole.safetensors"
-    router.save(path)
+    teach("hierrouter", request, plain(arguments)).save(path)
     return path
 
 
 def states(router: HierRouter) -> RoutingStates:
     hops = np.array([0])
-    return RoutingStates([Context("a question")], hops, np.array([0.5]), np.full((1, router.config.max_hops), -1))
+    return RoutingStates([Context("a question")], hops, np.array([0.5]), np.full((1, router.fitted_for.max_hops), -1))
 
 
 def usable(router: HierRouter | None) -> None:
@@ -56,26 +61,35 @@ def usable(router: HierRouter | None) -> None:
         return
     chance = router.probabilities(states(router))
     assert np.isfinite(chance).all() and chance.sum() == pytest.approx(1)
-    assert 0 <= router.act(states(router))[0] <= len(router.config.models)
+    assert 0 <= router.act(states(router))[0] <= len(router.models)
 
 
 def parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
-    config = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["hierrouter"])
-    del config["sha256"]  # it would find every change before what is looked for here
+    config = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["router"])
+    del config["sha256"]  # `written` makes it anew: it would find every change before what is looked for here
     return load(content), config
 
 
 def written(tensors: dict[str, Any], config: Any, path: Path) -> Path:
-    path.write_bytes(save(tensors, {"hierrouter": json.dumps(config)}))
+    if isinstance(config, dict):
+        with suppress(ValueError, UserError):  # of what no checksum can be made the reader must refuse it
+            config = {**config, "sha256": checkpoint._checksum(tensors, json.loads(json.dumps(config)))}
+    path.write_bytes(save(tensors, {"router": json.dumps(config)}))
     return path
 
 
+def load_checkpoint(path: Path, name: str = "hierrouter") -> HierRouter:
+    router = load_router(name, checkpoint=path)
+    assert isinstance(router, HierRouter)
+    return router
+
+
 def both(path: Path) -> None:
-    told(lambda: read_config(path), path)
+    told(lambda: read_checkpoint(path), path)
     usable(told(lambda: load_checkpoint(path), path))
-    usable(told(lambda: load_checkpoint(path, greedy=False), path))
+    usable(told(lambda: load_checkpoint(path, "hierrouter:stochastic"), path))
 
 
 @fuzz("checkpoints: bytes", 120)
@@ -156,31 +170,41 @@ def test_whatever_is_no_checkpoint(whole: Path, value: Any) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"hidden": 10**9},
-        {"hidden": 0},
-        {"hidden": "64"},
-        {"max_hops": 10**9},
-        {"max_hops": 0},
-        {"max_hops": True},
-        {"models": "abc"},
-        {"models": [1, 2, 3]},
-        {"models": ["a", "a", "b"]},
-        {"sees": ["query", "future"]},
-        {"cost_scale": 0.0},
-        {"cost_scale": float("nan")},
-        {"cost_scale": 10**300},
-        {"cost_weight": "0.1"},
-        {"cost_weights": [None]},
-        {"allow_stop": "yes"},
-        {"encoder": []},
-        {"encoder": {}},
+        {"options": {"hidden": 10**9}},
+        {"options": {"hidden": 0}},
+        {"options": {"hidden": "many"}},
+        {"options": {"sees": ["query", "future"]}},
+        {"options": []},
+        {"problem": {"max_hops": 10**9}},
+        {"problem": {"max_hops": 0}},
+        {"problem": {"max_hops": True}},
+        {"problem": {"models": "abc"}},
+        {"problem": {"models": [1, 2, 3]}},
+        {"problem": {"models": ["a", "a", "b"]}},
+        {"problem": {"cost_weight": "0.1"}},
+        {"problem": {"cost_weights": [None]}},
+        {"problem": {"allow_stop": "yes"}},
+        {"texts": {"encoder": "future"}},
+        {"texts": {"encoder": []}},
+        {"texts": {}},
         {"training": "long"},
+        {"router": "knn"},
     ],
     ids=str,
 )
 def test_configurations_that_were_taken_once(whole: Path, change: dict[str, Any]) -> None:
     tensors, config = parts(whole)
-    path = written(tensors, config | change, whole.with_name("once.safetensors"))
+    (key, value), *_ = change.items()
+    value = config[key] | value if isinstance(value, dict) and value else value
+    path = written(tensors, config | {key: value}, whole.with_name("once.safetensors"))
+    with pytest.raises(UserError, match=str(path)):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("scale", [0.0, np.nan, 1e300])
+def test_a_scale_of_costs_that_no_training_writes_is_refused(whole: Path, scale: float) -> None:
+    tensors, config = parts(whole)
+    path = written({**tensors, "cost_scale": np.array(scale)}, config, whole.with_name("scale.safetensors"))
     with pytest.raises(UserError, match=str(path)):
         load_checkpoint(path)
 

@@ -23,6 +23,7 @@ from command_line import call
 from harness.regression import check as module
 from harness.runs.source import RESULTS, recording_folder
 from pools.data.recording import seal_recording
+from routers import RouterRequest
 
 RECORDING = recording_folder("lightweight", "offline")
 POLICY = RESULTS / "policies" / "lightweight-offline" / "hierrouter-1.safetensors"
@@ -201,9 +202,9 @@ def test_what_is_trained_anew_may_fall_as_far_as_other_seeds_did(
 
     seeds, real = [], trainer.train
 
-    def short(args: trainer.Args, *parts: Any, **named: Any) -> Any:
-        seeds.append(args.seed)
-        return real(replace(args, total_timesteps=10_000), *parts, **named)
+    def short(options: trainer.Options, train: Any, validation: Any, request: RouterRequest) -> Any:
+        seeds.append(request.seed)
+        return real(replace(options, total_timesteps=10_000), train, validation, request)
 
     monkeypatch.setattr(trainer, "train", short)
     monkeypatch.setattr(module, "OTHER_SEEDS", 2)

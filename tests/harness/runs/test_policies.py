@@ -85,7 +85,7 @@ def test_a_changed_recording_has_no_shipped_policy(
     pq.write_table(table, other / "transitions.parquet", compression="snappy")  # equal rows, other bytes
     seal_recording(other)
     call(monkeypatch, *command, tmp_path / "other")
-    assert "training HierRouter" in capsys.readouterr().out
+    assert "training hierrouter" in capsys.readouterr().out
 
 
 def test_live_models_of_the_recording_use_the_shipped_policy(

@@ -156,7 +156,7 @@ def test_a_routers_own_model_is_billed_in_the_unit_of_the_papers_cost_model(
         def routing_cost(self, states: RoutingStates) -> Any:
             return np.full(len(states.contexts), 0.25)
 
-    monkeypatch.setitem(registry._registered, "billed-by-test", Billed)
+    monkeypatch.setitem(registry.ROUTERS._entries, "billed-by-test", Billed)
     recording = ("--recording", hostile_run.parent / "r", "--baselines", "no", "--max-hops", 1)
     call(monkeypatch, "run", *recording, "--router", "billed-by-test", "--out", tmp_path / "out")
     found = summary(tmp_path / "out")

@@ -8,8 +8,9 @@ from threadpoolctl import threadpool_limits
 
 from pools.errors import UserError
 from pools.types import Context
-from routers.encoders.base import ContextEncoder, StateFeatures, agreement, build_encoder, restore_encoder
+from routers.encoders.base import ContextEncoder, agreement, build_encoder, load_encoder, save_encoder
 from routers.encoders.hashing import HashingEncoder
+from routers.ppo_hierrouter import StateFeatures
 
 TEXTS = [f"What is {n} + {n * 3}?" for n in range(40)] + [f"Which colour is cube {n}, red or blue?" for n in range(40)]
 
@@ -23,7 +24,7 @@ def test_hashing_tells_kinds_of_question_apart() -> None:
 
 def test_hashing_survives_a_checkpoint_and_repeats_itself() -> None:
     encoder, again = HashingEncoder.fit(TEXTS, seed=3), HashingEncoder.fit(TEXTS, seed=3)
-    restored = restore_encoder(encoder.config(), encoder.arrays())
+    restored = load_encoder(save_encoder(encoder))
     for other in (again, restored):
         np.testing.assert_array_equal(encoder.encode(TEXTS[:5]), other.encode(TEXTS[:5]))
 
@@ -99,7 +100,7 @@ def test_features_of_a_state() -> None:
 
 
 def test_unknown_encoder_and_missing_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="expected hashing"):
+    with pytest.raises(UserError, match="known are hashing, sentence"):
         build_encoder("word2vec", [])
     monkeypatch.delenv("HARNESS_WEIGHTS", raising=False)
     with pytest.raises(UserError, match="no weights for model encoder sentence") as caught:
@@ -132,7 +133,7 @@ def test_sentence_encodes_alike_in_any_batch_and_bills_its_tokens(tiny_bert: Pat
     vectors = encoder.encode(["what is 1 + 1 ?", "b", "a much longer text than the others are"])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(vectors[1], encoder.encode(["b"])[0], atol=1e-5)
-    restored = restore_encoder(encoder.config(), {}, tiny_bert.parent)  # found by name in a folder of weights
+    restored = load_encoder(save_encoder(encoder), tiny_bert.parent)  # found by name in a folder of weights
     np.testing.assert_array_equal(restored.encode(["b"]), encoder.encode(["b"]))
     cost = ContextEncoder(encoder).cost([Context("b")])
     assert cost[0] == pytest.approx(encoder.base_rate * 3)  # [CLS] b [SEP]
@@ -141,4 +142,4 @@ def test_sentence_encodes_alike_in_any_batch_and_bills_its_tokens(tiny_bert: Pat
 
 def test_sentence_with_other_weights_than_the_checkpoints_is_refused(tiny_bert: Path) -> None:
     with pytest.raises(UserError, match="sha256"):
-        restore_encoder({"kind": "sentence", "model": str(tiny_bert), "sha256": "0" * 64}, {})
+        load_encoder({"encoder": "sentence", "encoder.model": str(tiny_bert), "encoder.sha256": "0" * 64})
