@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from urllib.request import urlopen
 
+import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -69,3 +71,44 @@ def test_the_file_alone_is_enough(tmp_path: Path) -> None:
     ):
         refused = run(router)
         assert refused.returncode == 2 and said in refused.stderr and refused.stderr.count("\n") == 1
+
+
+def test_a_router_of_another_package_that_learns_is_trained_saved_run_compared_and_served(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "routers.md").read_text(encoding="utf-8")
+    source = re.search(r"```python\n(# word_router.py\n.*?)```", text, re.DOTALL)
+    assert source is not None and source[1].count("\n") < 60
+    (tmp_path / "word_router.py").write_text(source[1], encoding="utf-8")
+    info = tmp_path / "word_router-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: word-router\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text("[harness.routers]\nwords = word_router:WordLearner\n", encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+
+    def harness(*arguments: str) -> str:
+        command = [sys.executable, "-m", "harness", *arguments]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "smoothing" in harness("list", "routers", "words")
+    harness("train", "--router", "words", "--router-args", "smoothing=5", "--out", "words.safetensors")
+    given = ("--router", "words", "--baselines", "no", "--out")
+    harness("run", "--checkpoint", "words.safetensors", *given, "loaded")
+    harness("run", "--router-args", "smoothing=5", *given, "trained")
+    tables = [pq.read_table(tmp_path / run / "items.parquet") for run in ("loaded", "trained")]
+    assert tables[0].equals(tables[1])
+    quality = json.loads((tmp_path / "trained" / "summary.json").read_text())["routers"]["words"]["overall"]["quality"]
+    assert quality > 0.5, "it has learnt: the best single model has 0.341"
+    assert "same" in harness("compare", "loaded", "trained")
+    recording = ROOT / "results" / "recordings" / "lightweight-offline"
+    serve = [sys.executable, "-u", "-m", "harness", "serve", "--router", "words", "--port", "0"]
+    serve += ["--checkpoint", "words.safetensors", "--recording", str(recording)]
+    with subprocess.Popen(serve, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = re.search(r"http://\S+/v1", server.stdout.readline())
+            assert address is not None
+            with urlopen(f"{address[0]}/models", timeout=30) as reply:
+                assert json.load(reply)["data"][0]["id"] == "words"
+        finally:
+            server.terminate()
