@@ -141,13 +141,15 @@ def _decode(value: Any, left: Iterator[int]) -> Any:
 
 
 def _take(left: Iterator[int], count: int) -> None:
+    """Use up `count` values of those left."""
     if count and next(itertools.islice(left, count - 1, None), None) is None:
         raise TooLarge(f"more than {MAX_VALUES} values")
 
 
 def _take_alike(left: Iterator[int], items: list[Any]) -> None:
     """Many that hash alike, as multiples of 2**61 - 1 do, would be compared with one another for hours."""
-    _take(left, _ALIKE * (len(items) - len(set(map(hash, items)))))
+    if len(items) > 1:
+        _take(left, _ALIKE * (len(items) - len(set(map(hash, items)))))
 
 
 def _text(body: Any, longest: int) -> str:
