@@ -94,6 +94,7 @@ def _remove(folder: int, seconds: float, later: float = 0) -> None:
 
 def _empty(top: int, until: float) -> None:
     """Remove what a folder holds. Folders are moved to the top before they are emptied: none is too deep."""
+
     def remove(name: str, inside: int) -> int:
         """How many files were removed and folders moved or removed."""
         if time.monotonic() > until:
