@@ -2,8 +2,8 @@
 
 Values travel as JSON; what JSON lacks is an object with one tagged key (`{"tuple": [...]}`). Only built-in types ever
 come out of `decode`, whatever the other side sent, so a hostile value cannot bring its own `__eq__` along. A value that
-is no literal (a class instance, a function) arrives as an `Opaque`, which equals nothing. Numbers, texts and replies have
-a largest size, so that nobody computes for long with what a program returned.
+is no literal (a class instance, a function) arrives as an `Opaque`, which equals nothing. The sizes of numbers, texts
+and replies are capped, so that nobody computes for long with what a program returned.
 """
 
 from __future__ import annotations
