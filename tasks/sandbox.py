@@ -12,10 +12,10 @@ Three isolations, the strongest first; `default_isolation()` says which one is i
               that nobody has (in a user namespace: one of its own). For containers and kernels that refuse the above.
 
 All limit CPU time, address space, file size, processes and wall-clock time, read a bounded amount of output, start
-with an empty environment, and leave no process and no folder behind. On x86-64 and ARM64 a seccomp filter refuses the network,
-signals to other processes, memory that no limit counts (shared mappings and files without a name among it) and some
-eighty system calls that computing does not need (`_sandbox_syscalls.py`). Only the standard library can be imported.
-The hash seed is fixed, so that an answer does not change with the order of a set.
+with an empty environment, and leave no process and no folder behind. On x86-64 and ARM64 a seccomp filter refuses the
+network, signals to other processes, memory that no limit counts (shared mappings and files without a name among it)
+and some eighty system calls that computing does not need (`_sandbox_syscalls.py`). Only the standard library can be
+imported. The hash seed is fixed, so that an answer does not change with the order of a set.
 
 NOT protected. With `bwrap` and `namespaces`: bugs of the kernel in the system calls that are left; side channels such
 as timing; memory up to `memory_bytes` times `processes` plus `disk_bytes`, plus what the kernel keeps for 64
@@ -186,8 +186,8 @@ class Session:
         return None
 
     def define(self, source: str) -> str | None:
-        """Have a session of role `answer` define a program; why that failed, or None. The reply is not decoded."""
-        return self._exchange({"source": source}).get("error")
+        """Have a session of role `answer` define a program; why that failed, or None. No value is decoded."""
+        return self._exchange({"source": source}, longest=10_000).get("error")
 
     def ask(self, request: Mapping[str, Any]) -> Reply:
         """Send one request to a session of role `answer` and read its reply."""
@@ -201,12 +201,14 @@ class Session:
         except _MALFORMED:
             return Reply(error="the reply is malformed")
 
-    def _exchange(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """`{"value": ...}`, which is still to be decoded, or `{"error": str}`."""
+    def _exchange(self, request: Mapping[str, Any], longest: int | None = None) -> dict[str, Any]:
+        """`{"value": ...}`, which is still to be decoded, or `{"error": str}`. longest: bytes that are parsed."""
         self.send(wire.dump(dict(request)))
         line = self.receive()
         if line is None:
             return {"error": self.ended}
+        if longest is not None and len(line) > longest:
+            return {"error": "the reply is too large"}
         try:
             reply = json.loads(line)
             return {"error": str(reply["error"])[:500]} if "error" in reply else {"value": reply["value"]}

@@ -12,12 +12,12 @@ import pytest
 
 from tasks import _sandbox_wire as wire
 from tasks.program_aided import utils
-from tasks.sandbox import Session, call
+from tasks.sandbox import call
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_behind")
 
-GRADING, CALLING = 0.3, 1.5
-"""CPU seconds of this process: grading reads no value, `call` parses up to 4 MiB and decodes up to the caps."""
+GRADING, CALLING = 0.3, 5
+"""CPU seconds of this process. Grading reads no value. `call`, which decodes them, parses up to 4 MiB of JSON first."""
 
 SENDS = """
 import os, random, time
@@ -78,7 +78,8 @@ def test_a_hostile_reply_costs_its_reader_little(sent: str) -> None:
     program = sends(sent)
     call("def f(): pass", "f")  # what is started once
     before = time.process_time()
-    assert utils.grade({"answer": "3"}, [program]) == {"exact_match": 0.0}
+    for text in program, f"{program}solve()":  # as the reply to a call, and to the program itself
+        assert utils.grade({"answer": "3"}, [text]) == {"exact_match": 0.0}
     graded = time.process_time()
     reply = call(program, "solve")
     assert graded - before < GRADING and time.process_time() - graded < CALLING
@@ -90,11 +91,6 @@ def test_a_reply_byte_by_byte_costs_its_reader_little() -> None:
     before = time.process_time()
     assert call(sends("value('4' + ' ' * 4_000_000)", then=2500), "solve").value == 4
     assert time.process_time() - before < GRADING
-
-
-def test_a_reply_to_the_program_itself_is_not_decoded() -> None:
-    with Session() as session:
-        assert session.define(sends("value(fraction(2_000_000))") + "solve()") is None
 
 
 FULL = 16 ** (wire.MAX_NUMBER - 2) - 1
