@@ -203,7 +203,7 @@ def _all(waiting: Iterable[Waiting]) -> Waiting:
 
     for one in several:
         one.gone.add_done_callback(leave)
-    return Waiting(max(one.until for one in several), gone)
+    return Waiting(max(one.until for one in several), gone, alone=True)
 
 
 def _nobody(calls: Sequence[Hop], routing_cost: float) -> None:

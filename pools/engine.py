@@ -130,7 +130,7 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
         ) from error
     if isinstance(loaded, TemplateAPI):
         keep_what_the_server_says(loaded, model.name)
-        ask_patiently(loaded, model.at_once)
+        ask_patiently(loaded, int(arguments.get("num_concurrent", model.batch_size)))
     if "gguf_file" in arguments and isinstance(loaded, HFLM):
         # Not what may lie in a file beside the weights, of which the fingerprint knows nothing.
         loaded.model.generation_config = transformers.GenerationConfig.from_model_config(loaded.model.config)
@@ -177,8 +177,10 @@ def prompt_text(prompt: Any) -> str:
 
 
 def is_server(lm: Any) -> bool:
-    """Whether a model of lm-eval is a server's."""
-    return hasattr(lm, "base_url")
+    """Whether a model of lm-eval is a server's, which several threads may ask at the same time."""
+    from lm_eval.models.api_models import TemplateAPI
+
+    return isinstance(lm, TemplateAPI)
 
 
 def _run_batch(lm: Any, model: CandidateModel, prompts: list[Any], settings: GenerationSettings) -> Answers:
@@ -198,7 +200,7 @@ def _run_batch(lm: Any, model: CandidateModel, prompts: list[Any], settings: Gen
         with _quiet():
             responses = lm.generate_until(instances, **quiet)
     except Exception as error:
-        if not is_server(lm) or isinstance(error, UserError):
+        if not hasattr(lm, "base_url") or isinstance(error, UserError):
             raise
         raise UpstreamError(_no_answer(lm, model, reason(error))) from error
     seconds = (time.perf_counter() - start) / len(prompts)

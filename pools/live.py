@@ -98,8 +98,8 @@ class LiveGenerator:
                 break
         if failed:
             total = sum(map(len, asked.values()))
-            more = f"; so it was with {len(failed)} of {total} requests" if total > 1 else ""
-            kept = ", what was answered is stored" if more and self.store is not None else ""
+            more = f"; {len(failed)} of {total} requests failed" if total > 1 else ""
+            kept = "; what was answered is stored, the same command asks for the rest" if self.store is not None else ""
             raise UpstreamError(failed[0].text + more + kept, answers)
         return {model: [answer for answer in found if answer is not None] for model, found in answers.items()}
 

@@ -31,11 +31,13 @@ class Waiting:
     """Somebody who waits for an answer.
 
     until: as `time.monotonic` counts. gone: done once nobody waits any more. tries: how often a server is asked.
+    alone: whether no other thread asks meanwhile.
     """
 
     until: float = math.inf
     gone: Future[None] = field(default_factory=Future)
     tries: int = 2
+    alone: bool = False
 
     @property
     def left(self) -> float:
@@ -53,7 +55,7 @@ _waiting: ContextVar[Waiting | None] = ContextVar("waiting", default=None)
 
 @contextmanager
 def asked_by(waiting: Waiting) -> Iterator[None]:
-    """Ask servers only for as long as somebody waits. Of each model, as many at once as it was loaded for."""
+    """Ask servers only for as long as somebody waits."""
     token = _waiting.set(waiting)
     try:
         yield
@@ -130,8 +132,8 @@ def ask_patiently(lm: Any, at_once: int) -> None:
 
 @contextmanager
 def _place(places: threading.Semaphore, waiting: Waiting | None) -> Iterator[None]:
-    """One of the requests that may be under way at a time. Where nobody waits, one thread asks, and lm-eval counts."""
-    if waiting is None:
+    """One of the requests that may be under way at a time. Where one thread asks, lm-eval counts them."""
+    if waiting is None or waiting.alone:
         yield
         return
     left = waiting.left
@@ -186,7 +188,7 @@ def _in_time(call: Callable[[], Any], timeout: float, longest: float) -> Any:
     try:
         reply, error = replies.get(timeout=min(timeout + 1, longest))  # what the client itself notices says more
     except queue.Empty:
-        raise TimeoutError(f"no whole reply within {min(timeout, longest):g} seconds") from None
+        raise TimeoutError(f"no whole reply within {min(timeout, longest):.3g} seconds") from None
     if error is not None:
         raise error
     return reply

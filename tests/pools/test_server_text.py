@@ -19,7 +19,7 @@ import pytest
 
 from chat_server import Handler, Server, answer_to, chat_server
 from pools import server_calls
-from pools.errors import UserError
+from pools.errors import UpstreamError, UserError
 from pools.live import LiveGenerator
 from pools.pool import Pool, load_pool
 from pools.server_calls import _pause
@@ -294,9 +294,7 @@ def test_how_long_a_server_is_waited_for() -> None:
     assert [pause(said) for said in ("20", "900", "0", "-1", "soon", "", "9" * 400)] == [20, 300, 1, 1, 1, 1, 300]
     in_a_minute = (datetime.now(UTC) + timedelta(seconds=60)).strftime("%a, %d %b %Y %H:%M:%S GMT")
     assert 55 < pause(in_a_minute) <= 60
-    assert [_pause(ValueError(), tried, 9, 300.0) for tried in range(1, 9)] == [1, 1, 2, 4, 8, 10, 10, 10]
-    with pytest.raises(ValueError, match="x"):
-        _pause(ValueError("x"), 9, 9, 300.0)
+    assert [_pause(ValueError(), tried, 9, 300.0) for tried in range(1, 10)] == [1, 1, 2, 4, 8, 10, 10, 10, None]
 
 
 def test_how_often_a_server_is_asked_where_nothing_is_said_of_it(pool: Any, serve: Any, monkeypatch: Any) -> None:
@@ -307,6 +305,35 @@ def test_how_often_a_server_is_asked_where_nothing_is_said_of_it(pool: Any, serv
     with pytest.raises(UserError, match="did not answer"):
         LiveGenerator(declared).generate(0, REQUESTS[:1])
     assert server.asked == {"Question 0": server_calls.TRIES}
+
+
+@pytest.mark.parametrize("concurrent", [1, 4])
+def test_a_prompt_that_fails_takes_no_other_along(pool: Any, serve: Any, tmp_path: Path, concurrent: int) -> None:
+    """What the others got is stored, those of later batches, too; and the next time only the rest is asked for."""
+    ill = {"Question 1", "Question 4"}
+
+    def fails(handler: Handler, question: str, before: int) -> bool:
+        if question in ill:
+            handler.reply(500, {"error": {"message": "no"}})
+        return question in ill
+
+    server, store = serve(fails), TransitionStore(tmp_path / "s")
+    generator = LiveGenerator(pool(server, num_concurrent=concurrent, max_retries=2), store=store)
+    with pytest.raises(UpstreamError, match=r"did not answer: status 500.*; 2 of 6 requests failed; what was") as error:
+        generator.generate(0, REQUESTS)
+    assert len(store) == 4 and "\n" not in str(error.value)
+    assert [made is not None for made in error.value.answers[0]] == [n not in (1, 4) for n in range(6)]
+    ill.clear(), server.asked.clear()
+    made = generator.generate(0, REQUESTS)
+    assert [g.response for g in made] == [f"answer to Question {n}" for n in range(6)]
+    assert server.asked == {"Question 1": 1, "Question 4": 1}
+
+
+def test_a_server_that_is_down_is_not_asked_patiently_for_each_prompt(pool: Any, serve: Any, tmp_path: Path) -> None:
+    server = serve(never(drops))
+    with pytest.raises(UpstreamError, match=r"did not answer: ConnectionError.*; 4 of 6 requests failed"):
+        LiveGenerator(pool(server, max_retries=3), store=TransitionStore(tmp_path / "s")).generate(0, REQUESTS)
+    assert sorted(server.asked.values()) == [1, 1, 1, 3]
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": -1, "completion_tokens": 2}, {"prompt_tokens": "7"}])

@@ -18,6 +18,7 @@ class Server(ThreadingHTTPServer):
         self.asked: dict[str, int] = {}
         self.in_flight = self.most_in_flight = 0
         self.timeout_of_clients = 2.0
+        self.gone: dict[str, float | None] = {}
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), Handler)
 
@@ -73,7 +74,7 @@ def answer_to(question: str, as_text: bool = False, **choice: Any) -> dict[str, 
 def chat_server(fault: Callable[[Handler, str, int], bool] = lambda *_: False) -> Iterator[Server]:
     """A running one."""
     server = Server(fault)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()  # so soon it ends
     try:
         yield server
     finally:
