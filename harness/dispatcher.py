@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from harness.rollout import rollout
-from pools.errors import QueryError, UserError
+from pools.errors import QueryError, UpstreamError, UserError
 from pools.server_calls import Waiting, asked_by
 
 if TYPE_CHECKING:
@@ -170,20 +170,25 @@ class Dispatcher:
             with asked_by(_all(future.waiting for _, future in batch)):
                 answers = answer(routed, [query for query, _ in batch], seed, self.bill, self._deciding)
         except Exception as error:  # whatever a model's library raises
-            if len(batch) > 1:  # one of them cannot be answered: which?
-                for number, (query, future) in enumerate(batch):
-                    if future.waiting.left:
-                        self._answer(routed, seed + number, [(query, future)])
-                    else:
-                        future.set_exception(error)
-                return
-            future = batch[0][1]
+            self._fail(routed, seed, batch, error)
+        else:
+            for (_, future), made in zip(batch, answers, strict=True):
+                future.set_result(made)
+
+    def _fail(self, routed: Routed, seed: int, batch: Sequence[tuple[Query, Awaited]], error: Exception) -> None:
+        """Fail the queries that an error is of; answer the others that are awaited, alone if nobody knows of which."""
+        of = error.queries if isinstance(error, UpstreamError) else ()
+        culprits = [one for one in batch if len(batch) == 1 or one[0] in of]
+        others = [one for one in batch if one not in culprits and one[1].waiting.left]
+        for _, future in culprits:
             if isinstance(error, UserError) and not isinstance(error, QueryError) and not future.waiting.left_early:
                 _log.error("%s", " ".join(str(error).split()))  # whoever asked is not told
-            future.set_exception(error)
-            return
-        for (_, future), made in zip(batch, answers, strict=True):
-            future.set_result(made)
+        for one in batch:
+            if one not in others:
+                one[1].set_exception(error)
+        for number, group in enumerate([others] if culprits else [[one] for one in others]):
+            if group:
+                self._answer(routed, seed + number, group)
 
 
 def _all(waiting: Iterable[Waiting]) -> Waiting:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pools.types import Generation
+    from pools.types import Generation, GenerationSettings
 
 
 class UserError(Exception):
@@ -24,12 +24,18 @@ class QueryError(UserError):
 class UpstreamError(UserError):
     """The server behind a model did not answer.
 
-    answers: what was answered all the same, by model and in the order of the requests; None for what was not.
+    queries: of the requests that failed. answers: what was answered all the same, by model and in the order of the
+    requests; None for what was not.
     """
 
-    def __init__(self, text: str, answers: Mapping[int, Sequence[Generation | None]] | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        queries: Iterable[tuple[str, GenerationSettings]] = (),
+        answers: Mapping[int, Sequence[Generation | None]] | None = None,
+    ) -> None:
         super().__init__(text)
-        self.answers = answers or {}
+        self.queries, self.answers = frozenset(queries), answers or {}
 
 
 def shown(value: Any) -> str:

@@ -82,10 +82,11 @@ class LiveGenerator:
         in_batches = {model: [[asked[model][n] for n in b] for b in of_model] for model, of_model in batches.items()}
         for model in batches:
             self._report(model, 0, batches[model], ())
-        failed: list[Unanswered] = []
+        failed: list[tuple[Request, Unanswered]] = []
         for model, number, made in self._engine.run(in_batches) if batches else ():
-            of_batch = zip(batches[model][number], made, strict=True)
+            of_batch = list(zip(batches[model][number], made, strict=True))
             good = {n: answer for n, answer in of_batch if isinstance(answer, Generation)}
+            failed += [(asked[model][n], answer) for n, answer in of_batch if isinstance(answer, Unanswered)]
             if self.store is not None and good:
                 entries = [(*asked[model][n], generation) for n, generation in good.items()]
                 good = dict(zip(good, self.store.put(self._fingerprint(model), entries), strict=True))
@@ -93,14 +94,14 @@ class LiveGenerator:
                 answers[model][place] = generation
             done[model] += len(good)
             self._report(model, done[model], batches[model], list(good.values()))
-            failed += [answer for answer in made if isinstance(answer, Unanswered)]
             if not good:
                 break
         if failed:
             total = sum(map(len, asked.values()))
             more = f"; {len(failed)} of {total} requests failed" if total > 1 else ""
             kept = "; what was answered is stored, the same command asks for the rest" if self.store is not None else ""
-            raise UpstreamError(failed[0].text + more + kept, answers)
+            queries = [(context.query, settings) for (context, settings), _ in failed]
+            raise UpstreamError(failed[0][1].text + more + kept, queries, answers)
         return {model: [answer for answer in found if answer is not None] for model, found in answers.items()}
 
     def behind_servers(self) -> bool:

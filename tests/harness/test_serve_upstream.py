@@ -72,23 +72,25 @@ def running(pool: Path, seconds: float, store: Path | None = None) -> Iterator[s
         assert not thread.is_alive() and dispatcher.close(5)
 
 
-both_clients = pytest.mark.parametrize(
-    "start", [{}, {"num_concurrent": 16}], ids=["requests", "aiohttp"], indirect=True
-)
-"""What lm-eval asks with, by the pool's `num_concurrent`."""
+# What lm-eval asks with, by the pool's `num_concurrent`.
+CLIENTS: dict[str, dict[str, int]] = {"requests": {}, "aiohttp": {"num_concurrent": 16}}
+both_clients = pytest.mark.parametrize("start", CLIENTS.values(), ids=CLIENTS, indirect=True)
 
 
 @pytest.fixture
 def start(request: Any, tmp_path: Path) -> Iterator[Start]:
     """`start(seconds)`: a model server and the address of what serves it, with that --timeout."""
-    pools = getattr(request, "param", {"num_concurrent": 16})
+    pools = getattr(request, "param", CLIENTS["aiohttp"])
     with ExitStack() as everything:
 
-        def begin(seconds: float = 20.0, store: Path | None = None, **arguments: Any) -> tuple[Server, str]:
+        def begin(
+            seconds: float = 20.0, store: Path | None = None, beside: Any = (), **arguments: Any
+        ) -> tuple[Server, str]:
             upstream = everything.enter_context(chat_server(fault))
             given = {"model": "any", "base_url": upstream.url, **pools, **arguments}
             declared = {"name": "a", "lm_eval": "local-chat-completions", "base_rate": 1.0, "chat_template": True}
-            pool = {"name": "p", "cost_unit": "u", "rates": "made up", "models": [{**declared, "arguments": given}]}
+            models = [{**declared, "arguments": given}, *beside]
+            pool = {"name": "p", "cost_unit": "u", "rates": "made up", "models": models}
             (tmp_path / "pool.yaml").write_text(json.dumps(pool), encoding="utf-8")
             return upstream, everything.enter_context(running(tmp_path / "pool.yaml", seconds, store))
 
@@ -180,6 +182,21 @@ def test_of_a_model_that_takes_one_at_a_time_a_poison_prompt_takes_no_more(start
     seconds, [failed] = together(url, ["good 1", "good 2"], ["poison 1"])
     assert failed.status_code == 502 and upstream.asked["poison 1"] == 1 and upstream.most_in_flight == 1
     assert seconds < 6 * SECONDS
+
+
+def test_beside_a_local_model_a_batch_goes_on_without_what_failed(start: Start, tiny_model_dir: Path) -> None:
+    """Local models want batches; one may have more prompts than the server is asked at once. All calls are billed."""
+    local = {"name": "b", "lm_eval": "hf", "base_rate": 1.0, "weights": {"path": str(tiny_model_dir)}}
+    upstream, url = start(num_concurrent=2, beside=[local])
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(ask, url, "good 0")  # while it is answered the others become a batch
+        time.sleep(SECONDS / 2)
+        seconds, [failed] = together(url, [f"good {number}" for number in range(1, 5)], ["poison 1"])
+        assert first.result().status_code == 200
+    assert failed.status_code == 502 and upstream.asked["poison 1"] == 2 and seconds < 10
+    calls = sum(upstream.asked.values()) - 2
+    assert calls > 5  # one at least was in the batch
+    assert f'harness_hops_total{{model="a"}} {calls}.0' in httpx.get(f"{url}/metrics").text
 
 
 def test_what_is_wrong_with_the_pool_is_for_the_log(start: Start, monkeypatch: Any, caplog: Any) -> None:
