@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from harness.rollout import rollout
+from harness.rollout import ALONE, rollout
 from pools.errors import QueryError, UpstreamError, UserError
 from pools.server_calls import Waiting, asked_by
 
@@ -87,7 +87,7 @@ class Dispatcher:
         self._closing = False
         self._ready: Future[Routed] = Future()
         self._taken = 0
-        self._deciding: AbstractContextManager[Any] = nullcontext()
+        self._deciding: AbstractContextManager[Any] = ALONE
         self.bill: Bill = _nobody
         self._threads = [threading.Thread(target=self._begin, name="dispatcher", daemon=True)]
         self._threads[0].start()
@@ -220,7 +220,7 @@ def answer(
     queries: Sequence[Query],
     seed: int = 0,
     bill: Bill = _nobody,
-    deciding: AbstractContextManager[Any] = nullcontext(),  # noqa: B008
+    deciding: AbstractContextManager[Any] = ALONE,
 ) -> list[Answer]:
     """The episode of each query; equal ones share theirs. deciding: see `rollout`.
 

@@ -16,7 +16,7 @@ from pools.tree import IntArray, Tree
 from routers.router import Router, RoutingStates, StochasticRouter
 
 STOPPED_AT_ONCE = "the router stopped before any model was asked; STOP is open from the first response on"
-_ALONE = nullcontext()
+ALONE = nullcontext()  # one thread decides
 FloatArray = NDArray[np.float64]
 
 
@@ -42,7 +42,7 @@ def rollout(
     cost_model: CostModel,
     seed: int = 0,
     answer_last: bool = True,
-    deciding: AbstractContextManager[Any] = _ALONE,
+    deciding: AbstractContextManager[Any] = ALONE,
 ) -> Episodes:
     """Run one episode on every item; hops are batched over items, and a stochastic router draws with `seed`.
 

@@ -130,7 +130,7 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
         ) from error
     if isinstance(loaded, TemplateAPI):
         keep_what_the_server_says(loaded, model.name)
-        ask_patiently(loaded, int(arguments.get("num_concurrent", model.batch_size)))
+        ask_patiently(loaded, max(1, int(arguments.get("num_concurrent", model.batch_size))))
     if "gguf_file" in arguments and isinstance(loaded, HFLM):
         # Not what may lie in a file beside the weights, of which the fingerprint knows nothing.
         loaded.model.generation_config = transformers.GenerationConfig.from_model_config(loaded.model.config)
@@ -161,7 +161,7 @@ def _quiet() -> Iterator[None]:
             _loud_again.callback(setattr, tqdm, "__init__", original)
             _loud_again.callback(logger.setLevel, logger.level)
             tqdm.__init__ = silent
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(logging.CRITICAL)  # an error that it logs is raised, too, and said in a line of ours
     try:
         yield
     finally:

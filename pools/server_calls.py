@@ -67,8 +67,8 @@ def ask_patiently(lm: Any, at_once: int) -> None:
     """Make an API model of lm-eval send a request up to `max_retries` times, with the pauses that the server asks for.
 
     lm-eval's own way of asking again knows no `Retry-After`, and repeats what the server will never accept. A prompt
-    that is not answered becomes a ServerText that says why. Where that was not for the first time asked, the next ones
-    are asked once, until the server answers again.
+    that is not answered becomes a ServerText that says why. After one that failed at every try the next ones are sent
+    once, until the server answers again: it may be down.
     at_once: how many requests are under way at a time where several threads ask.
     """
     tries, lm.max_retries = lm.max_retries, 1
@@ -125,6 +125,8 @@ def ask_patiently(lm: Any, at_once: int) -> None:
                             return [_failed(error)]
                     await asyncio.sleep(seconds)
         except TimeoutError as error:
+            if waiting is None or not generate:
+                raise
             return [_failed(error)]
 
     lm.model_call, lm.amodel_call = ask_one, ask_several
