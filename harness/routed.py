@@ -40,6 +40,10 @@ class Routed:
         unscored = lambda answers: [0.0] * len(answers)  # noqa: E731
         return Tree(items, self.pool.model_names, self.max_hops, self.generator, unscored)
 
+    def behind_servers(self) -> bool:
+        """Whether servers answer for every model, so that the queries need no batches."""
+        return isinstance(self.generator, LiveGenerator) and self.generator.behind_servers()
+
     def answer(self, queries: Sequence[Query], seed: int = 0) -> tuple[Tree, Episodes]:
         """One episode of each query. Raises UserError where the router stops before any model was asked."""
         tree = self.tree(queries)

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pools.engine import LocalEngine, Request
+from pools.engine import Answers, LocalEngine, Request
 from pools.errors import UserError
 from pools.pool import CandidateModel, Pool
-from pools.types import Generation
 
 INSTALL = "pip install ray"
 # Of an actor: the one that it runs, and one that is there when it has ended.
@@ -31,7 +30,7 @@ class Worker:
     def __init__(self, pool: Pool, model: int, weights_dir: Path | None) -> None:
         self._engine, self._model = LocalEngine(pool, weights_dir), model
 
-    def run(self, requests: Sequence[Request]) -> list[Generation]:
+    def run(self, requests: Sequence[Request]) -> Answers:
         """The answers to requests of the same settings."""
         return self._engine.run_batch(self._model, requests)
 
@@ -74,7 +73,7 @@ class RayEngine:
         for model in pool.models:
             self._check_room(model)
 
-    def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, list[Generation]]]:
+    def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, Answers]]:
         """The batches of all models at the same time, as far as the cluster has room; yields them as they end.
 
         Raises UserError where a batch has failed in `tries` actors, and where a model cannot be loaded.
@@ -82,7 +81,7 @@ class RayEngine:
         for together in self._turns(list(batches)):
             yield from self._run({model: batches[model] for model in together})
 
-    def _run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, list[Generation]]]:
+    def _run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, Answers]]:
         import ray
 
         works = {model: _Work(of_model, deque(range(len(of_model)))) for model, of_model in batches.items()}

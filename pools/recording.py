@@ -15,7 +15,7 @@ from typing import Any, get_args
 import numpy as np
 
 from pools.columns import read_columns
-from pools.errors import UserError, shown
+from pools.errors import QueryError, UserError, shown
 from pools.pool import Pool, pool_from_dict
 from pools.seal import check_seal, sealed
 from pools.tree import Tree
@@ -238,10 +238,10 @@ class RecordedGenerator:
                     self._answers[model, context, item.settings] = tree.generation(index, node)
 
     def generate(self, model: int, requests: Sequence[tuple[Context, GenerationSettings]]) -> list[Generation]:
-        """The recorded responses. Raises UserError where one is missing."""
+        """The recorded responses. Raises QueryError where one is missing."""
         missing = [context for context, settings in requests if (model, context, settings) not in self._answers]
         if missing:
-            raise UserError(
+            raise QueryError(
                 f"the recording has no response to {len(missing)} of {len(requests)} requests, the first of them "
                 f"{missing[0].query[:60]!r}; was it made with these tasks and limits? Else use the models"
             )

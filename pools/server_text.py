@@ -12,10 +12,14 @@ from pools.types import FinishReason
 
 
 class ServerText(str):
-    """A response of a server. tokens: read and written, as the server counts; finish_reason; each None if unsaid."""
+    """A response of a server. tokens: read and written, as the server counts; finish_reason; each None if unsaid.
+
+    failure: in place of a response, why there is none; so one prompt that fails takes no other of its batch along.
+    """
 
     tokens: tuple[int, int] | None = None
     finish_reason: FinishReason | None = None
+    failure: str | None = None
 
 
 def keep_what_the_server_says(lm: Any, name: str) -> None:
@@ -27,6 +31,8 @@ def keep_what_the_server_says(lm: Any, name: str) -> None:
     parse = lm.parse_generations
 
     def parse_and_keep(outputs: Any, **options: Any) -> list[str]:
+        if isinstance(outputs, ServerText):  # parsed already, or a failure
+            return [outputs]
         choice = the_choice(outputs)
         said = parse(outputs=outputs, **options)
         if len(said) != 1 or not _is_of(said[0], choice, getattr(lm, "think_end_token", None)):
