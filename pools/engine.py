@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from pools.errors import UserError
 from pools.pool import CandidateModel, Pool
+from pools.secrets import clean_logs, harmless, remember
 from pools.server_calls import TRIES, ask_patiently
 from pools.server_text import ServerText, keep_what_the_server_says
 from pools.template import render
@@ -41,6 +42,9 @@ class LocalEngine:
         self.pool, self.weights_dir = pool, weights_dir
         self._resident = resident or len(pool.models)
         self._loaded: dict[int, Any] = {}
+        for model in pool.models:
+            remember(model.arguments)
+        clean_logs()
 
     def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, list[Generation]]]:
         """The batches one after the other, model by model."""
@@ -113,7 +117,7 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
         shown = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"model {model.name} cannot be loaded as lm-eval `{model.lm_eval}`: {shown}; check arguments and weights"
-        ) from error
+        ) from harmless(error)
     if isinstance(loaded, TemplateAPI):
         keep_what_the_server_says(loaded, model.name)
         ask_patiently(loaded)
@@ -138,7 +142,7 @@ def _quiet() -> Iterator[None]:
         original(self, *positional, **{**named, "disable": True})
 
     tqdm.__init__ = silent
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)  # an error that it logs is raised, too, and said in a line of ours
     try:
         yield
     finally:
@@ -176,7 +180,7 @@ def _run_batch(lm: Any, model: CandidateModel, prompts: list[Any], settings: Gen
         raise UserError(
             f"model {model.name}: the server {lm.base_url} did not answer: {shown}; check that it runs, `base_url` "
             "and the key"
-        ) from error
+        ) from harmless(error)
     seconds = (time.perf_counter() - start) / len(prompts)
     return [
         _generation(lm, model, prompt, response, settings, room, seconds)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import reprlib
 from typing import Any
 
+from pools.secrets import clean
+
 
 class UserError(Exception):
     """Bad input. Its text says what was given, what was expected and what to do next, in one line.
 
-    The command line prints it and exits with code 2; every other exception is a defect of ours.
+    The command line prints it and exits with code 2; every other exception is a defect of ours. Whatever it quotes, its
+    text holds no key: it goes to logs, to clients, to issues.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(clean(text))
 
 
 def shown(value: Any) -> str:
