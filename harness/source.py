@@ -83,7 +83,7 @@ def open_source(options: Run | Train, on_batch: Progress | None = None) -> Sourc
 
 
 def alike(models: Sequence[CandidateModel]) -> list[CandidateModel]:
-    """The models without what only says how they are run; a recording's manifest says how it was batched, and no key."""
+    """The models without what only says how they are run; a recording's manifest says how it was batched, no key."""
     return [replace(m, arguments=identity(m.arguments), batch_size=1, resources=Resources()) for m in models]
 
 

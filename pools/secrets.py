@@ -137,7 +137,7 @@ def clean(text: str) -> str:
 
 @cache
 def _of_variable(name: str, value: str) -> tuple[str, ...]:
-    return tuple(_secrets(value, name))
+    return () if name in ("PWD", "OLDPWD") else tuple(_secrets(value, name))
 
 
 def clean_command(arguments: Sequence[str]) -> list[str]:
