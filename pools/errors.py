@@ -23,4 +23,4 @@ def shown(value: Any) -> str:
     """What was given, short enough for one line, whatever it is."""
     text = reprlib.Repr()
     text.maxstring = text.maxother = text.maxlong = 60
-    return text.repr(value)
+    return text.repr(clean(value) if isinstance(value, str) else value)

@@ -26,7 +26,7 @@ SHORTEST = 6
 # Of a name in lower case, its words joined by `_`.
 _SECRET = re.compile(
     r"apikey|secret|passw|passphrase|credential|authorization"
-    r"|(?:^|_)(?:auth|bearer|cookies?|headers?|jwt|keys?|pwd|(?:access|api|auth)_tokens|token)(?:_|$)"
+    r"|(?:^|_)(?:auth|bearer|cookies?|headers?|jwt|keys?|(?:access|api|auth)_tokens|token)(?:_|$)"
 )
 # What a tokenizer or a network calls a token or a key.
 _ORDINARY = re.compile(
@@ -137,7 +137,7 @@ def clean(text: str) -> str:
 
 @cache
 def _of_variable(name: str, value: str) -> tuple[str, ...]:
-    return () if name in ("PWD", "OLDPWD") else tuple(_secrets(value, name))
+    return () if os.path.exists(value) else tuple(_secrets(value, name))  # SSH_AUTH_SOCK names a file
 
 
 def clean_command(arguments: Sequence[str]) -> list[str]:
