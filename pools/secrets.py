@@ -143,7 +143,8 @@ def _of_variable(name: str, value: str) -> tuple[str, ...]:
 def clean_command(arguments: Sequence[str]) -> list[str]:
     """The arguments of a command line without secrets, those behind an option of a secret's name included."""
     pairs = zip(("", *arguments), arguments, strict=False)
-    return [MASK if before.startswith("-") and secret_name(before) else clean(word) for before, word in pairs]
+    option = re.compile(r"-[^=]+")
+    return [MASK if option.fullmatch(before) and secret_name(before) else clean(word) for before, word in pairs]
 
 
 def harmless(error: BaseException) -> BaseException | None:
