@@ -181,7 +181,7 @@ def write_pool(folder: Path, declared: dict[str, dict[str, Any]], name: str = "k
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder that everything is written to, with a secret in each variable of the environment."""
     folder = tmp_path / "work"
     folder.mkdir()
@@ -190,7 +190,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, value)
     for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(folder))
-    return folder
+    yield folder
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()  # it reads its variables once
 
 
 @pytest.fixture
