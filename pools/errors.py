@@ -21,6 +21,12 @@ class UserError(Exception):
 
 def shown(value: Any) -> str:
     """What was given, short enough for one line, whatever it is."""
-    text = reprlib.Repr()
+    text = _Short()
     text.maxstring = text.maxother = text.maxlong = 60
-    return text.repr(clean(value) if isinstance(value, str) else value)
+    return text.repr(value)
+
+
+class _Short(reprlib.Repr):
+    def repr_str(self, text: str, level: int) -> str:
+        """Cleaned first: half a key would not be found."""
+        return super().repr_str(clean(text), level)

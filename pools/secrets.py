@@ -34,7 +34,8 @@ _ORDINARY = re.compile(
     r"_token|token_(?:budget|count|ids?|limit|type)|key_(?:dim|mapping|norm|size|value)"
 )
 _ORDINARY_HEADERS = {"accept", "accept_encoding", "accept_language", "cache_control", "content_type", "user_agent"}
-_USERINFO = re.compile(r"://([^\s/?#'\"<>]+)@")
+# A path that was a URL has one slash.
+_USERINFO = re.compile(r"(://|:/(?=[^\s/?#@]+:))([^\s/?#'\"<>]+)@")
 # A parameter of a URL, or an argument as lm-eval's `--model_args` has them.
 _PARAMETER = re.compile(r"(^|[?&,;\s])([\w.~%+-]+)=([^&,;#\s'\"<>]+)")
 _IN_URLS = {"code", "sig", "signature"}
@@ -85,7 +86,7 @@ def _without_credentials(text: str, mask: str) -> str:
             return found[0]
         return f"{before}{name}={mask}" if mask else ""
 
-    text = _USERINFO.sub(f"://{mask}@" if mask else "://", text) if "://" in text else text
+    text = _USERINFO.sub(rf"\1{mask}@" if mask else r"\1", text) if ":/" in text else text
     return _PARAMETER.sub(parameter, text) if "=" in text else text
 
 
@@ -108,10 +109,15 @@ def _secrets(value: Any, name: str = "", secret: bool = False) -> Iterator[str]:
         text = str(value)
         if secret:
             yield from (text, text.rpartition(" ")[2])  # `Bearer KEY`
-        for userinfo in _USERINFO.findall(text) if "://" in text else ():
+        for _, userinfo in _USERINFO.findall(text) if ":/" in text else ():
             plain = unquote(userinfo)
             user, _, password = plain.partition(":")
-            yield from (userinfo, plain, unquote(password) or user, base64.b64encode(plain.encode()).decode())
+            yield from (
+                userinfo,
+                plain,
+                unquote(password) or user,
+                base64.b64encode(plain.encode(errors="replace")).decode(),
+            )
         for before, parameter, given in _PARAMETER.findall(text) if "=" in text else ():
             if secret_name(parameter) or (before in ("?", "&") and parameter.lower() in _IN_URLS):
                 yield from (given, unquote(given))
@@ -123,7 +129,9 @@ def _forms(secret: str) -> tuple[str, ...]:
     if len(secret.strip()) < SHORTEST:
         return ()
     secret = secret.strip()
-    written = (repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe=""), quote(secret))
+    # A variable of the environment may hold what UTF-8 cannot.
+    in_url = (quote(secret, safe, errors="replace") for safe in ("", "/"))
+    written = (repr(secret)[1:-1], json.dumps(secret)[1:-1], *in_url)
     return tuple(dict.fromkeys((secret, *written)))
 
 

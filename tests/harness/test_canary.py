@@ -205,7 +205,7 @@ def searched(workplace: Path, capfd: Any, caplog: Any) -> Callable[[], tuple[str
     """Fail where a secret is in an output, a log record or a file; what was on standard error, and the files read."""
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.INFO, "matplotlib")  # a line for each font
-    logging.getLogger("asyncio").setLevel(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "asyncio")
 
     def search() -> tuple[str, int]:
         gc.collect(1)  # asyncio logs an error that nobody waited for when it forgets it

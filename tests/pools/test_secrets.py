@@ -124,6 +124,7 @@ def test_models_without_secrets_keep_their_fingerprints() -> None:
         ({"base_url": "https://me:pass%40word@host"}, "Basic bWU6cGFzc0B3b3Jk, pass@word, pass%40word"),
         ({"base_url": f"https://host/v1?key={KEY}"}, f"Max retries exceeded with url: /v1?key={KEY}"),
         ({}, "no connection to https://me:pw@host/v1?sig=abc"),
+        ({}, "https:/me:pw@host is not a recording"),
     ],
 )
 def test_texts_are_cleaned(arguments: dict[str, Any], text: str) -> None:
@@ -134,6 +135,7 @@ def test_texts_are_cleaned(arguments: dict[str, Any], text: str) -> None:
 
 def test_what_is_no_secret_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("SOME_KEY", str(tmp_path))  # names a file
+    monkeypatch.setenv("ANOTHER_KEY", "not UTF-8: \udcff")
     remember({"api_key": "none", "header": {"Content-Type": "application/json"}, "eos_token": "stop here"})
     text = f"none of application/json and stop here, http://host/v1?a=b@c, {tmp_path}, f(max_tokens=5, x=y)"
     assert clean(text) == text
@@ -144,7 +146,8 @@ def test_messages_logs_streams_and_commands(capsys: Any, caplog: Any, monkeypatc
     monkeypatch.setenv("ANY_API_KEY", "of the environment")
     clean_logs()
     assert str(UserError(f"the server said {KEY}; of the environment")) == "the server said ***; ***"
-    assert KEY[:9] not in shown(f"https://me:{KEY}@a-host-whose-name-is-rather-long.example.com/and/a/path")
+    long = f"https://me:{KEY}@a-host-whose-name-is-rather-long.example.com/and/a/path"
+    assert KEY[:9] not in shown(long) + shown({"index": [long]})
     try:
         raise ValueError(KEY)
     except ValueError as error:
