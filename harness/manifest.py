@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pools.pool import Pool
+from pools.secrets import clean_command
 from pools.whole_file import whole_file
 
 _PACKAGES = (
@@ -26,7 +27,7 @@ def provenance() -> dict[str, Any]:
     """Date, command, versions, commit and machine."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "harness", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "harness", *clean_command(sys.argv[1:])]),
         "commit": git_commit(),
         "versions": {"python": platform.python_version(), **package_versions()},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},

@@ -28,6 +28,7 @@ from harness.table import markdown, overall_table, tables
 from harness.tracking import IDENTITY, track
 from pools.cost import CostModel
 from pools.errors import UserError, shown
+from pools.secrets import clean
 from pools.tree import Tree
 from pools.whole_file import whole_file
 from routers import Router, RouterRequest, load
@@ -344,4 +345,4 @@ def write_items(path: Path, outcomes: Mapping[str, Outcome], tree: Tree, costs: 
 
 
 def _plain(given: object) -> object:
-    return str(given) if isinstance(given, Path) else given
+    return clean(str(given)) if isinstance(given, Path | str) else given

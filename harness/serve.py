@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from pools.errors import UserError
+from pools.secrets import remember
 
 if TYPE_CHECKING:
     from harness.commands import Serve
@@ -93,13 +94,14 @@ def read_key(file: Path | None) -> str | None:
     Not an option of its own, since every user of the machine can read the command line.
     """
     if file is None:
-        return os.environ.get(KEY_VARIABLE) or None
+        return os.environ.get(KEY_VARIABLE) or None  # wiped from texts, as every key of the environment
     try:
         key = file.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise UserError(f"--api-key-file {file} cannot be read: {error}") from None
     if not key:
         raise UserError(f"--api-key-file {file} is empty; put the key into it")
+    remember(key, "api_key")
     return key
 
 

@@ -14,6 +14,7 @@ from pools.errors import UserError
 from pools.live import LiveGenerator, Progress
 from pools.pool import CandidateModel, Pool, Resources, load_pool
 from pools.recording import Recording, load_recording
+from pools.secrets import identity
 from pools.store import TransitionStore
 from pools.tree import Tree
 from pools.types import Item
@@ -82,8 +83,8 @@ def open_source(options: Run | Train, on_batch: Progress | None = None) -> Sourc
 
 
 def alike(models: Sequence[CandidateModel]) -> list[CandidateModel]:
-    """The models without what only says how they are run: how a recording was batched stands in its manifest."""
-    return [replace(model, batch_size=1, resources=Resources()) for model in models]
+    """The models without what only says how they are run; a recording's manifest says how it was batched, no key."""
+    return [replace(m, arguments=identity(m.arguments), batch_size=1, resources=Resources()) for m in models]
 
 
 def _check_asked(source: Source, pool: str | None, suite: str | None, folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.formats import COLUMNS, tidy_rows
 from pools.errors import UserError
+from pools.secrets import clean
 
 PROJECT = "hierrouter-harness"
 # The file, in a run's folder, that says where wandb keeps the run.
@@ -55,7 +56,7 @@ def track(folder: Path, manifest: Mapping[str, Any], summary: Mapping[str, Any])
         logged.finish()
         (folder / IDENTITY).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     except wandb.errors.Error as error:
-        said = " ".join(str(error).split())[:200].rstrip(".")
+        said = clean(" ".join(str(error).split()))[:200].rstrip(".")
         raise UserError(
             f"the run is written to {folder}, but wandb did not take it: {said}; or set WANDB_MODE=offline"
         ) from None

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from pools.errors import QueryError, UpstreamError, UserError
 from pools.pool import CandidateModel, Pool
+from pools.secrets import clean_logs, harmless, remember
 from pools.server_calls import TRIES, ask_patiently, reason
 from pools.server_text import ServerText, keep_what_the_server_says
 from pools.template import render
@@ -54,6 +55,9 @@ class LocalEngine:
         self._resident = resident or len(pool.models)
         self._loaded: dict[int, Any] = {}
         self._loading = threading.RLock()
+        for model in pool.models:
+            remember(model.arguments)
+        clean_logs()
 
     def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, Answers]]:
         """The batches one after the other, model by model."""
@@ -127,7 +131,7 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
         shown = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"model {model.name} cannot be loaded as lm-eval `{model.lm_eval}`: {shown}; check arguments and weights"
-        ) from error
+        ) from harmless(error)
     if isinstance(loaded, TemplateAPI):
         keep_what_the_server_says(loaded, model.name)
         ask_patiently(loaded, max(1, int(arguments.get("num_concurrent", model.batch_size))))
@@ -202,7 +206,7 @@ def _run_batch(lm: Any, model: CandidateModel, prompts: list[Any], settings: Gen
     except Exception as error:
         if not hasattr(lm, "base_url") or isinstance(error, UserError):
             raise
-        raise UpstreamError(_no_answer(lm, model, reason(error))) from error
+        raise UpstreamError(_no_answer(lm, model, reason(error))) from harmless(error)
     seconds = (time.perf_counter() - start) / len(prompts)
     made: list[Generation | Unanswered] = []
     for prompt, response in zip(prompts, responses, strict=True):

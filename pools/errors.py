@@ -6,6 +6,8 @@ import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pools.secrets import clean
+
 if TYPE_CHECKING:
     from pools.types import Generation, GenerationSettings
 
@@ -13,8 +15,12 @@ if TYPE_CHECKING:
 class UserError(Exception):
     """Bad input. Its text says what was given, what was expected and what to do next, in one line.
 
-    The command line prints it and exits with code 2; every other exception is a defect of ours.
+    The command line prints it and exits with code 2; every other exception is a defect of ours. Whatever it quotes, its
+    text holds no key: it goes to logs, to clients, to issues.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(clean(text))
 
 
 class QueryError(UserError):
@@ -40,6 +46,12 @@ class UpstreamError(UserError):
 
 def shown(value: Any) -> str:
     """What was given, short enough for one line, whatever it is."""
-    text = reprlib.Repr()
+    text = _Short()
     text.maxstring = text.maxother = text.maxlong = 60
     return text.repr(value)
+
+
+class _Short(reprlib.Repr):
+    def repr_str(self, text: str, level: int) -> str:
+        """Cleaned first: half a key would not be found."""
+        return super().repr_str(clean(text), level)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pools.cost import CostModel, dollar_cost, paper_cost
 from pools.errors import UserError, shown
+from pools.secrets import identity, masked
 from pools.template import CONCATENATION, render
 from pools.types import Context, content_hash
 from pools.weights import Weights, alone, find_weights, folder_hash
@@ -126,21 +127,24 @@ class Pool:
         return dollar_cost(tuple(p.input for p in prices), tuple(p.output for p in prices), source)
 
     def fingerprint(self, model: CandidateModel, weights_dir: Path | None = None) -> str:
-        """Hash of all that decides a model's answers: weights, tokenizer, lm-eval type and arguments, template."""
+        """Hash of all that decides a model's answers: weights, tokenizer, lm-eval type and arguments, template.
+
+        Keys, headers and credentials are none of it: whoever asks, a server answers the same.
+        """
         weights = model.weights
-        identity: str | None = None
+        content: str | None = None
         if weights is not None:
             # Beside other weights the tokenizer and its settings lie in files of their own.
             whole = weights.sha256 if alone(weights) else None
-            identity = whole or folder_hash(find_weights(weights, model.name, self.folder, weights_dir))
-        arguments = {k: v for k, v in model.arguments.items() if k not in _PLACEMENT}
-        return content_hash(model.lm_eval, arguments, identity, model.template, model.chat_template)
+            content = whole or folder_hash(find_weights(weights, model.name, self.folder, weights_dir))
+        arguments = identity({k: v for k, v in model.arguments.items() if k not in _PLACEMENT})
+        return content_hash(model.lm_eval, arguments, content, model.template, model.chat_template)
 
     def to_dict(self) -> dict[str, Any]:
-        """The pool as plain data, as a manifest keeps it."""
+        """The pool as plain data, as a manifest keeps it: without the secrets among the models' arguments."""
         data = asdict(self)
         del data["folder"]
-        return {**data, "models": list(data["models"])}
+        return {**data, "models": [{**model, "arguments": masked(model["arguments"])} for model in data["models"]]}
 
 
 def pool_names() -> list[str]:
@@ -236,11 +240,12 @@ def _checked(data: Any, target: type, where: str, internal: set[str] | None = No
         raise UserError(f"{where}: `{missing[0]}` is missing")
     for name, value in data.items():
         kinds = _KINDS.get(str(known[name].type))
+        given = type(value).__name__ if name == "arguments" else shown(value)  # keys may be among them
         if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
             hint = " (YAML reads 1e-4 as text, 1.0e-4 as a number)" if float in kinds and isinstance(value, str) else ""
-            raise UserError(f"{where}: {name} must be a {kinds[0].__name__}, got {shown(value)}{hint}")
+            raise UserError(f"{where}: {name} must be a {kinds[0].__name__}, got {given}{hint}")
         if kinds and not _plain(value):
-            raise UserError(f"{where}: {name} must be plain data that JSON and UTF-8 can hold, got {shown(value)}")
+            raise UserError(f"{where}: {name} must be plain data that JSON and UTF-8 can hold, got {given}")
     return dict(data)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from pools.engine import Answers, LocalEngine, Request
 from pools.errors import UserError
 from pools.pool import CandidateModel, Pool
+from pools.secrets import clean, harmless
 
 INSTALL = "pip install ray"
 # Of an actor: the one that it runs, and one that is there when it has ended.
@@ -68,7 +69,7 @@ class RayEngine:
                 quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
                 ray.init(address=address or "local", **quiet)
             except (OSError, ValueError, OverflowError, RuntimeError) as error:
-                said = " ".join(str(error).split())[:200]
+                said = clean(" ".join(str(error).split()))[:200]
                 raise UserError(f"no Ray cluster at {address}: {said}; check the address, or leave it away") from None
         for model in pool.models:
             self._check_room(model)
@@ -111,10 +112,11 @@ class RayEngine:
                     cause = error.cause
                     if isinstance(cause, UserError):
                         raise UserError(str(cause)) from None
+                    said = clean(" ".join(str(cause).split()))
                     raise UserError(
-                        f"model {self.pool.models[model].name} failed: {' '.join(str(cause).split())[:300]}; what was "
+                        f"model {self.pool.models[model].name} failed: {said[:300]}; what was "
                         "generated is stored, the same command goes on from there"
-                    ) from error
+                    ) from harmless(error)
                 yield model, number, made
                 self._hand_out(model, work, actor, running)
         finally:
@@ -131,7 +133,7 @@ class RayEngine:
     def _count_failure(self, model: int, work: _Work, number: int, error: Exception) -> None:
         work.tries[number] = work.tries.get(number, 0) + 1
         if work.tries[number] >= self.tries:
-            said = " ".join(str(error).split())[:300]
+            said = clean(" ".join(str(error).split()))[:300]
             raise UserError(
                 f"the actors of model {self.pool.models[model].name} died {self.tries} times at the same batch: "
                 f"{said}; check its memory and `resources`; what was generated is stored, so the same command goes on"

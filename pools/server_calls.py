@@ -19,6 +19,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from pools.errors import UserError
+from pools.secrets import clean
 from pools.server_text import ServerText
 
 TRIES = 8
@@ -227,7 +228,7 @@ def reason(error: BaseException) -> str:
             first = before
         why = first.strerror if isinstance(first, OSError) else None
         said = f"{type(error).__name__} ({why})" if why else type(error).__name__
-    return " ".join("".join(c if c.isprintable() else " " for c in said[:200]).split())
+    return " ".join("".join(c if c.isprintable() else " " for c in clean(said)[:200]).split())
 
 
 def _retry_after(said: str) -> float:
