@@ -28,6 +28,7 @@ from harness.table import markdown, overall_table, tables
 from harness.tracking import IDENTITY, track
 from pools.cost import MOST_RATE, CostModel
 from pools.errors import UserError, shown
+from pools.names import check_name
 from pools.numbers import read_number
 from pools.tree import Tree
 from pools.whole_file import whole_file
@@ -223,7 +224,7 @@ def router_names(options: Run, source: Source) -> list[str]:
     recorded = source.generator is None
     if not options.router:
         raise UserError("`--router` is empty; omit it to use hierrouter, or see python -m harness list routers")
-    names = list(options.router)
+    names = [check_name(name, "--router") for name in options.router]
     if options.baselines == "yes" or (options.baselines == "auto" and recorded):
         names += [*(f"single:{model}" for model in source.pool.model_names), "random"]
         # Chosen on train items, from every response of every pipeline.

@@ -58,6 +58,7 @@ def test_help_imports_nothing_heavy() -> None:
         ("serve --recording {shipped} --router random --cost-weight 1e16", "at most 1e+15"),
         ("serve --recording {shipped} --router random --name a\u202eb", "--name"),
         ("run --router best-pipeline:\u0661", "a number of hops from 1 to"),
+        ("run --router single:qa-specialist\u202e", "--router 'single:qa-specialist\\u202e' holds U+202E"),
         ("run --task", "--task is given without a value"),
         ("run --router", "--router is given without a value"),
         ("run --cost-weight 0.1,much", "several as in 0,0.1,1"),
