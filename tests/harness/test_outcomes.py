@@ -56,6 +56,8 @@ def test_a_long_table(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     np.testing.assert_array_equal(tree.score[:, 1:], expected[..., 0])
     np.testing.assert_array_equal(tree.billed[:, 1:], expected[..., 1])
     assert recording.manifest["single_hop"] is True and recording.pool.cost_model("paper").unit == "US$"
+    if kind == "parquet":  # the same recording
+        return
     # And routers run on it: one that reads the question finds out who knows about what.
     run = ("run", "--recording", out, "--router", "hierrouter", "--cost-weight", 1, "--out", tmp_path / "run")
     assert call(monkeypatch, *run) == 0
