@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.finished import FinishedRun, differences, read_run
+from harness.formats import csv_cell
 from harness.manifest import write_text
 from harness.paired import Change, Comparison, compare_routers
 from harness.table import difference_table, markdown
@@ -152,7 +153,8 @@ def _write(blocks: Sequence[Block], path: Path) -> None:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, list(_row(blocks[0], blocks[0].comparisons[0])), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_row(block, c) for block in blocks for c in block.comparisons)
+        rows = (_row(block, c) for block in blocks for c in block.comparisons)
+        writer.writerows({name: csv_cell(given) for name, given in row.items()} for row in rows)
         text = buffer.getvalue()
     write_text(text, path)
 

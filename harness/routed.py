@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.manifest import origin
 from harness.rollout import Episodes, rollout
 from harness.source import DEFAULT_HOPS, RESULTS, alike
-from pools.cost import CostModel
+from pools.cost import MOST_RATE, CostModel
 from pools.errors import UserError
 from pools.live import LiveGenerator
 from pools.pool import Pool, load_pool
@@ -71,6 +71,8 @@ def routed(
     max_hops: by default the recording's or the checkpoint's, else 2.
     Raises UserError for what is not there, or does not fit together.
     """
+    if not 0 <= cost_weight <= MOST_RATE:
+        raise UserError(f"--cost-weight {cost_weight}: expected a number >= 0, and at most {MOST_RATE:g}")
     generator: Generator
     hops, known = DEFAULT_HOPS, None
     if recording is not None:

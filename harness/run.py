@@ -26,8 +26,10 @@ from harness.source import Source, choose_sandbox, open_source, recording_name
 from harness.summary import frontier_point, pipeline_name, summarise
 from harness.table import markdown, overall_table, tables
 from harness.tracking import IDENTITY, track
-from pools.cost import CostModel
+from pools.cost import MOST_RATE, CostModel
 from pools.errors import UserError, shown
+from pools.names import check_name
+from pools.numbers import read_number
 from pools.secrets import clean
 from pools.tree import Tree
 from pools.whole_file import whole_file
@@ -222,8 +224,8 @@ def router_names(options: Run, source: Source) -> list[str]:
     """The routers asked for, then the baselines that every table has, each once."""
     recorded = source.generator is None
     if not options.router:
-        raise UserError("--router names no router; leave it away for hierrouter, or see python -m harness list routers")
-    names = list(options.router)
+        raise UserError("`--router` is empty; omit it to use hierrouter, or see python -m harness list routers")
+    names = [check_name(name, "--router") for name in options.router]
     if options.baselines == "yes" or (options.baselines == "auto" and recorded):
         names += [*(f"single:{model}" for model in source.pool.model_names), "random"]
         # Chosen on train items, from every response of every pipeline.
@@ -237,12 +239,13 @@ def router_names(options: Run, source: Source) -> list[str]:
 def read_cost_weights(text: str) -> tuple[float, ...]:
     """The cost weights of `--cost-weight`, separated by commas, each once. Raises UserError for what is none."""
     try:
-        weights = tuple(dict.fromkeys(float(part) for part in text.split(",")))
+        weights = tuple(dict.fromkeys(read_number(part, float) for part in text.split(",")))
     except ValueError:
         weights = (math.nan,)
-    if not all(0 <= weight < math.inf for weight in weights):
+    if not all(0 <= weight <= MOST_RATE for weight in weights):
         raise UserError(
-            f"--cost-weight {text}: expected a number >= 0, in quality per unit of cost, or several as in 0,0.1,1"
+            f"--cost-weight {text}: expected a number >= 0, in quality per unit of cost, and at most {MOST_RATE:g}, or "
+            "several as in 0,0.1,1"
         )
     return weights
 

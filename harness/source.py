@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.manifest import origin
 from pools.errors import UserError
 from pools.live import LiveGenerator, Progress
+from pools.names import check_distinct
 from pools.pool import CandidateModel, Pool, Resources, load_pool
 from pools.recording import Recording, load_recording
 from pools.secrets import identity
@@ -58,7 +59,8 @@ def recording_name(pool: str, suite: str) -> str:
 
 def open_source(options: Run | Train, on_batch: Progress | None = None) -> Source:
     """The recording, or the live models, that a command asks for."""
-    pool, suite = options.pool or DEFAULT_POOL, options.suite or DEFAULT_SUITE
+    pool = DEFAULT_POOL if options.pool is None else options.pool
+    suite = DEFAULT_SUITE if options.suite is None else options.suite
     if options.max_hops is not None and options.max_hops < 1:
         raise UserError(f"--max-hops {options.max_hops}: expected at least 1")
     if options.live:
@@ -199,7 +201,9 @@ def suite_tasks(suite: Suite, only: Sequence[str] = ()) -> list[Task]:
     unknown = [name for name in only if name not in known]
     if unknown:
         raise UserError(f"unknown task {unknown[0]!r}: suite {suite.name} has {', '.join(known)}")
-    return [entry.load() for entry in suite.tasks if not only or entry.name in only]
+    tasks = [entry.load() for entry in suite.tasks if not only or entry.name in only]
+    check_distinct([task.name for task in tasks], f"suite {suite.name}: task")  # files may name theirs as they like
+    return tasks
 
 
 def scorer(tasks: Sequence[Task]) -> Any:

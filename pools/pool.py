@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pools.cost import CostModel, dollar_cost, paper_cost
+from pools.cost import MOST_RATE, CostModel, dollar_cost, paper_cost
 from pools.errors import UserError, shown
+from pools.names import check_distinct, check_name
 from pools.secrets import identity, masked
-from pools.template import CONCATENATION, render
-from pools.types import Context, content_hash
+from pools.template import CONCATENATION, check_template
+from pools.types import content_hash
 from pools.weights import Weights, alone, find_weights, folder_hash
 from pools.yaml_file import read_yaml
 
@@ -175,6 +177,9 @@ def load_pool(name_or_path: str) -> Pool:
 def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
     """A pool from plain data. `where` names the data in the text of a UserError."""
     top = _checked(data, Pool, where, {"folder"})
+    check_name(top["name"], f"{where}: name")
+    if top["cost_unit"]:  # empty where no costs were recorded
+        check_name(top["cost_unit"], f"{where}: cost_unit")
     listed = top["models"]
     if not isinstance(listed, list) or not listed:
         raise UserError(f"{where}: `models` must be a list of at least one model")
@@ -182,6 +187,7 @@ def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
     for number, entry in enumerate(listed, 1):
         at = f"{where}: model {_name(entry, number)}"
         known = _checked(entry, CandidateModel, at)
+        check_name(known["name"], f"{at}: name")
         if known.get("weights") is not None:
             known["weights"] = Weights(**_checked(known["weights"], Weights, f"{at}: weights"))
         if known.get("price") is not None:
@@ -192,23 +198,24 @@ def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
         if model.price:
             rates |= {"price: input": model.price.input, "price: output": model.price.output}
         for key, rate in rates.items():
-            if not 0 <= rate <= sys.float_info.max:  # a whole number may be longer than any float
-                raise UserError(f"{at}: {key} must be a number >= 0, got {shown(rate)}")
+            if not 0 <= rate <= MOST_RATE:
+                raise UserError(f"{at}: {key} must be a number >= 0, and at most {MOST_RATE:g}, got {shown(rate)}")
         if model.batch_size < 1:
             raise UserError(f"{at}: batch_size must be a whole number >= 1, got {model.batch_size}")
         if model.weights and not (model.weights.path or model.weights.repository):
             raise UserError(f"{at}: weights need a `path` or a `repository`")
-        if model.weights and model.weights.sha256 and not model.weights.file:
-            raise UserError(f"{at}: weights with a `sha256` need the `file` that has it")
+        if model.weights and model.weights.sha256 is not None:
+            if not model.weights.file:
+                raise UserError(f"{at}: weights with a `sha256` need the `file` that has it")
+            if not re.fullmatch("[0-9a-fA-F]{64}", model.weights.sha256):
+                given = shown(model.weights.sha256)
+                raise UserError(f"{at}: weights: sha256 must be 64 hexadecimal digits, got {given}; see sha256sum FILE")
         try:
-            render(model.template, Context("query", ("response",)))
+            check_template(model.template)
         except UserError as error:
             raise UserError(f"{at}: {error}") from None
         models.append(model)
-    names = [model.name for model in models]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise UserError(f"{where}: model name {repeated[0]} is used twice; names must differ")
+    check_distinct([model.name for model in models], f"{where}: model name")
     return Pool(**{**top, "models": tuple(models), "folder": folder})
 
 

@@ -15,7 +15,9 @@ from typing import Any, get_args
 import numpy as np
 
 from pools.columns import read_columns
+from pools.cost import MOST_COST
 from pools.errors import QueryError, UserError, shown
+from pools.names import check_distinct, check_name
 from pools.pool import Pool, pool_from_dict
 from pools.seal import check_seal, sealed
 from pools.tree import Tree
@@ -190,8 +192,9 @@ def load_recording(folder: Path | str) -> Recording:
         )
         _check(tree, manifest, rows)
         _fill(tree, rows)
-        if pool.billed and not (tree.billed[tree.known & (tree.depth > 0)] >= 0).all():
-            raise ValueError("a response lacks what it cost")
+        billed = tree.billed[tree.known & (tree.depth > 0)]
+        if pool.billed and not ((billed >= 0) & (billed <= MOST_COST)).all():
+            raise ValueError(f"a response lacks what it cost, or that is no number from 0 to {MOST_COST:g}")
     except (UserError, KeyError, IndexError, TypeError, ValueError) as error:
         raise _unreadable(folder, error) from error
     return Recording(tree, pool, manifest)
@@ -203,6 +206,12 @@ def _check(tree: Tree, manifest: dict[str, Any], rows: dict[str, list[Any]]) -> 
         raise ValueError(f"suite is {shown(manifest['suite'])}, expected a text")
     if type(manifest["max_hops"]) is not int:
         raise ValueError(f"max_hops is {shown(manifest['max_hops'])}, expected a whole number")
+    tasks = list(dict.fromkeys(item.task for item in tree.items))
+    named = [("suite", manifest.get("suite")), *(("task", task) for task in tasks)]
+    for what, name in named:
+        if name is not None:
+            check_name(name, what)
+    check_distinct(tasks, "task")
     keys = {(item.task, item.doc_id) for item in tree.items}
     if len(keys) < len(tree.items):
         raise ValueError("an item is there twice")
