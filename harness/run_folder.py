@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -60,6 +61,10 @@ _FILES = ("summary.json", "items.parquet", "manifest.json")
 _ABOUT_IT = ("wandb.json", "report.html", "report-figures")
 # Figures are sums and means in floating point.
 _NOISE = 1e-9
+_RANGES = {
+    "quality": (-_NOISE, 1 + _NOISE, "a number from 0 to 1"),
+    "cost": (-_NOISE, sys.float_info.max, "a finite number >= 0"),
+}
 
 
 @dataclass(frozen=True)
@@ -252,9 +257,9 @@ def _check(found: Any, form: dict[str, tuple[type, ...]], place: str) -> None:
         numbers = pair or ([value] if isinstance(value, _NUMBER) else [])
         if not all(isinstance(number, _NUMBER) and math.isfinite(number) for number in numbers):
             raise ValueError(f"{key} is no finite number in {place}")
-        most = {"quality": 1 + _NOISE, "cost": math.inf}.get(key.removesuffix("_interval"))
-        if most is not None and not all(-_NOISE <= number <= most for number in numbers):
-            raise ValueError(f"{key} is {shown(value)} in {place}, which cannot be")
+        low, high, expected = _RANGES.get(key.removesuffix("_interval"), (-math.inf, math.inf, ""))
+        if not all(low <= number <= high for number in numbers):
+            raise ValueError(f"{key} is {shown(value)} in {place}, expected {expected}")
 
 
 def _by_router(rows: Rows, summary: dict[str, Any]) -> dict[str, Rows]:
@@ -279,14 +284,14 @@ def _check_figures(items: dict[str, Rows], summary: dict[str, Any]) -> None:
     """Raise ValueError where a row has a figure that cannot be, or the summary is not of these rows."""
     if others := [name for name in items if items[name] and name not in summary["routers"]]:
         raise ValueError(f"it has rows of {shown(others[0])}, which the summary lacks")
-    costs = bool(summary["cost_unit"])
+    measures = ("quality", "cost") if summary["cost_unit"] else ("quality",)
     for name, rows in items.items():
-        for measure, most in (("quality", 1 + _NOISE), *([("cost", math.inf)] if costs else [])):
+        for measure in measures:
+            low, high, expected = _RANGES[measure]
             for row in rows:
-                number = math.nan if row[measure] is None else row[measure]
-                if not -_NOISE <= number <= most or math.isinf(number):
+                if row[measure] is None or not low <= row[measure] <= high:
                     place = f"{name} on {row['task']} {row['doc_id']}"
-                    raise ValueError(f"{measure} of {place} is {shown(row[measure])}, which cannot be")
+                    raise ValueError(f"{measure} of {place} is {shown(row[measure])}, expected {expected}")
         entry = summary["routers"][name]
         by_task: dict[str, Rows] = defaultdict(list)
         for row in rows:
@@ -299,7 +304,7 @@ def _check_figures(items: dict[str, Rows], summary: dict[str, Any]) -> None:
         ):
             if len(found) != figures["items"]:
                 raise ValueError(f"{name} {place} has {len(found)} rows, and {figures['items']} items in the summary")
-            for measure in ("quality", *(["cost"] if costs else [])):
+            for measure in measures:
                 mean = math.fsum(row[measure] for row in found) / len(found)
                 if not math.isclose(mean, figures[measure], rel_tol=1e-6, abs_tol=_NOISE):
                     both = f"{mean:.6g} by its rows and {figures[measure]:.6g} by the summary"
