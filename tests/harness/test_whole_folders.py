@@ -97,17 +97,33 @@ def at_write(number):
         os.kill(os.getpid(), signal.SIGKILL)
 """
 )
-# The first write waits a moment for the other process to come to its own; then each takes its time.
+# Both begin to write at the same moment, and take their time.
 TOGETHER = (
     EVERY_WRITE
     + """
-def at_write(number):
-    if number == 1:
+import fcntl
+
+met, lock = False, fcntl.flock
+
+def meet():
+    global met
+    if not met:
+        met = True
         Path(f"{meeting}/{{os.getpid()}}").touch()
-        deadline = time.monotonic() + 0.5
+        deadline = time.monotonic() + 5
         while len(os.listdir({meeting!r})) < 2 and time.monotonic() < deadline:
-            time.sleep(0.005)
+            time.sleep(0.002)
+
+def flock(*given):
+    meet()
+    lock(*given)
+
+def at_write(number):
+    if number > 1:  # the first makes the folder, long before there is anything to write
+        meet()
     time.sleep(random.Random(os.getpid() + number).uniform(0, 0.004))
+
+fcntl.flock = flock
 """
 )
 # Every iteration writes a state.
