@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -72,14 +73,13 @@ def run(options: Run, console: Console) -> Path:
     """
     start = time.monotonic()
     options = checked(options)
-    out = options.out or Path("runs") / time.strftime("run-%Y%m%d-%H%M%S")
     if options.live:
         choose_sandbox(options.sandbox, console)
     with generation_progress(console) as on_batch:
         source = open_source(options, on_batch)
         items = evaluated_items(options, source)
         _check_two_models(options, items.models)
-        out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before anything is computed
+        out = _folder(options.out)  # what cannot be written is known before anything is computed
         try:
             evaluation = evaluate_routers(options, source, console)
             metrics = _frontier_metrics(options, evaluation) if len(evaluation.swept) > 1 else None
@@ -283,6 +283,19 @@ def _check_two_models(options: Run, models: Sequence[str]) -> None:
 def _at(weight: float, name: str, router: Router, request: RouterRequest) -> Router:
     """The router of that name for another cost weight: told of it where it can be, else built anew."""
     return router.at(weight) if isinstance(router, WeighingRouter) else load(name, replace(request, cost_weight=weight))
+
+
+def _folder(out: Path | None) -> Path:
+    """The folder to write to, made where it is missing; without a name a new one that no other run has."""
+    name = time.strftime("run-%Y%m%d-%H%M%S")
+    names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+    while out is None:
+        with suppress(FileExistsError):
+            path = Path("runs") / next(names)
+            path.mkdir(parents=True)
+            return path
+    out.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 def _remove_if_empty(folder: Path) -> None:

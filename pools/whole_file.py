@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -56,7 +55,7 @@ def whole_folder(
                 yield partial
                 gone = set(obsolete()) - set(map(str, _files(partial)))
                 with whole_file(partial / _COMPLETE) as file:
-                    file.write_text(json.dumps(sorted(gone)), encoding="utf-8")
+                    file.write_bytes(b"\0".join(map(os.fsencode, sorted(gone))))
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             with suppress(OSError):  # it is not empty
@@ -89,17 +88,20 @@ def _move(folder: Path, last: str) -> None:
     """Put complete files in their place, those of an earlier result away; it can be cut short anywhere and repeated."""
     partial = _partial(folder, last)
     try:
-        obsolete = json.loads((partial / _COMPLETE).read_text(encoding="utf-8"))
+        obsolete = (partial / _COMPLETE).read_bytes().split(b"\0")
     except FileNotFoundError:
         return
     files = [file for file in _files(partial) if file != Path(_COMPLETE)]
     if Path(last) in files:
         (folder / last).unlink(missing_ok=True)
-        for name in obsolete:
-            if (folder / name).is_dir() and not (folder / name).is_symlink():
-                shutil.rmtree(folder / name)
+        for path in (folder / os.fsdecode(name) for name in obsolete if name):
+            # Whoever made this folder shall not decide on another.
+            if not path.parent.resolve().is_relative_to(folder.resolve()):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
             else:
-                (folder / name).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
     for file in sorted(files, key=lambda file: file == Path(last)):
         (folder / file).parent.mkdir(exist_ok=True)
         (partial / file).replace(folder / file)
