@@ -170,3 +170,13 @@ def test_paths_with_a_colon(
     store.close()
     assert harness(*record, "--store", "s:2", "--reuse", "e:1.parquet", "--out", "rec:2") == 0
     assert harness("run", "--recording", "rec:2", "--router", "random", "--out", "exp:3") == 0
+
+
+def test_runs_without_a_name_have_a_folder_each(
+    tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda form, *of: "run-20260101-000000")
+    assert harness(*RUN) == harness(*RUN, "--seed", 2) == 0
+    made = {path.name: load_run(path).manifest["seed"] for path in (tmp_path / "runs").iterdir()}
+    assert made == {"run-20260101-000000": 1, "run-20260101-000000-2": 2}
