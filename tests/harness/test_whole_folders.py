@@ -344,7 +344,7 @@ def test_two_processes_on_one_folder(
     counted("two at once", f"`{name}` into one folder", sum(seen.values()), wrong=seen["accepted"])
 
 
-@pytest.mark.parametrize("name", ["run", "import"])
+@pytest.mark.parametrize("name", ["run"])
 def test_a_full_disk_with_an_earlier_result(
     commands: Commands, results: Any, disks: Path, counted: Any, faults: int, name: str
 ) -> None:
