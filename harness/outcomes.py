@@ -46,7 +46,7 @@ class Row:
 
 def import_outcomes(options: Import, console: Console) -> Path:
     """Read a table, check it, and write the recording; where it is. Raises UserError for a table that is not whole."""
-    check_recording_target(options.out)
+    check_recording_target(options.out, replace=options.force)
     _table_name(options)
     check_name(options.cost_unit, "--cost-unit")
     rows = read_table(options.file, parquet=options.format == "parquet" or options.file.suffix == ".parquet")
@@ -68,7 +68,7 @@ def import_outcomes(options: Import, console: Console) -> Path:
         "counts": {"items": len(tree.items), "transitions": len(tree.items) * len(tree.models), **left_out},
         "item_names": names,
     }
-    save_recording(tree, pool, manifest, options.out)
+    save_recording(tree, pool, manifest, options.out, replace=options.force)
     said = [f"{len(tree.items):,} items, {len(tree.models)} models, one hop"]
     said += [f"{number:,} {what} items left out" for what, number in left_out.items() if number]
     console.print("; ".join(said), highlight=False)
@@ -87,12 +87,13 @@ def read_table(path: Path, parquet: bool) -> list[dict[str, Any]]:
         raise UserError(f"{path} is a pickle, which can run anything when it is read; convert it to Parquet or CSV")
     try:
         if parquet:
-            table = pa.parquet.read_table(path)
+            with path.open("rb") as file:  # pyarrow takes a path with a colon for an address
+                table = pa.parquet.read_table(file)
         else:
             # Everything as text: a question that reads "0042" or "true" is not to become a number or a truth value.
             quoted = pa.csv.ParseOptions(newlines_in_values=True)
-            with pa.csv.open_csv(path, parse_options=quoted) as file:
-                texts = dict.fromkeys(file.schema.names, pa.string())
+            with pa.csv.open_csv(path, parse_options=quoted) as rows_of:
+                texts = dict.fromkeys(rows_of.schema.names, pa.string())
             convert = pa.csv.ConvertOptions(column_types=texts)
             table = pa.csv.read_csv(path, parse_options=quoted, convert_options=convert)
         names, rows = table.column_names, table.to_pylist()

@@ -8,13 +8,13 @@ keys, `<router>/<figure>`, in each.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.formats import COLUMNS, tidy_rows
+from harness.manifest import write_json
 from pools.errors import UserError
 from pools.secrets import clean
 
@@ -54,7 +54,7 @@ def track(folder: Path, manifest: Mapping[str, Any], summary: Mapping[str, Any])
         logged.log_artifact(artifact)
         kept = {"entity": logged.entity, "project": logged.project, "id": logged.id, "url": logged.url}
         logged.finish()
-        (folder / IDENTITY).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        write_json(kept, folder / IDENTITY)
     except wandb.errors.Error as error:
         said = clean(" ".join(str(error).split()))[:200].rstrip(".")
         raise UserError(

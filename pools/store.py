@@ -188,8 +188,9 @@ class TransitionStore:
         table = pa.table({name: pa.array(column, types.get(name, pa.string())) for name, column in columns.items()})
         table = table.replace_schema_metadata({_EXPORT_CHECKSUM: content_hash(*_rows(table))})
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial:
-            pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+        # As an open file: pyarrow takes a path with a colon for an address.
+        with whole_file(path) as partial, partial.open("wb") as file:
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
         return len(rows)
 
     def import_parquet(self, path: Path) -> int:

@@ -43,6 +43,24 @@ def written(rows: list[dict[str, Any]], path: Path) -> Path:
     return path
 
 
+def test_a_recording_is_replaced_only_by_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, command = tmp_path / "out", ("import", written(table(), tmp_path / "t.csv"), "--out", tmp_path / "out")
+    assert call(monkeypatch, *command) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    other = ("import", written(table(6), tmp_path / "six.csv"), "--out", out)
+    assert call(monkeypatch, *other) == 2
+    said = capsys.readouterr().err
+    assert "holds a recording" in said and "--force" in said and said.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert call(monkeypatch, *other, "--force") == 0
+    assert len(load_recording(out).tree.items) == 6
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    assert call(monkeypatch, *other[:-1], tmp_path / "thesis", "--force") == 2
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_long_table(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = table()
