@@ -417,6 +417,7 @@ def training_bar(shown: bool) -> Iterator[Report]:
 
 
 def _check(args: Args, tree: Tree) -> None:
+    from pools.cost import MOST_RATE
     from pools.errors import UserError, shown
 
     if not tree.items:
@@ -441,8 +442,10 @@ def _check(args: Args, tree: Tree) -> None:
         raise UserError(f"--{name.replace('_', '-')} {given}: expected a number of at least {least}{most}")
     if args.seed >= 2**32:
         raise UserError(f"--seed {shown(args.seed)}: expected a whole number below 2**32")
-    if any(not 0 <= weight < float("inf") for weight in args.cost_weights):
-        raise UserError(f"--cost-weights {args.cost_weights}: expected numbers of at least 0")
+    if any(not 0 <= weight <= MOST_RATE for weight in args.cost_weights):
+        raise UserError(f"--cost-weights {args.cost_weights}: expected numbers of at least 0 and at most {MOST_RATE:g}")
+    if args.cost_weight > MOST_RATE:
+        raise UserError(f"--cost-weight {args.cost_weight}: expected a number of at least 0 and at most {MOST_RATE:g}")
     if not {"query", "response"} & set(args.sees):
         raise UserError(f"--sees {' '.join(args.sees)}: expected query, response or both among them")
     if args.resume and args.out is None:
@@ -532,7 +535,9 @@ def main() -> None:
     """Train on a recording from the command line."""
     import tyro
 
-    args = tyro.cli(Args, prog="python -m routers.ppo_hierrouter", description=__doc__)
+    from pools.numbers import number_arguments
+
+    args = tyro.cli(Args, prog="python -m routers.ppo_hierrouter", description=__doc__, registry=number_arguments())
     from pools.data.recording import load_recording
     from pools.errors import UserError
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 from pools.cost import CostModel
 from pools.errors import UserError
 from pools.mdp.tree import Tree
+from pools.names import check_name
 from routers.router import Router
 
 GROUP = "harness.routers"
@@ -59,7 +60,12 @@ _of_files: dict[str, list[str]] = {}
 
 
 def register(name: str) -> Callable[[_B], _B]:
-    """Decorate a function `RouterRequest -> Router`, or a class built the same way, to make it known by a name."""
+    """Decorate a function `RouterRequest -> Router`, or a class built the same way, to make it known by a name.
+
+    Raises UserError for a name that is none.
+    """
+
+    check_name(name, "router")
 
     def remember(build: _B) -> _B:
         _registered[name] = build
