@@ -1,4 +1,4 @@
-"""The table of docs/faults.md from what the tests that inject faults wrote to HARNESS_FAULT_TABLE.
+"""The tables of docs/faults.md from what the tests that inject faults wrote to HARNESS_FAULT_TABLE.
 
 python benchmarks/fault_table.py faults.jsonl
 """
@@ -33,10 +33,19 @@ def table(lines: list[str]) -> str:
     return "\n".join([*head, *written, "| all | | " + cells(total)])
 
 
+def sweep(lines: list[str]) -> str:
+    """Markdown: of each command that was killed at every write, how often files of two results were side by side."""
+    head = ["| command | writes interrupted | mixed | accepted |", "|---|---:|---:|---:|"]
+    entries = sorted((e for e in map(json.loads, lines) if e.get("mixed") is not None), key=lambda e: str(e["subject"]))
+    body = [f"| {e['subject']} | {e['times']:,} | {e['mixed']:,} | {e['wrong']:,} |" for e in entries]
+    return "\n".join([*head, *body])
+
+
 def cells(figures: Counter[str]) -> str:
     """The figures of a row; what no test counts is a dash."""
     return " | ".join(f"{figures[name]:,}" if name in figures else "–" for name in FIGURES) + " |"
 
 
 if __name__ == "__main__":
-    print(table(Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()))
+    written = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
+    print(table(written), sweep(written), sep="\n\n")

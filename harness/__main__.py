@@ -20,6 +20,13 @@ def main() -> None:
     """Run the command line; bad input ends in one line on standard error and exit code 2, never in a traceback."""
     # Set before anything imports tqdm: what runs long here shows its own progress.
     os.environ.setdefault("TQDM_DISABLE", "1")
+    from pools.secrets import clean_output
+
+    with clean_output():
+        _execute()
+
+
+def _execute() -> None:
     from harness.cli.app import execute, parse
     from pools.errors import UserError
 

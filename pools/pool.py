@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pools.cost import CostModel, dollar_cost, paper_cost
+from pools.cost import MOST_RATE, CostModel, dollar_cost, paper_cost
 from pools.errors import UserError, shown
-from pools.template import CONCATENATION, render
-from pools.types import Context, content_hash
+from pools.names import check_distinct, check_name
+from pools.secrets import identity, masked
+from pools.template import CONCATENATION, check_template
+from pools.types import content_hash
 from pools.weights import Weights, alone, find_weights, folder_hash
 from pools.yaml_file import read_yaml
 
@@ -126,21 +129,24 @@ class Pool:
         return dollar_cost(tuple(p.input for p in prices), tuple(p.output for p in prices), source)
 
     def fingerprint(self, model: CandidateModel, weights_dir: Path | None = None) -> str:
-        """Hash of all that decides a model's answers: weights, tokenizer, lm-eval type and arguments, template."""
+        """Hash of all that decides a model's answers: weights, tokenizer, lm-eval type and arguments, template.
+
+        Keys, headers and credentials are none of it: whoever asks, a server answers the same.
+        """
         weights = model.weights
-        identity: str | None = None
+        content: str | None = None
         if weights is not None:
             # Beside other weights the tokenizer and its settings lie in files of their own.
             whole = weights.sha256 if alone(weights) else None
-            identity = whole or folder_hash(find_weights(weights, model.name, self.folder, weights_dir))
-        arguments = {k: v for k, v in model.arguments.items() if k not in _PLACEMENT}
-        return content_hash(model.lm_eval, arguments, identity, model.template, model.chat_template)
+            content = whole or folder_hash(find_weights(weights, model.name, self.folder, weights_dir))
+        arguments = identity({k: v for k, v in model.arguments.items() if k not in _PLACEMENT})
+        return content_hash(model.lm_eval, arguments, content, model.template, model.chat_template)
 
     def to_dict(self) -> dict[str, Any]:
-        """The pool as plain data, as a manifest keeps it."""
+        """The pool as plain data, as a manifest keeps it: without the secrets among the models' arguments."""
         data = asdict(self)
         del data["folder"]
-        return {**data, "models": list(data["models"])}
+        return {**data, "models": [{**model, "arguments": masked(model["arguments"])} for model in data["models"]]}
 
 
 def pool_names() -> list[str]:
@@ -171,6 +177,9 @@ def load_pool(name_or_path: str) -> Pool:
 def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
     """A pool from plain data. `where` names the data in the text of a UserError."""
     top = _checked(data, Pool, where, {"folder"})
+    check_name(top["name"], f"{where}: name")
+    if top["cost_unit"]:  # empty where no costs were recorded
+        check_name(top["cost_unit"], f"{where}: cost_unit")
     listed = top["models"]
     if not isinstance(listed, list) or not listed:
         raise UserError(f"{where}: `models` must be a list of at least one model")
@@ -178,6 +187,7 @@ def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
     for number, entry in enumerate(listed, 1):
         at = f"{where}: model {_name(entry, number)}"
         known = _checked(entry, CandidateModel, at)
+        check_name(known["name"], f"{at}: name")
         if known.get("weights") is not None:
             known["weights"] = Weights(**_checked(known["weights"], Weights, f"{at}: weights"))
         if known.get("price") is not None:
@@ -188,23 +198,24 @@ def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
         if model.price:
             rates |= {"price: input": model.price.input, "price: output": model.price.output}
         for key, rate in rates.items():
-            if not 0 <= rate <= sys.float_info.max:  # a whole number may be longer than any float
-                raise UserError(f"{at}: {key} must be a number >= 0, got {shown(rate)}")
+            if not 0 <= rate <= MOST_RATE:
+                raise UserError(f"{at}: {key} must be a number >= 0, and at most {MOST_RATE:g}, got {shown(rate)}")
         if model.batch_size < 1:
             raise UserError(f"{at}: batch_size must be a whole number >= 1, got {model.batch_size}")
         if model.weights and not (model.weights.path or model.weights.repository):
             raise UserError(f"{at}: weights need a `path` or a `repository`")
-        if model.weights and model.weights.sha256 and not model.weights.file:
-            raise UserError(f"{at}: weights with a `sha256` need the `file` that has it")
+        if model.weights and model.weights.sha256 is not None:
+            if not model.weights.file:
+                raise UserError(f"{at}: weights with a `sha256` need the `file` that has it")
+            if not re.fullmatch("[0-9a-fA-F]{64}", model.weights.sha256):
+                given = shown(model.weights.sha256)
+                raise UserError(f"{at}: weights: sha256 must be 64 hexadecimal digits, got {given}; see sha256sum FILE")
         try:
-            render(model.template, Context("query", ("response",)))
+            check_template(model.template)
         except UserError as error:
             raise UserError(f"{at}: {error}") from None
         models.append(model)
-    names = [model.name for model in models]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise UserError(f"{where}: model name {repeated[0]} is used twice; names must differ")
+    check_distinct([model.name for model in models], f"{where}: model name")
     return Pool(**{**top, "models": tuple(models), "folder": folder})
 
 
@@ -236,11 +247,12 @@ def _checked(data: Any, target: type, where: str, internal: set[str] | None = No
         raise UserError(f"{where}: `{missing[0]}` is missing")
     for name, value in data.items():
         kinds = _KINDS.get(str(known[name].type))
+        given = type(value).__name__ if name == "arguments" else shown(value)  # keys may be among them
         if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
             hint = " (YAML reads 1e-4 as text, 1.0e-4 as a number)" if float in kinds and isinstance(value, str) else ""
-            raise UserError(f"{where}: {name} must be a {kinds[0].__name__}, got {shown(value)}{hint}")
+            raise UserError(f"{where}: {name} must be a {kinds[0].__name__}, got {given}{hint}")
         if kinds and not _plain(value):
-            raise UserError(f"{where}: {name} must be plain data that JSON and UTF-8 can hold, got {shown(value)}")
+            raise UserError(f"{where}: {name} must be plain data that JSON and UTF-8 can hold, got {given}")
     return dict(data)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pools.errors import UserError
+from pools.names import check_name
 
 T = TypeVar("T")
 _E = TypeVar("_E")
@@ -31,7 +32,8 @@ class Registry(Generic[T]):
         self._of_files: dict[str, list[str]] = {}
 
     def register(self, name: str) -> Callable[[_E], _E]:
-        """Decorate an entry to make it known by a name."""
+        """Decorate an entry to make it known by a name. Raises UserError for a name that is none."""
+        check_name(name, self.kind)
 
         def remember(entry: _E) -> _E:
             self._entries[name] = entry  # type: ignore[assignment]

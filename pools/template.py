@@ -28,6 +28,14 @@ def _compiled(template: str) -> Any:
         ) from None
 
 
+def check_template(template: str) -> None:
+    """Raise UserError where a template cannot be rendered, or what a model reads first does not depend on the query."""
+    queries = "What is 6 times 7?", "Name the capital of Peru, and say in one sentence why it is there."
+    render(template, Context(queries[0], ("response",)))
+    if len({render(template, Context(query)) for query in queries}) == 1:
+        raise UserError("the template renders every query as the same text; it must use `query`, as in {{ query }}")
+
+
 def render(template: str, context: Context) -> str:
     """The text that a model reads: the template with `query` (text) and `responses` (list of texts).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,7 @@ def read_yaml(path: Path, what: str) -> Any:
         return loader.construct_document(node)
     # The constructors of numbers, dates and truth values raise whatever Python does.
     except (yaml.YAMLError, ValueError, AttributeError, KeyError, OverflowError, RecursionError) as error:
-        reason = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise UserError(f"{what} file {path} is not YAML: {reason[:300]}; expected YAML of plain values") from None
+        raise UserError(f"{what} file {path} is not YAML: {_reason(error)}; expected YAML of plain values") from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -43,8 +43,20 @@ def check_yaml(path: Path, what: str) -> None:
         for node in yaml.compose_all(_content(path, what), yaml.SafeLoader):
             _check(node, {}, MOST_LEVELS)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise UserError(f"{what} file {path} is not YAML: {reason[:300]}; expected YAML of plain values") from None
+        raise UserError(f"{what} file {path} is not YAML: {_reason(error)}; expected YAML of plain values") from None
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong and where, without the text that stands there: it may be a key."""
+    import yaml
+
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        return re.sub(r"'[^'<]{4,}'", "...", " ".join(filter(None, (error.context, error.problem)))) + place
+    return " ".join(str(error).split())[:300]
 
 
 def _content(path: Path, what: str) -> bytes:

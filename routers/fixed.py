@@ -103,7 +103,8 @@ def best_pipeline(request: RouterRequest) -> FixedRouter:
     """The one pipeline with the best value on train items; best-pipeline:2, of exactly two hops."""
     hops: int | None = None
     if request.argument:
-        if not request.argument.isdecimal() or not 1 <= int(request.argument) <= request.max_hops:
+        digits = request.argument.isascii() and request.argument.isdecimal()
+        if not digits or not 1 <= int(request.argument) <= request.max_hops:
             raise UserError(
                 f"unknown router best-pipeline:{request.argument}: expected best-pipeline, or a number of hops from 1 "
                 f"to {request.max_hops}, as in best-pipeline:1"

@@ -499,6 +499,7 @@ def training_bar(shown: bool) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def _check(args: Options, tree: Tree, request: RouterRequest) -> None:
+    from pools.cost import MOST_RATE
     from pools.errors import UserError, shown
 
     if not tree.items:
@@ -515,8 +516,9 @@ def _check(args: Options, tree: Tree, request: RouterRequest) -> None:
         raise UserError(f"--{name.replace('_', '-')} {given[name]}: expected a number of at least {least}{most}")
     if request.seed >= 2**32:
         raise UserError(f"--seed {shown(request.seed)}: expected a whole number below 2**32")
-    if any(not 0 <= weight < float("inf") for weight in request.cost_weights):
-        raise UserError(f"--cost-weights {request.cost_weights}: expected numbers of at least 0")
+    for name, weights in (("cost-weights", request.cost_weights), ("cost-weight", (request.cost_weight,))):
+        if any(not 0 <= weight <= MOST_RATE for weight in weights):
+            raise UserError(f"--{name} {shown(weights)}: expected numbers of at least 0 and at most {MOST_RATE:g}")
     if not {"query", "response"} & set(args.sees):
         raise UserError(f"--sees {' '.join(args.sees)}: expected query, response or both among them")
 
@@ -633,7 +635,9 @@ def main() -> None:
     """Train on a recording from the command line."""
     import tyro
 
-    args = tyro.cli(Args, prog="python -m routers.ppo_hierrouter", description=__doc__)
+    from pools.numbers import number_arguments
+
+    args = tyro.cli(Args, prog="python -m routers.ppo_hierrouter", description=__doc__, registry=number_arguments())
     from pools.data.recording import load_recording
     from pools.errors import UserError
     from routers.registry import teach

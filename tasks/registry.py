@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pools.errors import UserError
+from pools.names import check_name
 from pools.yaml_file import check_yaml
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def get(name: str, metric: str | None = None, filter_name: str | None = None, li
         if path == Path(name):  # a file of the user's
             check_yaml(path, "task")
         config = load_yaml(path, resolve_func=False)  # before any function is imported or any data fetched
+        if path == Path(name) and isinstance(config.get("task"), str):
+            check_name(config["task"], f"task file {path}: task")
         if "class" not in config:
             check_config(name, config)
     except UserError:

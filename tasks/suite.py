@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pools.errors import UserError, shown
+from pools.names import check_distinct, check_name
 from pools.yaml_file import read_yaml
 from tasks import registry
 from tasks.task import Task
@@ -70,6 +71,7 @@ def _parse(path: Path) -> Suite:
     declared = read_yaml(path, "suite")
     where = f"suite file {path}"
     fields = _fields(declared, {"name": str, "tasks": list}, {"description": str}, where)
+    check_name(fields["name"], f"{where}: name")
     tasks = []
     for number, entry in enumerate(fields["tasks"], start=1):
         here = f"{where}: task {number}"
@@ -83,9 +85,9 @@ def _parse(path: Path) -> Suite:
         except UserError as error:
             raise UserError(f"{here}: {error}") from error
         tasks.append(SuiteTask(**task))
-    twice = sorted({task.name for task in tasks if sum(other.name == task.name for other in tasks) > 1})
-    if twice or not tasks:
-        raise UserError(f"{where}: {f'{twice[0]} is named twice' if twice else 'no tasks'}, expected each task once")
+    if not tasks:
+        raise UserError(f"{where}: no tasks, expected at least one")
+    check_distinct([task.name for task in tasks], f"{where}: task")
     return Suite(fields["name"], fields.get("description", "").strip(), tuple(tasks))
 
 

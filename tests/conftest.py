@@ -175,11 +175,11 @@ def faults() -> int:
 
 @pytest.fixture(scope="session")
 def counted() -> Callable[..., None]:
-    """`counted(fault, subject, times, refused=0, lost=None, wrong=0, anew=None)`: a line of the table.
+    """`counted(fault, subject, times, refused=0, lost=None, wrong=0, anew=None, mixed=None)`: a line of the table.
 
     refused: how many ended in one clear line; the others in the result that there is without the fault. anew: stored
-    responses that the fault took away and that were made again. None where the test does not count that. Fails where
-    something was lost or wrong.
+    responses that the fault took away and that were made again. mixed: how often files of two results were side by
+    side. None where the test does not count that. Fails where something was lost or wrong.
     """
 
     def count(
@@ -190,13 +190,14 @@ def counted() -> Callable[..., None]:
         lost: int | None = None,
         wrong: int = 0,
         anew: int | None = None,
+        mixed: int | None = None,
     ) -> None:
         named = {"fault": fault, "subject": subject, "times": times, "refused": refused}
-        line = {**named, "anew": anew, "lost": lost, "wrong": wrong}
+        line = {**named, "anew": anew, "lost": lost, "wrong": wrong, "mixed": mixed}
         if TABLE:
             with open(TABLE, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-        assert times > 0 and not lost and wrong == 0, line
+        assert times > 0 and not lost and not mixed and wrong == 0, line
 
     return count
 

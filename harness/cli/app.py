@@ -10,6 +10,7 @@ import tyro
 
 from harness.cli.options import Check, Compare, Import, List, Record, Report, Run, Serve, Train, Verify
 from pools.errors import UserError
+from pools.numbers import number_arguments
 
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
@@ -34,13 +35,31 @@ def parse(arguments: list[str]) -> Command:
     if twice := next((name for name in named if named.count(name) > 1), None):
         # Of two, the parser would take the last.
         raise UserError(f"{twice} is given twice; give it once, where it takes several with all of them behind it")
-    return tyro.cli(
+    _check_not_empty(arguments)
+    command = tyro.cli(
         Command,
         prog="harness",
         description="Train, replay and compare routers of language models.",
         args=arguments,
         config=(tyro.conf.OmitSubcommandPrefixes,),
+        registry=number_arguments(),
     )
+    for name, given in vars(command).items():
+        flag = f"--{name.replace('_', '-')}"
+        if given == () and flag in named:
+            raise UserError(f"{flag} is given without a value; give at least one, or omit it to use the default")
+    return command
+
+
+def _check_not_empty(arguments: list[str]) -> None:
+    """Raise UserError for an empty argument: a variable that is not set in a script, and no default that is meant."""
+    for place, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        of_flag = flag.startswith("--") and equals
+        if not (value if of_flag else argument).strip():
+            before = [flag] if of_flag else [word for word in arguments[:place] if word.startswith("--")]
+            name = before[-1] if before else "an argument"
+            raise UserError(f"{name} is given an empty value; give it one, or omit it to use the default")
 
 
 def execute(command: Command) -> None:

@@ -232,6 +232,8 @@ class Import:
     """For routellm: counts the tokens that the prices are of; a folder, or a name on the hub."""
     drop_incomplete: bool = False
     """Leave out items that lack an outcome of some model, instead of refusing the table."""
+    force: bool = False
+    """Replace a recording that is in the folder of --out."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from pools.mdp.tree import IntArray, Tree
 from routers.router import Router, RoutingStates, StochasticRouter
 
 STOPPED_AT_ONCE = "the router stopped before any model was asked; STOP is open from the first response on"
+ALONE = nullcontext()  # one thread decides
 FloatArray = NDArray[np.float64]
 
 
@@ -33,10 +36,18 @@ class Episodes:
     drawn: bool
 
 
-def rollout(router: Router, tree: Tree, cost_model: CostModel, seed: int = 0, answer_last: bool = True) -> Episodes:
+def rollout(
+    router: Router,
+    tree: Tree,
+    cost_model: CostModel,
+    seed: int = 0,
+    answer_last: bool = True,
+    deciding: AbstractContextManager[Any] = ALONE,
+) -> Episodes:
     """Run one episode on every item; hops are batched over items, and a stochastic router draws with `seed`.
 
     With `answer_last=False` the model chosen at hop `L` is not asked: multiple-choice tasks ask it for likelihoods.
+    deciding: is entered while the router decides, and not while models answer: a lock, where several threads use it.
     """
     generator = np.random.default_rng(seed)
     items, models = len(tree.items), len(tree.models)
@@ -46,8 +57,9 @@ def rollout(router: Router, tree: Tree, cost_model: CostModel, seed: int = 0, an
     going, drawn = np.arange(items), False
     for depth in range(tree.max_hops):
         states = states_at(tree, going, node[going], cost[going], pipelines)
-        own[going] += router_output.own_cost(router, states)
-        action, by_chance = draw_actions(router, states, models, generator)
+        with deciding:
+            own[going] += router_output.own_cost(router, states)
+            action, by_chance = draw_actions(router, states, models, generator)
         drawn |= by_chance
         asked = action < models
         if depth == 0 and not asked.all():

@@ -45,11 +45,11 @@ class Figures(Schema):
 
     quality: Score
     """Mean task score, in [0, 1]."""
-    quality_interval: Interval
+    quality_interval: tuple[Score, Score]
     """Of `quality`."""
     cost: Cost | None
     """Mean cost per item, in `cost_unit`; null where no costs were recorded."""
-    cost_interval: Interval | None
+    cost_interval: tuple[Cost, Cost] | None
     """Of `cost`."""
     quality_ratio: float | None
     """`quality` / that of the best single model: the paper's improvement; in `macro` of the means over tasks."""
@@ -137,11 +137,11 @@ class PointFigures(Schema):
 
     quality: Score
     """As in `overall`."""
-    quality_interval: Interval
+    quality_interval: tuple[Score, Score]
     """As in `overall`."""
     cost: Cost | None
     """As in `overall`."""
-    cost_interval: Interval | None
+    cost_interval: tuple[Cost, Cost] | None
     """As in `overall`."""
     hops: float
     """As in `overall`."""

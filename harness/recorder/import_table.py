@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from rich.console import Console
 
 from harness.runs.manifest import provenance
+from pools.cost import MOST_COST, MOST_RATE
 from pools.data.recording import check_recording_target, save_recording
 from pools.errors import UserError, shown
 from pools.mdp.tree import Tree
+from pools.names import check_distinct, check_name
+from pools.numbers import read_number
 from pools.pool import CandidateModel, Pool
 from pools.types import Generation, GenerationSettings, Item, Split
 from pools.weights import file_hash
@@ -43,7 +46,9 @@ class Row:
 
 def import_outcomes(options: Import, console: Console) -> Path:
     """Read a table, check it, and write the recording; where it is. Raises UserError for a table that is not whole."""
-    check_recording_target(options.out)
+    check_recording_target(options.out, replace=options.force)
+    _table_name(options)
+    check_name(options.cost_unit, "--cost-unit")
     rows = read_table(options.file, parquet=options.format == "parquet" or options.file.suffix == ".parquet")
     reader: Callable[[Sequence[Mapping[str, Any]], Import], Iterable[Row]] = {
         "csv": _long,
@@ -56,14 +61,14 @@ def import_outcomes(options: Import, console: Console) -> Path:
     tree, pool, names, left_out = build(list(reader(rows, options)), options)
     manifest = {
         **provenance(),
-        "suite": options.name or options.file.stem,
+        "suite": _table_name(options),
         "single_hop": True,
         "source": {"file": options.file.name, "sha256": file_hash(options.file), "format": options.format},
         "models": {},
         "counts": {"items": len(tree.items), "transitions": len(tree.items) * len(tree.models), **left_out},
         "item_names": names,
     }
-    save_recording(tree, pool, manifest, options.out)
+    save_recording(tree, pool, manifest, options.out, replace=options.force)
     said = [f"{len(tree.items):,} items, {len(tree.models)} models, one hop"]
     said += [f"{number:,} {what} items left out" for what, number in left_out.items() if number]
     console.print("; ".join(said), highlight=False)
@@ -82,12 +87,13 @@ def read_table(path: Path, parquet: bool) -> list[dict[str, Any]]:
         raise UserError(f"{path} is a pickle, which can run anything when it is read; convert it to Parquet or CSV")
     try:
         if parquet:
-            table = pa.parquet.read_table(path)
+            with path.open("rb") as file:  # pyarrow takes a path with a colon for an address
+                table = pa.parquet.read_table(file)
         else:
             # Everything as text: a question that reads "0042" or "true" is not to become a number or a truth value.
             quoted = pa.csv.ParseOptions(newlines_in_values=True)
-            with pa.csv.open_csv(path, parse_options=quoted) as file:
-                texts = dict.fromkeys(file.schema.names, pa.string())
+            with pa.csv.open_csv(path, parse_options=quoted) as rows_of:
+                texts = dict.fromkeys(rows_of.schema.names, pa.string())
             convert = pa.csv.ConvertOptions(column_types=texts)
             table = pa.csv.read_csv(path, parse_options=quoted, convert_options=convert)
         names, rows = table.column_names, table.to_pylist()
@@ -108,6 +114,8 @@ def build(outcomes: Sequence[Row], options: Import) -> tuple[Tree, Pool, dict[st
     Of items that ask the same the first stays, as in every suite: they would be on both sides of a split.
     """
     models = list(dict.fromkeys(outcome.model for outcome in outcomes))
+    check_distinct(models, "model")
+    check_distinct(dict.fromkeys(outcome.task for outcome in outcomes), "task")
     by_item: dict[tuple[str, str], dict[str, Row]] = {}
     for outcome in outcomes:
         of_item = by_item.setdefault((outcome.task, outcome.item), {})
@@ -147,7 +155,7 @@ def build(outcomes: Sequence[Row], options: Import) -> tuple[Tree, Pool, dict[st
             cost = 0.0 if outcome.cost is None else outcome.cost
             tree.put(index, 1 + action, Generation(outcome.response, 0, 0, "stop", 0.0, cost), outcome.score)
     pool = Pool(
-        name=options.name or options.file.stem,
+        name=_table_name(options),
         models=tuple(CandidateModel(name=model, lm_eval="recorded", base_rate=0.0) for model in models),
         cost_unit="" if options.quality_only else options.cost_unit,
         rates=f"--prices {' '.join(options.prices)}" if options.prices else f"as recorded in {options.file.name}",
@@ -171,10 +179,10 @@ def _long(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Row]:
         if split is not None and split not in get_args(Split):
             raise UserError(f"row {number}: split {shown(split)}, expected one of {', '.join(get_args(Split))}")
         yield Row(
-            item=_text(row, "item", number),
-            task=_text(row, "task", number),
+            item=_name(row, "item", number),
+            task=_name(row, "task", number),
             prompt=_text(row, "prompt", number),
-            model=_text(row, "model", number),
+            model=_name(row, "model", number),
             score=_score(row["score"], number),
             cost=None if options.quality_only else _cost(row["cost"], number),
             response=_response(row, "response", number),
@@ -192,13 +200,15 @@ def _routellm(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Ro
             f"{options.file} is no table of RouteLLM's: expected `prompt` and, per model, a column of its name and "
             f"one of its name with {suffix}; missing: {', '.join(missing) or 'any model'}"
         )
+    for model in models:
+        check_name(model, "model")
+    task = _table_name(options)
     charge = None if options.quality_only else _charger(models, options)
     for number, row in enumerate(rows, 1):
         prompt = _text(row, "prompt", number)
         for model in models:
             response = _response(row, model + suffix, number)
             cost = None if charge is None else charge(model, prompt, response)
-            task = options.name or options.file.stem
             yield Row(str(number), task, prompt, model, _score(row[model], number), cost, response)
 
 
@@ -212,9 +222,11 @@ def _routerbench(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable
             f"{options.file} is no table of RouterBench's: expected sample_id, prompt, eval_name and, per model, a "
             f"column of its name and one of its name with {suffix}; missing: {', '.join(missing) or 'any model'}"
         )
+    for model in models:
+        check_name(model, "model")
     for number, row in enumerate(rows, 1):
-        names = (_text(row, name, number) for name in ("sample_id", "eval_name", "prompt"))
-        item, task, prompt = names
+        item, task = (_name(row, name, number) for name in ("sample_id", "eval_name"))
+        prompt = _text(row, "prompt", number)
         for model in models:
             cost = None if options.quality_only else _cost(row[model + suffix], number)
             response = _response(row, f"{model}|model_response", number)
@@ -227,11 +239,13 @@ def _charger(models: Sequence[str], options: Import) -> Callable[[str, str, str]
     for text in options.prices:
         model, _, pair = text.rpartition("=")
         try:
-            read, written = (float(part) for part in pair.split(","))
+            read, written = (read_number(part, float) for part in pair.split(","))
         except ValueError:
             read = written = math.nan
-        if not (model and 0 <= read < math.inf and 0 <= written < math.inf):
-            raise UserError(f"--prices {text}: expected MODEL=INPUT,OUTPUT in US$ per million tokens")
+        if not (model and 0 <= read <= MOST_RATE and 0 <= written <= MOST_RATE):
+            raise UserError(
+                f"--prices {text}: expected MODEL=INPUT,OUTPUT in US$ per million tokens, each from 0 to {MOST_RATE:g}"
+            )
         prices[model] = read, written
     unpriced = [model for model in models if model not in prices]
     if unpriced or options.tokenizer is None:
@@ -265,6 +279,17 @@ def _text(row: Mapping[str, Any], name: str, number: int) -> str:
     return str(row[name])
 
 
+def _name(row: Mapping[str, Any], name: str, number: int) -> str:
+    return check_name(_text(row, name, number), f"row {number}: {name}")
+
+
+def _table_name(options: Import) -> str:
+    """What the pool and the suite are called."""
+    if options.name is not None:
+        return check_name(options.name, "--name")
+    return check_name(options.file.stem, "the file's name, which names the pool and the suite unless --name does,")
+
+
 def _response(row: Mapping[str, Any], name: str, number: int) -> str:
     """A response, which may be empty and need not be given."""
     return "" if row.get(name) in (None, "") else _text(row, name, number)
@@ -272,21 +297,26 @@ def _response(row: Mapping[str, Any], name: str, number: int) -> str:
 
 def _score(value: Any, number: int) -> float:
     """A score in [0, 1]; a truth value counts as 0 or 1."""
-    try:
-        text = value.strip().lower() if isinstance(value, str) else value
-        score = float({"true": 1.0, "false": 0.0}.get(text, text) if isinstance(text, str) else text)
-    except (TypeError, ValueError, OverflowError):
-        score = math.nan
+    truth = {"true": 1.0, "false": 0.0}.get(value.lower()) if isinstance(value, str) else None
+    score = _number(value) if truth is None else truth
     if not 0 <= score <= 1:
         raise UserError(f"row {number}: score {shown(value)}, expected a number from 0 to 1")
     return score
 
 
 def _cost(value: Any, number: int) -> float:
-    try:
-        cost = float(value)
-    except (TypeError, ValueError, OverflowError):
-        cost = math.nan
-    if not 0 <= cost < math.inf:
-        raise UserError(f"row {number}: cost {shown(value)}, expected a number >= 0; without costs give --quality-only")
+    cost = _number(value)
+    if not 0 <= cost <= MOST_COST:
+        raise UserError(
+            f"row {number}: cost {shown(value)}, expected a number >= 0, at most {MOST_COST:g}; without costs give "
+            "--quality-only"
+        )
     return cost
+
+
+def _number(value: Any) -> float:
+    """What a cell of a table says; NaN where it is no number."""
+    try:
+        return read_number(value, float) if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

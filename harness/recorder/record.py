@@ -112,7 +112,9 @@ def _reuse(source: Source, folder: Path) -> int:
         import pyarrow.parquet as pq
 
         store.import_parquet(folder)
-        taken = sum(name in now.values() for name in pq.read_table(folder, columns=["fingerprint"])[0].to_pylist())
+        with folder.open("rb") as file:  # pyarrow takes a path with a colon for an address
+            names = pq.read_table(file, columns=["fingerprint"])[0].to_pylist()
+        taken = sum(name in now.values() for name in names)
     else:
         earlier = load_recording(folder)
         then, origins = earlier.manifest.get("models", {}), earlier.manifest.get("origins")

@@ -90,12 +90,16 @@ def verify(options: Verify, console: Console) -> bool:
     if not 0 <= options.at_least <= 1:
         raise UserError(f"--at-least {options.at_least}: expected a share, from 0 to 1")
     check_weights_folder(options.weights)
-    folder = options.recording or recording_folder(options.pool or DEFAULT_POOL, options.suite or DEFAULT_SUITE)
+    asked = (
+        DEFAULT_POOL if options.pool is None else options.pool,
+        DEFAULT_SUITE if options.suite is None else options.suite,
+    )
+    folder = options.recording or recording_folder(*asked)
     recording = load_recording(folder)
     tree = recording.tree
     if recording.manifest.get("single_hop"):
         raise UserError(f"{folder} is a table of outcomes that was imported: there are no models to ask again")
-    pool = load_pool(options.pool or recording.pool.name)
+    pool = load_pool(recording.pool.name if options.pool is None else options.pool)
     if pool.model_names != recording.pool.model_names:
         raise UserError(
             f"pool {options.pool or pool.name} is not what {folder} was recorded with; name that pool's file (--pool)"
@@ -103,7 +107,7 @@ def verify(options: Verify, console: Console) -> bool:
     if tree.max_hops < 1 or not tree.known[:, 1:].any():
         raise UserError(f"{folder} holds no response that could be generated again; name another recording")
     sample = draw(tree, options.sample, options.seed)
-    tasks = suite_tasks(load_suite(options.suite or suite_of(recording, folder)))
+    tasks = suite_tasks(load_suite(suite_of(recording, folder) if options.suite is None else options.suite))
     _check_tasks(recording, tasks, {tree.items[i].task for i, _ in sample}, folder)
     choose_sandbox(options.sandbox, console)
     with generation_progress(console) as on_batch:

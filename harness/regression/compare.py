@@ -16,6 +16,7 @@ from rich.table import Table
 from harness.evaluation.paired import Change, Comparison, compare_routers
 from harness.runs.finished import FinishedRun, differences, read_run
 from harness.runs.manifest import write_text
+from harness.tables.export import csv_cell
 from harness.tables.terminal import difference_table, markdown
 from pools.errors import UserError, shown
 
@@ -152,7 +153,8 @@ def _write(blocks: Sequence[Block], path: Path) -> None:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, list(_row(blocks[0], blocks[0].comparisons[0])), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_row(block, c) for block in blocks for c in block.comparisons)
+        rows = (_row(block, c) for block in blocks for c in block.comparisons)
+        writer.writerows({name: csv_cell(given) for name, given in row.items()} for row in rows)
         text = buffer.getvalue()
     write_text(text, path)
 

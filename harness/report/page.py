@@ -28,7 +28,7 @@ from harness.report.result_text import main_result
 from harness.runs.folder import RunFolder, load_runs
 from harness.tables.terminal import row_notes
 from pools.errors import UserError
-from pools.files import whole_file
+from pools.files import whole_folder
 
 if TYPE_CHECKING:
     from harness.cli.options import Report
@@ -71,18 +71,29 @@ def report(options: Report, console: Console) -> Path:
     drawings |= {f"tasks-{g.number}": tasks(g) for g in groups}
     flows = {run.name: [flow(run, name, number) for name in flowing(run)] for number, run in enumerate(runs)}
     page = render(runs, groups, drawings, flows)
-    folder.mkdir(parents=True, exist_ok=True)
-    for drawing in (*drawings.values(), *(d for each in flows.values() for d in each)):
-        write_files(drawing, folder)
-    with whole_file(out) as partial:
+    with whole_folder(out.parent, out.name, obsolete=lambda: _figures_in(folder)) as partial:
+        figures = partial / folder.name
+        figures.mkdir()
+        for drawing in (*drawings.values(), *(d for each in flows.values() for d in each)):
+            write_files(drawing, figures)
         # What a model wrote may hold half of a surrogate pair, which UTF-8 cannot.
-        partial.write_bytes(page.encode("utf-8", "replace"))
+        (partial / out.name).write_bytes(page.encode("utf-8", "replace"))
     console.print(f"report written to {out}, its figures to {folder}", highlight=False, markup=False, soft_wrap=True)
     if options.wandb:
         from harness.report.wandb_report import publish
 
         console.print(f"W&B Report: {publish(groups)}", highlight=False, markup=False, soft_wrap=True)
     return out
+
+
+def _figures_in(folder: Path) -> list[str]:
+    """The figures of an earlier report in their folder, as names in the folder above."""
+    return [
+        f"{folder.name}/{path.name}"
+        for name in ("plane-*", "tasks-*", "pipelines-*")
+        for ending in ("svg", "png")
+        for path in folder.glob(f"{name}.{ending}")
+    ]
 
 
 def group(runs: Sequence[RunFolder]) -> list[Group]:

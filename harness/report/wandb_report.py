@@ -16,6 +16,7 @@ from harness.report.result_text import main_result
 from harness.runs.folder import RunFolder
 from harness.runs.wandb import IDENTITY, TABLES
 from pools.errors import UserError
+from pools.secrets import clean
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
@@ -50,7 +51,7 @@ def publish(groups: Sequence[Group]) -> str:
         return str(built.save().url)
     except (wandb.errors.Error, OSError, ValueError) as error:
         # OSError takes in the errors of requests; ValueError is the report library's on a project that is not there.
-        said = " ".join(str(error).split())[:200].rstrip(".")
+        said = clean(" ".join(str(error).split()))[:200].rstrip(".")
         raise UserError(f"wandb took no report: {said}; check wandb login and the connection") from None
 
 

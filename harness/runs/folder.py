@@ -1,22 +1,36 @@
-"""The folder that a run wrote, read back and checked."""
+"""The folder of a run: written whole or not at all, read back and checked."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.evaluation.summary import RouterSummary, Summary
-from pools.errors import UserError
+from harness.evaluation.summary import RouterSummary, Summary, TaskFigures
+from pools.errors import UserError, shown
+from pools.files import finish_moving, holds_nothing, whole_folder
 from pools.schema import parse_json
 
 Rows = list[dict[str, Any]]
 
-_MANIFEST = {"seed": int, "arguments": dict, "source": dict, "versions": dict}
+_MANIFEST = {"seed": int, "arguments": dict, "source": dict, "versions": dict, "sha256": dict}
 _COLUMNS = ("router", "task", "doc_id", "quality", "cost")
+_FILES = ("summary.json", "items.parquet", "manifest.json")
+# What other commands put into the folder of a run; of an earlier run it means nothing.
+_ABOUT_IT = ("wandb.json", "report.html", "report-figures")
+# Figures are sums and means in floating point.
+_NOISE = 1e-9
+_RANGES = {
+    "quality": (-_NOISE, 1 + _NOISE, "a number from 0 to 1"),
+    "cost": (-_NOISE, sys.float_info.max, "a finite number >= 0"),
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,32 @@ class RunFolder:
         return named or [next(iter(self.routers))]
 
 
+def check_run_target(folder: Path) -> None:
+    """Raise UserError where a folder holds something that is no run."""
+    finish_moving(folder, _FILES[0])
+    if not _holds_run(folder) and not holds_nothing(folder, _FILES[0]):
+        raise UserError(f"{folder} is there and holds no run; name a new folder, or one that holds a run")
+
+
+@contextmanager
+def new_run(folder: Path) -> Iterator[Path]:
+    """Where to write the files of a run that shall be in `folder`; an earlier run is replaced as a whole, or stays."""
+
+    def of_earlier_run() -> list[str]:
+        try:
+            hashes = load_run(folder).manifest.get("sha256", {})
+        except UserError:  # none, or a damaged one
+            hashes = {}
+        return [*_ABOUT_IT, *(path.name for path in folder.glob("*.safetensors") if path.name in hashes)]
+
+    with whole_folder(folder, _FILES[0], of_earlier_run, lambda: check_run_target(folder)) as partial:
+        yield partial
+
+
+def _holds_run(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in _FILES)
+
+
 def load_runs(folders: Sequence[Path]) -> list[RunFolder]:
     """The runs of these folders, each under a short name of its own. Raises UserError for what is no run."""
     if not folders:
@@ -66,31 +106,38 @@ def load_run(folder: Path) -> RunFolder:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for name in ("summary.json", "items.parquet", "manifest.json"):
+    finish_moving(folder, _FILES[0])
+    for name in _FILES:
         if not (folder / name).is_file():
             raise UserError(
                 f"{folder} is not the folder of a run: it has no {name}; name one that python -m harness run wrote"
             )
+    contents = {name: (folder / name).read_bytes() for name in _FILES}
     path = folder / "summary.json"
     try:
-        summary = parse_json(Summary, path.read_bytes())
+        summary = parse_json(Summary, contents[path.name])
         path = folder / "manifest.json"
-        manifest = _read_json(path)
-        _check_manifest(manifest)
+        manifest = _object(contents[path.name])
+        _check_manifest({"sha256": {}, **manifest})
         path = folder / "items.parquet"
-        rows = pq.read_table(path).to_pylist()
+        rows = pq.read_table(pa.BufferReader(contents[path.name])).to_pylist()
         items = _by_router(rows, summary)
+        _check_figures(items, summary)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError, pa.ArrowException) as error:
         raise UserError(f"{path} has not the form that this version reads ({error}); make the run again") from None
+    hashes = manifest.get("sha256", {})  # what an earlier version wrote has none
+    for name, content in contents.items():
+        if name in hashes and hashes[name] != hashlib.sha256(content).hexdigest():
+            raise UserError(f"{folder / name} is not of this run: the manifest has another sha256; make the run again")
     return RunFolder(folder, folder.name, summary, manifest, items)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _object(content: bytes) -> dict[str, Any]:
     def refuse(text: str) -> None:
         raise ValueError(f"{text} is no number of JSON")
 
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+        found = json.loads(content.decode("utf-8"), parse_constant=refuse)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     if not isinstance(found, dict):
@@ -124,3 +171,34 @@ def _by_router(rows: Rows, summary: Summary) -> dict[str, Rows]:
         if [(row["task"], row["doc_id"]) for row in grouped[name]] != order:
             raise ValueError(f"the rows of {name} are of other items than the first router's, or in another order")
     return dict(grouped)
+
+
+def _check_figures(items: dict[str, Rows], summary: Summary) -> None:
+    """Raise ValueError where a row has a figure that cannot be, or the summary is not of these rows."""
+    if others := [name for name in items if items[name] and name not in summary.routers]:
+        raise ValueError(f"it has rows of {shown(others[0])}, which the summary lacks")
+    measures = ("quality", "cost") if summary.cost_unit else ("quality",)
+    for name, rows in items.items():
+        for measure in measures:
+            low, high, expected = _RANGES[measure]
+            for row in rows:
+                if row[measure] is None or not low <= row[measure] <= high:
+                    place = f"{name} on {row['task']} {row['doc_id']}"
+                    raise ValueError(f"{measure} of {place} is {shown(row[measure])}, expected {expected}")
+        entry = summary.routers[name]
+        by_task: dict[str, Rows] = defaultdict(list)
+        for row in rows:
+            by_task[row["task"]].append(row)
+        if set(by_task) != set(entry.tasks):
+            raise ValueError(f"the rows of {name} are of other tasks than the summary's")
+        selections: list[tuple[str, Rows, TaskFigures]] = [("overall", rows, entry.overall)]
+        selections += [(f"on {task}", by_task[task], figures) for task, figures in entry.tasks.items()]
+        for place, found, figures in selections:
+            if len(found) != figures.items:
+                raise ValueError(f"{name} {place} has {len(found)} rows, and {figures.items} items in the summary")
+            for measure in measures:
+                mean, said = math.fsum(row[measure] for row in found) / len(found), getattr(figures, measure)
+                if not math.isclose(mean, said, rel_tol=1e-6, abs_tol=_NOISE):
+                    raise ValueError(
+                        f"{measure} of {name} {place} is {mean:.6g} by its rows and {said:.6g} by the summary"
+                    )

@@ -15,6 +15,7 @@ from typing import Any
 
 from pools.files import whole_file
 from pools.pool import Pool
+from pools.secrets import clean_command
 
 _PACKAGES = (
     "hierrouter-harness", "lm-eval", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "gymnasium",
@@ -26,7 +27,7 @@ def provenance() -> dict[str, Any]:
     """Date, command, versions, commit and machine."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "harness", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "harness", *clean_command(sys.argv[1:])]),
         "commit": git_commit(),
         "versions": {"python": platform.python_version(), **package_versions()},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},

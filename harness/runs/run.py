@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,17 +20,21 @@ from harness.evaluation.frontier_metrics import FrontierMetrics, frontier_metric
 from harness.evaluation.metrics import value
 from harness.evaluation.summary import ARROW, Summary, frontier_point, pipeline_models, summarise
 from harness.runs.checkpoints import has_options, shipped_checkpoint
+from harness.runs.folder import check_run_target, new_run
 from harness.runs.manifest import provenance, write_json, write_text
 from harness.runs.progress import generation_progress
 from harness.runs.source import Source, choose_sandbox, open_source, recording_name
-from harness.runs.wandb import IDENTITY, track
+from harness.runs.wandb import track
 from harness.tables.export import latex, tidy
 from harness.tables.grid import frontier_grid, task_grid
 from harness.tables.terminal import markdown, overall_table, tables
-from pools.cost import CostModel
+from pools.cost import MOST_RATE, CostModel
 from pools.errors import UserError, shown
-from pools.files import whole_file
 from pools.mdp.tree import Tree
+from pools.names import check_name
+from pools.numbers import read_number
+from pools.secrets import clean
+from pools.weights import file_hash
 from routers import Router, RouterRequest, load
 from routers.checkpoint import read_checkpoint
 from routers.options import parse_arguments
@@ -78,18 +82,17 @@ def run(options: Run, console: Console) -> Path:
     """Run the routers and their baselines, print the tables and write the run's folder; where it is.
 
     The folder holds `summary.json`, `items.parquet`, `manifest.json` and the tables as `.md`, `.tex` and `.csv`, and,
-    where HierRouter was trained by this run, its checkpoint.
+    where HierRouter was trained by this run, its checkpoint. An earlier run in it is replaced, whole at any moment.
     """
     start = time.monotonic()
     options = checked(options)
-    out = options.out or Path("runs") / time.strftime("run-%Y%m%d-%H%M%S")
     if options.live:
         choose_sandbox(options.sandbox, console)
     with generation_progress(console) as on_batch:
         source = open_source(options, on_batch)
         items = evaluated_items(options, source)
         _check_two_models(options, items.models)
-        out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before anything is computed
+        out = _folder(options.out)  # what cannot be written is known before anything is computed
         try:
             evaluation = evaluate_routers(options, source, console)
             metrics = _frontier_metrics(options, evaluation) if len(evaluation.swept) > 1 else None
@@ -123,21 +126,19 @@ def run(options: Run, console: Console) -> Path:
             "frontier_metrics": metrics,
         }
     )
-    # Of an earlier run in this folder.
-    (out / IDENTITY).unlink(missing_ok=True)
-    (out / "report.html").unlink(missing_ok=True)
-    shutil.rmtree(out / "report-figures", ignore_errors=True)
     manifest = run_manifest(options, source, cost_model, time.monotonic() - start)
     grids = [task_grid(summary), *([frontier_grid(summary)] if summary.frontier else [])]
-    for name, taught in evaluation.taught.items():
-        taught.save(out / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.safetensors")
-    write_items(out / "items.parquet", swept[first], tree, costs=bool(cost_model.unit))
-    whole = [overall_table(summary), *(table for grid in grids for table in tables(grid))]
-    write_text("\n".join(map(markdown, whole)), out / "tables.md")
-    write_text("\n".join(latex(grid, summary.title) for grid in grids), out / "tables.tex")
-    write_text(tidy(summary), out / "tables.csv")
-    write_json(manifest, out / "manifest.json")
-    write_json(summary.model_dump(mode="json"), out / "summary.json")
+    with new_run(out) as folder:
+        for name, taught in evaluation.taught.items():
+            taught.save(folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.safetensors")
+        write_items(folder / "items.parquet", swept[first], tree, costs=bool(cost_model.unit))
+        whole = [overall_table(summary), *(table for grid in grids for table in tables(grid))]
+        write_text("\n".join(map(markdown, whole)), folder / "tables.md")
+        write_text("\n".join(latex(grid, summary.title) for grid in grids), folder / "tables.tex")
+        write_text(tidy(summary), folder / "tables.csv")
+        write_json(summary.model_dump(mode="json"), folder / "summary.json")
+        hashes = {path.name: file_hash(path) for path in sorted(folder.iterdir())}
+        write_json({**manifest, "sha256": hashes}, folder / "manifest.json")
     for table in [overall_table(summary), *(table for grid in grids for table in tables(grid, console.width))]:
         console.print(table, end="\n\n")
     console.print(f"written to {out}", highlight=False, markup=False)
@@ -156,6 +157,8 @@ def checked(options: Run) -> Run:
         raise UserError(f"--seed {shown(options.seed)}: expected a whole number >= 0, and below 2**32")
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out} is a file; name a folder")
+    if options.out is not None and options.out.exists():
+        check_run_target(options.out)
     read_cost_weights(options.cost_weight)
     return replace(options, allow_stop=False) if options.preset == "paper" else options
 
@@ -309,8 +312,8 @@ def router_names(options: Run, source: Source) -> list[str]:
     """The routers asked for, then the baselines that every table has, each once."""
     recorded = source.generator is None
     if not options.router:
-        raise UserError("--router names no router; leave it away for hierrouter, or see python -m harness list routers")
-    names = list(options.router)
+        raise UserError("`--router` is empty; omit it to use hierrouter, or see python -m harness list routers")
+    names = [check_name(name, "--router") for name in options.router]
     if options.baselines == "yes" or (options.baselines == "auto" and recorded):
         names += [*(f"single:{model}" for model in source.pool.model_names), "random"]
         # Chosen on train items, from every response of every pipeline.
@@ -324,12 +327,13 @@ def router_names(options: Run, source: Source) -> list[str]:
 def read_cost_weights(text: str) -> tuple[float, ...]:
     """The cost weights of `--cost-weight`, separated by commas, each once. Raises UserError for what is none."""
     try:
-        weights = tuple(dict.fromkeys(float(part) for part in text.split(",")))
+        weights = tuple(dict.fromkeys(read_number(part, float) for part in text.split(",")))
     except ValueError:
         weights = (math.nan,)
-    if not all(0 <= weight < math.inf for weight in weights):
+    if not all(0 <= weight <= MOST_RATE for weight in weights):
         raise UserError(
-            f"--cost-weight {text}: expected a number >= 0, in quality per unit of cost, or several as in 0,0.1,1"
+            f"--cost-weight {text}: expected a number >= 0, in quality per unit of cost, and at most {MOST_RATE:g}, or "
+            "several as in 0,0.1,1"
         )
     return weights
 
@@ -373,6 +377,19 @@ def _at(
 ) -> Router:
     """The router of that name for another cost weight, which the request has: told of it, or built anew."""
     return router.at(weight) if isinstance(router, WeighingRouter) else load(name, request, options=given.get(name))
+
+
+def _folder(out: Path | None) -> Path:
+    """The folder to write to, made where it is missing; without a name a new one that no other run has."""
+    name = time.strftime("run-%Y%m%d-%H%M%S")
+    names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+    while out is None:
+        with suppress(FileExistsError):
+            path = Path("runs") / next(names)
+            path.mkdir(parents=True)
+            return path
+    out.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -421,9 +438,10 @@ def write_items(path: Path, outcomes: Mapping[str, Outcome], tree: Tree, costs: 
     columns["pipeline_share"] = np.concatenate([outcome.end.max(axis=1) for outcome in outcomes.values()]).tolist()
     calls = np.concatenate([outcome.calls for outcome in outcomes.values()])
     columns |= {f"calls:{model}": calls[:, index].tolist() for index, model in enumerate(tree.models)}
-    with whole_file(path) as partial:
-        pq.write_table(pa.table(columns), partial, compression="zstd")
+    # As an open file: pyarrow takes a path with a colon for an address.
+    with path.open("wb") as file:
+        pq.write_table(pa.table(columns), file, compression="zstd")
 
 
 def _plain(given: object) -> object:
-    return str(given) if isinstance(given, Path) else given
+    return clean(str(given)) if isinstance(given, Path | str) else given

@@ -15,7 +15,9 @@ from pools.data.store import TransitionStore
 from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.models.generator import LiveGenerator, Progress
+from pools.names import check_distinct
 from pools.pool import CandidateModel, Pool, Resources, load_pool
+from pools.secrets import identity
 from pools.types import Item
 from pools.weights import file_hash
 from tasks import Suite, Task, load_suite
@@ -57,7 +59,8 @@ def recording_name(pool: str, suite: str) -> str:
 
 def open_source(options: Run | Train, on_batch: Progress | None = None) -> Source:
     """The recording, or the live models, that a command asks for."""
-    pool, suite = options.pool or DEFAULT_POOL, options.suite or DEFAULT_SUITE
+    pool = DEFAULT_POOL if options.pool is None else options.pool
+    suite = DEFAULT_SUITE if options.suite is None else options.suite
     if options.max_hops is not None and options.max_hops < 1:
         raise UserError(f"--max-hops {options.max_hops}: expected at least 1")
     if options.live:
@@ -82,8 +85,8 @@ def open_source(options: Run | Train, on_batch: Progress | None = None) -> Sourc
 
 
 def alike(models: Sequence[CandidateModel]) -> list[CandidateModel]:
-    """The models without what only says how they are run: how a recording was batched stands in its manifest."""
-    return [replace(model, batch_size=1, resources=Resources()) for model in models]
+    """The models without what only says how they are run; a recording's manifest says how it was batched, no key."""
+    return [replace(m, arguments=identity(m.arguments), batch_size=1, resources=Resources()) for m in models]
 
 
 def _check_asked(source: Source, pool: str | None, suite: str | None, folder: Path) -> None:
@@ -198,7 +201,9 @@ def suite_tasks(suite: Suite, only: Sequence[str] = ()) -> list[Task]:
     unknown = [name for name in only if name not in known]
     if unknown:
         raise UserError(f"unknown task {unknown[0]!r}: suite {suite.name} has {', '.join(known)}")
-    return [entry.load() for entry in suite.tasks if not only or entry.name in only]
+    tasks = [entry.load() for entry in suite.tasks if not only or entry.name in only]
+    check_distinct([task.name for task in tasks], f"suite {suite.name}: task")  # files may name theirs as they like
+    return tasks
 
 
 def scorer(tasks: Sequence[Task]) -> Any:

@@ -8,16 +8,17 @@ keys, `<router>/<figure>`, in each.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.evaluation.summary import Summary
+from harness.runs.manifest import write_json
 from harness.tables.export import COLUMNS, tidy_rows
 from pools.errors import UserError
 from pools.schema import Schema
+from pools.secrets import clean
 
 PROJECT = "hierrouter-harness"
 # The file, in a run's folder, that says where wandb keeps the run.
@@ -55,9 +56,9 @@ def track(folder: Path, manifest: Mapping[str, Any], summary: Summary) -> None:
         logged.log_artifact(artifact)
         kept = {"entity": logged.entity, "project": logged.project, "id": logged.id, "url": logged.url}
         logged.finish()
-        (folder / IDENTITY).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        write_json(kept, folder / IDENTITY)
     except wandb.errors.Error as error:
-        said = " ".join(str(error).split())[:200].rstrip(".")
+        said = clean(" ".join(str(error).split()))[:200].rstrip(".")
         raise UserError(
             f"the run is written to {folder}, but wandb did not take it: {said}; or set WANDB_MODE=offline"
         ) from None

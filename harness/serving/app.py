@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 from harness.serving.batcher import Answer, Dispatcher, Overloaded
 from harness.serving.metrics import ServingMetrics
 from harness.serving.middleware import GONE, Gate, Limits, refusal
-from pools.errors import UserError
+from pools.errors import QueryError, UpstreamError, UserError
 from pools.types import GenerationSettings
 
 Empty = Annotated[list[Any], Field(max_length=0)]
@@ -139,14 +139,22 @@ def create_app(dispatcher: Dispatcher, name: str, key: str | None, limits: Limit
         except UnicodeEncodeError:
             raise HTTPException(400, "the messages or stop hold half of a surrogate pair; send valid Unicode") from None
         start = time.perf_counter()
+        late = HTTPException(504, f"not answered within {limits.seconds:g} seconds; ask for fewer tokens")
         try:
-            answer = await _awaited(dispatcher.submit((query, settings)), connection, limits.seconds)
+            waited_for = dispatcher.submit((query, settings), limits.seconds)
+            answer = await _awaited(waited_for, connection, limits.seconds)
         except Overloaded:
             raise HTTPException(503, "too many requests wait; try again", {"Retry-After": "1"}) from None
         except TimeoutError:
-            raise HTTPException(504, f"not answered within {limits.seconds:g} seconds; ask for fewer tokens") from None
-        except UserError as error:
+            raise late from None
+        except QueryError as error:
             raise HTTPException(422, " ".join(str(error).split())) from None
+        except UpstreamError:
+            if waited_for.waiting.left:
+                raise HTTPException(502, "a model did not answer; try again") from None
+            raise late from None
+        except UserError:  # of the pool, the store, a router: nothing that a client can change, or should know
+            raise HTTPException(500, "the query cannot be answered; the server's log says why") from None
         except Exception as error:  # whatever a model's library raises; its words may hold what others asked
             raise HTTPException(500, f"a model failed: {type(error).__name__}") from error
         if answer is None:

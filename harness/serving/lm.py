@@ -16,6 +16,7 @@ from harness.serving.routed import routed
 from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.models.generator import LiveGenerator
+from pools.secrets import harmless
 from pools.types import GenerationSettings
 from tasks.lm_eval_task import generation_settings
 
@@ -98,7 +99,12 @@ class RoutedLM(LM):
                 for n, text in zip(mine, texts, strict=True)
             ]
             lm = generator.language_model(model)
-            found = lm.loglikelihood(instances)
+            try:
+                found = lm.loglikelihood(instances)
+            except Exception as error:
+                if harmless(error) is None:  # lm-eval prints the traceback
+                    raise UserError(f"model {self.pool.model_names[model]} failed: {error!r}") from None
+                raise
             for n, text, result in zip(mine, texts, found, strict=True):
                 scored[n] = result
                 # Scoring a choice is a hop that ran: it reads the context and the continuation.

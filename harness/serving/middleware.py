@@ -81,7 +81,9 @@ class Gate:
     def _allowed(self, scope: Scope) -> bool:
         if self._key is None or scope["path"] in OPEN_PATHS:
             return True
-        return hmac.compare_digest(_header(scope, b"authorization"), f"Bearer {self._key}".encode())
+        # The scheme is written as one likes (RFC 9110, 11.1).
+        scheme, _, key = _header(scope, b"authorization").partition(b" ")
+        return hmac.compare_digest(key.lstrip(b" "), self._key.encode()) and scheme.lower() == b"bearer"
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._open >= self._limits.open:

@@ -10,7 +10,7 @@ from harness.evaluation.rollout import Episodes, rollout
 from harness.runs.checkpoints import shipped_path
 from harness.runs.manifest import origin
 from harness.runs.source import DEFAULT_HOPS, RESULTS, alike
-from pools.cost import CostModel
+from pools.cost import MOST_RATE, CostModel
 from pools.data.recording import RecordedGenerator, load_recording
 from pools.data.store import TransitionStore
 from pools.errors import UserError
@@ -43,6 +43,10 @@ class Routed:
         unscored = lambda answers: [0.0] * len(answers)  # noqa: E731
         return Tree(items, self.pool.model_names, self.max_hops, self.generator, unscored)
 
+    def behind_servers(self) -> bool:
+        """Whether servers answer for every model, so that the queries need no batches."""
+        return isinstance(self.generator, LiveGenerator) and self.generator.behind_servers()
+
     def answer(self, queries: Sequence[Query], seed: int = 0) -> tuple[Tree, Episodes]:
         """One episode of each query. Raises UserError where the router stops before any model was asked."""
         tree = self.tree(queries)
@@ -70,6 +74,8 @@ def routed(
     max_hops: by default the recording's or the checkpoint's, else 2.
     Raises UserError for what is not there, or does not fit together.
     """
+    if not 0 <= cost_weight <= MOST_RATE:
+        raise UserError(f"--cost-weight {cost_weight}: expected a number >= 0, and at most {MOST_RATE:g}")
     generator: Generator
     hops, known = DEFAULT_HOPS, None
     if recording is not None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from pools.errors import UserError
+from pools.names import check_name
+from pools.secrets import remember
 
 if TYPE_CHECKING:
     from harness.cli.options import Serve
@@ -40,16 +42,16 @@ def serve(options: Serve, console: Console) -> None:
         raise UserError(f"serving needs packages that are not installed ({error.name}): {INSTALL}") from None
     from harness.serving.batcher import Dispatcher
 
-    for name in ("port", "batch_size", "waiting", "max_tokens", "max_body_bytes"):
-        least = 0 if name == "port" else 1
-        if getattr(options, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected at least {least}")
+    for flag in ("port", "batch_size", "waiting", "max_tokens", "max_body_bytes"):
+        least = 0 if flag == "port" else 1
+        if getattr(options, flag) < least:
+            raise UserError(f"--{flag.replace('_', '-')} {getattr(options, flag)}: expected at least {least}")
     if not 0 < options.timeout <= LONGEST:
         raise UserError(f"--timeout {options.timeout}: expected seconds, above 0 and at most {LONGEST}")
+    name = options.router if options.name is None else check_name(options.name, "--name")
     key = read_key(options.api_key_file)
     dispatcher = Dispatcher(partial(_open, options), options.batch_size, options.waiting)
     routed = dispatcher.ready()
-    name = options.name or options.router
     limits = Limits(
         options.max_body_bytes,
         options.max_tokens,
@@ -93,13 +95,14 @@ def read_key(file: Path | None) -> str | None:
     Not an option of its own, since every user of the machine can read the command line.
     """
     if file is None:
-        return os.environ.get(KEY_VARIABLE) or None
+        return os.environ.get(KEY_VARIABLE) or None  # wiped from texts, as every key of the environment
     try:
         key = file.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise UserError(f"--api-key-file {file} cannot be read: {error}") from None
     if not key:
         raise UserError(f"--api-key-file {file} is empty; put the key into it")
+    remember(key, "api_key")
     return key
 
 

@@ -60,8 +60,13 @@ def tidy(summary: Summary) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(tidy_rows(summary))
+    writer.writerows({name: csv_cell(given) for name, given in row.items()} for row in tidy_rows(summary))
     return text.getvalue()
+
+
+def csv_cell(value: object) -> object:
+    """A cell of a CSV file. A text that a spreadsheet would run as a formula has a quote before it (OWASP)."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def tidy_rows(summary: Summary) -> Iterator[dict[str, Any]]:

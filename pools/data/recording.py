@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
+from pools.cost import MOST_COST
 from pools.data.parquet import read_columns
-from pools.errors import UserError, shown
+from pools.errors import QueryError, UserError, shown
+from pools.files import finish_moving, holds_nothing, whole_folder
 from pools.mdp.tree import Tree
+from pools.names import check_distinct, check_name
 from pools.pool import Pool, pool_from_dict
 from pools.seal import check_seal, sealed
 from pools.types import Context, FinishReason, Generation, GenerationSettings, Item, Split
@@ -34,45 +33,16 @@ class Recording:
     manifest: dict[str, Any]
 
 
-def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Path) -> None:
-    """Write `items.parquet`, `transitions.parquet` (zstd) and `manifest.json`; a recording that is there is replaced.
+def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Path, replace: bool = True) -> None:
+    """Write `items.parquet`, `transitions.parquet` (zstd) and `manifest.json`, all or none.
 
-    It is written next to its place and then renamed, so that at any moment the folder is a whole recording or none.
-    Of several processes that write the same one at once, each waits for the one before it. Raises UserError where the
-    folder holds something else. The columns are documented in docs/recordings.md.
+    A recording that is there is replaced, whole at any moment, or refused without `replace`. Of several processes that
+    write the same one at once, each waits for the one before it. Raises UserError where the folder holds something
+    else. The columns are documented in docs/recordings.md.
     """
-    folder = folder.resolve()
-    partial, old = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("partial", "old"))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone_in(folder.parent):
-        check_recording_target(folder)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
-            _write(tree, pool, manifest, partial)
-            shutil.rmtree(old, ignore_errors=True)
-            if folder.exists():
-                folder.rename(old)
-            partial.rename(folder)
-        except OSError as error:
-            if error.errno is None or error.filename is not None:
-                raise
-            raise OSError(error.errno, " ".join(str(error.strerror).split()), str(folder)) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process writes a recording there; the system forgets the lock of a process that dies."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    check_recording_target(folder, replace)
+    with whole_folder(folder, _FILES[0], check=lambda: check_recording_target(folder, replace)) as partial:
+        _write(tree, pool, manifest, partial)
 
 
 def seal_recording(folder: Path) -> None:
@@ -83,10 +53,19 @@ def seal_recording(folder: Path) -> None:
     path.write_text(json.dumps(full, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def check_recording_target(folder: Path) -> None:
-    """Raise UserError where a recording may not be written: at a file, or a folder that holds something else."""
-    if folder.exists() and not (folder.is_dir() and ((folder / _FILES[-1]).is_file() or not any(folder.iterdir()))):
+def check_recording_target(folder: Path, replace: bool = True) -> None:
+    """Raise UserError where a recording may not be written.
+
+    That is at a file, in a folder that holds something else, and, without `replace`, in one that holds a recording.
+    """
+    if not folder.exists():
+        return
+    if folder.is_dir():
+        finish_moving(folder, _FILES[0])
+    if not folder.is_dir() or not ((folder / _FILES[-1]).is_file() or holds_nothing(folder, _FILES[0])):
         raise UserError(f"{folder} is there and is no recording; name a new folder, or one that holds a recording")
+    if not replace and (folder / _FILES[-1]).is_file():
+        raise UserError(f"{folder} holds a recording; name another --out, or replace it with --force")
 
 
 def _write(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Path) -> None:
@@ -102,9 +81,12 @@ def _write(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Path) -> No
         "split": [item.split for item in tree.items],
     }
     of_items, of_transitions = _schemas(pool.billed)
-    pq.write_table(pa.table(items, schema=of_items), folder / "items.parquet", compression="zstd")
+    # As open files: pyarrow takes a path with a colon for an address.
+    with (folder / "items.parquet").open("wb") as file:
+        pq.write_table(pa.table(items, schema=of_items), file, compression="zstd")
     table = pa.Table.from_pylist(list(tree.rows()), schema=of_transitions)
-    pq.write_table(table, folder / "transitions.parquet", compression="zstd", compression_level=19)
+    with (folder / "transitions.parquet").open("wb") as file:
+        pq.write_table(table, file, compression="zstd", compression_level=19)
     full = {
         "format": FORMAT,
         "pool": pool.to_dict(),
@@ -152,6 +134,7 @@ def load_recording(folder: Path | str) -> Recording:
     import pyarrow as pa
 
     folder = Path(folder)
+    finish_moving(folder, _FILES[0])
     missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing:
         raise UserError(
@@ -190,8 +173,9 @@ def load_recording(folder: Path | str) -> Recording:
         )
         _check(tree, manifest, rows)
         _fill(tree, rows)
-        if pool.billed and not (tree.billed[tree.known & (tree.depth > 0)] >= 0).all():
-            raise ValueError("a response lacks what it cost")
+        billed = tree.billed[tree.known & (tree.depth > 0)]
+        if pool.billed and not ((billed >= 0) & (billed <= MOST_COST)).all():
+            raise ValueError(f"a response lacks what it cost, or that is no number from 0 to {MOST_COST:g}")
     except (UserError, KeyError, IndexError, TypeError, ValueError) as error:
         raise _unreadable(folder, error) from error
     return Recording(tree, pool, manifest)
@@ -203,6 +187,12 @@ def _check(tree: Tree, manifest: dict[str, Any], rows: dict[str, list[Any]]) -> 
         raise ValueError(f"suite is {shown(manifest['suite'])}, expected a text")
     if type(manifest["max_hops"]) is not int:
         raise ValueError(f"max_hops is {shown(manifest['max_hops'])}, expected a whole number")
+    tasks = list(dict.fromkeys(item.task for item in tree.items))
+    named = [("suite", manifest.get("suite")), *(("task", task) for task in tasks)]
+    for what, name in named:
+        if name is not None:
+            check_name(name, what)
+    check_distinct(tasks, "task")
     keys = {(item.task, item.doc_id) for item in tree.items}
     if len(keys) < len(tree.items):
         raise ValueError("an item is there twice")
@@ -238,10 +228,10 @@ class RecordedGenerator:
                     self._answers[model, context, item.settings] = tree.generation(index, node)
 
     def generate(self, model: int, requests: Sequence[tuple[Context, GenerationSettings]]) -> list[Generation]:
-        """The recorded responses. Raises UserError where one is missing."""
+        """The recorded responses. Raises QueryError where one is missing."""
         missing = [context for context, settings in requests if (model, context, settings) not in self._answers]
         if missing:
-            raise UserError(
+            raise QueryError(
                 f"the recording has no response to {len(missing)} of {len(requests)} requests, the first of them "
                 f"{missing[0].query[:60]!r}; was it made with these tasks and limits? Else use the models"
             )

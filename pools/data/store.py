@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -57,7 +58,7 @@ def transition_key(fingerprint: str, settings: GenerationSettings, context: Cont
 
 
 class TransitionStore:
-    """A SQLite file in WAL mode, safe under several processes and `kill -9`.
+    """A SQLite file in WAL mode, safe under several threads and processes and under `kill -9`.
 
     The first response written for a key stays: `put` returns what the store holds, so that all processes go on with
     the same response and a replay is exact. hits, misses: look-ups so far that found a response, or none.
@@ -76,11 +77,12 @@ class TransitionStore:
         self.origin = origin
         self._warned = False
         self._rows = RowCount(path)
+        self._lock = threading.RLock()  # of the connection, and so of one transaction at a time
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 self._rows.forget()  # of one that was removed
-            self._connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+            self._connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
             # A damaged text need not be UTF-8; it shall fail its checksum and not the whole file.
             self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
             use_wal(self._connection)
@@ -186,8 +188,9 @@ class TransitionStore:
         table = pa.table({name: pa.array(column, types.get(name, pa.string())) for name, column in columns.items()})
         table = table.replace_schema_metadata({_EXPORT_CHECKSUM: content_hash(*_rows(table))})
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial:
-            pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+        # As an open file: pyarrow takes a path with a colon for an address.
+        with whole_file(path) as partial, partial.open("wb") as file:
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
         return len(rows)
 
     def import_parquet(self, path: Path) -> int:
@@ -323,9 +326,10 @@ class TransitionStore:
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
-        """Turn what SQLite says of a full disk or a damaged file into a UserError."""
+        """One thread at a time. Turn what SQLite says of a full disk or a damaged file into a UserError."""
         try:
-            yield
+            with self._lock:
+                yield
         except sqlite3.ProgrammingError:
             raise
         except BROKEN as error:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pools.cost import CostModel
-from pools.errors import UserError, shown
+from pools.errors import UpstreamError, UserError, shown
 from pools.types import (
     Context,
     Generation,
@@ -197,7 +197,13 @@ class Tree:
             if missing := [key for key in keys if key not in self._generations]:
                 new[model] = missing
         asked = {model: [(self.contexts[context], s) for _, context, s in keys] for model, keys in new.items()}
-        for model, made in _generate_all(self._generator, asked).items():
+        try:
+            answers_of = _generate_all(self._generator, asked)
+        except UpstreamError as error:  # what was answered has been paid for
+            for model, some in error.answers.items():
+                self._generations.update((key, g) for key, g in zip(new[model], some, strict=True) if g is not None)
+            raise
+        for model, made in answers_of.items():
             self._generations.update(zip(new[model], made, strict=True))
         answers = {(int(item), self.generation(item, node).response): None for item, node in wanted}
         unscored = [answer for answer in answers if answer not in self._scores]

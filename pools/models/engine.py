@@ -6,16 +6,19 @@ import inspect
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pools.errors import UserError
-from pools.models.server_calls import TRIES, ask_patiently
+from pools.errors import QueryError, UpstreamError, UserError
+from pools.models.server_calls import TRIES, ask_patiently, reason
 from pools.models.server_text import ServerText, keep_what_the_server_says
 from pools.pool import CandidateModel, Pool
+from pools.secrets import clean_logs, harmless, remember
 from pools.template import render
 from pools.types import Context, FinishReason, Generation, GenerationSettings
 from pools.weights import find_weights
@@ -23,10 +26,20 @@ from pools.weights import find_weights
 Request = tuple[Context, GenerationSettings]
 
 
+@dataclass(frozen=True)
+class Unanswered:
+    """In place of an answer: what the server behind a model made of that request, as the text of an error."""
+
+    text: str
+
+
+Answers = Sequence[Generation | Unanswered]
+
+
 class Engine(Protocol):
     """Runs batches of requests; all requests of a batch have the same settings."""
 
-    def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, list[Generation]]]:
+    def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, Answers]]:
         """Run the batches of each model, by its number; yields `(model, batch, answers)` as they come, in any order."""
         ...
 
@@ -41,14 +54,18 @@ class LocalEngine:
         self.pool, self.weights_dir = pool, weights_dir
         self._resident = resident or len(pool.models)
         self._loaded: dict[int, Any] = {}
+        self._loading = threading.RLock()
+        for model in pool.models:
+            remember(model.arguments)
+        clean_logs()
 
-    def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, list[Generation]]]:
+    def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, Answers]]:
         """The batches one after the other, model by model."""
         for model, of_model in batches.items():
             for number, batch in enumerate(of_model):
                 yield model, number, self.run_batch(model, batch)
 
-    def run_batch(self, model: int, requests: Sequence[Request]) -> list[Generation]:
+    def run_batch(self, model: int, requests: Sequence[Request]) -> Answers:
         """The answers to requests of the same settings."""
         prompts = [self.prompt(model, context) for context, _ in requests]
         return _run_batch(self.language_model(model), self.pool.models[model], prompts, requests[0][1])
@@ -69,12 +86,13 @@ class LocalEngine:
 
     def language_model(self, model: int) -> Any:
         """The lm-eval model, loaded now if need be. Raises UserError where its weights or its type are missing."""
-        if model not in self._loaded:
-            while len(self._loaded) >= self._resident:
-                self._loaded.pop(next(iter(self._loaded)))
-            self._loaded[model] = _load(self.pool, self.pool.models[model], self.weights_dir)
-        self._loaded[model] = self._loaded.pop(model)  # moved to the end: used last
-        return self._loaded[model]
+        with self._loading:
+            if model not in self._loaded:
+                while len(self._loaded) >= self._resident:
+                    self._loaded.pop(next(iter(self._loaded)))
+                self._loaded[model] = _load(self.pool, self.pool.models[model], self.weights_dir)
+            self._loaded[model] = self._loaded.pop(model)  # moved to the end: used last
+            return self._loaded[model]
 
 
 def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
@@ -113,37 +131,48 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
         shown = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"model {model.name} cannot be loaded as lm-eval `{model.lm_eval}`: {shown}; check arguments and weights"
-        ) from error
+        ) from harmless(error)
     if isinstance(loaded, TemplateAPI):
         keep_what_the_server_says(loaded, model.name)
-        ask_patiently(loaded)
+        ask_patiently(loaded, max(1, int(arguments.get("num_concurrent", model.batch_size))))
     if "gguf_file" in arguments and isinstance(loaded, HFLM):
         # Not what may lie in a file beside the weights, of which the fingerprint knows nothing.
         loaded.model.generation_config = transformers.GenerationConfig.from_model_config(loaded.model.config)
     return loaded
 
 
+_quiet_lock, _quiet_threads, _loud_again = threading.Lock(), 0, ExitStack()
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No bars and notes of the libraries on the terminal, where our own progress bar is.
 
-    Not by TQDM_DISABLE: tqdm reads that when it is imported, which may be long past.
+    Not by TQDM_DISABLE: tqdm reads that when it is imported, which may be long past. Of several threads the first
+    switches them off, and the last on again.
     """
     from tqdm.std import tqdm
 
+    global _quiet_threads
     original, logger = tqdm.__init__, logging.getLogger("lm_eval")
-    level = logger.level
 
     def silent(self: Any, *positional: Any, **named: Any) -> None:
         original(self, *positional, **{**named, "disable": True})
 
-    tqdm.__init__ = silent
-    logger.setLevel(logging.ERROR)
+    with _quiet_lock:
+        _quiet_threads += 1
+        if _quiet_threads == 1:
+            _loud_again.callback(setattr, tqdm, "__init__", original)
+            _loud_again.callback(logger.setLevel, logger.level)
+            tqdm.__init__ = silent
+            logger.setLevel(logging.CRITICAL)  # an error that it logs is raised, too, and said in a line of ours
     try:
         yield
     finally:
-        tqdm.__init__ = original
-        logger.setLevel(level)
+        with _quiet_lock:
+            _quiet_threads -= 1
+            if not _quiet_threads:
+                _loud_again.close()
 
 
 def prompt_text(prompt: Any) -> str:
@@ -151,12 +180,19 @@ def prompt_text(prompt: Any) -> str:
     return prompt if isinstance(prompt, str) else str(prompt.prompt)
 
 
-def _run_batch(lm: Any, model: CandidateModel, prompts: list[Any], settings: GenerationSettings) -> list[Generation]:
+def is_server(lm: Any) -> bool:
+    """Whether a model of lm-eval is a server's, which several threads may ask at the same time."""
+    from lm_eval.models.api_models import TemplateAPI
+
+    return isinstance(lm, TemplateAPI)
+
+
+def _run_batch(lm: Any, model: CandidateModel, prompts: list[Any], settings: GenerationSettings) -> Answers:
     from lm_eval.api.instance import Instance
 
     room = _readable(lm, settings)
     if room < 1:
-        raise UserError(
+        raise QueryError(
             f"model {model.name} reads and writes at most {lm.max_length} tokens, so it cannot write up to "
             f"{settings.max_new_tokens} of them; use a task with shorter answers, or another model"
         )
@@ -170,18 +206,22 @@ def _run_batch(lm: Any, model: CandidateModel, prompts: list[Any], settings: Gen
     except Exception as error:
         if not hasattr(lm, "base_url") or isinstance(error, UserError):
             raise
-        shown = " ".join(str(error).split()) or type(error).__name__
-        # Of several requests at once all fail, and asyncio would print a traceback of each that nobody waited for.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        raise UserError(
-            f"model {model.name}: the server {lm.base_url} did not answer: {shown}; check that it runs, `base_url` "
-            "and the key"
-        ) from error
+        raise UpstreamError(_no_answer(lm, model, reason(error))) from harmless(error)
     seconds = (time.perf_counter() - start) / len(prompts)
-    return [
-        _generation(lm, model, prompt, response, settings, room, seconds)
-        for prompt, response in zip(prompts, responses, strict=True)
-    ]
+    made: list[Generation | Unanswered] = []
+    for prompt, response in zip(prompts, responses, strict=True):
+        failure = getattr(response, "failure", None)
+        made.append(
+            _generation(lm, model, prompt, response, settings, room, seconds)
+            if failure is None
+            else Unanswered(_no_answer(lm, model, failure))
+        )
+    return made
+
+
+def _no_answer(lm: Any, model: CandidateModel, why: str) -> str:
+    said = f"the server {lm.base_url} did not answer: {why}"
+    return f"model {model.name}: {said}; check that it runs, `base_url` and the key"
 
 
 def _generation(

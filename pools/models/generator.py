@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pools.data.store import TransitionStore
-from pools.models.engine import Engine, LocalEngine, Request, prompt_text
+from pools.errors import UpstreamError
+from pools.models.engine import Engine, LocalEngine, Request, Unanswered, is_server, prompt_text
 from pools.pool import Pool
 from pools.template import render
 from pools.types import Context, Generation, GenerationSettings
@@ -62,7 +63,11 @@ class LiveGenerator:
         return self.generate_all({model: requests})[model]
 
     def generate_all(self, asked: Mapping[int, Sequence[Request]]) -> dict[int, list[Generation]]:
-        """Answers of several models, each in the order of its requests; an engine may run them at the same time."""
+        """Answers of several models, each in the order of its requests; an engine may run them at the same time.
+
+        Raises UpstreamError where a server did not answer some of them, once the others are answered and stored; where
+        it answered nothing of a batch, at once.
+        """
         answers: dict[int, list[Generation | None]] = {}
         batches: dict[int, list[list[int]]] = {}
         for model, requests in asked.items():
@@ -77,16 +82,31 @@ class LiveGenerator:
         in_batches = {model: [[asked[model][n] for n in b] for b in of_model] for model, of_model in batches.items()}
         for model in batches:
             self._report(model, 0, batches[model], ())
+        failed: list[tuple[Request, Unanswered]] = []
         for model, number, made in self._engine.run(in_batches) if batches else ():
-            batch = batches[model][number]
-            if self.store is not None:
-                entries = [(*asked[model][n], generation) for n, generation in zip(batch, made, strict=True)]
-                made = self.store.put(self._fingerprint(model), entries)
-            for place, generation in zip(batch, made, strict=True):
+            of_batch = list(zip(batches[model][number], made, strict=True))
+            good = {n: answer for n, answer in of_batch if isinstance(answer, Generation)}
+            failed += [(asked[model][n], answer) for n, answer in of_batch if isinstance(answer, Unanswered)]
+            if self.store is not None and good:
+                entries = [(*asked[model][n], generation) for n, generation in good.items()]
+                good = dict(zip(good, self.store.put(self._fingerprint(model), entries), strict=True))
+            for place, generation in good.items():
                 answers[model][place] = generation
-            done[model] += len(batch)
-            self._report(model, done[model], batches[model], made)
+            done[model] += len(good)
+            self._report(model, done[model], batches[model], list(good.values()))
+            if not good:
+                break
+        if failed:
+            total = sum(map(len, asked.values()))
+            more = f"; {len(failed)} of {total} requests failed" if total > 1 else ""
+            kept = "; what was answered is stored, the same command asks for the rest" if self.store is not None else ""
+            queries = [(context.query, settings) for (context, settings), _ in failed]
+            raise UpstreamError(failed[0][1].text + more + kept, queries, answers)
         return {model: [answer for answer in found if answer is not None] for model, found in answers.items()}
+
+    def behind_servers(self) -> bool:
+        """Whether every model is a server's, so that none of them works in this process; loads them."""
+        return all(is_server(self.language_model(model)) for model in range(len(self.pool.models)))
 
     def text(self, model: int, context: Context) -> str:
         """What the model reads: its template, and its tokenizer's chat template where the pool file asks for that."""

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from pools.errors import UserError
-from pools.models.engine import LocalEngine, Request
+from pools.models.engine import Answers, LocalEngine, Request
 from pools.pool import CandidateModel, Pool
-from pools.types import Generation
+from pools.secrets import clean, harmless
 
 INSTALL = "pip install ray"
 # Of an actor: the one that it runs, and one that is there when it has ended.
@@ -31,7 +31,7 @@ class Worker:
     def __init__(self, pool: Pool, model: int, weights_dir: Path | None) -> None:
         self._engine, self._model = LocalEngine(pool, weights_dir), model
 
-    def run(self, requests: Sequence[Request]) -> list[Generation]:
+    def run(self, requests: Sequence[Request]) -> Answers:
         """The answers to requests of the same settings."""
         return self._engine.run_batch(self._model, requests)
 
@@ -69,12 +69,12 @@ class RayEngine:
                 quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
                 ray.init(address=address or "local", **quiet)
             except (OSError, ValueError, OverflowError, RuntimeError) as error:
-                said = " ".join(str(error).split())[:200]
+                said = clean(" ".join(str(error).split()))[:200]
                 raise UserError(f"no Ray cluster at {address}: {said}; check the address, or leave it away") from None
         for model in pool.models:
             self._check_room(model)
 
-    def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, list[Generation]]]:
+    def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, Answers]]:
         """The batches of all models at the same time, as far as the cluster has room; yields them as they end.
 
         Raises UserError where a batch has failed in `tries` actors, and where a model cannot be loaded.
@@ -82,7 +82,7 @@ class RayEngine:
         for together in self._turns(list(batches)):
             yield from self._run({model: batches[model] for model in together})
 
-    def _run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, list[Generation]]]:
+    def _run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, Answers]]:
         import ray
 
         works = {model: _Work(of_model, deque(range(len(of_model)))) for model, of_model in batches.items()}
@@ -112,10 +112,11 @@ class RayEngine:
                     cause = error.cause
                     if isinstance(cause, UserError):
                         raise UserError(str(cause)) from None
+                    said = clean(" ".join(str(cause).split()))
                     raise UserError(
-                        f"model {self.pool.models[model].name} failed: {' '.join(str(cause).split())[:300]}; what was "
+                        f"model {self.pool.models[model].name} failed: {said[:300]}; what was "
                         "generated is stored, the same command goes on from there"
-                    ) from error
+                    ) from harmless(error)
                 yield model, number, made
                 self._hand_out(model, work, actor, running)
         finally:
@@ -132,7 +133,7 @@ class RayEngine:
     def _count_failure(self, model: int, work: _Work, number: int, error: Exception) -> None:
         work.tries[number] = work.tries.get(number, 0) + 1
         if work.tries[number] >= self.tries:
-            said = " ".join(str(error).split())[:300]
+            said = clean(" ".join(str(error).split()))[:300]
             raise UserError(
                 f"the actors of model {self.pool.models[model].name} died {self.tries} times at the same batch: "
                 f"{said}; check its memory and `resources`; what was generated is stored, so the same command goes on"

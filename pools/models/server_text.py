@@ -8,14 +8,19 @@ from __future__ import annotations
 from typing import Any
 
 from pools.errors import UserError, shown
+from pools.secrets import clean
 from pools.types import FinishReason
 
 
 class ServerText(str):
-    """A response of a server. tokens: read and written, as the server counts; finish_reason; each None if unsaid."""
+    """A response of a server. tokens: read and written, as the server counts; finish_reason; each None if unsaid.
+
+    failure: in place of a response, why there is none; so one prompt that fails takes no other of its batch along.
+    """
 
     tokens: tuple[int, int] | None = None
     finish_reason: FinishReason | None = None
+    failure: str | None = None
 
 
 def keep_what_the_server_says(lm: Any, name: str) -> None:
@@ -27,10 +32,12 @@ def keep_what_the_server_says(lm: Any, name: str) -> None:
     parse = lm.parse_generations
 
     def parse_and_keep(outputs: Any, **options: Any) -> list[str]:
+        if isinstance(outputs, ServerText):  # parsed already, or a failure
+            return [outputs]
         choice = the_choice(outputs)
         said = parse(outputs=outputs, **options)
         if len(said) != 1 or not _is_of(said[0], choice, getattr(lm, "think_end_token", None)):
-            raise ValueError(f"its reply holds no response (lm-eval reads another): {str(outputs)[:100]}")
+            raise ValueError(f"its reply holds no response (lm-eval reads another): {clean(str(outputs))[:100]}")
         # JSON can hold half of a surrogate pair, as of an emoji that was cut in two, and no file can.
         text = ServerText(said[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
         text.tokens = _tokens(outputs)
@@ -64,7 +71,9 @@ def the_choice(reply: Any) -> dict[str, Any]:
         if type(index) is not int or index != 0:
             raise IndexError(f"index {shown(index)} of the only choice")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"its reply holds no response ({error or type(error).__name__}): {str(reply)[:100]}") from None
+        raise ValueError(
+            f"its reply holds no response ({error or type(error).__name__}): {clean(str(reply))[:100]}"
+        ) from None
     return choice
 
 

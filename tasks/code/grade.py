@@ -3,7 +3,8 @@
 The program and the tests never share an interpreter. One sandbox defines the program and answers calls; a second one
 runs the data set's `check(candidate)`, where `candidate` sends its arguments to the first and gets a literal back. The
 verdict is the second one's word, so nothing the program prints, patches, kills or exits can make a pass: all it can do
-is return values, and values of built-in types only.
+is return values, and values of built-in types only. Values are decoded and compared inside the second sandbox, never in
+this process: what that costs is limited, too.
 
 Compared with running both by `exec` in one interpreter: a value that is no literal equals nothing (there, an object
 with `__eq__` true passes every test); a change that the program makes to its argument in place is not seen by the
@@ -41,9 +42,9 @@ def examine(
     program does: a huge reply, for one, may end the tests without a verdict, and then the program has failed.
     """
     with Session("answer", limits, isolation) as subject, Session("examine", limits, isolation) as examiner:
-        defined = subject.ask({"source": program})
-        if not defined.ok:
-            return Verdict(False, str(defined.error))
+        failed = subject.define(program)
+        if failed is not None:
+            return Verdict(False, failed)
         exam = {"definitions": definitions, "tests": tests, "entry_point": entry_point}
         examiner.send(wire.dump(exam))
         while (line := examiner.receive()) is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.code.extract import program
-from tasks.code.sandbox.session import call
+from tasks.code.grade import examine
 from tasks.reasoning_gym.items import dataset as items
 
 __all__ = ["extract", "grade", "items"]
@@ -21,8 +22,9 @@ def extract(resps: Sequence[Sequence[str]], docs: Sequence[Mapping[str, Any]]) -
 
 def grade(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """Score of one document: 1.0 if its program's `solve()` returns the answer, else 0.0."""
-    reply = call(results[0], ENTRY_POINT)
-    return {"exact_match": float(reply.ok and says(reply.value, doc["answer"]))}
+    definitions = f"from __future__ import annotations\n{inspect.getsource(says)}"
+    tests = f"def check(candidate):\n    assert says(candidate(), {doc['answer']!r})\n"
+    return {"exact_match": float(examine(results[0], ENTRY_POINT, definitions, tests).passed)}
 
 
 def says(value: Any, answer: str) -> bool:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from forked import NAMESPACES, Commands
 
 from command_line import call
 from harness.runs.source import recording_folder
@@ -127,3 +130,24 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory, harness: Callable[...,
     arguments = ("--recording", folder / "r", "--router", "knn", "random", "--out", folder / "hostile")
     assert harness("run", *arguments) == 0
     return folder / "hostile"
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """Runs commands in processes of their own, where it may in a namespace in which it can mount file systems."""
+    inside: list[str] = []
+    for namespace in NAMESPACES:
+        probe = [*namespace, "mount", "-t", "tmpfs", "tmpfs", str(tmp_path_factory.mktemp("probe"))]
+        if not inside and shutil.which("unshare") and subprocess.run(probe, capture_output=True).returncode == 0:
+            inside = namespace
+    started = Commands(tmp_path_factory.mktemp("commands"), inside)
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def disks(commands: Commands, tmp_path: Path) -> Path:
+    """A folder in which commands can mount small file systems."""
+    if not commands.can_mount:
+        pytest.skip("a full disk takes a file system of its own, and mounting one in a namespace is not allowed here")
+    return tmp_path

@@ -21,6 +21,7 @@ import traceback
 for name in (
     *("torch._dynamo", "transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto"),
     *("transformers.generation.utils", "lm_eval.models.huggingface", "lm_eval.tasks", "datasets", "pyarrow.dataset"),
+    *("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "harness.report.page"),
     *("sklearn.decomposition", "sklearn.feature_extraction.text"),
     *(
         "harness.cli.app",

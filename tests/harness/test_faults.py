@@ -6,89 +6,19 @@ The commands are real, in processes of their own; HARNESS_FAULTS=N injects N tim
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import random
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import SMALL, Commands, fill
 
-import harness as package
-from harness.runs.source import recording_folder
 from pools.data.recording import Recording, load_recording
 from pools.data.store import TransitionStore
-
-ROOT = Path(package.__file__).parent.parent
-SMALL = recording_folder("lightweight", "offline").with_name("lightweight-offline-three-hops")
-NAMESPACES = (["unshare", "-m"], ["unshare", "-rm"])
-
-
-class Commands:
-    """`forked_commands.py`, which runs commands of this project in processes of their own."""
-
-    def __init__(self, folder: Path, inside: list[str]) -> None:
-        self.folder, self.can_mount = folder, bool(inside)
-        program = [*inside, sys.executable, str(Path(__file__).with_name("forked_commands.py"))]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process = subprocess.Popen(program, env=environment, cwd=folder, **pipes)
-        assert self._process.stdout is not None and self._process.stdout.readline() == "ready\n"
-
-    def _order(self, **order: Any) -> Any:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
-
-    def start(self, *arguments: object, log: str = "log", before: str = "") -> int:
-        """The id of a new process."""
-        pid: int = self._order(run=[str(a) for a in arguments], log=str(self.folder / log), before=before)
-        return pid
-
-    def wait(self, pid: int, seconds: float = 300) -> int:
-        """Its exit code; minus the number of the signal that ended it: it is killed after so many seconds."""
-        code: int = self._order(wait=pid, seconds=seconds)
-        return code
-
-    def run(self, *arguments: object, before: str = "") -> tuple[int, str]:
-        """Exit code, and what it wrote to standard error."""
-        code = self.wait(self.start(*arguments, before=before))
-        return code, (self.folder / "log").read_text()
-
-    def killed(self, seconds: float, *arguments: object, before: str = "") -> bool:
-        """Whether it was still running when it was killed after so many seconds; else it must have ended well."""
-        code = self.wait(self.start(*arguments, before=before), seconds)
-        assert code in (0, -signal.SIGKILL), (self.folder / "log").read_text()
-        return code != 0
-
-    def shell(self, command: str) -> None:
-        code, output = self._order(shell=command)
-        assert code == 0, output
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
-
-
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    inside: list[str] = []
-    for namespace in NAMESPACES:
-        probe = [*namespace, "mount", "-t", "tmpfs", "tmpfs", str(tmp_path_factory.mktemp("probe"))]
-        if not inside and shutil.which("unshare") and subprocess.run(probe, capture_output=True).returncode == 0:
-            inside = namespace
-    started = Commands(tmp_path_factory.mktemp("commands"), inside)
-    yield started
-    started.close()
 
 
 @pytest.fixture(scope="module")
@@ -177,18 +107,29 @@ def test_a_recorder_that_is_killed(
     made, seconds = whole
     rng, killed, series, seen = random.Random(1), 0, 0, 0
     lost = wrong = 0
+
+    def ended() -> None:
+        """What the series of killed runs came to is what the whole run made, with all that was stored reused."""
+        nonlocal lost, wrong
+        folder = tmp_path / str(series)
+        found = amiss(folder, made)
+        lost, wrong = lost + found["lost"], wrong + found["wrong"]
+        lost += load_recording(folder / "recording").manifest["reused_responses"] != seen
+
     while killed < 6 * faults:
         folder = tmp_path / str(series)
-        if commands.killed(rng.uniform(0, seconds["record"]), *record(folder)):
-            killed += 1
-            now = len(rows(folder / "s"))
-            lost, seen = lost + max(0, seen - now), now
+        if not commands.killed(rng.uniform(0, seconds["record"]), *record(folder)):
+            ended()
+            series, seen = series + 1, 0
             continue
-        found = amiss(folder, made)
-        lost, wrong, seen, series = lost + found["lost"], wrong + found["wrong"], 0, series + 1
+        killed += 1
+        now = len(rows(folder / "s"))
+        lost, seen = lost + max(0, seen - now), now
+        if (folder / "recording").exists():
+            assert load_recording(folder / "recording").tree.complete, "a recording is written whole or not at all"
     assert commands.run(*record(tmp_path / str(series))) == (0, "")
-    found = amiss(tmp_path / str(series), made)
-    counted("SIGKILL", "recorder", killed, lost=lost + found["lost"], wrong=wrong + found["wrong"])
+    ended()
+    counted("SIGKILL", "recorder", killed, lost=lost, wrong=wrong)
 
 
 def test_a_trainer_that_is_killed(
@@ -213,46 +154,6 @@ def test_a_trainer_that_is_killed(
     assert resumed
 
 
-class SmallDisk:
-    """A file system of so many kB that only the commands see; `look` copies what is there to where the test sees it."""
-
-    def __init__(self, commands: Commands, folder: Path, kilobytes: int) -> None:
-        self.commands, self.folder, self._looks = commands, folder, 0
-        folder.mkdir()
-        commands.shell(f"mount -t tmpfs -o size={kilobytes}k tmpfs {folder}")
-
-    def look(self) -> Path:
-        self._looks += 1
-        seen = self.folder.with_name(f"{self.folder.name}-{self._looks}")
-        self.commands.shell(f"cp -r {self.folder} {seen}")
-        return seen
-
-    def make_room(self) -> None:
-        self.commands.shell(f"mount -o remount,size=64m {self.folder}")
-
-    def close(self) -> None:
-        self.commands.shell(f"umount {self.folder}")
-
-
-def fill(commands: Commands, folder: Path, kilobytes: int, command: Callable[[], list[object]]) -> SmallDisk | None:
-    """The disk after a command has ended on it for want of room, in one line; None where there was enough."""
-    disk = SmallDisk(commands, folder, kilobytes)
-    code, said = commands.run(*command(), before=OFTEN)
-    if code == 0:
-        disk.close()
-        return None
-    assert code == 2 and said.count("\n") == 1 and said.startswith("harness: "), said
-    assert "make room" in said and str(folder) in said, said
-    return disk
-
-
-@pytest.fixture
-def disks(commands: Commands, tmp_path: Path) -> Path:
-    if not commands.can_mount:
-        pytest.skip("a full disk takes a file system of its own, and mounting one in a namespace is not allowed here")
-    return tmp_path
-
-
 def test_a_recorder_on_a_full_disk(
     commands: Commands, record: Any, whole: tuple[Path, Any], disks: Path, counted: Any, faults: int
 ) -> None:
@@ -260,7 +161,7 @@ def test_a_recorder_on_a_full_disk(
     rng, full, lost, wrong = random.Random(3), 0, 0, 0
     while full < 3 * faults:
         folder = disks / str(rng.random())
-        disk = fill(commands, folder, rng.randrange(8, 260), lambda folder=folder: record(folder))
+        disk = fill(commands, folder, rng.randrange(8, 260), record(folder), before=OFTEN)
         if disk is None:
             continue
         full += 1
@@ -283,7 +184,7 @@ def test_a_trainer_on_a_full_disk(
     rng, full, wrong = random.Random(4), 0, 0
     while full < 2 * faults:
         folder = disks / str(rng.random())
-        disk = fill(commands, folder, rng.randrange(8, 2600), lambda folder=folder: train(folder / "p.safetensors"))
+        disk = fill(commands, folder, rng.randrange(8, 2600), train(folder / "p.safetensors"), before=OFTEN)
         if disk is None:
             continue
         full += 1
@@ -309,7 +210,7 @@ def test_a_run_on_a_full_disk(commands: Commands, disks: Path, counted: Any, fau
     size = sum(path.stat().st_size for path in (disks / "whole").iterdir()) // 1000
     while full < 2 * faults:
         folder = disks / str(rng.random())
-        disk = fill(commands, folder, rng.randrange(4, size + 20, 4), lambda folder=folder: run(folder / "out"))
+        disk = fill(commands, folder, rng.randrange(4, size + 20, 4), run(folder / "out"))
         if disk is None:
             continue
         full += 1

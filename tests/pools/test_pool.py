@@ -54,6 +54,11 @@ def test_a_pool_file(load, tmp_path):
     assert (pool.models[1].template, pool.models[1].price.output) == ("{{ query }}", 2.5)
 
 
+@pytest.mark.parametrize("template", ["{{ query | upper | truncate(20) }}", "{{ (responses or [query])[-1] }}"])
+def test_a_template_may_change_the_query(load, template):
+    assert load(GOOD.replace("{{ query }}", template)).models[1].template == template
+
+
 def test_only_an_import_makes_a_billed_pool(tmp_path):
     path = tmp_path / "billed.yaml"
     path.write_text("name: x\ncost_unit: u\nrates: r\nbilled: true\nmodels: [{name: a, lm_eval: hf, base_rate: 1.0}]\n")
@@ -98,6 +103,24 @@ MODEL = "\n  - name: c\n    lm_eval: hf\n    base_rate: 1\n"
         (GOOD + "    chat_template: chatml\n", "chat_template must be a bool"),
         (GOOD.replace("name: b", "name: 7"), "name must be a str"),
         (GOOD.replace("name: b", "name: a"), "model name a is used twice"),
+        (
+            GOOD.replace("{path: weights-a}", "{path: x, file: w, sha256: abc}"),
+            "a: weights: sha256 must be 64 hex",
+        ),
+        (GOOD.replace("{path: weights-a}", f"{{path: x, file: w, sha256: '{'0' * 63}g'}}"), "sha256 must be 64 hex"),
+        (GOOD.replace("{path: weights-a}", "{path: x, file: w, sha256: ''}"), "sha256 must be 64 hex"),
+        (GOOD.replace("name: b", "name: A"), "model name A differs from a by case alone"),
+        (GOOD.replace("name: b", 'name: "b "'), "model b : name 'b ' has spaces at an end"),
+        (GOOD.replace("name: b", 'name: "b\\u202e"'), r"name 'b\\u202e' holds U\+202E"),
+        (GOOD.replace("name: mine", 'name: "m\\u200bine"'), r"name 'm\\u200bine' holds U\+200B"),
+        (GOOD.replace("name: mine", 'name: ""'), "name is '': expected a name"),
+        (GOOD.replace("cost_unit: unit", 'cost_unit: "\\e[31m"'), r"cost_unit .* holds U\+001B"),
+        (GOOD.replace("1.5", "1.0e+16"), "model a: base_rate must be a number >= 0, and at most 1e"),
+        (GOOD.replace("input: 1", "input: 1.0e+308"), "model b: price: input must be a number >= 0, and at most 1e"),
+        (GOOD.replace("{{ query }}", "Answer."), "model b: the template renders every query as the same text"),
+        (GOOD.replace("{{ query }}", "{{ responses | join }}"), "every query as the same text"),
+        (GOOD.replace("{{ query }}", "{% set query = 1 %}{{ query }}"), "every query as the same text"),
+        (GOOD.replace("{{ query }}", "{{ responses[0] }}"), "model b: the template cannot be rendered"),
         (GOOD.replace("{{ query }}", "{{ query"), "model b: the template is not valid"),
         (GOOD.replace("{{ query }}", "{{ question }}"), "model b: the template cannot be rendered"),
         (GOOD.replace("{{ query }}", "{{ query.__class__.__mro__ }}"), "model b: the template cannot be rendered"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,6 +45,14 @@ def test_a_decorated_class_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     router = routers.load("always-last", RouterRequest(models=("a", "b")))
     assert router.act(states(0)).tolist() == [1, 1, 1]
     assert routing_cost(router, states(0)).tolist() == [0, 0, 0]
+
+
+def test_a_router_has_a_name_that_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    mine = tmp_path / "mine.py"
+    mine.write_text("import routers\n\n@routers.register('mine\u202e')\ndef mine(request): ...\n", encoding="utf-8")
+    with pytest.raises(UserError, match=rf"{mine} .*router 'mine\\u202e' holds U\+202E"):
+        routers.load(str(mine))
 
 
 def test_a_router_of_another_package_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:

@@ -1,7 +1,7 @@
 """What the fuzz tests share: how many cases, the rule that each must hold, and what the cases are made of.
 
 `HARNESS_FUZZ=1` makes as many cases as the tests say, drawn anew, `HARNESS_FUZZ=20` twenty times as many; without it
-there is a third of them, the same each time. Each test appends a line of JSON, its subject and its cases, to the file
+there is a tenth of them, the same each time. Each test appends a line of JSON, its subject and its cases, to the file
 that `HARNESS_FUZZ_TABLE` names.
 """
 
@@ -29,7 +29,7 @@ from harness.__main__ import main
 from pools import UserError
 
 FACTOR = float(os.environ.get("HARNESS_FUZZ", 0))
-USUAL = 0.33
+USUAL = 0.1
 SECONDS, WAITED = 10, 120  # of the processor, and of the clock, that one case may take unless a test says otherwise
 LONGEST = 3000  # characters of the one line
 

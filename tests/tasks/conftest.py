@@ -75,4 +75,5 @@ def nothing_stays_behind(children: Callable[[], set[int]]) -> Iterator[None]:
     yield
     assert children() == set()
     assert list(Path(tempfile.gettempdir()).glob(f"sandbox-{os.getpid()}-*")) == []
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    # Fewer, where threads of a Ray that an earlier test has ended close what they had open only now.
+    assert len(os.listdir("/proc/self/fd")) <= descriptors

@@ -115,6 +115,7 @@ def test_names(name: str) -> None:
         ({"generation_kwargs": {"until": 5}}, "generation_kwargs"),
         ({"repeats": "x"}, "repeats"),
         ({"output_type": ["x"]}, "output_type"),
+        ({"task": "mine\u200f"}, r"holds U\+200F"),
         ({"include": "nowhere.yaml"}, "nowhere.yaml"),
         ({"include": "task.yaml"}, "cycle"),
     ],

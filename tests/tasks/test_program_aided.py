@@ -71,7 +71,6 @@ def test_true_is_not_one():
         ("```python\ndef other():\n    return 3\n```", 0.0),
         ("```python\ndef solve(n):\n    return 3\n```", 0.0),
         ("```python\ndef solve():\n    print(3)\n```", 0.0),
-        ("```python\ndef solve():\n    while True: pass\n```", 0.0),
         ("```python\ndef solve():\n    import os; os._exit(0)\n```", 0.0),
         ("3", 0.0),
         ("", 0.0),

@@ -58,7 +58,9 @@ def test_a_suite_of_ones_own(tmp_path: Path) -> None:
         ("{name: x, tasks: [{name: rg_aiw, domain: qa, limit: many}]}", "limit is 'many', expected int"),
         ("{name: x, tasks: [{name: rg_aiw, domain: qa, filters: a}]}", "unknown key 'filters'"),
         ("{name: x, tasks: [{name: rg_aiv, domain: qa}]}", "task 1: unknown task 'rg_aiv'"),
-        ("{name: x, tasks: [{name: rg_aiw, domain: qa}, {name: rg_aiw, domain: qa}]}", "rg_aiw is named twice"),
+        ("{name: x, tasks: [{name: rg_aiw, domain: qa}, {name: rg_aiw, domain: qa}]}", "task rg_aiw is used twice"),
+        ('{name: "x\\u2066", tasks: [{name: rg_aiw, domain: qa}]}', "holds U+2066"),
+        ('{name: " x", tasks: [{name: rg_aiw, domain: qa}]}', "has spaces at an end"),
         ("name: !!python/object/apply:os.system [echo]", "expected YAML"),
     ],
 )

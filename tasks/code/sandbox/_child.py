@@ -42,8 +42,11 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME = 1, 4, 8, 15
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_SET_THP_DISABLE = 36, 38, 41
 CAP_DAC_READ_SEARCH = 2
 
+HOST_NAME = b"sandbox"
 FIRST_UID = 0x60000000
 """Where this script runs as root, the program gets a user id that nobody has: this plus the launcher's process id."""
+FEWER_UIDS = range(32768, 60001)
+"""With rlimits, where a user namespace has not so many ids: one of these, which a rootless container usually has."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -65,15 +68,34 @@ def _drop_capabilities(keep: int = 0) -> None:
     _call("capset", header, data)
 
 
-def _can_become(uid: int) -> bool:
-    """Whether this process is root and `uid` exists in its user namespace (a rootless container maps only some)."""
+def _can_become(*ids: int) -> bool:
+    """Whether this process is root and these user and group ids exist in its namespace (a container may have few)."""
     if os.geteuid() != 0:
         return False
     if not os.path.exists("/proc"):  # inside bubblewrap, which is told to change the user id where root cannot
         return True
-    with open("/proc/self/uid_map") as lines:
-        ranges = [[int(field) for field in line.split()] for line in lines]
-    return any(start <= uid < start + count for start, _, count in ranges)
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/self/{name}") as lines:
+            ranges = [[int(field) for field in line.split()] for line in lines]
+        if not all(any(start <= id_ < start + count for start, _, count in ranges) for id_ in ids):
+            return False
+    return True
+
+
+def _own_ids(isolation: str) -> range | None:
+    """The ids of which each program gets one of its own; None where it keeps the caller's."""
+    if _can_become(FIRST_UID + os.getpid()):
+        return range(FIRST_UID, FIRST_UID + (1 << 22))  # no process id is larger
+    # With namespaces it gets a user namespace of its own instead.
+    if isolation == "rlimits" and _can_become(FEWER_UIDS[0], FEWER_UIDS[-1]):
+        return FEWER_UIDS
+    return None
+
+
+def _hide_host_name() -> None:
+    """In a namespace of host names."""
+    for name in ("sethostname", "setdomainname"):
+        _call(name, HOST_NAME, len(HOST_NAME))
 
 
 def _write(path: str, text: str) -> None:
@@ -188,6 +210,8 @@ def _program(config: dict[str, Any], own_uid: int | None) -> NoReturn:
             if own_uid is None:
                 raise
         _drop_capabilities()
+    elif own_uid is None:
+        _drop_capabilities()  # root in a user namespace that has no other id
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
     with contextlib.suppress(OSError):  # a kernel without huge pages
         _prctl(PR_SET_THP_DISABLE, 1)  # a huge page stays whole while a part is mapped, and the limit counts that part
@@ -203,7 +227,8 @@ def _program(config: dict[str, Any], own_uid: int | None) -> NoReturn:
             with contextlib.suppress(OSError):  # not open
                 os.close(int(name))
     user = "own user id" if own_uid is not None else "the caller's user id"
-    filtered = syscalls.restrict()
+    # The limit on processes does not bind the machine's root, as who the root of a user namespace may count.
+    filtered = syscalls.restrict(alone=not spaces and own_uid is None)
     replies.write(wire.dump({"ready": config["isolation"], "user": user, "filtered": filtered}))
     replies.flush()
     {"answer": wire.answer, "examine": wire.examine}[config["role"]](requests, replies)
@@ -303,6 +328,7 @@ def _launch(config: dict[str, Any], uid: int | None, nursery: int) -> NoReturn:
                     _write("/proc/self/uid_map", f"1000 {user} 1")
                     _write("/proc/self/gid_map", f"1000 {group} 1")
                 _new_root(config["scratch"])
+            _hide_host_name()
             _own_tmp(config["limits"]["disk_bytes"])
         except OSError as error:
             os.write(1, json.dumps({"failed": f"{error}"}).encode() + b"\n")
@@ -317,6 +343,9 @@ def _launch(config: dict[str, Any], uid: int | None, nursery: int) -> NoReturn:
         outer.send(b"!")
     else:
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
+        with contextlib.suppress(OSError):  # not allowed to an ordinary user, nor in most containers
+            _call("unshare", NEWUTS)
+            _hide_host_name()
         os.chdir(config["scratch"])
         if uid is not None:
             os.chown(".", uid, uid)
@@ -347,7 +376,7 @@ class _Launched:
         """Set once it has been asked to end."""
 
 
-def nursery(orders: socket.socket, own_user: bool) -> None:
+def nursery(orders: socket.socket) -> None:
     """Launch what is ordered until the caller closes its end.
 
     An order is one JSON object with three descriptors: the channel's two, and a socket for its status. To that goes the
@@ -386,7 +415,9 @@ def nursery(orders: socket.socket, own_user: bool) -> None:
                     for number, source in enumerate((*given[:2], null)):
                         os.dup2(source, number)
                     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-                    _launch(json.loads(message), FIRST_UID + os.getpid() if own_user else None, own)
+                    config = json.loads(message)
+                    ids = _own_ids(config["isolation"])
+                    _launch(config, None if ids is None else ids[os.getpid() % len(ids)], own)
                 for source in given[:2]:
                     os.close(source)
                 running[pid] = _Launched(socket.socket(fileno=given[2]))
@@ -406,11 +437,11 @@ def main() -> None:
     import _wire  # noqa: F401
 
     del sys.path[0]
-    own_user = _can_become(FIRST_UID + os.getpid())
     if sys.argv[1] == "--host":
+        own_user = _own_ids("bwrap") is not None
         print(json.dumps({"visible": _visible(), "masked": _masked(), "own_user": own_user}))
     else:
-        nursery(socket.socket(fileno=0), own_user)
+        nursery(socket.socket(fileno=0))
 
 
 if __name__ == "__main__":

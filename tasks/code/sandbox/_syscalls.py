@@ -137,7 +137,8 @@ COMMANDS = {
     "ioctl": ((16, 29), (0x8901, 0x8902, 0x5412)),
 }
 """Refused where the second argument is one of these."""
-CLONE, CLONE3, MMAP = (56, 220), (435, 435), (9, 222)
+FORKS = {"clone": (56, 220), "fork": (57, 220), "vfork": (58, 220)}  # ARM64 has the first alone
+CLONE, CLONE3, MMAP = FORKS["clone"], (435, 435), (9, 222)
 
 
 class _Instruction(ctypes.Structure):
@@ -152,8 +153,8 @@ Word = tuple[int, int, int, int]
 """Operation, how far to jump if true and if false, operand."""
 
 
-def instructions(architecture: int, column: int, pid: int) -> list[Word]:
-    """The filter for the process `pid`."""
+def instructions(architecture: int, column: int, pid: int, alone: bool = False) -> list[Word]:
+    """The filter for the process `pid`. alone: also refuse to start processes and threads."""
     allow, refuse = (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, ERRNO | errno.EPERM)
     made = [
         (LOAD, 0, 0, ARCHITECTURE),
@@ -163,7 +164,7 @@ def instructions(architecture: int, column: int, pid: int) -> list[Word]:
         (AT_LEAST, 0, 1, X32_BIT),
         refuse,
     ]
-    for numbers in REFUSED.values():
+    for numbers in [*REFUSED.values(), *(FORKS.values() if alone else ())]:
         made += [(EQUAL, 0, 1, numbers[column]), refuse]
     # Its flags lie in memory, where no filter sees them: as if the kernel did not have it, and clone is used instead.
     made += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, ERRNO | errno.ENOSYS)]
@@ -186,15 +187,15 @@ def instructions(architecture: int, column: int, pid: int) -> list[Word]:
     return [*made, allow]
 
 
-def restrict() -> bool:
+def restrict(alone: bool = False) -> bool:
     """Refuse them to this process, and to all that it starts; whether this machine's calls are known and it worked.
 
-    The process must have set PR_SET_NO_NEW_PRIVS.
+    The process must have set PR_SET_NO_NEW_PRIVS. alone: also refuse to start processes and threads.
     """
     known = ARCHITECTURES.get(os.uname().machine)
     if known is None:
         return False
-    words = instructions(*known, os.getpid())
+    words = instructions(*known, os.getpid(), alone)
     program = _Program(len(words), (_Instruction * len(words))(*(_Instruction(*word) for word in words)))
     plain = [ctypes.c_ulong(0)] * 2
     libc = ctypes.CDLL(None)

@@ -2,7 +2,8 @@
 
 Values travel as JSON; what JSON lacks is an object with one tagged key (`{"tuple": [...]}`). Only built-in types ever
 come out of `decode`, whatever the other side sent, so a hostile value cannot bring its own `__eq__` along. A value that
-is no literal (a class instance, a function) arrives as an `Opaque`, which equals nothing.
+is no literal (a class instance, a function) arrives as an `Opaque`, which equals nothing. The sizes of numbers, texts
+and replies are capped, so that nobody computes for long with what a program returned.
 """
 
 from __future__ import annotations
@@ -14,8 +15,21 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-MAX_ITEMS = 1_000_000
+MAX_NUMBER = 10_000
+"""Characters of one number as it is sent, in hexadecimal or decimal digits; the exponent of a Decimal, too."""
+MAX_TEXT = 1_000_000
+"""Characters of one text, and of the hexadecimal digits of bytes."""
+MAX_VALUES = 100_000
+"""Values in one reply, those inside of others included."""
+MAX_ITEMS = 50_000
 """Items taken out of a lazy iterable (a generator, `range`) before it is cut off."""
+
+_ALIKE = 100
+"""For how many values one counts whose hash another one of its set or dict has already: the two are compared."""
+
+
+class TooLarge(ValueError):
+    """A value is over one of the caps."""
 
 
 class Opaque:
@@ -76,46 +90,74 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """The value that `encode` was given. Raises ValueError, TypeError, LookupError or ArithmeticError on any other."""
+    """The value that `encode` was given.
+
+    Raises TooLarge over a cap; ValueError, TypeError, LookupError or ArithmeticError on what `encode` never makes.
+    """
+    return _decode(value, iter(range(MAX_VALUES)))
+
+
+def _decode(value: Any, left: Iterator[int]) -> Any:
+    """left: has an item for each value that may still come."""
+    _take(left, 1)
     if isinstance(value, list):
-        return [decode(item) for item in value]
+        return [_decode(item, left) for item in value]
+    if isinstance(value, str):
+        return _text(value, MAX_TEXT)
     if not isinstance(value, dict):
         return value
     ((tag, body),) = value.items()
     if tag == "int":
-        return int(body, 16)
+        return int(_text(body, MAX_NUMBER), 16)
     if tag == "dict":
-        pairs = [(decode(key), decode(item)) for key, item in body]
-        _check_hashes([key for key, _ in pairs])
+        pairs = [(_decode(key, left), _decode(item, left)) for key, item in body]
+        _take_alike(left, [key for key, _ in pairs])
         return dict(pairs)
     if tag == "bytes":
-        return bytes.fromhex(body)
+        return bytes.fromhex(_text(body, MAX_TEXT))
     if tag == "complex":
         return complex(float(body[0]), float(body[1]))
     if tag == "decimal":
         from decimal import Decimal
 
-        return Decimal(body)
+        number = Decimal(_text(body, MAX_NUMBER))
+        if abs(number.adjusted()) > MAX_NUMBER:
+            raise TooLarge(f"an exponent over {MAX_NUMBER}")
+        return number
     if tag == "fraction":
         from fractions import Fraction
 
-        numerator, denominator = decode(body[0]), decode(body[1])
+        numerator, denominator = _decode(body[0], left), _decode(body[1], left)
         if not isinstance(numerator, int) or not isinstance(denominator, int):
-            raise TypeError("a fraction is of whole numbers")  # of "1e999999999" it would compute all the digits
+            raise TypeError("a fraction is of whole numbers")
         return Fraction(numerator, denominator)
     if tag == "opaque":
-        return Opaque(bool(body[0]), None if body[1] is None else decode(body[1]))
+        return Opaque(bool(body[0]), None if body[1] is None else _decode(body[1], left))
     kinds: dict[str, Callable[[list[Any]], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
-    items = decode(body)
+    items = _decode(body, left)
     if tag != "tuple":
-        _check_hashes(items)
+        _take_alike(left, items)
     return kinds[tag](items)
 
 
-def _check_hashes(items: list[Any]) -> None:
-    """Raise ValueError where many items hash alike, as multiples of 2**61 - 1 do: a set of them would take hours."""
-    if len(items) - len(set(map(hash, items))) > 1000:
-        raise ValueError("too many values hash alike")
+def _take(left: Iterator[int], count: int) -> None:
+    """Use up `count` values of those left."""
+    if count and next(itertools.islice(left, count - 1, None), None) is None:
+        raise TooLarge(f"more than {MAX_VALUES} values")
+
+
+def _take_alike(left: Iterator[int], items: list[Any]) -> None:
+    """Many that hash alike, as multiples of 2**61 - 1 do, would be compared with one another for hours."""
+    if len(items) > 1:
+        _take(left, _ALIKE * (len(items) - len(set(map(hash, items)))))
+
+
+def _text(body: Any, longest: int) -> str:
+    if not isinstance(body, str):
+        raise TypeError("not a text")
+    if len(body) > longest:
+        raise TooLarge(f"a number or text of more than {longest} characters")
+    return body
 
 
 def dump(message: dict[str, Any]) -> bytes:

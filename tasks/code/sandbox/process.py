@@ -5,14 +5,16 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import logging
 import os
 import select
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,10 @@ from tasks.code.sandbox import bubblewrap
 
 _CHILD = Path(__file__).with_name("_child.py")
 _START_SECONDS = 60
+_REMOVE_SECONDS, _REMOVE_LATER_SECONDS = 10, 600
+"""How long grading waits until what a program left is removed, and how long a thread then goes on with it."""
+
+_LOG = logging.getLogger(__name__)
 
 
 class Program:
@@ -28,7 +34,9 @@ class Program:
 
     def __init__(self, requests: int, replies: int, status: socket.socket, scratch: str | None) -> None:
         self.requests, self.replies = requests, replies
-        self._status, self._scratch = status, scratch
+        self._status = status
+        # Held open: with rlimits the program may rename the folder.
+        self._scratch = None if scratch is None else os.open(scratch, os.O_PATH | os.O_DIRECTORY)
         self._code: int | None = None
         self.orphaned = False
         """Whether the nursery has ended, and has taken the program along."""
@@ -56,15 +64,71 @@ class Program:
         os.close(self.replies)
         self._status.close()
 
-        # With rlimits the program may have filled the folder, and made folders that cannot be entered.
-        def unlock(function: Any, path: str, error: Any) -> None:
-            with contextlib.suppress(OSError):
-                os.chmod(os.path.dirname(path), 0o700)
-                os.chmod(path, 0o700)
-                function(path)
-
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, onerror=unlock)
+            _remove(self._scratch, _REMOVE_SECONDS, _REMOVE_LATER_SECONDS)
+
+
+def _remove(folder: int, seconds: float, later: float = 0) -> None:
+    """Remove a folder with all in it, and close its descriptor; what took too long, in a thread. Never raises.
+
+    A program can leave so many files that a slow disk needs minutes. What cannot be removed is logged.
+    """
+    until = time.monotonic() + seconds
+    path = os.readlink(f"/proc/self/fd/{folder}")
+    try:
+        os.chmod(f"/proc/self/fd/{folder}", 0o700)
+        top = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
+        try:
+            _empty(top, until)
+        finally:
+            os.close(top)
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass  # the program removed it
+    except OSError as error:
+        if later and time.monotonic() > until:
+            return threading.Thread(target=_remove, args=(folder, later)).start()
+        _LOG.warning("What a program left in %s stays: %s", path, error)
+    os.close(folder)
+
+
+def _empty(top: int, until: float) -> None:
+    """Remove what a folder holds. Folders are moved to the top before they are emptied: none is too deep."""
+
+    def remove(name: str, inside: int) -> int:
+        """How many files were removed and folders moved or removed."""
+        if time.monotonic() > until:
+            return 0
+        done = 0
+        with contextlib.suppress(OSError):
+            try:
+                os.unlink(name, dir_fd=inside)
+                return 1
+            except IsADirectoryError:
+                folder = _open_folder(name, inside)
+            try:
+                if inside != top:
+                    os.rename(name, uuid.uuid4().hex, src_dir_fd=inside, dst_dir_fd=top)
+                    return 1
+                done = sum(remove(each, folder) for each in os.listdir(folder))
+            finally:
+                os.close(folder)
+            os.rmdir(name, dir_fd=top)
+            done += 1
+        return done
+
+    while sum(remove(name, top) for name in os.listdir(top)):
+        pass
+
+
+def _open_folder(name: str, inside: int) -> int:
+    """Open a folder, no link to one, whatever its mode forbids."""
+    handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=inside)
+    try:
+        os.chmod(f"/proc/self/fd/{handle}", 0o700)
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=handle)
+    finally:
+        os.close(handle)
 
 
 class Nursery:

@@ -9,21 +9,25 @@ Three isolations, the strongest first; `default_isolation()` says which one is i
               as an ordinary user.
 `namespaces`  The same, made by this project's own code (Linux >= 5.12), which fewer eyes have seen than bubblewrap's.
 `rlimits`     Resource limits, a clean environment, an empty folder, no inherited descriptors, and as root a user id
-              that nobody has. For containers and kernels that refuse the above.
+              that nobody has (in a user namespace: one of its own). For containers and kernels that refuse the above.
 
 All limit CPU time, address space, file size, processes and wall-clock time, read a bounded amount of output, start
-with an empty environment, and leave no process behind. On x86-64 and ARM64 a seccomp filter refuses the network,
-signals to other processes, memory that no limit counts (shared mappings and files without a name among it) and some
-eighty system calls that computing does not need (`_syscalls.py`). Only the standard library can be imported.
-The hash seed is fixed, so that an answer does not change with the order of a set.
+with an empty environment, and leave no process and no folder behind. On x86-64 and ARM64 a seccomp filter refuses the
+network, signals to other processes, memory that no limit counts (shared mappings and files without a name among it)
+and some eighty system calls that computing does not need (`_syscalls.py`). Only the standard library can be
+imported. The hash seed is fixed, so that an answer does not change with the order of a set.
 
 NOT protected. With `bwrap` and `namespaces`: bugs of the kernel in the system calls that are left; side channels such
 as timing; memory up to `memory_bytes` times `processes` plus `disk_bytes`, plus what the kernel keeps for 64
 descriptors (pipes and sockets full of data, locks: tens of MiB); the text of whatever lies below /lib and /usr/lib is
 readable. With `rlimits` moreover: files that the user may read can be read, among them installed data sets with their
-answers, and where the caller is not root the environment of its other processes by way of /proc, and their memory can
+answers (as root: what everybody may read, but all files where only root may read the interpreter's library, as below
+/root), and where the caller is not root the environment of its other processes by way of /proc, and their memory can
 be read and written where the kernel does not restrict tracing (yama); files can be made or deleted wherever the user
-may (as root: only where everybody may), of at most `file_bytes` each, in any number (below /dev/shm they are memory).
+may (as root: only where everybody may), of at most `file_bytes` each, in any number (below /dev/shm they are memory),
+and those outside of the program's folder stay. The host's name can be read from files, and from the kernel unless root
+may make namespaces of host names. Root of a user namespace that has no other id is not root here: its programs keep the
+id, without any capability, and so may do with files what the user outside may, as with an ordinary caller.
 On other architectures, with `rlimits`, the network is open too, and where the caller is not root the program can send
 signals to the caller's other processes. Use `rlimits` for models you trust not to attack.
 """
@@ -55,6 +59,9 @@ ISOLATION_VARIABLE = "HARNESS_SANDBOX"
 
 START_SECONDS = 60
 """How long a sandbox may take to start, which on a machine that is busy with other work is not a moment."""
+
+_MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What reading a reply that is none may raise."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -110,6 +117,8 @@ class Session:
         self.filtered = False
         """Whether system calls are filtered; known once it has started."""
         self._buffer = bytearray()
+        self._searched = 0
+        """How much of the buffer is known to hold no line end."""
         self._deadline = time.monotonic() + START_SECONDS
         self._ready = False
         self._config = {"role": role, "isolation": self.isolation, "limits": asdict(self.limits)}
@@ -155,10 +164,13 @@ class Session:
     def receive(self) -> bytes | None:
         """The next line, or None when the program ended, ran out of time or said too much: then `ended` says which."""
         while self.ended is None:
-            line, found, rest = self._buffer.partition(b"\n")
-            if found:
-                self._buffer = rest
-                return bytes(line)
+            end = self._buffer.find(b"\n", self._searched)
+            if end >= 0:
+                line = bytes(self._buffer[:end])
+                del self._buffer[: end + 1]
+                self._searched = 0
+                return line
+            self._searched = len(self._buffer)
             if len(self._buffer) > self.limits.output_bytes:
                 self._end("the answer is too long")
             elif self._wait(self._from, select.POLLIN):
@@ -168,20 +180,40 @@ class Session:
                     continue
                 if not chunk:
                     self._end("the program ended")
+                elif len(chunk) < select.PIPE_BUF and b"\n" not in chunk:
+                    time.sleep(0.001)  # a program that writes byte by byte would keep this process busy
                 self._buffer += chunk
         return None
 
+    def define(self, source: str) -> str | None:
+        """Have a session of role `answer` define a program; why that failed, or None. No value is decoded."""
+        return self._exchange({"source": source}, longest=10_000).get("error")
+
     def ask(self, request: Mapping[str, Any]) -> Reply:
         """Send one request to a session of role `answer` and read its reply."""
+        reply = self._exchange(request)
+        if "error" in reply:
+            return Reply(error=reply["error"])
+        try:
+            return Reply(wire.decode(reply["value"]))
+        except wire.TooLarge as error:
+            return Reply(error=f"the reply is too large: {error}")
+        except _MALFORMED:
+            return Reply(error="the reply is malformed")
+
+    def _exchange(self, request: Mapping[str, Any], longest: int | None = None) -> dict[str, Any]:
+        """`{"value": ...}`, which is still to be decoded, or `{"error": str}`. longest: bytes that are parsed."""
         self.send(wire.dump(dict(request)))
         line = self.receive()
         if line is None:
-            return Reply(error=self.ended)
+            return {"error": self.ended}
+        if longest is not None and len(line) > longest:
+            return {"error": "the reply is too large"}
         try:
             reply = json.loads(line)
-            return Reply(error=str(reply["error"])) if "error" in reply else Reply(wire.decode(reply["value"]))
-        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
-            return Reply(error="the reply is malformed")
+            return {"error": str(reply["error"])[:500]} if "error" in reply else {"value": reply["value"]}
+        except _MALFORMED:
+            return {"error": "the reply is malformed"}
 
     def close(self) -> None:
         """Kill everything inside and wait until it is gone. Safe to call twice."""
@@ -232,12 +264,13 @@ def call(
 
     Arguments and value are literals: None, bool, int, float (inf and nan too), complex, str, bytes, list, tuple, dict,
     set, frozenset, Decimal and Fraction in any nesting. A value that is none of these comes back as an object that
-    equals nothing. Never raises for what the program does: see `Reply.error`.
+    equals nothing. Never raises for what the program does: see `Reply.error`. The value is decoded in this process:
+    its size is capped (`MAX_NUMBER`, `MAX_TEXT`, `MAX_VALUES` of `_wire.py`), and one that is over is an error.
     """
     with Session("answer", limits, isolation) as session:
-        defined = session.ask({"source": source})
-        if not defined.ok:
-            return defined
+        failed = session.define(source)
+        if failed is not None:
+            return Reply(error=failed)
         named = {name: wire.encode(value) for name, value in (kwargs or {}).items()}
         return session.ask({"function": function, "args": wire.encode(list(args)), "kwargs": named})
 

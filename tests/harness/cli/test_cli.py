@@ -6,13 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import harness
 from harness.__main__ import main
+from harness.cli.app import Command
 from harness.runs.source import recording_folder
 
 ROOT = Path(harness.__file__).parent.parent
@@ -48,6 +51,16 @@ def test_help_imports_nothing_heavy() -> None:
         ("run --cost dollars", "no price for math-specialist"),
         ("run --cost-weight -1", "expected a number >= 0"),
         ("run --cost-weight 0.1,", "expected a number >= 0"),
+        ("run --cost-weight 0.1,1_0", "--cost-weight 0.1,1_0"),
+        ("run --cost-weight 1e16", "at most 1e+15"),
+        ("train --cost-weight 1e16 --out {tmp}/p.safetensors", "at most 1e+15"),
+        ("train --cost-weights 0 1e16 --out {tmp}/p.safetensors", "at most 1e+15"),
+        ("serve --recording {shipped} --router random --cost-weight 1e16", "at most 1e+15"),
+        ("serve --recording {shipped} --router random --name a\u202eb", "--name"),
+        ("run --router best-pipeline:\u0661", "a number of hops from 1 to"),
+        ("run --router single:qa-specialist\u202e", "--router 'single:qa-specialist\\u202e' holds U+202E"),
+        ("run --task", "--task is given without a value"),
+        ("run --router", "--router is given without a value"),
         ("run --cost-weight 0.1,much", "several as in 0,0.1,1"),
         ("run --router best-pipeline:9", "a number of hops from 1 to"),
         ("train --cost-weights 0.1 -1 --out {tmp}/p.safetensors", "numbers of at least 0"),
@@ -107,6 +120,43 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert error.startswith("harness: ")
     assert error.count("\n") == 1
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("run-*"))
+
+
+POSITIONAL = {"import": ["t.csv"], "compare": ["a", "b"], "report": ["a"], "list": ["models"]}
+COMMANDS = {name: get_args(one)[0] for one in get_args(Command) for name in [get_args(one)[0].__name__.lower()]}
+TYPES = {
+    (name, field.name.replace("_", "-")): str(field.type) for name, one in COMMANDS.items() for field in fields(one)
+}
+NAMED = [key for key, kind in TYPES.items() if ("str" in kind or "Path" in kind) and "Positional" not in kind]
+NUMBERS = [key for key, kind in TYPES.items() if "int" in kind or "float" in kind]
+
+
+@pytest.mark.parametrize(("name", "flag"), NAMED)
+def test_an_empty_value_is_no_default(
+    name: str, flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--pool ''` meant the default pool, `--out ''` the working directory: what a script's unset variable makes."""
+    monkeypatch.chdir(tmp_path)
+    for value in ([f"--{flag}", ""], [f"--{flag}="], [f"--{flag}", "x", " "]):
+        monkeypatch.setattr(sys, "argv", ["harness", name, *POSITIONAL.get(name, []), *value])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        error = capsys.readouterr().err
+        assert (caught.value.code, error.count("\n")) == (2, 1) and f"--{flag} is given an empty value" in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "flag"), NUMBERS)
+def test_a_number_is_written_in_the_digits_0_to_9(
+    name: str, flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["harness", name, *POSITIONAL.get(name, []), f"--{flag}", "1_0"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and f"Error parsing --{flag}" in error, error
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_weights_are_refused_with_both_hashes(

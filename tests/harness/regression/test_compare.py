@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,9 @@ def test_items_of_one_run_alone_are_counted_and_left_out(
 def test_costs_in_other_units_are_not_compared(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    import shutil
-
     other = Path(shutil.copytree(runs / "one", tmp_path / "dollars"))
-    summary = json.loads((other / "summary.json").read_text())
-    (other / "summary.json").write_text(json.dumps({**summary, "cost_unit": "US$"}))
+    for name, change in (("summary.json", {"cost_unit": "US$"}), ("manifest.json", {"sha256": {}})):
+        (other / name).write_text(json.dumps({**json.loads((other / name).read_text()), **change}))
     out = tmp_path / "c.json"
     assert call(monkeypatch, "compare", runs / "one", other, "--out", out) == 0
     assert "costs are not compared: in T param-tokens there, in US$ here" in capsys.readouterr().out
@@ -119,6 +118,13 @@ def test_routers_of_one_run(runs: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert float(row["quality_difference"]) == pytest.approx(expected)
     assert call(monkeypatch, "compare", runs / "one", "--against", QA, "--router", MATHS, "--out", out) == 0
     assert {r["router"] for r in csv.DictReader(io.StringIO(out.read_text()))} == {MATHS}
+
+
+def test_no_cell_of_the_csv_file_is_a_formula(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd, out = tmp_path / "@odd", tmp_path / "c.csv"
+    shutil.copytree(runs / "one", odd)
+    assert call(monkeypatch, "compare", odd, "--against", QA, "--out", out) == 0
+    assert {row["before"] for row in csv.DictReader(io.StringIO(out.read_text()))} == {"'@odd"}
 
 
 def test_markdown_has_the_notes_and_the_rows(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

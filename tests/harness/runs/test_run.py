@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from harness.runs import progress
 from harness.runs.source import recording_folder
 from pools.data.recording import load_recording
 from pools.data.store import TransitionStore
-from routers import RouterRequest, RoutingStates, registry
+from routers import RouterRequest, RoutingStates, ppo_hierrouter, registry
 
 RECORDING = recording_folder("lightweight", "offline")
 
@@ -119,6 +120,13 @@ def test_same_seed_same_summary_and_the_checkpoint_gives_it_too(
     call(monkeypatch, "run", "--out", tmp_path / "again")
     assert summary(tmp_path / "again") == summary(default_run)
     assert summary(default_run)["routers"]["hierrouter"]["overall"]["notes"] == ["shipped policy, seed 1"]
+
+    def short(args: ppo_hierrouter.Args, *parts: Any) -> Any:
+        return real(replace(args, total_timesteps=10_000), *parts)
+
+    real = ppo_hierrouter.train
+    monkeypatch.setattr(ppo_hierrouter, "train", short)
+    monkeypatch.setattr("harness.runs.train.train_ppo", short)
     call(monkeypatch, "run", "--retrain", "--out", tmp_path / "trained")
     call(monkeypatch, "train", "--out", tmp_path / "policy.safetensors")
     call(monkeypatch, "run", "--checkpoint", tmp_path / "policy.safetensors", "--out", tmp_path / "loaded")

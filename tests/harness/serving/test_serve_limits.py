@@ -206,6 +206,35 @@ def test_one_query_that_fails_fails_alone() -> None:
     assert dispatcher.close()
 
 
+def test_of_a_batch_that_failed_only_what_is_awaited_is_tried_again() -> None:
+    queries = ("left", "fail", "late", "stays")
+    gates = {"first": threading.Event(), "left": threading.Event()}
+
+    def answers(query: str) -> str:
+        assert query not in gates or gates[query].wait(30)
+        return query if query != "fail" else str(1 / 0)
+
+    def begun(query: str) -> None:
+        deadline = time.monotonic() + 30
+        while query not in model.asked:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    model = Model(answers)
+    dispatcher = Dispatcher(lambda: routed(model))
+    dispatcher.submit(("first", SETTINGS))
+    begun("first")
+    left, fails, _, stays = (dispatcher.submit((q, SETTINGS), 0.1 if q == "late" else 30) for q in queries)
+    gates["first"].set()
+    begun("left")
+    left.cancel()
+    time.sleep(0.15)
+    gates["left"].set()
+    assert isinstance(fails.exception(30), ZeroDivisionError) and stays.result(30).response == "stays"
+    assert [model.asked.count(query) for query in queries] == [1, 2, 1, 2]
+    assert dispatcher.close()
+
+
 def test_what_still_waits_at_the_end_is_cancelled() -> None:
     go = threading.Event()
     dispatcher = Dispatcher(lambda: routed(Model(lambda _: str(go.wait(60)))), batch_size=1, waiting=1)

@@ -19,7 +19,7 @@ from rich.console import Console
 from harness.__main__ import main
 from harness.evaluation.metrics import Bootstrap, TaskBootstrap, verdict
 from harness.evaluation.summary import Summary
-from harness.tables.export import COLUMNS, escape, latex
+from harness.tables.export import COLUMNS, escape, latex, tidy
 from harness.tables.grid import Cell, Grid, Row, task_grid, wrapped
 from harness.tables.terminal import markdown, overall_table, tables
 
@@ -188,6 +188,17 @@ def test_the_csv_file_is_tidy(folder: Path) -> None:
     assert float(odd["b_&_c"]["quality_ratio"]) == 4 and float(odd["human"]["cost_ratio"]) == pytest.approx(0.5)
     assert float(odd["all"]["quality"]) == pytest.approx((5 + 4 + 3) / 24) and odd["all"]["items"] == "24"
     assert float(odd["mean"]["quality"]) == pytest.approx((5 / 8 + 1 + 1 + 0) / 4) and odd["mean"]["items"] == "24"
+
+
+def test_no_cell_of_the_csv_file_is_a_formula(summary: dict[str, Any]) -> None:
+    odd = json.loads(json.dumps(summary))
+    entry = odd["routers"]["random"]
+    entry["overall"]["cost"] = -0.5
+    entry["tasks"] = {f"{sign}1+1": figures for sign, figures in zip("=+-@", entry["tasks"].values(), strict=True)}
+    odd["routers"] = {"=HYPERLINK(1)": entry}
+    rows = list(csv.DictReader(io.StringIO(tidy(typed(odd)))))
+    assert [row["task"] for row in rows] == ["'=1+1", "'+1+1", "'-1+1", "'@1+1", "mean", "all"]
+    assert {row["router"] for row in rows} == {"'=HYPERLINK(1)"} and rows[-1]["cost"] == "-0.5"
 
 
 @pytest.mark.parametrize("factor", [1e-9, 1e-6, 1e-4, 1e-3, 1.0, 12.0, 1e3, 1e5])

@@ -196,6 +196,8 @@ def _column(folder: Path, file: str, name: str, change: Callable[[list[Any]], An
     "damage",
     [
         lambda f: _manifest(f, suite=["x"]),
+        lambda f: _manifest(f, suite="made\u202eup"),
+        lambda f: [_column(f, name, "task", lambda c: [f"{task} " for task in c]) for name in FILES[1:]],
         lambda f: _manifest(f, max_hops=40),
         lambda f: _manifest(f, max_hops=10**9),
         lambda f: _manifest(f, max_hops=True),

