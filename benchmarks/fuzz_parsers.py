@@ -28,7 +28,7 @@ with atheris.instrument_imports():
     import yaml  # noqa: F401 - instrumented before it is used
 
     from pools.errors import UserError
-    from pools.models.server_text import keep_what_the_server_says
+    from pools.models.api import keep_what_the_server_says
     from pools.yaml_file import read_yaml
 
 PROMPT = 'import math\n\n\ndef helper(x):\n    return x\n\n\ndef solve(x):\n    """Solve it."""\n'

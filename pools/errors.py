@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pools.secrets import clean
-
-if TYPE_CHECKING:
-    from pools.types import Generation, GenerationSettings
 
 
 class UserError(Exception):
@@ -25,23 +21,6 @@ class UserError(Exception):
 
 class QueryError(UserError):
     """A query that cannot be answered as it was asked. Its text tells nothing but that, and is for whoever asked."""
-
-
-class UpstreamError(UserError):
-    """The server behind a model did not answer.
-
-    queries: of the requests that failed. answers: what was answered all the same, by model and in the order of the
-    requests; None for what was not.
-    """
-
-    def __init__(
-        self,
-        text: str,
-        queries: Iterable[tuple[str, GenerationSettings]] = (),
-        answers: Mapping[int, Sequence[Generation | None]] | None = None,
-    ) -> None:
-        super().__init__(text)
-        self.queries, self.answers = frozenset(queries), answers or {}
 
 
 def shown(value: Any) -> str:

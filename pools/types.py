@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -64,6 +64,23 @@ class Generation:
     finish_reason: FinishReason
     seconds: float
     billed: float | None = None
+
+
+class UpstreamError(UserError):
+    """The server behind a model did not answer.
+
+    queries: of the requests that failed. answers: what was answered all the same, by model and in the order of the
+    requests; None for what was not.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        queries: Iterable[tuple[str, GenerationSettings]] = (),
+        answers: Mapping[int, Sequence[Generation | None]] | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.queries, self.answers = frozenset(queries), answers or {}
 
 
 class Generator(Protocol):

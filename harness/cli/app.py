@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
-from harness.cli.options import Check, Compare, Import, List, Record, Report, Run, Serve, Train, Verify
+from harness.recorder.config import Import, Record, Verify
+from harness.regression.config import Check, Compare
+from harness.report.config import Report
+from harness.runs.config import Run, Train
+from harness.serving.config import Serve
 from pools.errors import UserError
 from pools.numbers import number_arguments
+
+
+@dataclass(frozen=True)
+class List:
+    """List what can be named on the command line."""
+
+    what: Annotated[Literal["routers", "models", "tasks", "suites", "pools"], tyro.conf.Positional]
+    """What to list."""
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """With routers: one of them, whose options are listed."""
+    pool: str = "lightweight"
+    """The pool whose models are listed."""
+
 
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Record, tyro.conf.subcommand("record")]
-    | Annotated[Import, tyro.conf.subcommand("import")]
+    | Annotated[Import, tyro.conf.subcommand("import"), tyro.conf.PositionalRequiredArgs]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
-    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Compare, tyro.conf.subcommand("compare"), tyro.conf.PositionalRequiredArgs]
     | Annotated[Check, tyro.conf.subcommand("check")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Report, tyro.conf.subcommand("report"), tyro.conf.PositionalRequiredArgs]
     | Annotated[Serve, tyro.conf.subcommand("serve")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )

@@ -24,7 +24,7 @@ from tasks import split_of
 from tasks.split import normalised
 
 if TYPE_CHECKING:
-    from harness.cli.options import Import
+    from harness.recorder.config import Import
 
 Format = Literal["csv", "parquet", "routellm", "routerbench"]
 COLUMNS = ("item", "task", "prompt", "model", "score", "cost")
@@ -46,8 +46,8 @@ class Row:
 
 def import_outcomes(options: Import, console: Console) -> Path:
     """Read a table, check it, and write the recording; where it is. Raises UserError for a table that is not whole."""
-    check_recording_target(options.out, replace=options.force)
-    _table_name(options)
+    out = options.out or Path("runs") / "recordings" / _table_name(options)
+    check_recording_target(out, replace=options.force)
     check_name(options.cost_unit, "--cost-unit")
     rows = read_table(options.file, parquet=options.format == "parquet" or options.file.suffix == ".parquet")
     reader: Callable[[Sequence[Mapping[str, Any]], Import], Iterable[Row]] = {
@@ -68,11 +68,11 @@ def import_outcomes(options: Import, console: Console) -> Path:
         "counts": {"items": len(tree.items), "transitions": len(tree.items) * len(tree.models), **left_out},
         "item_names": names,
     }
-    save_recording(tree, pool, manifest, options.out, replace=options.force)
+    save_recording(tree, pool, manifest, out, replace=options.force)
     said = [f"{len(tree.items):,} items, {len(tree.models)} models, one hop"]
     said += [f"{number:,} {what} items left out" for what, number in left_out.items() if number]
     console.print("; ".join(said), highlight=False)
-    return options.out
+    return out
 
 
 def read_table(path: Path, parquet: bool) -> list[dict[str, Any]]:

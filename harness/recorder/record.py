@@ -19,7 +19,7 @@ from pools.mdp.tree import Tree
 from pools.types import GenerationSettings
 
 if TYPE_CHECKING:
-    from harness.cli.options import Record
+    from harness.recorder.config import Record
 
 
 def record(options: Record, console: Console) -> Path:

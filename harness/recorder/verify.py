@@ -37,7 +37,7 @@ from pools.types import Generation
 from tasks import Task, load_suite
 
 if TYPE_CHECKING:
-    from harness.cli.options import Verify
+    from harness.recorder.config import Verify
 
 
 @dataclass(frozen=True)

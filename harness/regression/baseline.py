@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from harness.cli.options import Run
 from harness.evaluation.metrics import FloatArray
 from harness.evaluation.paired import Figures, Results, checked_results
+from harness.runs.config import Run
 from harness.runs.manifest import write_json
 from pools.errors import UserError
 

@@ -9,23 +9,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 from rich.console import Console
 
-from harness.cli.options import Run
 from harness.evaluation.metrics import NOISE
 from harness.evaluation.paired import Change, Comparison, ItemKey, Results, compare_routers, results_of
 from harness.regression.baseline import MEASURES, RUN_FIELDS, Baseline, read_baseline, write_baseline
-from harness.regression.junit import Case, write_junit
 from harness.runs.checkpoints import shipped_path
+from harness.runs.config import Run
 from harness.runs.finished import FinishedRun, differences, read_run
 from harness.runs.run import checked, evaluate_routers, run_manifest, shipped_checkpoints
 from harness.runs.source import RESULTS, open_source
 from harness.tables.terminal import difference_table
 from pools.errors import UserError
+from pools.files import whole_file
 
 if TYPE_CHECKING:
-    from harness.cli.options import Check
+    from harness.regression.config import Check
 
 SHIPPED = RESULTS / "baselines" / "offline.json"
 # Trainings with other seeds that say how far one may fall from another.
@@ -259,3 +260,34 @@ def _spread(
                     key = (c.router, c.task, measure)
                     spread[key] = max(spread[key], abs(change.difference))
     return dict(spread)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that was checked. failure: why it failed, in one line; empty where it did not."""
+
+    group: str
+    name: str
+    failure: str = ""
+
+
+def write_junit(suite: str, cases: Sequence[Case], seconds: float, path: Path) -> None:
+    """Write one test suite, whole or not at all: `testsuites` > `testsuite` > `testcase` (> `failure`)."""
+    counts = {
+        "tests": str(len(cases)),
+        "failures": str(sum(bool(case.failure) for case in cases)),
+        "errors": "0",
+        "time": f"{seconds:.3f}",
+    }
+    root = ElementTree.Element("testsuites", counts)
+    element = ElementTree.SubElement(root, "testsuite", {"name": suite, "skipped": "0", **counts})
+    for case in cases:
+        found = ElementTree.SubElement(
+            element, "testcase", {"classname": f"{suite}.{case.group}", "name": case.name, "time": "0"}
+        )
+        if case.failure:
+            failure = ElementTree.SubElement(found, "failure", {"message": case.failure, "type": "regression"})
+            failure.text = case.failure
+    ElementTree.indent(root)
+    with whole_file(path) as partial:
+        ElementTree.ElementTree(root).write(partial, encoding="utf-8", xml_declaration=True)

@@ -21,7 +21,7 @@ from harness.tables.terminal import difference_table, markdown
 from pools.errors import UserError, shown
 
 if TYPE_CHECKING:
-    from harness.cli.options import Compare
+    from harness.regression.config import Compare
 
 SUFFIXES = (".md", ".csv", ".json")
 

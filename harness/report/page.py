@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +15,13 @@ from harness.report.examples import Example, choose_examples
 from harness.report.figures import (
     COLOURS,
     Drawing,
-    Series,
     draw_flow,
     draw_plane,
     draw_tasks,
     inline_svg,
-    printable,
     write_files,
 )
+from harness.report.groups import OPTIMUM, ROUTER, Group, group, role_of
 from harness.report.result_text import main_result
 from harness.runs.folder import RunFolder, load_runs
 from harness.tables.terminal import row_notes
@@ -31,27 +29,10 @@ from pools.errors import UserError
 from pools.files import whole_folder
 
 if TYPE_CHECKING:
-    from harness.cli.options import Report
+    from harness.report.config import Report
 
-ROUTER, SINGLE, BASELINE, OPTIMUM = "router of the run", "single model", "baseline", "exact optimum"
-_LOOK = {SINGLE: ("slate", "s"), BASELINE: ("orange", "^"), OPTIMUM: ("green", "*")}
-_ROUTER_COLOURS, _ROUTER_MARKERS = ("blue", "red", "purple", "teal", "ochre"), ("o", "D", "P", "X", "v")
 # More would draw a picture of dust.
 MOST_FLOWS = 4
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that can be compared: of the same items, at the same unit of cost; and their routers, each drawn once."""
-
-    number: int
-    runs: list[RunFolder]
-    routers: list[tuple[Series, RunFolder, str]]
-
-    @property
-    def unit(self) -> str:
-        """The unit of cost; empty where none was recorded."""
-        return self.runs[0].summary.cost_unit
 
 
 def report(options: Report, console: Console) -> Path:
@@ -94,45 +75,6 @@ def _figures_in(folder: Path) -> list[str]:
         for ending in ("svg", "png")
         for path in folder.glob(f"{name}.{ending}")
     ]
-
-
-def group(runs: Sequence[RunFolder]) -> list[Group]:
-    """The runs by what they were evaluated on; a baseline with the same figures in several runs is drawn once."""
-    by_items: dict[tuple[str, ...], list[RunFolder]] = {}
-    for run in runs:
-        recording = run.manifest["source"].get("sha256")  # of the same title it may be another, of other prices
-        summary = run.summary
-        key = (str(recording), summary.title, summary.cost_model, summary.cost_unit, *summary.tasks)
-        by_items.setdefault(key, []).append(run)
-    return [Group(number, members, _series(members)) for number, members in enumerate(by_items.values(), 1)]
-
-
-def _series(runs: Sequence[RunFolder]) -> list[tuple[Series, RunFolder, str]]:
-    found: dict[tuple[object, ...], tuple[str, RunFolder, str]] = {}
-    for run in runs:
-        for name, entry in run.routers.items():
-            role = _role(run, name)
-            figures = entry.overall.quality, entry.overall.cost
-            found.setdefault((name, run.name if role == ROUTER else figures), (role, run, name))
-    shown = [name for _, _, name in found.values()]
-    series, count = [], 0
-    for role, run, name in found.values():
-        colour, marker = _LOOK.get(role) or (
-            _ROUTER_COLOURS[count % len(_ROUTER_COLOURS)],
-            _ROUTER_MARKERS[count % len(_ROUTER_MARKERS)],
-        )
-        count += role == ROUTER
-        label = name.removeprefix("single:") + (f" ({run.name})" if shown.count(name) > 1 else "")
-        series.append((Series(printable(label), COLOURS[colour][0], marker, role), run, name))
-    return series
-
-
-def _role(run: RunFolder, name: str) -> str:
-    if run.routers[name].overall.bound:
-        return OPTIMUM
-    if name.startswith("single:"):
-        return SINGLE
-    return ROUTER if name in run.asked else BASELINE
 
 
 def plane(group: Group) -> Drawing:
@@ -222,7 +164,7 @@ def render(
         colours=COLOURS,
         notes=row_notes,
         source=_source,
-        role=_role,
+        role=role_of,
         several=len(runs) > 1,
     )
 

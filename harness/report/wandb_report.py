@@ -21,7 +21,7 @@ from pools.secrets import clean
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
 
-    from harness.report.page import Group
+    from harness.report.groups import Group
 
 INSTALL = "pip install wandb-workspaces"
 # W&B's grid of panels is 24 units wide.

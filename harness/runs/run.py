@@ -49,7 +49,7 @@ from routers.registry import (
 from routers.router import NotedRouter, WeighingRouter
 
 if TYPE_CHECKING:
-    from harness.cli.options import Run
+    from harness.runs.config import Run
 
 OPTIMUM = "oracle"
 BOUNDS = {

@@ -26,7 +26,7 @@ from tasks.code.sandbox.session import choose_isolation
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.cli.options import Run, Train
+    from harness.runs.config import Run, Train
 
 DEFAULT_HOPS = 2
 DEFAULT_POOL, DEFAULT_SUITE = "lightweight", "offline"

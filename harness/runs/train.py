@@ -20,7 +20,7 @@ from routers.registry import learns, registered_name, router_options, teach
 from routers.router import Training
 
 if TYPE_CHECKING:
-    from harness.cli.options import Train
+    from harness.runs.config import Train
 
 WANDB_PROJECT = "hierrouter-harness"
 

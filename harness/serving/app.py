@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
+from types import FrameType
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -25,8 +29,8 @@ from starlette.exceptions import HTTPException
 from harness.serving.batcher import Answer, Dispatcher, Overloaded
 from harness.serving.metrics import ServingMetrics
 from harness.serving.middleware import GONE, Gate, Limits, refusal
-from pools.errors import QueryError, UpstreamError, UserError
-from pools.types import GenerationSettings
+from pools.errors import QueryError, UserError
+from pools.types import GenerationSettings, UpstreamError
 
 Empty = Annotated[list[Any], Field(max_length=0)]
 
@@ -255,3 +259,46 @@ async def _on_invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     said = "; ".join(f"{'.'.join(map(str, e['loc'][1:])) or 'body'}: {e['msg']}" for e in error.errors()[:3])
     return refusal(400, said)
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class DrainingServer(uvicorn.Server):
+    """Serves `gate` until a signal comes, then answers what is there for at most `seconds`.
+
+    cut_off: how many connections were not done by then and were closed. A second signal ends the process at once.
+    """
+
+    def __init__(self, gate: Gate, host: str, port: int, seconds: float) -> None:
+        # Of level `error`: bad requests are no news, and anyone can send them. uvicorn cancels what hangs on after its
+        # own limit, with a traceback for each; here all connections are closed before that.
+        limit = int(seconds) + 5
+        super().__init__(uvicorn.Config(gate, host=host, port=port, log_level="error", timeout_graceful_shutdown=limit))
+        self.cut_off = 0
+        self._gate, self._seconds = gate, seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal; the next one finds the system's own handler, which waits for nothing."""
+        leave_signals_to_the_system()
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and wait for those that are there."""
+        self._gate.end()
+        closing = asyncio.create_task(self._close_all())
+        await super().shutdown(sockets)
+        closing.cancel()
+
+    async def _close_all(self) -> None:
+        await asyncio.sleep(self._seconds)
+        left = list(self.server_state.connections)
+        self.cut_off = len(left)
+        for connection in left:
+            connection.transport.abort()
+
+
+def leave_signals_to_the_system() -> None:
+    """A signal ends the process, even while other threads keep Python busy."""
+    for kind in SIGNALS:
+        signal.signal(kind, signal.SIG_DFL)

@@ -14,8 +14,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.rollout import ALONE, rollout
-from pools.errors import QueryError, UpstreamError, UserError
-from pools.models.server_calls import Waiting, asked_by
+from pools.errors import QueryError, UserError
+from pools.models.api import Waiting, asked_by
+from pools.types import UpstreamError
 
 if TYPE_CHECKING:
     from harness.serving.routed import Query, Routed

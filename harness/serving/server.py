@@ -18,7 +18,7 @@ from pools.names import check_name
 from pools.secrets import remember
 
 if TYPE_CHECKING:
-    from harness.cli.options import Serve
+    from harness.serving.config import Serve
     from harness.serving.routed import Routed
 
 KEY_VARIABLE = "HARNESS_API_KEY"
@@ -35,8 +35,7 @@ def serve(options: Serve, console: Console) -> None:
     Raises UserError for options that make no server, before anything listens.
     """
     try:
-        from harness.serving.app import create_app
-        from harness.serving.draining import SIGNALS, DrainingServer, leave_signals_to_the_system
+        from harness.serving.app import SIGNALS, DrainingServer, create_app, leave_signals_to_the_system
         from harness.serving.middleware import Limits
     except ImportError as error:
         raise UserError(f"serving needs packages that are not installed ({error.name}): {INSTALL}") from None

@@ -6,6 +6,7 @@ import json
 import logging
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,11 +16,45 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pools.data.parquet import read_columns
-from pools.data.row_count import RowCount
-from pools.data.sqlite_file import ADVICE, BROKEN, PATIENCE, advice, one_line, use_wal
 from pools.errors import UserError, shown
 from pools.files import whole_file
 from pools.types import Context, FinishReason, Generation, GenerationSettings, content_hash, utf8
+
+PATIENCE = 60.0  # seconds to wait for another process's transaction
+BROKEN = (sqlite3.Error, UnicodeDecodeError)  # the latter where SQLite quotes a damaged file that is no UTF-8
+_KEPT = "what was stored stays;"
+ADVICE = {
+    sqlite3.SQLITE_FULL: f"{_KEPT} make room on that disk and give the same command again",
+    sqlite3.SQLITE_IOERR: f"{_KEPT} make room on that disk, or mend it, and give the same command again",
+    sqlite3.SQLITE_READONLY: f"{_KEPT} allow writing there, or name a copy of it",
+    sqlite3.SQLITE_BUSY: f"{_KEPT} wait for the process that holds it, and give the same command again",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: move it away and record again, with what an export or an earlier "
+    "recording holds (--reuse) or what `sqlite3 FILE .recover` saves",
+}
+
+
+def one_line(error: Exception) -> str:
+    """What SQLite says, which may quote the damaged file."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+
+
+def advice(error: Exception, otherwise: str) -> str:
+    """What to do about an error of SQLite."""
+    return ADVICE.get(getattr(error, "sqlite_errorcode", -1) & 0xFF, otherwise)
+
+
+def use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL. SQLite does not wait here for others that do so at the same moment, as it does elsewhere."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
 
 _COLUMNS = (
     "key",
@@ -393,3 +428,59 @@ def _row_key(row: Sequence[str]) -> str | None:
         return content_hash(row[1], json.loads(row[2]), json.loads(row[3]))
     except (ValueError, TypeError, RecursionError, UserError):
         return None
+
+
+_log = logging.getLogger(__name__)
+
+
+class RowCount:
+    """The file `STORE-rows`: a number and its checksum. Who writes has the store's own lock.
+
+    Where it is gone, damaged or cannot be written, nothing is compared until the store is opened again.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self._store, self._path = store, store.with_name(store.name + "-rows")
+
+    def read(self) -> int | None:
+        """The number of rows, or None where it is not known."""
+        with suppress(OSError, ValueError):
+            number, checksum = self._path.read_text(encoding="ascii").split()
+            if checksum == _checksum(int(number)):
+                return int(number)
+        return None
+
+    def write(self, rows: int | None) -> None:
+        """Note a number of rows, in place, so that a full disk is no hindrance."""
+        if rows is not None:
+            with suppress(OSError):
+                mode = "r+" if self._path.exists() else "w"
+                with self._path.open(mode, encoding="ascii") as file:
+                    file.write(f"{rows:>19} {_checksum(rows)}\n")
+
+    def add(self, more: int) -> None:
+        """Count the rows of a transaction, just before it is committed."""
+        before = self.read()
+        self.write(None if before is None else before + more)
+
+    def compare(self, held: int) -> None:
+        """Say how many rows are missing of those that were committed, and go on from what is there."""
+        noted = self.read()
+        if noted is not None and held < noted:
+            _log.warning(
+                "%d of %d responses are missing in the store %s: its file or its log was damaged; they are generated "
+                "anew; look after that disk",
+                noted - held,
+                noted,
+                self._store,
+            )
+        self.write(held)
+
+    def forget(self) -> None:
+        """Remove the file."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+def _checksum(rows: int) -> str:
+    return content_hash(rows)[:16]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pools.cost import CostModel
-from pools.errors import UpstreamError, UserError, shown
+from pools.errors import UserError, shown
 from pools.types import (
     Context,
     Generation,
@@ -27,6 +27,7 @@ from pools.types import (
     ParallelGenerator,
     Scorer,
     Split,
+    UpstreamError,
     utf8,
 )
 

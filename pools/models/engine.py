@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pools.errors import QueryError, UpstreamError, UserError
-from pools.models.server_calls import TRIES, ask_patiently, reason
-from pools.models.server_text import ServerText, keep_what_the_server_says
+from pools.errors import QueryError, UserError
+from pools.models.api import TRIES, ServerText, ask_patiently, keep_what_the_server_says, reason
 from pools.pool import CandidateModel, Pool
 from pools.secrets import clean_logs, harmless, remember
 from pools.template import render
-from pools.types import Context, FinishReason, Generation, GenerationSettings
+from pools.types import Context, FinishReason, Generation, GenerationSettings, UpstreamError
 from pools.weights import find_weights
 
 Request = tuple[Context, GenerationSettings]

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pools.data.store import TransitionStore
-from pools.errors import UpstreamError
 from pools.models.engine import Engine, LocalEngine, Request, Unanswered, is_server, prompt_text
 from pools.pool import Pool
 from pools.template import render
-from pools.types import Context, Generation, GenerationSettings
+from pools.types import Context, Generation, GenerationSettings, UpstreamError
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pools import Context, Generation, GenerationSettings, Item, UserError
 from pools.data.recording import load_recording, save_recording
 from pools.data.store import TransitionStore
 from pools.mdp.tree import Tree
-from pools.models.server_text import ServerText, keep_what_the_server_says
+from pools.models.api import ServerText, keep_what_the_server_says
 from pools.pool import CandidateModel, Pool
 from pools.template import CONCATENATION, render
 

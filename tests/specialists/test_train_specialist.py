@@ -10,7 +10,6 @@ from pools.template import render
 from pools.types import Context
 from specialists.card import write_card
 from specialists.evaluate import ask, final, load, table
-from specialists.folder import save_folder
 from specialists.lessons import (
     EARLIER,
     MIXTURE,
@@ -33,7 +32,7 @@ from specialists.questions import (
     read_suite,
     without_held_out,
 )
-from specialists.train import Recipe, encoded, main, make_model, make_tokenizer, train
+from specialists.train import Recipe, encoded, main, make_model, make_tokenizer, save_folder, train
 from tasks.reasoning_gym.items import SUITE_SEEDS, draw, generator_configs
 
 TASKS = Path(__file__).parents[2] / "tasks" / "reasoning_gym"

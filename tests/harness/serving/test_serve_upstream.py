@@ -20,9 +20,8 @@ from chat_server import Handler, Server, answer_to, chat_server
 
 pytest.importorskip("fastapi")
 
-from harness.serving.app import create_app
+from harness.serving.app import DrainingServer, create_app
 from harness.serving.batcher import Dispatcher
-from harness.serving.draining import DrainingServer
 from harness.serving.middleware import Limits
 from harness.serving.routed import routed
 

@@ -17,8 +17,7 @@ import pytest
 
 from pools import Context, Generation, GenerationSettings, UserError
 from pools.data import store
-from pools.data.row_count import RowCount
-from pools.data.store import TransitionStore
+from pools.data.store import RowCount, TransitionStore
 
 SETTINGS = GenerationSettings(("\n\n",), 16)
 ORIGIN = {"by": "this test", "versions": {"torch": "2"}}

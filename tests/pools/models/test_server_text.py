@@ -19,12 +19,12 @@ import pytest
 
 from chat_server import Handler, Server, answer_to, chat_server
 from pools.data.store import TransitionStore
-from pools.errors import UpstreamError, UserError
-from pools.models import server_calls
+from pools.errors import UserError
+from pools.models import api
+from pools.models.api import _pause
 from pools.models.generator import LiveGenerator
-from pools.models.server_calls import _pause
 from pools.pool import Pool, load_pool
-from pools.types import Context, GenerationSettings
+from pools.types import Context, GenerationSettings, UpstreamError
 
 SETTINGS = GenerationSettings((), 12)
 REQUESTS = [(Context(f"Question {n}"), SETTINGS) for n in range(6)]
@@ -298,13 +298,13 @@ def test_how_long_a_server_is_waited_for() -> None:
 
 
 def test_how_often_a_server_is_asked_where_nothing_is_said_of_it(pool: Any, serve: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(server_calls, "time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(api, "time", SimpleNamespace(sleep=lambda seconds: None))
     server = serve(never(drops))
     declared = pool(server)
     del declared.models[0].arguments["max_retries"]
     with pytest.raises(UserError, match="did not answer"):
         LiveGenerator(declared).generate(0, REQUESTS[:1])
-    assert server.asked == {"Question 0": server_calls.TRIES}
+    assert server.asked == {"Question 0": api.TRIES}
 
 
 @pytest.mark.parametrize("concurrent", [1, 4])

@@ -1,0 +1,104 @@
+"""What `record`, `verify` and `import` take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from harness.runs.config import Sandbox, chosen_sandbox
+
+
+@dataclass(frozen=True)
+class Record:
+    """Record every response of every pipeline up to a depth, so that routers can be evaluated exactly.
+
+    Every batch is stored before the next begins: after Ctrl-C or a kill the same command goes on from there.
+    """
+
+    pool: str = "lightweight"
+    """Pool of candidate models: a name or a YAML file."""
+    suite: str = "offline"
+    """Suite of tasks: a name or a YAML file."""
+    task: tuple[str, ...] = ()
+    """Only these tasks of the suite."""
+    max_hops: int = 2
+    """Depth of the tree: M + M^2 + ... + M^max_hops responses per item for M models."""
+    limit: int | None = None
+    """Only the first so many documents of each task, before they are split."""
+    weights: Path | None = None
+    """Folder that holds model folders named as on the Hugging Face hub."""
+    store: Path | None = None
+    """Transition store to resume from; by default one under runs/stores/ named after the recording."""
+    reuse: Path | None = None
+    """Folder of an earlier recording, or an exported store (.parquet): what the same models answered there is not
+    generated again."""
+    resident: int | None = None
+    """How many models stay in memory at once; by default all of the pool's."""
+    engine: Literal["local", "ray"] = "local"
+    """Where the models run: in this process, or in actors of a Ray cluster, as `resources` in the pool file says."""
+    ray_address: str | None = None
+    """Address of a running Ray cluster, or auto; by default a Ray of this machine."""
+    sandbox: Sandbox = field(default_factory=chosen_sandbox)
+    """Isolation of programs that models write: auto, the strongest of the others that works
+    here, or one of them and no weaker one."""
+    out: Path | None = None
+    """Folder of the recording; by default one under runs/recordings/. run --recording FOLDER replays it."""
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Generate a random sample of a recording again with the live models, compare the texts, score again.
+
+    The exit code is 1 where the recording does not hold.
+    """
+
+    recording: Path | None = None
+    """Folder of the recording; by default the shipped one of the pool and suite."""
+    pool: str | None = None
+    """Pool that was recorded: a name or a YAML file; by default the one that the recording names."""
+    suite: str | None = None
+    """Suite that was recorded: a name or a YAML file; by default the one that the recording names."""
+    sample: int = 200
+    """How many transitions."""
+    seed: int = 1
+    """Seed of the sample."""
+    at_least: float = 0.99
+    """Share of the responses that must be equal; batched floating point can flip a tie."""
+    sandbox: Sandbox = field(default_factory=chosen_sandbox)
+    """Isolation of programs that models write: auto, the strongest of the others that works
+    here, or one of them and no weaker one."""
+    weights: Path | None = None
+    """Folder that holds model folders named as on the Hugging Face hub."""
+    out: Path | None = None
+    """JSON file to write the comparison to."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """Turn a table of recorded outcomes, one call of one model in each, into a recording of one hop.
+
+    csv, parquet: a row per item and model, with columns item, task, prompt, model, score, cost and, where wanted, split
+    and response. routellm, routerbench: the tables of these projects.
+    """
+
+    file: Path
+    """CSV or Parquet file."""
+    out: Path | None = None
+    """Folder of the recording, which run --recording FOLDER replays; by default one under runs/recordings/."""
+    format: Literal["csv", "parquet", "routellm", "routerbench"] = "csv"
+    """What the columns are."""
+    name: str | None = None
+    """Name of the pool and the suite; by default the file's."""
+    quality_only: bool = False
+    """The table has no costs, and no figure of cost shall be shown."""
+    cost_unit: str = "US$"
+    """Unit of the column cost."""
+    prices: tuple[str, ...] = ()
+    """For routellm, which holds no costs: MODEL=INPUT,OUTPUT in US$ per million tokens."""
+    tokenizer: str | None = None
+    """For routellm: counts the tokens that the prices are of; a folder, or a name on the hub."""
+    drop_incomplete: bool = False
+    """Leave out items that lack an outcome of some model, instead of refusing the table."""
+    force: bool = False
+    """Replace a recording that is in the folder of --out."""
