@@ -1,1 +1,46 @@
-"""The application: runs, metrics, tables, recordings, the command line."""
+"""Evaluate, train and record routers of language models: the Python API.
+
+    import harness
+
+    evaluation = harness.evaluate(["hierrouter", "knn"])
+    print(evaluation.summary.routers["hierrouter"].overall.quality)
+
+Each function takes what the command of its name takes, prints nothing, and raises `harness.UserError` for bad input.
+docs/api.md shows them at work.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.recorder.record import record
+    from harness.regression.compare import compare
+    from harness.report.page import write_report
+    from harness.runs.folder import load_run
+    from harness.runs.run import Evaluation, evaluate
+    from harness.runs.train import train
+    from pools.errors import UserError
+
+__all__ = ["Evaluation", "UserError", "compare", "evaluate", "load_run", "record", "train", "write_report"]
+
+# Imported when they are first asked for: `python -m harness --help` passes here, too.
+_FROM = {
+    "Evaluation": "harness.runs.run",
+    "UserError": "pools.errors",
+    "compare": "harness.regression.compare",
+    "evaluate": "harness.runs.run",
+    "load_run": "harness.runs.folder",
+    "record": "harness.recorder.record",
+    "train": "harness.runs.train",
+    "write_report": "harness.report.page",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_FROM[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

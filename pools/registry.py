@@ -71,6 +71,14 @@ class Registry(Generic[T]):
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(f"unknown {self.kind} {text!r}: known are {', '.join(self.names())}{hint}")
 
+    def entry(self, given: str | type) -> tuple[str, T, str]:
+        """As `find`; a class that need not be registered goes by the name it is registered by, or its own."""
+        if isinstance(given, str):
+            return self.find(given)
+        self._import_ours()
+        known = (name for name, entry in self._entries.items() if entry is given)
+        return next(known, given.__name__), given, ""  # type: ignore[return-value]
+
     def describe(self, name: str) -> str:
         """One line on an entry: the first of its docstring, or the package that it is from."""
         self._import_ours()

@@ -46,78 +46,78 @@ class Taught:
         write_checkpoint(path, self.name, options, self.problem, self.router.save(), self.training)
 
 
-def learns(text: str) -> bool:
-    """Whether the router that a text asks for learns, so that it is taught or loaded. Raises UserError as `load`."""
-    return hasattr(ROUTERS.find(text)[1], "fit")
+def learns(router: str | type) -> bool:
+    """Whether a router, by name or class, learns, so that it is taught or loaded. Raises UserError as `load`."""
+    return hasattr(ROUTERS.entry(router)[1], "fit")
 
 
-def registered_name(text: str) -> str:
-    """The name that the router which a text asks for is registered by, without argument and file."""
-    return ROUTERS.find(text)[0]
+def registered_name(router: str | type) -> str:
+    """The name that a router is registered by, without argument and file."""
+    return ROUTERS.entry(router)[0]
 
 
-def router_options(text: str) -> list[Option]:
+def router_options(router: str | type) -> list[Option]:
     """The options of a router; none where it does not learn."""
-    entry = ROUTERS.find(text)[1]
+    entry = ROUTERS.entry(router)[1]
     return options_of(entry) if hasattr(entry, "fit") else []
 
 
-def options_asked(text: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def options_asked(router: str | type, options: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a router that learns, these among them, as its checkpoint would have them."""
-    name, entry, _ = ROUTERS.find(text)
+    name, entry, _ = ROUTERS.entry(router)
     return options_as_saved(entry(**read_options(entry, options, name)))
 
 
 def load(
-    text: str,
+    router: str | type,
     request: RouterRequest | None = None,
     *,
     checkpoint: Path | str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Router:
-    """A router: `NAME`, or `NAME:ARGUMENT`; `FILE.py`, or `FILE.py:NAME` where the file registers several.
+    """A router: `NAME`, or `NAME:ARGUMENT`; `FILE.py`, or `FILE.py:NAME` where the file registers several; or a class.
 
     One that learns is loaded from its checkpoint, for which a name is enough, or is taught with the items of the
     request. options: of one that learns. Raises UserError for a name that is not known, and where the router cannot be
     built from the request.
     """
     request = request or RouterRequest()
-    name, entry, argument = ROUTERS.find(text)
+    name, entry, argument = ROUTERS.entry(router)
     if hasattr(entry, "fit"):
         if checkpoint is not None:
-            return load_taught(text, Path(checkpoint), request).router
-        return teach(text, request, options or {}).router
+            return load_taught(router, Path(checkpoint), request).router
+        return teach(router, request, options or {}).router
     if options:
         raise UserError(f"router {name} learns nothing and has no options; got {', '.join(options)}")
     built: Router = entry(replace(request, argument=argument))
     return built
 
 
-def teach(text: str, request: RouterRequest, options: Mapping[str, Any]) -> Taught:
+def teach(router: str | type, request: RouterRequest, options: Mapping[str, Any]) -> Taught:
     """Fit a router that learns. Raises UserError where there is nothing to learn from, and for a wrong option."""
-    name, entry, argument = ROUTERS.find(text)
+    name, entry, argument = ROUTERS.entry(router)
     learner = entry(**{**read_options(entry, options, name), **_variant(entry, name, argument)})
     if hasattr(learner, "narrowed"):
         request = learner.narrowed(request)
     train, validation = items_to_learn_from(request, name, explores=getattr(learner, "explores", False))
-    router = learner.fit(train, validation, replace(request, train=None, validation=None, evaluation=None))
+    learnt = learner.fit(train, validation, replace(request, train=None, validation=None, evaluation=None))
     training = {"options": options_as_saved(learner), "seed": request.seed, **request.training.facts}
-    return Taught(name, router, learner, Problem.of(request), training)
+    return Taught(name, learnt, learner, Problem.of(request), training)
 
 
-def load_taught(text: str, path: Path, request: RouterRequest) -> Taught:
+def load_taught(router: str | type, path: Path, request: RouterRequest) -> Taught:
     """The router of a checkpoint, at the request's cost weight. Raises UserError where it is of another or of none."""
-    name, entry, argument = ROUTERS.find(text)
+    name, entry, argument = ROUTERS.entry(router)
     found = read_checkpoint(path)
     if found.header.router != name:
         raise UserError(f"{path} is the checkpoint of router {found.header.router}, not of {name}; name another")
     found.header.problem.check(request, path)
-    learner, router = _restored(found, entry, _variant(entry, name, argument), request.weights)
-    if request.models and isinstance(router, WeighingRouter):
+    learner, learnt = _restored(found, entry, _variant(entry, name, argument), request.weights)
+    if request.models and isinstance(learnt, WeighingRouter):
         # Without models there is no run whose cost weight would count: the router is used by itself.
-        router = router.at(request.cost_weight)
-    assert isinstance(router, LearntRouter)
-    return Taught(name, router, learner, found.header.problem, found.header.training)
+        learnt = learnt.at(request.cost_weight)
+    assert isinstance(learnt, LearntRouter)
+    return Taught(name, learnt, learner, found.header.problem, found.header.training)
 
 
 def _restored(found: Checkpoint, entry: Any, variant: Mapping[str, Any], weights: Path | None) -> tuple[Any, Router]:

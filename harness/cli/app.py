@@ -91,9 +91,9 @@ def execute(command: Command) -> None:
 
         show(command.what, command.name, command.pool, console)
     elif isinstance(command, Record):
-        from harness.recorder.record import record
+        from harness.recorder.record import record_command
 
-        console.print(f"recording written to {record(command, console)}", highlight=False)
+        console.print(f"recording written to {record_command(command, console)}", highlight=False)
     elif isinstance(command, Import):
         from harness.recorder.import_table import import_outcomes
 
@@ -104,9 +104,9 @@ def execute(command: Command) -> None:
         if not verify(command, console):
             sys.exit(1)
     elif isinstance(command, Compare):
-        from harness.regression.compare import compare
+        from harness.regression.compare import compare_command
 
-        compare(command, console)
+        compare_command(command, console)
     elif isinstance(command, Check):
         from harness.regression.check import check
 
@@ -121,9 +121,9 @@ def execute(command: Command) -> None:
 
         serve(command, console)
     elif isinstance(command, Train):
-        from harness.runs.train import train
+        from harness.runs.train import train_command
 
-        console.print(f"checkpoint written to {train(command, console)}", highlight=False)
+        console.print(f"checkpoint written to {train_command(command, console)}", highlight=False)
     else:
         from harness.runs.run import run
 

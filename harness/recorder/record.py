@@ -3,50 +3,84 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from rich.console import Console
 
 from harness.runs.manifest import provenance
 from harness.runs.progress import generation_progress
-from harness.runs.source import Source, choose_sandbox, live, recording_name
+from harness.runs.source import (
+    DEFAULT_HOPS,
+    DEFAULT_POOL,
+    DEFAULT_SUITE,
+    Source,
+    choose_sandbox,
+    live_source,
+    recording_name,
+)
 from pools.data.recording import check_recording_target, load_recording, save_recording
 from pools.data.store import transition_key
 from pools.errors import UserError
 from pools.mdp.tree import Tree
+from pools.models.generator import Progress
 from pools.types import GenerationSettings
 
 if TYPE_CHECKING:
     from harness.recorder.config import Record
 
 
-def record(options: Record, console: Console) -> Path:
+def record(
+    pool: str = DEFAULT_POOL,
+    suite: str = DEFAULT_SUITE,
+    out: Path | str | None = None,
+    *,
+    tasks: Sequence[str] = (),
+    weights: Path | str | None = None,
+    limit: int | None = None,
+    max_hops: int = DEFAULT_HOPS,
+    store: Path | str | None = None,
+    reuse: Path | str | None = None,
+    sandbox: str = "auto",
+    engine: Literal["local", "ray"] = "local",
+    resident: int | None = None,
+    ray_address: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    on_batch: Progress | None = None,
+) -> Path:
     """Generate every node, breadth-first over hops and model by model, and write the recording; where it is.
 
-    Every batch is in the store before the next begins: after Ctrl-C or `kill -9` the same command goes on from there.
+    The parameters are the options of `python -m harness record`. say: is told what takes a while; on_batch: of each
+    batch. Every batch is in the store before the next begins: after Ctrl-C or `kill -9` the same call goes on from
+    there. Raises UserError, before anything is generated, for a target that holds something else.
     """
-    name = recording_name(options.pool, options.suite)
-    folder = options.out or Path("runs") / "recordings" / name
-    _check_target(folder, options)
-    sandbox = choose_sandbox(options.sandbox, console)
-    store = options.store or Path("runs") / "stores" / f"{name}.sqlite"
+    name = recording_name(pool, suite)
+    out, store, weights, reuse = (None if p is None else Path(p) for p in (out, store, weights, reuse))
+    folder = out or Path("runs") / "recordings" / name
+    if max_hops < 1:
+        raise UserError(f"--max-hops {max_hops}: expected at least 1")
+    if resident is not None and resident < 1:
+        raise UserError(f"--resident {resident}: expected at least 1")
+    if engine == "local" and ray_address is not None:
+        raise UserError("--ray-address belongs to --engine ray; name both, or neither")
+    check_recording_target(folder)
+    graded = choose_sandbox(sandbox, say)
     start = time.monotonic()
-    with generation_progress(console) as on_batch:
-        source = live(
-            *(options.pool, options.suite, options.max_hops, options.task, options.limit),
-            *(options.weights, store, on_batch, options.resident),
-            *([options.ray_address or ""] if options.engine == "ray" else []),
-        )
-        tree = source.tree
-        _check_replaced(folder, source, options)
-        if options.reuse is not None:
-            console.print(f"{_reuse(source, options.reuse):,} responses taken from {options.reuse}", highlight=False)
-        for depth in range(1, options.max_hops + 1):
-            items, nodes = np.meshgrid(np.arange(len(tree.items)), tree.level(depth), indexing="ij")
-            console.print(f"hop {depth} of {options.max_hops}: {items.size:,} responses, equal requests merged")
-            tree.require(items.ravel(), nodes.ravel())
+    source = live_source(
+        *(pool, suite, max_hops, tasks, limit, weights),
+        *(store or Path("runs") / "stores" / f"{name}.sqlite", on_batch, resident),
+        *([ray_address or ""] if engine == "ray" else []),
+    )
+    tree = source.tree
+    _check_replaced(folder, source, limit)
+    if reuse is not None:
+        say(f"{_reuse(source, reuse):,} responses taken from {reuse}")
+    for depth in range(1, max_hops + 1):
+        items, nodes = np.meshgrid(np.arange(len(tree.items)), tree.level(depth), indexing="ij")
+        say(f"hop {depth} of {max_hops}: {items.size:,} responses, equal requests merged")
+        tree.require(items.ravel(), nodes.ravel())
     assert source.generator is not None and source.generator.store is not None
     store_used, speed = source.generator.store, speeds(tree)
     keys = [
@@ -55,12 +89,12 @@ def record(options: Record, console: Console) -> Path:
     ]
     manifest = {
         **provenance(),
-        "command": _command(options),
+        "command": _command(pool, suite, tasks, max_hops, limit),
         "suite": source.suite,
         "models": source.description["models"],
         "tasks": source.description["tasks"],
-        "limit": options.limit,
-        "sandbox": sandbox,
+        "limit": limit,
+        "sandbox": graded,
         "origins": [{"responses": number, **(made or {})} for number, made in store_used.origins(keys)],
         "counts": counts(tree),
         "speed": speed,
@@ -73,30 +107,30 @@ def record(options: Record, console: Console) -> Path:
     return folder
 
 
-def _check_target(folder: Path, options: Record) -> None:
-    """Raise UserError, before anything is generated, where the recording could not or should not be written."""
-    if options.max_hops < 1:
-        raise UserError(f"--max-hops {options.max_hops}: expected at least 1")
-    if options.resident is not None and options.resident < 1:
-        raise UserError(f"--resident {options.resident}: expected at least 1")
-    if options.engine == "local" and options.ray_address is not None:
-        raise UserError("--ray-address belongs to --engine ray; name both, or neither")
-    check_recording_target(folder)
+def record_command(options: Record, console: Console) -> Path:
+    """Record with a bar; where the recording is."""
+    given = {key: value for key, value in vars(options).items() if key != "task"}
+    with generation_progress(console) as on_batch:
+        return record(
+            **given,
+            tasks=options.task,
+            say=lambda text: console.print(text, highlight=False),
+            on_batch=on_batch,
+        )
 
 
-def _check_replaced(folder: Path, source: Source, options: Record) -> None:
+def _check_replaced(folder: Path, source: Source, limit: int | None) -> None:
     """Raise UserError where another recording is in the folder than an earlier one of the same."""
     if not (folder / "manifest.json").is_file():
         return
     there = load_recording(folder)
-    limit, suite = there.manifest.get("limit"), there.manifest.get("suite")
+    earlier, suite, hops = there.manifest.get("limit"), there.manifest.get("suite"), there.tree.max_hops
     tasks = [list(dict.fromkeys(item.task for item in tree.items)) for tree in (there.tree, source.tree)]
-    has = (there.pool.name, suite, set(tasks[0]), limit, there.tree.max_hops)
-    if has != (source.pool.name, source.suite, set(tasks[1]), options.limit, options.max_hops):
+    has = (there.pool.name, suite, set(tasks[0]), earlier, hops)
+    if has != (source.pool.name, source.suite, set(tasks[1]), limit, source.tree.max_hops):
         raise UserError(
             f"{folder} holds a recording of pool {there.pool.name} on {', '.join(tasks[0])} of suite {suite} with "
-            f"--limit {limit} and {there.tree.max_hops} hops, which this one would replace; name another --out, or "
-            "remove it"
+            f"--limit {earlier} and {hops} hops, which this one would replace; name another --out, or remove it"
         )
 
 
@@ -131,12 +165,12 @@ def _reuse(source: Source, folder: Path) -> int:
     return taken
 
 
-def _command(options: Record) -> str:
+def _command(pool: str, suite: str, tasks: Sequence[str], max_hops: int, limit: int | None) -> str:
     """The command that makes the recording again, with no path of this computer in it."""
-    words = ["python -m harness record", "--pool", Path(options.pool).name, "--suite", Path(options.suite).name]
-    words += ["--task", *options.task] if options.task else []
-    words += ["--max-hops", str(options.max_hops)]
-    words += [] if options.limit is None else ["--limit", str(options.limit)]
+    words = ["python -m harness record", "--pool", Path(pool).name, "--suite", Path(suite).name]
+    words += ["--task", *tasks] if tasks else []
+    words += ["--max-hops", str(max_hops)]
+    words += [] if limit is None else ["--limit", str(limit)]
     return " ".join([*words, "--weights DIR"])
 
 

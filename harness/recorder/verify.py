@@ -109,7 +109,7 @@ def verify(options: Verify, console: Console) -> bool:
     sample = draw(tree, options.sample, options.seed)
     tasks = suite_tasks(load_suite(suite_of(recording, folder) if options.suite is None else options.suite))
     _check_tasks(recording, tasks, {tree.items[i].task for i, _ in sample}, folder)
-    choose_sandbox(options.sandbox, console)
+    choose_sandbox(options.sandbox, lambda text: console.print(text, highlight=False))
     with generation_progress(console) as on_batch:
         generator = LiveGenerator(pool, options.weights, resident=1, progress=on_batch)
         _check_fingerprints(recording, {m.name: pool.fingerprint(m, options.weights) for m in pool.models}, folder)

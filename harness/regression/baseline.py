@@ -1,86 +1,187 @@
-"""The baseline of the regression check: what to run, and what came of it. Its form is documented in docs/check.md."""
+"""The baseline of the regression check: what to run, and what came of it. Documented in docs/check.md."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field, ValidationError, model_validator
 
-from harness.evaluation.metrics import FloatArray
 from harness.evaluation.paired import Figures, Results, checked_results
-from harness.runs.config import Run
-from harness.runs.manifest import write_json
+from harness.runs.manifest import write_text
+from harness.runs.run import read_cost_weights, read_router_args
 from pools.errors import UserError
+from pools.schema import Schema, parse_json
 
-FORMAT = 1
-MEASURES = ("quality", "cost")
-# The flags of `run` that decide the figures.
-RUN_FIELDS = (
-    *(
-        "router",
-        "router_args",
-        "pool",
-        "suite",
-        "task",
-        "recording",
-        "limit",
-        "split",
-        "max_hops",
-        "allow_stop",
-        "preset",
-    ),
-    *("cost", "cost_weight", "encoder", "checkpoint", "seed"),
-)
+Measure = Literal["quality", "cost"]
+MEASURES: tuple[Measure, ...] = ("quality", "cost")
+Distance = Annotated[float, Field(ge=0)]
+Spread = Mapping[tuple[str, str | None, str], float]
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """What to run, what each router attained, and how it was made.
+class BaselineRun(Schema):
+    """What `check` runs: the options of `python -m harness run` that decide the figures."""
 
-    cost_unit: empty where no costs were recorded. spread: how far other seeds of its training were from a router, by
-    (router, task or None for all items, measure), in the measure's unit; nothing for a router that was not trained.
-    """
+    router: Annotated[tuple[str, ...], Field(min_length=1)] = ("hierrouter",)
+    """The routers."""
+    router_args: tuple[str, ...] = ()
+    """Options of routers that learn."""
+    pool: str | None = None
+    """The pool."""
+    suite: str | None = None
+    """The suite."""
+    task: tuple[str, ...] = ()
+    """Only these tasks."""
+    recording: str | None = None
+    """The recording, by default the shipped one of pool and suite."""
+    limit: int | None = None
+    """Only the first so many documents of each task."""
+    split: Literal["train", "validation", "test", "all"] = "test"
+    """Which items."""
+    max_hops: int | None = None
+    """Horizon L."""
+    allow_stop: bool = True
+    """Whether a router may answer before the last hop."""
+    preset: Literal["default", "paper"] = "default"
+    """Of HierRouter."""
+    cost: Literal["paper", "dollars"] = "paper"
+    """The cost model."""
+    cost_weight: str = "0.1"
+    """The lambda; of several, figures are checked at the first."""
+    encoder: str = "hashing"
+    """Encoder of the routers that learn."""
+    checkpoint: str | None = None
+    """A trained router."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    """The seed."""
 
-    options: Run
-    results: Results
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of `harness.runs.run.evaluate` that they stand for."""
+        given = self.model_dump(exclude={"router", "task", "cost_weight"})
+        return {
+            **given,
+            "routers": self.router,
+            "tasks": self.task,
+            "cost_weights": read_cost_weights(self.cost_weight),
+            "router_args": read_router_args(self.router_args, self.router),
+            "recording": None if self.recording is None else Path(self.recording),
+            "checkpoint": None if self.checkpoint is None else Path(self.checkpoint),
+            "baselines": "no",
+        }
+
+
+class Items(Schema):
+    """The items, in the order of the figures."""
+
+    task: Annotated[list[str], Field(min_length=1)]
+    """Of each item its task."""
+    doc_id: list[int]
+    """Of each item its document."""
+
+
+class RouterFigures(Schema):
+    """What a router attained on each item."""
+
+    quality: list[float]
+    """Score."""
+    cost: list[float] | None
+    """Cost; null where none was recorded."""
+
+
+class RouterSpread(Schema):
+    """How far other seeds of a router's training were from it, in each measure's unit."""
+
+    overall: dict[Measure, Distance] = Field(default_factory=dict)
+    """Over all items."""
+    tasks: dict[str, dict[Measure, Distance]] = Field(default_factory=dict)
+    """By task."""
+
+
+class BaselineFile(Schema):
+    """The file of a baseline."""
+
+    format: Literal[1] = 1
+    """Of this file."""
+    run: BaselineRun
+    """What is run."""
     cost_unit: str
-    spread: Mapping[tuple[str, str | None, str], float]
+    """Unit of the costs; empty where none were recorded."""
+    items: Items
+    """The items."""
+    routers: Annotated[dict[str, RouterFigures], Field(min_length=1)]
+    """By router."""
+    spread: dict[str, RouterSpread] = Field(default_factory=dict)
+    """By router that was trained for it."""
     provenance: dict[str, Any]
+    """How it was made."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> BaselineFile:
+        count = len(self.items.task)
+        if len(self.items.doc_id) != count:
+            raise ValueError(f"items has {count} tasks and {len(self.items.doc_id)} doc_ids, expected as many")
+        if set(self.routers) != set(self.run.router):
+            raise ValueError(f"routers are {', '.join(self.routers)}, but run.router is {', '.join(self.run.router)}")
+        for name, router in self.routers.items():
+            for measure in MEASURES if self.cost_unit else MEASURES[:1]:
+                found = getattr(router, measure)
+                if found is None or len(found) != count:
+                    what = "none" if found is None else str(len(found))
+                    raise ValueError(f"routers.{name}.{measure} has {what} of {count} numbers")
+        return self
+
+    @property
+    def results(self) -> Results:
+        """What each router attained."""
+        items = tuple(zip(self.items.task, self.items.doc_id, strict=True))
+        costs = bool(self.cost_unit)
+        figures = {
+            name: Figures(np.array(router.quality), np.array(router.cost, np.float64) if costs else None)
+            for name, router in self.routers.items()
+        }
+        return Results(items, figures)
+
+    @property
+    def tolerated(self) -> Spread:
+        """By router, task (None for all items) and measure, how far other seeds were from the router."""
+        found: dict[tuple[str, str | None, str], float] = {}
+        for name, router in self.spread.items():
+            found |= {(name, None, measure): distance for measure, distance in router.overall.items()}
+            found |= {(name, task, m): distance for task, of in router.tasks.items() for m, distance in of.items()}
+        return found
 
 
-def write_baseline(baseline: Baseline, path: Path) -> None:
-    """Write the file, whole or not at all."""
-    results = baseline.results
-    spread: dict[str, Any] = {}
-    for (router, task, measure), distance in baseline.spread.items():
-        of_router = spread.setdefault(router, {"overall": {}, "tasks": {}})
+def new_baseline(
+    run: BaselineRun, results: Results, cost_unit: str, spread: Spread, provenance: dict[str, Any]
+) -> BaselineFile:
+    """The baseline that a run makes."""
+    spreads: dict[str, dict[str, Any]] = {}
+    for (router, task, measure), distance in spread.items():
+        of_router = spreads.setdefault(router, {"overall": {}, "tasks": {}})
         of_scope = of_router["overall"] if task is None else of_router["tasks"].setdefault(task, {})
         of_scope[measure] = distance
-    data = {
-        "format": FORMAT,
-        "run": {name: _plain(getattr(baseline.options, name)) for name in RUN_FIELDS},
-        "cost_unit": baseline.cost_unit,
-        "items": {
-            "task": [task for task, _ in results.items],
-            "doc_id": [doc_id for _, doc_id in results.items],
-        },
-        "routers": {
-            name: {"quality": f.quality.tolist(), "cost": None if f.cost is None else f.cost.tolist()}
+    return BaselineFile(
+        run=run,
+        cost_unit=cost_unit,
+        items=Items(task=[task for task, _ in results.items], doc_id=[doc_id for _, doc_id in results.items]),
+        routers={
+            name: RouterFigures(quality=f.quality.tolist(), cost=None if f.cost is None else f.cost.tolist())
             for name, f in results.routers.items()
         },
-        "spread": spread,
-        "provenance": baseline.provenance,
-    }
+        spread={name: RouterSpread(**of_router) for name, of_router in spreads.items()},
+        provenance=provenance,
+    )
+
+
+def write_baseline(baseline: BaselineFile, path: Path) -> None:
+    """Write the file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(data, path)
+    write_text(baseline.model_dump_json(indent=1) + "\n", path)
 
 
-def read_baseline(path: Path) -> Baseline:
+def read_baseline(path: Path) -> BaselineFile:
     """Read what `write_baseline` wrote. Raises UserError where there is none, or another form."""
     if not path.is_file():
         raise UserError(
@@ -88,109 +189,26 @@ def read_baseline(path: Path) -> Baseline:
             "--update --router ROUTER ..."
         )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        return _baseline(_object(found, "the file"), path)
-    except (ValueError, OverflowError, RecursionError) as error:
-        shown = " ".join(str(error).split())
+        baseline = parse_json(BaselineFile, path.read_bytes())
+    except ValueError as error:
         raise UserError(
-            f"the baseline {path} cannot be read ({shown}); restore the file, or delete it and make a new one with "
+            f"the baseline {path} cannot be read ({error}); restore the file, or delete it and make a new one with "
             "python -m harness check --update --router ROUTER ..."
         ) from None
+    checked_results(baseline.results, f"the baseline {path}")
+    return baseline
 
 
-def _baseline(found: dict[str, Any], path: Path) -> Baseline:
-    if found.get("format") != FORMAT:
-        raise ValueError(f"format is {found.get('format')!r}, this version reads {FORMAT}")
-    options = _options(_object(found.get("run"), "run"))
-    unit = found.get("cost_unit")
-    if not isinstance(unit, str):
-        raise ValueError(f"cost_unit is {unit!r}, expected a text, empty without costs")
-    items = _object(found.get("items"), "items")
-    tasks, documents = (_list(items.get(key), f"items.{key}", kind) for key, kind in (("task", str), ("doc_id", int)))
-    if not tasks or len(tasks) != len(documents):
-        raise ValueError(f"items has {len(tasks)} tasks and {len(documents)} doc_ids, expected as many, and some")
-    routers = {}
-    for name, entry in _object(found.get("routers"), "routers").items():
-        entry = _object(entry, f"routers.{name}")
-        columns = {measure: entry.get(measure) for measure in (MEASURES if unit else MEASURES[:1])}
-        read = {m: _numbers(given, f"routers.{name}.{m}", len(tasks)) for m, given in columns.items()}
-        routers[name] = Figures(read["quality"], read.get("cost"))
-    if not 0 <= options.seed < 2**32:
-        raise ValueError(f"run.seed is {options.seed}, expected a whole number >= 0, and below 2**32")
-    if not routers or set(routers) != set(options.router):
-        raise ValueError(f"routers are {', '.join(routers) or 'none'}, but run.router is {', '.join(options.router)}")
-    results = checked_results(Results(tuple(zip(tasks, documents, strict=True)), routers), f"the baseline {path}")
-    spread = {}
-    for name, entry in _object(found.get("spread"), "spread").items():
-        entry = _object(entry, f"spread.{name}")
-        scopes: dict[str | None, Any] = {None: entry.get("overall")}
-        scopes.update(_object(entry.get("tasks"), f"spread.{name}.tasks"))
-        for task, distances in scopes.items():
-            for measure, distance in _object(distances, f"spread.{name} of {task or 'overall'}").items():
-                if not _is_number(distance) or distance < 0:
-                    raise ValueError(f"spread.{name}: {measure} is {distance!r}, expected a number >= 0")
-                spread[name, task, measure] = float(distance)
-    return Baseline(options, results, unit, spread, _object(found.get("provenance"), "provenance"))
-
-
-def _options(given: dict[str, Any]) -> Run:
-    """The flags of `run` from their JSON; a field that is missing, unknown or of another type is a ValueError."""
-    given = {"router_args": [], **given}  # files from before there were any
-    odd = sorted(set(given) ^ set(RUN_FIELDS))
-    if odd:
-        raise ValueError(f"run.{odd[0]} is {'not known' if odd[0] in given else 'missing'}")
-    hints = get_type_hints(Run)
-    return Run(**{name: _flag(given[name], hints[name], f"run.{name}") for name in RUN_FIELDS}, baselines="no")
-
-
-def _flag(given: Any, hint: Any, where: str) -> Any:
-    kinds = get_args(hint) if get_origin(hint) not in (Literal, tuple) else (hint,)
-    for kind in kinds or (hint,):
-        if get_origin(kind) is Literal and isinstance(given, str) and given in get_args(kind):
-            return given
-        if get_origin(kind) is tuple and isinstance(given, list) and all(isinstance(part, str) for part in given):
-            return tuple(given)
-        if kind is Path and isinstance(given, str):
-            return Path(given)
-        if isinstance(kind, type) and type(given) is kind:
-            return given
-    raise ValueError(f"{where} is {given!r}, which --{where.removeprefix('run.').replace('_', '-')} does not take")
-
-
-def _object(found: Any, where: str) -> dict[str, Any]:
-    if not isinstance(found, dict):
-        raise ValueError(f"{where} is {_short(found)}, expected an object")
-    return found
-
-
-def _list(found: Any, where: str, kind: type) -> list[Any]:
-    if not isinstance(found, list) or not all(type(part) is kind for part in found):
-        raise ValueError(f"{where} is {_short(found)}, expected a list of {kind.__name__}")
-    return found
-
-
-def _numbers(found: Any, where: str, count: int) -> FloatArray:
-    if not isinstance(found, list) or len(found) != count:
-        raise ValueError(f"{where} is {_short(found)}, expected {count} numbers")
-    wrong = next((part for part in found if not _is_number(part)), None)
-    if wrong is not None or None in found:
-        raise ValueError(f"{where} holds {_short(wrong)}, expected finite numbers")
-    return np.array(found, np.float64)
-
-
-def _is_number(found: Any) -> bool:
-    return type(found) in (int, float) and math.isfinite(found)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"it holds {constant}, expected finite numbers")
-
-
-def _short(found: Any) -> str:
-    if isinstance(found, list | dict):
-        return f"{'a list' if isinstance(found, list) else 'an object'} of {len(found)}"
-    return "missing or null" if found is None else repr(found)[:60]
+def run_of(given: Mapping[str, Any], earlier: BaselineRun | None) -> BaselineRun:
+    """What to run: the options that were given, for the others what was run before, or the defaults."""
+    plain = {name: _plain(value) for name, value in given.items()}
+    try:
+        return BaselineRun(**{**(earlier.model_dump() if earlier else {}), **plain})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        flag = str(first["loc"][0]).replace("_", "-")
+        raise UserError(f"--{flag} {first['input']}: {first['msg']}") from None
 
 
 def _plain(given: object) -> object:
-    return list(given) if isinstance(given, tuple) else str(given) if isinstance(given, Path) else given
+    return str(given) if isinstance(given, Path) else given

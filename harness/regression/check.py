@@ -15,15 +15,23 @@ from rich.console import Console
 
 from harness.evaluation.metrics import NOISE
 from harness.evaluation.paired import Change, Comparison, ItemKey, Results, compare_routers, results_of
-from harness.regression.baseline import MEASURES, RUN_FIELDS, Baseline, read_baseline, write_baseline
+from harness.regression.baseline import (
+    MEASURES,
+    BaselineFile,
+    BaselineRun,
+    new_baseline,
+    read_baseline,
+    run_of,
+    write_baseline,
+)
 from harness.runs.checkpoints import shipped_path
-from harness.runs.config import Run
 from harness.runs.finished import FinishedRun, differences, read_run
-from harness.runs.run import checked, evaluate_routers, run_manifest, shipped_checkpoints
+from harness.runs.run import evaluate
 from harness.runs.source import RESULTS, open_source
 from harness.tables.terminal import difference_table
 from pools.errors import UserError
 from pools.files import whole_file
+from routers.registry import learns
 
 if TYPE_CHECKING:
     from harness.regression.config import Check
@@ -61,7 +69,7 @@ def check(options: Check, console: Console) -> bool:
     now, trained = (read_run(options.run), None) if options.run else _evaluated(options, baseline, console)
     results = _same_items(baseline, now, path)
     pairs = [(name, name) for name in baseline.results.routers]
-    comparisons = compare_routers(baseline.results, results, pairs, bool(now.cost_unit), baseline.options.seed)
+    comparisons = compare_routers(baseline.results, results, pairs, bool(now.cost_unit), baseline.run.seed)
     findings = [f for c in comparisons for f in _judge(c, baseline, options)]
     _show_changes(f"compared with the baseline {path.name}: {len(results.items)} items", comparisons, now, console)
 
@@ -71,7 +79,7 @@ def check(options: Check, console: Console) -> bool:
     for line in differences(_manifest(baseline), now.manifest):
         say(f"differs from the baseline in {line}")
     recording = now.manifest["source"].get("recording", "")
-    ships = [name for name in trained or () if shipped_path(recording, name, baseline.options.seed)]
+    ships = [name for name in trained or () if shipped_path(recording, name, baseline.run.seed)]
     if ships and not baseline.spread:
         say(f"{', '.join(ships)}: trained by this check, which the baseline's was not; nothing is tolerated for that")
     worse = [f.worse for f in findings if f.worse]
@@ -99,7 +107,7 @@ def _show_changes(title: str, comparisons: Sequence[Comparison], now: FinishedRu
 
 
 def _check_flags(options: Check, path: Path) -> None:
-    given = [name for name in RUN_FIELDS if getattr(options, name) not in (None, ())]
+    given = [name for name in BaselineRun.model_fields if getattr(options, name) not in (None, ())]
     if options.update and (options.run is not None or options.junit is not None):
         raise UserError("--update runs the routers anew and checks nothing; leave out --run and --junit")
     foreign = [name for name in given if options.run is not None or name not in STAND_IN]
@@ -117,43 +125,53 @@ def _check_flags(options: Check, path: Path) -> None:
         options.junit.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _evaluated(options: Check, baseline: Baseline, console: Console) -> tuple[FinishedRun, tuple[str, ...]]:
+def _evaluated(options: Check, baseline: BaselineFile, console: Console) -> tuple[FinishedRun, tuple[str, ...]]:
     """What the baseline's routers attain now, and which of them were trained for it."""
-    instead = {name: getattr(options, name) for name in STAND_IN if getattr(options, name) is not None}
-    run = replace(baseline.options, weights=options.weights, **instead)
+    instead = {name: str(getattr(options, name)) for name in STAND_IN if getattr(options, name) is not None}
+    run = baseline.run.model_copy(update=instead)
     if "recording" not in instead or run.checkpoint is not None:
-        return _run(run, console)
+        return _run(run, options.weights, console)
     # Of another recording nothing ships. Trained anew, it would differ from the baseline's for that reason alone.
-    now, trained = _run(replace(run, checkpoint=_checkpoint_that_shipped(baseline.options)), console)
+    shipped = _checkpoint_that_shipped(baseline.run)
+    now, trained = _run(run.model_copy(update={"checkpoint": shipped}), options.weights, console)
     arguments = {**now.manifest["arguments"], "checkpoint": None}
     return replace(now, manifest={**now.manifest, "arguments": arguments}), trained
 
 
-def _checkpoint_that_shipped(run: Run) -> Path | None:
+def _checkpoint_that_shipped(run: BaselineRun) -> str | None:
     """The shipped checkpoint that a run uses, where its recording can be read."""
     try:
-        return next(iter(shipped_checkpoints(run, open_source(run)).values()), None)
+        source = open_source(
+            pool=run.pool, suite=run.suite, recording=None if run.recording is None else Path(run.recording)
+        )
     except UserError:
         return None
+    paths = (shipped_path(source.description["recording"], name, run.seed) for name in run.router if learns(name))
+    return next((str(path) for path in paths if path is not None), None)
 
 
-def _run(run: Run, console: Console) -> tuple[FinishedRun, tuple[str, ...]]:
-    start = time.monotonic()
-    run = checked(run)
-    source = open_source(run)
-    evaluation = evaluate_routers(run, source, console)
+def _run(
+    run: BaselineRun, weights: Path | None, console: Console, retrain: bool = False
+) -> tuple[FinishedRun, tuple[str, ...]]:
+    evaluation = evaluate(
+        **run.parameters(),
+        weights=weights,
+        retrain=retrain,
+        arguments=run.model_dump(),
+        say=lambda text: console.print(text, highlight=False, markup=False),
+    )
     unit = evaluation.cost_model.unit
-    results = results_of(next(iter(evaluation.swept.values())), evaluation.tree, bool(unit))
-    manifest = run_manifest(run, source, evaluation.cost_model, time.monotonic() - start)
-    return FinishedRun(results, unit, manifest), tuple(evaluation.taught)
+    results = results_of(evaluation.outcomes, evaluation.tree, bool(unit))
+    trained = tuple(router.name for router in evaluation.routers if router.taught is not None)
+    return FinishedRun(results, unit, evaluation.manifest), trained
 
 
-def _manifest(baseline: Baseline) -> dict[str, object]:
+def _manifest(baseline: BaselineFile) -> dict[str, object]:
     """The baseline's provenance in the form of a run's manifest."""
-    return {**baseline.provenance, "arguments": {name: getattr(baseline.options, name) for name in RUN_FIELDS}}
+    return {**baseline.provenance, "arguments": baseline.run.model_dump()}
 
 
-def _same_items(baseline: Baseline, now: FinishedRun, path: Path) -> Results:
+def _same_items(baseline: BaselineFile, now: FinishedRun, path: Path) -> Results:
     """The results in the order of the baseline's items. Raises UserError where there is nothing to compare."""
     renew = f"python -m harness check --baseline {path} --update makes a new baseline"
     missing = [name for name in baseline.results.routers if name not in now.results.routers]
@@ -190,7 +208,7 @@ def _few(items: Sequence[ItemKey]) -> str:
     )
 
 
-def _judge(c: Comparison, baseline: Baseline, options: Check) -> Iterator[Finding]:
+def _judge(c: Comparison, baseline: BaselineFile, options: Check) -> Iterator[Finding]:
     """Worse is a quality whose interval lies below what is tolerated, or a cost whose interval lies above it."""
     scope = "overall" if c.task is None else c.task
     where = "overall" if c.task is None else f"on {c.task}"
@@ -198,7 +216,7 @@ def _judge(c: Comparison, baseline: Baseline, options: Check) -> Iterator[Findin
         change: Change | None = getattr(c, measure)
         if change is None:
             continue
-        spread = baseline.spread.get((c.router, c.task, measure), 0.0)
+        spread = baseline.tolerated.get((c.router, c.task, measure), 0.0)
         if measure == "quality":
             tolerated = options.tolerance_quality + spread
             is_worse, is_better = change.high < -tolerated - NOISE, change.risen
@@ -222,13 +240,14 @@ def _percent(share: float) -> str:
 def _update(options: Check, path: Path, console: Console) -> None:
     """Run what the flags say, else what the baseline that is there says, and write the baseline."""
     old = read_baseline(path) if path.exists() else None
-    given = {name: getattr(options, name) for name in RUN_FIELDS if getattr(options, name) not in (None, ())}
-    run = checked(replace(old.options if old else Run(baselines="no"), weights=options.weights, **given))
-    run = replace(run, router=tuple(dict.fromkeys(run.router)))
-    now, trained = _run(run, console)
-    spread = _spread(run, now.results, trained, console) if trained else {}
+    names = BaselineRun.model_fields
+    given = {name: getattr(options, name) for name in names if getattr(options, name) not in (None, ())}
+    run = run_of(given, old.run if old else None)
+    run = run.model_copy(update={"router": tuple(dict.fromkeys(run.router))})
+    now, trained = _run(run, options.weights, console)
+    spread = _spread(run, now.results, trained, options.weights, console) if trained else {}
     provenance = {name: now.manifest[name] for name in PROVENANCE}
-    write_baseline(Baseline(run, now.results, now.cost_unit, spread, provenance), path)
+    write_baseline(new_baseline(run, now.results, now.cost_unit, spread, provenance), path)
     if old is not None and set(old.results.items) == set(now.results.items) and old.cost_unit == now.cost_unit:
         both = [(name, name) for name in now.results.routers if name in old.results.routers]
         changes = compare_routers(old.results, now.results.on(old.results.items), both, bool(now.cost_unit), run.seed)
@@ -242,7 +261,7 @@ def _update(options: Check, path: Path, console: Console) -> None:
 
 
 def _spread(
-    run: Run, results: Results, trained: tuple[str, ...], console: Console
+    run: BaselineRun, results: Results, trained: tuple[str, ...], weights: Path | None, console: Console
 ) -> dict[tuple[str, str | None, str], float]:
     """How far the means of trainings with other seeds are at most from the results', overall and per task.
 
@@ -252,7 +271,8 @@ def _spread(
     console.print(f"training {OTHER_SEEDS} times more, with other seeds: how far one training is from another ...")
     spread: dict[tuple[str, str | None, str], float] = defaultdict(float)
     for seed in range(run.seed + 1, run.seed + 1 + OTHER_SEEDS):
-        other, _ = _run(replace(run, router=trained, seed=seed, retrain=True), Console(quiet=True))
+        again = run.model_copy(update={"router": trained, "seed": seed})
+        other, _ = _run(again, weights, Console(quiet=True), retrain=True)
         for c in compare_routers(results, other.results, [(name, name) for name in trained], True, run.seed):
             for measure in MEASURES:
                 change: Change | None = getattr(c, measure)

@@ -41,7 +41,16 @@ class Block:
     comparisons: list[Comparison]
 
 
-def compare(options: Compare, console: Console) -> None:
+def compare(before: Path | str, after: Path | str, routers: Sequence[str] = (), seed: int = 1) -> list[Comparison]:
+    """The differences of two runs, paired over the items that both have: of each router overall, then on each task.
+
+    before, after: folders that runs wrote. routers: by default all that both have.
+    """
+    first, second = ((str(folder), read_run(Path(folder))) for folder in (before, after))
+    return _between(first, second, routers, seed).comparisons
+
+
+def compare_command(options: Compare, console: Console) -> None:
     """Print the differences, and write them to a file where one is named."""
     if not 0 <= options.seed < 2**32:
         raise UserError(f"--seed {shown(options.seed)}: expected a whole number >= 0, and below 2**32")

@@ -75,7 +75,7 @@ def choose_examples(run: RunFolder, router: str, optimum: str = "oracle") -> lis
     expected ones. None where the recording is not at hand.
     """
     folder = find_recording(run)
-    if folder is None or any("pipeline" not in row for row in run.items[router]):
+    if folder is None or any("pipeline" not in row for row in run.rows[router]):
         return None
     try:
         tree = load_recording(folder).tree
@@ -98,7 +98,7 @@ def choose_examples(run: RunFolder, router: str, optimum: str = "oracle") -> lis
 
 def _pairs(run: RunFolder, task: str, better: str, worse: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The rows of the two routers for each item of the task on which the first is ahead."""
-    for one, other in zip(run.items[better], run.items[worse], strict=True):
+    for one, other in zip(run.rows[better], run.rows[worse], strict=True):
         if one["task"] == task and one["quality"] - other["quality"] >= AHEAD:
             yield one, other
 

@@ -36,22 +36,37 @@ MOST_FLOWS = 4
 
 
 def report(options: Report, console: Console) -> Path:
-    """Write the page, and its figures as PNG and SVG in a folder beside it; where the page is. Also on W&B, if asked.
+    """Write the page and say where it is. Also on W&B, if asked."""
+    out = write_report(options.runs, options.out)
+    folder = _figures_folder(out)
+    console.print(f"report written to {out}, its figures to {folder}", highlight=False, markup=False, soft_wrap=True)
+    if options.wandb:
+        from harness.report.wandb_report import publish
 
-    The same runs give the same bytes. Raises UserError for what is no run, and where the page cannot be put.
+        groups = group(load_runs(options.runs))
+        console.print(f"W&B Report: {publish(groups)}", highlight=False, markup=False, soft_wrap=True)
+    return out
+
+
+def write_report(runs: Sequence[Path | str], out: Path | str | None = None) -> Path:
+    """Write a page on runs, and its figures as PNG and SVG in a folder beside it; where the page is.
+
+    out: by default `report.html` in the first of the folders. The same runs give the same bytes.
+    Raises UserError for what is no run, and where the page cannot be put.
     """
-    runs = load_runs(options.runs)
-    out = options.out or options.runs[0] / "report.html"
+    folders = [Path(run) for run in runs]
+    found = load_runs(folders)
+    out = folders[0] / "report.html" if out is None else Path(out)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a file, as in --out {out / 'report.html'}")
-    folder = out.with_name(f"{out.stem}-figures")
+    folder = _figures_folder(out)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, and the figures' folder has to be there; name another --out")
-    groups = group(runs)
+    groups = group(found)
     drawings = {f"plane-{g.number}": plane(g) for g in groups if g.unit}
     drawings |= {f"tasks-{g.number}": tasks(g) for g in groups}
-    flows = {run.name: [flow(run, name, number) for name in flowing(run)] for number, run in enumerate(runs)}
-    page = render(runs, groups, drawings, flows)
+    flows = {run.name: [flow(run, name, number) for name in flowing(run)] for number, run in enumerate(found)}
+    page = render(found, groups, drawings, flows)
     with whole_folder(out.parent, out.name, obsolete=lambda: _figures_in(folder)) as partial:
         figures = partial / folder.name
         figures.mkdir()
@@ -59,12 +74,11 @@ def report(options: Report, console: Console) -> Path:
             write_files(drawing, figures)
         # What a model wrote may hold half of a surrogate pair, which UTF-8 cannot.
         (partial / out.name).write_bytes(page.encode("utf-8", "replace"))
-    console.print(f"report written to {out}, its figures to {folder}", highlight=False, markup=False, soft_wrap=True)
-    if options.wandb:
-        from harness.report.wandb_report import publish
-
-        console.print(f"W&B Report: {publish(groups)}", highlight=False, markup=False, soft_wrap=True)
     return out
+
+
+def _figures_folder(out: Path) -> Path:
+    return out.with_name(f"{out.stem}-figures")
 
 
 def _figures_in(folder: Path) -> list[str]:

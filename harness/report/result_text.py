@@ -59,7 +59,7 @@ def paired_value(run: RunFolder, one: str, other: str) -> Ahead:
     weight, costs = run.summary.cost_weight, bool(run.summary.cost_unit)
 
     def value(name: str) -> NDArray[np.float64]:
-        rows = run.items[name]
+        rows = run.rows[name]
         return np.array([row["quality"] - (weight * row["cost"] if costs else 0.0) for row in rows])
 
     difference, seed = value(one) - value(other), run.manifest["seed"]

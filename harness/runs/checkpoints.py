@@ -14,20 +14,20 @@ from routers.router import RouterRequest
 FOLDER = RESULTS / "policies"
 
 
-def shipped_path(recording: str, router: str, seed: int) -> Path | None:
+def shipped_path(recording: str, router: str | type, seed: int) -> Path | None:
     """The checkpoint of a router that ships for a recording and a seed; None where none does."""
     path = FOLDER / recording / f"{registered_name(router)}-{seed}.safetensors"
     return path if path.is_file() else None
 
 
-def has_options(header: Header, router: str, options: Mapping[str, Any]) -> bool:
+def has_options(header: Header, router: str | type, options: Mapping[str, Any]) -> bool:
     """Whether a checkpoint's router was trained with these options, whatever its others are."""
     asked = options_asked(router, options)
     return all(header.options.get(name) == asked[name] for name in options)
 
 
 def shipped_checkpoint(
-    router: str, options: Mapping[str, Any], request: RouterRequest, source: Source, whole: bool
+    router: str | type, options: Mapping[str, Any], request: RouterRequest, source: Source, whole: bool
 ) -> Path | None:
     """The checkpoint that ships for this seed, where it is what this router would learn here; else None.
 

@@ -28,7 +28,7 @@ def read_run(folder: Path) -> FinishedRun:
     run = load_run(folder)
     unit: str = run.summary.cost_unit
     try:
-        results = _results([row for rows in run.items.values() for row in rows], costs=bool(unit))
+        results = _results([row for rows in run.rows.values() for row in rows], costs=bool(unit))
     except (ValueError, TypeError) as error:
         raise UserError(f"{folder / 'items.parquet'} cannot be read ({error}); make the run again") from None
     return FinishedRun(checked_results(results, f"the run {folder}"), unit, run.manifest)

@@ -11,12 +11,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.summary import RouterSummary, Summary, TaskFigures
 from pools.errors import UserError, shown
 from pools.files import finish_moving, holds_nothing, whole_folder
 from pools.schema import parse_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Rows = list[dict[str, Any]]
 
@@ -39,14 +42,14 @@ class RunFolder:
 
     name: short, and different for each run of a report.
     manifest: how it was made.
-    items: per router the rows of `items.parquet`, each router's items in the same order.
+    rows: per router those of `items.parquet`, each router's items in the same order.
     """
 
     path: Path
     name: str
     summary: Summary
     manifest: dict[str, Any]
-    items: dict[str, Rows]
+    rows: dict[str, Rows]
 
     @property
     def routers(self) -> dict[str, RouterSummary]:
@@ -58,6 +61,19 @@ class RunFolder:
         """The routers that the run was asked for; the others are its baselines."""
         named = [name for name in self.manifest["arguments"].get("router", ()) if name in self.routers]
         return named or [next(iter(self.routers))]
+
+    def items(self) -> pd.DataFrame:
+        """A row per router and item; the columns are documented in docs/reference/summary.md."""
+        import pyarrow.parquet as pq
+
+        with (self.path / "items.parquet").open("rb") as file:
+            return pq.read_table(file).to_pandas()
+
+    def report(self, path: Path | str | None = None) -> Path:
+        """Write the report, by default `report.html` in the run's folder; where it is."""
+        import harness
+
+        return harness.write_report([self.path], path)
 
 
 def check_run_target(folder: Path) -> None:
@@ -101,8 +117,9 @@ def load_runs(folders: Sequence[Path]) -> list[RunFolder]:
     return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
 
 
-def load_run(folder: Path) -> RunFolder:
+def load_run(folder: Path | str) -> RunFolder:
     """The run of one folder, under the folder's name. Raises UserError for what is no run."""
+    folder = Path(folder)
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.runs.manifest import origin
 from pools.data.recording import Recording, load_recording
@@ -23,14 +23,10 @@ from pools.weights import file_hash
 from tasks import Suite, Task, load_suite
 from tasks.code.sandbox.session import choose_isolation
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from harness.runs.config import Run, Train
-
 DEFAULT_HOPS = 2
 DEFAULT_POOL, DEFAULT_SUITE = "lightweight", "offline"
 RESULTS = Path(__file__).parents[2] / "results"
+LIVE_STORE = Path("runs/stores/live.sqlite")
 
 
 @dataclass(frozen=True)
@@ -57,30 +53,47 @@ def recording_name(pool: str, suite: str) -> str:
     return "-".join(Path(n).stem if n.endswith((".yaml", ".yml")) else n for n in (pool, suite))
 
 
-def open_source(options: Run | Train, on_batch: Progress | None = None) -> Source:
-    """The recording, or the live models, that a command asks for."""
-    pool = DEFAULT_POOL if options.pool is None else options.pool
-    suite = DEFAULT_SUITE if options.suite is None else options.suite
-    if options.max_hops is not None and options.max_hops < 1:
-        raise UserError(f"--max-hops {options.max_hops}: expected at least 1")
-    if options.live:
-        if options.recording is not None:
+def open_source(
+    *,
+    pool: str | None = None,
+    suite: str | None = None,
+    tasks: Sequence[str] = (),
+    recording: Path | None = None,
+    live: bool = False,
+    weights: Path | None = None,
+    store: Path = LIVE_STORE,
+    limit: int | None = None,
+    max_hops: int | None = None,
+    on_batch: Progress | None = None,
+) -> Source:
+    """A recording, by default the shipped one of the pool and suite; or, with `live`, the models themselves.
+
+    tasks: only these, by default all. store: keeps what live models answer. limit: only the first so many documents of
+    each task. max_hops: by default the recording's, 2 with live models. on_batch: is told of each batch generated.
+    Raises UserError for what is not there, or does not fit together.
+    """
+    if max_hops is not None and max_hops < 1:
+        raise UserError(f"--max-hops {max_hops}: expected at least 1")
+    asked_pool = DEFAULT_POOL if pool is None else pool
+    asked_suite = DEFAULT_SUITE if suite is None else suite
+    if live:
+        if recording is not None:
             raise UserError("--live and --recording exclude each other; name one")
-        hops = DEFAULT_HOPS if options.max_hops is None else options.max_hops
-        return live(pool, suite, hops, options.task, options.limit, options.weights, options.store, on_batch)
-    if options.recording is not None:
-        source = recorded(options.recording, options.max_hops, options.task, options.limit)
-        _check_asked(source, options.pool, options.suite, options.recording)
+        hops = DEFAULT_HOPS if max_hops is None else max_hops
+        return live_source(asked_pool, asked_suite, hops, tasks, limit, weights, store, on_batch)
+    if recording is not None:
+        source = recorded(recording, max_hops, tasks, limit)
+        _check_asked(source, pool, suite, recording)
         return source
-    load_pool(pool), load_suite(suite)  # their own errors say more than a missing folder
-    folder = recording_folder(pool, suite)
+    load_pool(asked_pool), load_suite(asked_suite)  # their own errors say more than a missing folder
+    folder = recording_folder(asked_pool, asked_suite)
     if not folder.is_dir():
         raise UserError(
-            f"no recording of pool {pool} and suite {suite} ships; make one with python -m harness record "
-            f"--pool {pool} --suite {suite} and name it with --recording, or ask the models with --live"
+            f"no recording of pool {asked_pool} and suite {asked_suite} ships; make one with python -m harness record "
+            f"--pool {asked_pool} --suite {asked_suite} and name it with --recording, or ask the models with --live"
         )
-    source = recorded(folder, options.max_hops, options.task, options.limit)
-    _check_asked(source, pool, suite, folder)
+    source = recorded(folder, max_hops, tasks, limit)
+    _check_asked(source, asked_pool, asked_suite, folder)
     return source
 
 
@@ -141,7 +154,7 @@ def _deeper(max_hops: int) -> str:
     return f", as {', '.join(map(str, deep))}" if deep else ""
 
 
-def live(
+def live_source(
     pool_name: str,
     suite_name: str,
     max_hops: int,
@@ -174,10 +187,10 @@ def live(
     return Source(tree, pool, suite.name, description, generator)
 
 
-def choose_sandbox(wanted: str, console: Console) -> str:
+def choose_sandbox(wanted: str, say: Callable[[str], None]) -> str:
     """Set the isolation of programs that models write, and say which it is. Raises UserError where it does not work."""
     chosen = choose_isolation(wanted)
-    console.print(f"programs that models write run with isolation {chosen}", highlight=False)
+    say(f"programs that models write run with isolation {chosen}")
     return chosen
 
 

@@ -1,22 +1,24 @@
-"""Train a router that learns, from the command line."""
+"""Train a router that learns. What `harness.train` and `python -m harness train` do."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
 from harness.evaluation.evaluate import evaluate
 from harness.runs.manifest import provenance
 from harness.runs.progress import generation_progress
-from harness.runs.source import choose_sandbox, open_source
+from harness.runs.source import LIVE_STORE, choose_sandbox, open_source
 from pools.errors import UserError
+from pools.models.generator import Progress
 from routers import RouterRequest
 from routers.checkpoint import state_beside
 from routers.options import parse_arguments
 from routers.ppo_hierrouter import training_bar
-from routers.registry import learns, registered_name, router_options, teach
+from routers.registry import Taught, learns, registered_name, router_options, teach
 from routers.router import Training
 
 if TYPE_CHECKING:
@@ -25,56 +27,100 @@ if TYPE_CHECKING:
 WANDB_PROJECT = "hierrouter-harness"
 
 
-def train(options: Train, console: Console) -> Path:
-    """Train on the train items, choose on the validation items, and write the checkpoint; where it is."""
-    name = options.router
-    if not learns(name):
-        raise UserError(f"router {name} learns nothing, so there is nothing to train; run it as it is")
-    given = _options(options)
-    out = options.out or Path("runs") / f"{registered_name(name)}.safetensors"
-    state = state_beside(out, options.resume)
-    if options.live:
-        choose_sandbox(options.sandbox, console)
-    with generation_progress(console) as on_batch:
-        source = open_source(options, on_batch)
-        # The date and the command would make equal trainings differ; versions and the source of the items do not.
-        facts: dict[str, Any] = {"source": source.description, "versions": provenance()["versions"]}
-        chosen = {"task": list(options.task), "limit": options.limit}
-        facts |= {"selection": {key: value for key, value in chosen.items() if value}}
-        cost_model, tree = source.pool.cost_model(options.cost), source.tree
-        parts = tree.select("train"), tree.select("validation")
-        console.print(f"training {name} on {len(parts[0].items)} items ...")
+def train(
+    router: str | type = "hierrouter",
+    recording: Path | None = None,
+    *,
+    pool: str | None = None,
+    suite: str | None = None,
+    tasks: Sequence[str] = (),
+    live: bool = False,
+    weights: Path | None = None,
+    store: Path = LIVE_STORE,
+    sandbox: str = "auto",
+    limit: int | None = None,
+    max_hops: int | None = None,
+    allow_stop: bool = True,
+    preset: Literal["default", "paper"] = "default",
+    cost: Literal["paper", "dollars"] = "paper",
+    cost_weight: float = 0.1,
+    cost_weights: Sequence[float] = (),
+    router_args: Mapping[str, Any] | None = None,
+    encoder: str = "hashing",
+    seed: int = 1,
+    out: Path | None = None,
+    resume: bool = False,
+    track: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+    on_batch: Progress | None = None,
+    report: Callable[[int, int, str], None] | None = None,
+) -> Taught:
+    """Train a router on the train items of a recording, or of live models, and choose on the validation items.
+
+    The parameters are the options of `python -m harness train`. With `out` the checkpoint is written there. say: is
+    told what takes a while; on_batch: of each batch that live models generate; report: how far a long training is.
+    Raises UserError for a router that learns nothing, and for what is not there.
+    """
+    if not learns(router):
+        raise UserError(f"router {router} learns nothing, so there is nothing to train; run it as it is")
+    known = {option.name for option in router_options(router)}
+    options = {key: given for key, given in (("encoder", encoder), ("preset", preset)) if key in known}
+    state = state_beside(out, resume)
+    if live:
+        choose_sandbox(sandbox, say)
+    source = open_source(
+        pool=pool, suite=suite, tasks=tasks, recording=recording, live=live, weights=weights, store=store, limit=limit,
+        max_hops=max_hops, on_batch=on_batch,
+    )  # fmt: skip
+    # The date and the command would make equal trainings differ; versions and the source of the items do not.
+    selection = {key: given for key, given in (("task", list(tasks)), ("limit", limit)) if given}
+    facts = {"source": source.description, "versions": provenance()["versions"], "selection": selection}
+    items, validation = source.tree.select("train"), source.tree.select("validation")
+    say(f"training {router if isinstance(router, str) else router.__name__} on {len(items.items)} items ...")
+    request = RouterRequest(
+        models=source.tree.models,
+        max_hops=source.tree.max_hops,
+        allow_stop=allow_stop,
+        cost_model=source.pool.cost_model(cost),
+        cost_weight=cost_weight,
+        cost_weights=tuple(cost_weights),
+        seed=seed,
+        weights=weights,
+        train=items,
+        validation=validation,
         # Over live models the bars are the generator's: two at once would overwrite each other.
-        with training_bar(shown=console.is_terminal and source.generator is None) as report:
-            request = RouterRequest(
-                models=tree.models,
-                max_hops=tree.max_hops,
-                allow_stop=options.allow_stop,
-                cost_model=cost_model,
-                cost_weight=options.cost_weight,
-                cost_weights=options.cost_weights,
-                seed=options.seed,
-                weights=options.weights,
-                train=parts[0],
-                validation=parts[1],
-                training=Training(
-                    state, options.resume, {"project": WANDB_PROJECT} if options.track else None, report, facts
-                ),
-            )
-            taught = teach(name, request, given)
+        training=Training(
+            state, resume, {"project": WANDB_PROJECT} if track else None, None if live else report, facts
+        ),
+    )
+    taught = teach(router, request, {**options, **(router_args or {})})
+    if out is not None:
         taught.save(out)
-    if parts[1].complete and parts[1].items:
-        attained = evaluate(taught.router, parts[1], cost_model)
+    if validation.complete and validation.items:
+        assert request.cost_model is not None
+        attained, unit = evaluate(taught.router, validation, request.cost_model), request.cost_model.unit
         figures = f"quality {attained.quality.mean():.3f}"
-        figures += f", cost {attained.cost.mean():.3g} {cost_model.unit} per item" if cost_model.unit else ""
-        console.print(f"on {len(parts[1].items)} validation items, on which it was chosen: {figures}", highlight=False)
+        figures += f", cost {attained.cost.mean():.3g} {unit} per item" if unit else ""
+        say(f"on {len(validation.items)} validation items, on which it was chosen: {figures}")
+    return taught
+
+
+def train_command(options: Train, console: Console) -> Path:
+    """Train with a bar, and write the checkpoint; where it is."""
+    given = {key: value for key, value in vars(options).items() if key not in _OF_THE_COMMAND}
+    steps = {} if options.total_timesteps is None else {"total_timesteps": options.total_timesteps}
+    out = options.out or Path("runs") / f"{registered_name(options.router)}.safetensors"
+    with generation_progress(console) as on_batch, training_bar(shown=console.is_terminal and not options.live) as bar:
+        train(
+            **given,
+            tasks=options.task,
+            router_args={**steps, **parse_arguments(options.router_args)},
+            out=out,
+            say=lambda text: console.print(text, highlight=False, markup=False),
+            on_batch=on_batch,
+            report=bar,
+        )
     return out
 
 
-def _options(options: Train) -> dict[str, Any]:
-    """The router's options: `--router-args`, and the flags that stand for some."""
-    known = {option.name for option in router_options(options.router)}
-    shared: dict[str, Any] = {"encoder": options.encoder, "preset": options.preset}
-    found = {key: value for key, value in shared.items() if key in known}
-    found |= {} if options.total_timesteps is None else {"total_timesteps": options.total_timesteps}
-    return found | parse_arguments(options.router_args)
+_OF_THE_COMMAND = ("task", "router_args", "total_timesteps", "out")
