@@ -193,6 +193,8 @@ def _check_summary(summary: dict[str, Any]) -> None:
     _check(summary, _SUMMARY, "the top level")
     if not summary["routers"]:
         raise ValueError("there is no router")
+    if summary["items"] < 1:
+        raise ValueError("there is no item")
     tasks = None
     for name, entry in summary["routers"].items():
         _check(entry, {"overall": (dict,), "tasks": (dict,)}, name)
