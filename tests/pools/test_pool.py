@@ -115,6 +115,10 @@ MODEL = "\n  - name: c\n    lm_eval: hf\n    base_rate: 1\n"
         (GOOD.replace("name: mine", 'name: "m\\u200bine"'), r"name 'm\\u200bine' holds U\+200B"),
         (GOOD.replace("name: mine", 'name: ""'), "name is '': expected a name"),
         (GOOD.replace("cost_unit: unit", 'cost_unit: "\\e[31m"'), r"cost_unit .* holds U\+001B"),
+        *(
+            (GOOD.replace("1.5", number), "a number is written as 1_000")
+            for number in ("1_000", "1_000.5", "1:30", "010", "0x10", "0b1")
+        ),
         (GOOD.replace("1.5", "1.0e+16"), "model a: base_rate must be a number >= 0, and at most 1e"),
         (GOOD.replace("input: 1", "input: 1.0e+308"), "model b: price: input must be a number >= 0, and at most 1e"),
         (GOOD.replace("{{ query }}", "Answer."), "model b: the template renders every query as the same text"),

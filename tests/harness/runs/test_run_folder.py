@@ -99,6 +99,21 @@ def test_a_summary_that_cannot_be_is_refused(
     assert capsys.readouterr().err.count(f"{next(iter(figures))} is {next(iter(figures.values()))} in overall") == 3
 
 
+def test_a_run_of_no_items_is_refused(
+    small_run: Path, tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(small_run, tmp_path / "run"))
+    unsealed(folder)
+    summary = json.loads((folder / "summary.json").read_text()) | {"items": 0}
+    for entry in summary["routers"].values():
+        entry["overall"]["items"], entry["tasks"] = 0, {}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    pq.write_table(pq.read_table(folder / "items.parquet").slice(0, 0), folder / "items.parquet")
+    capsys.readouterr()
+    assert read(harness, folder, tmp_path) == [2, 2, 2]
+    assert capsys.readouterr().err.count("there is no item") == 3
+
+
 def test_files_of_two_runs_are_refused(
     small_run: Path, tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
