@@ -62,6 +62,11 @@ def router_options(text: str) -> list[Option]:
     return options_of(entry) if hasattr(entry, "fit") else []
 
 
+def explores(text: str) -> bool:
+    """Whether a router learns by asking for what it needs: for long, and over live models, too."""
+    return bool(getattr(ROUTERS.find(text)[1], "explores", False))
+
+
 def options_asked(text: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a router that learns, these among them, as its checkpoint would have them."""
     name, entry, _ = ROUTERS.find(text)
