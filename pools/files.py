@@ -91,13 +91,10 @@ def _move(folder: Path, last: str) -> None:
         obsolete = (partial / _COMPLETE).read_bytes().split(b"\0")
     except FileNotFoundError:
         return
-    files = [file for file in _files(partial) if file != Path(_COMPLETE)]
+    files = [file for file in _files(partial) if file != Path(_COMPLETE) and _is_inside(folder, file)]
     if Path(last) in files:
         (folder / last).unlink(missing_ok=True)
-        for path in (folder / os.fsdecode(name) for name in obsolete if name):
-            # Whoever made this folder shall not decide on another.
-            if not path.parent.resolve().is_relative_to(folder.resolve()):
-                continue
+        for path in (folder / name for name in map(os.fsdecode, obsolete) if _is_inside(folder, name)):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
@@ -106,6 +103,14 @@ def _move(folder: Path, last: str) -> None:
         (folder / file).parent.mkdir(exist_ok=True)
         (partial / file).replace(folder / file)
     shutil.rmtree(partial)
+
+
+def _is_inside(folder: Path, name: str | Path) -> bool:
+    """Whether a name is of something in a folder: whoever made it, and links in it, shall not decide on another."""
+    path = Path(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts:
+        return False
+    return (folder / path).parent.resolve().is_relative_to(folder.resolve())
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -171,7 +172,10 @@ def load_pool(name_or_path: str) -> Pool:
     data = read_yaml(path, "pool")
     if isinstance(data, dict) and "billed" in data:
         raise UserError(f"pool file {path}: `billed` is for imported tables of outcomes; give each model a `base_rate`")
-    return pool_from_dict(data, f"pool file {path}", path.parent)
+    pool = pool_from_dict(data, f"pool file {path}", path.parent)
+    for model in pool.models:
+        _check_server(model.arguments, f"pool file {path}: model {model.name}: arguments")
+    return pool
 
 
 def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
@@ -217,6 +221,22 @@ def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
         models.append(model)
     check_distinct([model.name for model in models], f"{where}: model name")
     return Pool(**{**top, "models": tuple(models), "folder": folder})
+
+
+def _check_server(arguments: Mapping[str, Any], where: str) -> None:
+    """Raise UserError for what every request to a server would fail with; a text is not shown, it may be a key."""
+    header, url = arguments.get("header"), arguments.get("base_url")
+    if header is not None and not (
+        isinstance(header, dict)
+        and all(isinstance(text, str) and re.fullmatch(r"[^\r\n]*", text) for pair in header.items() for text in pair)
+    ):
+        raise UserError(f"{where}: header must be a mapping of names to texts of one line, as `{{Authorization: ...}}`")
+    if url is not None and not (isinstance(url, str) and re.match("https?://.", url)):
+        raise UserError(f"{where}: base_url must begin with http:// or https://")
+    for name, least in (("num_concurrent", 1), ("max_retries", 0)):
+        given = arguments.get(name, least)
+        if type(given) is not int or given < least:
+            raise UserError(f"{where}: {name} must be a whole number >= {least}, got {shown(given)}")
 
 
 def _resources(data: Any, where: str) -> Resources:

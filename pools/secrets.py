@@ -25,8 +25,9 @@ SHORTEST = 6
 
 # Of a name in lower case, its words joined by `_`.
 _SECRET = re.compile(
-    r"apikey|secret|passw|passphrase|credential|authorization"
-    r"|(?:^|_)(?:auth|bearer|cookies?|headers?|jwt|keys?|(?:access|api|auth)_tokens|token)(?:_|$)"
+    r"(?:access|api|auth|bearer|hf|private|refresh|session)(?:key|token)"
+    r"|secret|passw|passphrase|credential|authorization"
+    r"|(?:^|_)(?:auth|bearer|cookies?|headers?|jwt|keys?|pwd|(?:access|api|auth)_tokens|token)(?:_|$)"
 )
 # What a tokenizer or a network calls a token or a key.
 _ORDINARY = re.compile(

@@ -10,6 +10,8 @@ from pools.errors import UserError
 
 # A pool or a suite has a few hundred values. YAML's aliases make a short file stand for as many as one likes.
 MOST_BYTES, MOST_VALUES, MOST_LEVELS, MOST_DIGITS = 256_000, 10_000, 50, 400
+# To YAML 1.1 `1:30` is 90, and `010` is 8.
+_ODD_NUMBER = re.compile(r"[_:]|^[-+]?0[0-9box]")
 
 
 def read_yaml(path: Path, what: str) -> Any:
@@ -87,6 +89,8 @@ def _check(node: Any, sizes: dict[Any, int | None], levels: int) -> int:
         node.value.encode()  # half of a surrogate pair is no text
         if node.tag.endswith(":int") and len(node.value) > MOST_DIGITS:
             raise ValueError(f"a number has more than {MOST_DIGITS} digits")
+        if node.tag.endswith((":int", ":float")) and _ODD_NUMBER.search(node.value):
+            raise ValueError("a number is written as 1_000, 1:30, 010 or 0x10; use the digits 0 to 9, or quote a text")
     else:
         pairs = isinstance(node, yaml.MappingNode)
         if pairs:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, field_validator
 
+from pools.cost import MOST_COST
 from pools.errors import UserError, shown
 from pools.files import whole_file
 from pools.schema import Schema, parse_json
@@ -21,7 +22,7 @@ from routers.router import Learnt, RouterRequest
 
 _KEY = "router"
 _CHECKSUM = "sha256"
-_MOST = 1e12
+_MOST = MOST_COST
 """Of any number that a checkpoint says of its router."""
 
 
@@ -39,7 +40,7 @@ class Problem(Schema):
 
     models: Texts
     """Names of the candidate models, in the order of the actions."""
-    max_hops: Annotated[int, Field(ge=1, le=_MOST)]
+    max_hops: Annotated[int, Field(ge=1, le=10**12)]
     """The horizon L."""
     allow_stop: bool
     """Whether it may stop before the last hop."""

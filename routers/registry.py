@@ -62,6 +62,11 @@ def router_options(router: str | type) -> list[Option]:
     return options_of(entry) if hasattr(entry, "fit") else []
 
 
+def explores(router: str | type) -> bool:
+    """Whether a router learns by asking for what it needs: for long, and over live models, too."""
+    return bool(getattr(ROUTERS.entry(router)[1], "explores", False))
+
+
 def options_asked(router: str | type, options: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a router that learns, these among them, as its checkpoint would have them."""
     name, entry, _ = ROUTERS.entry(router)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,9 +117,9 @@ def build(outcomes: Sequence[Row], options: Import) -> tuple[Tree, Pool, dict[st
     models = list(dict.fromkeys(outcome.model for outcome in outcomes))
     check_distinct(models, "model")
     check_distinct(dict.fromkeys(outcome.task for outcome in outcomes), "task")
-    by_item: dict[tuple[str, str], dict[str, Row]] = {}
+    by_item: dict[tuple[str, str, str], dict[str, Row]] = {}
     for outcome in outcomes:
-        of_item = by_item.setdefault((outcome.task, outcome.item), {})
+        of_item = by_item.setdefault((outcome.task, outcome.item, outcome.prompt), {})
         if outcome.model in of_item:
             raise UserError(
                 f"item {outcome.item} of {outcome.task} has two outcomes of {outcome.model}; one is expected"
@@ -127,21 +128,24 @@ def build(outcomes: Sequence[Row], options: Import) -> tuple[Tree, Pool, dict[st
     whole = {key: found for key, found in by_item.items() if len(found) == len(models)}
     dropped = len(by_item) - len(whole)
     if dropped and not options.drop_incomplete:
-        (task, item), found = next((key, found) for key, found in by_item.items() if len(found) < len(models))
+        (task, item, _), found = next((key, found) for key, found in by_item.items() if len(found) < len(models))
+        also = "several prompts and with one of them " * (sum(key[:2] == (task, item) for key in by_item) > 1)
         lacking = next(model for model in models if model not in found)
         raise UserError(
-            f"item {item} of {task} has no outcome of {lacking} ({dropped} of {len(by_item)} items are incomplete); "
-            "complete the table, or leave these items out with --drop-incomplete"
+            f"item {item} of {task} has {also}no outcome of {lacking} ({dropped} of {len(by_item)} items are "
+            "incomplete); complete the table, or leave these items out with --drop-incomplete"
         )
     if not whole:
         raise UserError("no item has an outcome of every model")
+    if twice := next((key for key, number in Counter(key[:2] for key in whole).items() if number > 1), None):
+        raise UserError(f"item {twice[1]} of {twice[0]} has several prompts; one is expected")
     names: dict[str, list[str]] = {}
     items: list[Item] = []
     kept: dict[str, dict[str, Row]] = {}
-    for (task, name), found in whole.items():
+    for (task, name, _), found in whole.items():
         row = next(iter(found.values()))
-        if any((other.prompt, other.split) != (row.prompt, row.split) for other in found.values()):
-            raise UserError(f"item {name} of {task} has several prompts or splits; one is expected")
+        if any(other.split != row.split for other in found.values()):
+            raise UserError(f"item {name} of {task} has several splits; one is expected")
         if normalised(row.prompt) in kept:
             continue
         kept[normalised(row.prompt)] = found
@@ -175,6 +179,8 @@ def _long(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Row]:
             hint = f", separated by commas; its one column is {shown(next(iter(rows[0])))}"
         raise UserError(f"{options.file} has no column {missing[0]!r}: expected {', '.join(COLUMNS)}{hint}")
     for number, row in enumerate(rows, 1):
+        if any(_empty(row[name]) for name in wanted if name in ("score", "cost")):
+            continue
         split = str(row["split"]) if row.get("split") not in (None, "") else None
         if split is not None and split not in get_args(Split):
             raise UserError(f"row {number}: split {shown(split)}, expected one of {', '.join(get_args(Split))}")
@@ -207,6 +213,8 @@ def _routellm(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Ro
     for number, row in enumerate(rows, 1):
         prompt = _text(row, "prompt", number)
         for model in models:
+            if _empty(row[model]):
+                continue
             response = _response(row, model + suffix, number)
             cost = None if charge is None else charge(model, prompt, response)
             yield Row(str(number), task, prompt, model, _score(row[model], number), cost, response)
@@ -228,6 +236,8 @@ def _routerbench(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable
         item, task = (_name(row, name, number) for name in ("sample_id", "eval_name"))
         prompt = _text(row, "prompt", number)
         for model in models:
+            if _empty(row[model]) or (not options.quality_only and _empty(row[model + suffix])):
+                continue
             cost = None if options.quality_only else _cost(row[model + suffix], number)
             response = _response(row, f"{model}|model_response", number)
             yield Row(item, task, prompt, model, _score(row[model], number), cost, response)
@@ -269,6 +279,11 @@ def _charger(models: Sequence[str], options: Import) -> Callable[[str, str, str]
         return (read * count(prompt) + written * count(response)) / 1e6
 
     return charge
+
+
+def _empty(cell: Any) -> bool:
+    """Whether a score or a cost is not there: its outcome is none, and its item incomplete."""
+    return cell is None or cell == ""
 
 
 def _text(row: Mapping[str, Any], name: str, number: int) -> str:

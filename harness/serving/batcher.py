@@ -138,8 +138,11 @@ class Dispatcher:
                 self._deciding, at_once, self._batch_size = threading.Lock(), self._batch_size, 1
                 more = [threading.Thread(target=self._work, args=(routed,), daemon=True) for _ in range(at_once - 1)]
                 self._threads += more
-                for thread in more:
-                    thread.start()
+                try:
+                    for thread in more:
+                        thread.start()
+                except RuntimeError:  # the system gives no more
+                    raise UserError(f"--batch-size {at_once}: no room for so many threads; name fewer") from None
         except BaseException as error:
             self._ready.set_exception(error)
             return

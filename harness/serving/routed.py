@@ -20,7 +20,7 @@ from pools.pool import Pool, load_pool
 from pools.types import GenerationSettings, Generator, Item
 from routers import Router, RouterRequest, load
 from routers.checkpoint import read_checkpoint
-from routers.registry import learns
+from routers.registry import explores, learns
 from routers.router import VotingRouter
 
 Query = tuple[str, GenerationSettings]
@@ -70,7 +70,7 @@ def routed(
 
     recording: folder to replay; else the models answer, their weights in `weights`, and what they answered is kept in
     `store`, if one is named. A router that learns is `checkpoint`, or what ships for the pool and `seed`; where nothing
-    does, it learns from the recording, or from the pool's that ships.
+    does, one that learns in moments does so from the recording, or from the pool's that ships.
     max_hops: by default the recording's or the checkpoint's, else 2.
     Raises UserError for what is not there, or does not fit together.
     """
@@ -91,7 +91,7 @@ def routed(
         checkpoint = checkpoint or shipped_path(shipped.name, router, seed)
     elif checkpoint is not None:
         raise UserError(f"router {router} learns nothing, so it has no checkpoint; omit --checkpoint")
-    if known is None and checkpoint is None and shipped.is_dir():
+    if known is None and checkpoint is None and not explores(router) and shipped.is_dir():
         known = load_recording(shipped)
     if checkpoint is not None and max_hops is None:
         hops = read_checkpoint(checkpoint).header.problem.max_hops
@@ -109,10 +109,10 @@ def routed(
         train=None if tree is None else tree.select("train"),
         validation=None if tree is None else tree.select("validation"),
     )
-    if learns(router) and checkpoint is None and tree is None:
+    if learns(router) and checkpoint is None and (tree is None or explores(router)):
         raise UserError(
-            f"no checkpoint of router {router} ships for pool {of_pool.name} and seed {seed}, and no recording to "
-            "learn from; name a checkpoint (--checkpoint), which python -m harness train makes"
+            f"no checkpoint of router {router} ships for pool {of_pool.name} and seed {seed}; name one (--checkpoint), "
+            "which python -m harness train makes"
         )
     made = load(router, request, checkpoint=checkpoint)
     if isinstance(made, VotingRouter):

@@ -45,6 +45,8 @@ def serve(options: Serve, console: Console) -> None:
         least = 0 if flag == "port" else 1
         if getattr(options, flag) < least:
             raise UserError(f"--{flag.replace('_', '-')} {getattr(options, flag)}: expected at least {least}")
+    if options.port > 65535:
+        raise UserError(f"--port {options.port}: expected at most 65535")
     if not 0 < options.timeout <= LONGEST:
         raise UserError(f"--timeout {options.timeout}: expected seconds, above 0 and at most {LONGEST}")
     name = options.router if options.name is None else check_name(options.name, "--name")

@@ -153,14 +153,16 @@ def _quiet() -> Iterator[None]:
     from tqdm.std import tqdm
 
     global _quiet_threads
-    original, logger = tqdm.__init__, logging.getLogger("lm_eval")
-
-    def silent(self: Any, *positional: Any, **named: Any) -> None:
-        original(self, *positional, **{**named, "disable": True})
+    logger = logging.getLogger("lm_eval")
 
     with _quiet_lock:
         _quiet_threads += 1
         if _quiet_threads == 1:
+            original = tqdm.__init__
+
+            def silent(self: Any, *positional: Any, **named: Any) -> None:
+                original(self, *positional, **{**named, "disable": True})
+
             _loud_again.callback(setattr, tqdm, "__init__", original)
             _loud_again.callback(logger.setLevel, logger.level)
             tqdm.__init__ = silent

@@ -34,9 +34,9 @@ def record(tiny_pool_file: Path, tiny_tasks: Path) -> Callable[..., list[object]
 
 # A state after each of many short iterations.
 OFTEN = """
-import dataclasses, harness.runs.train as t
-train = t.train_ppo
-t.train_ppo = lambda args, *rest: train(dataclasses.replace(args, save_every=1, num_envs=128), *rest)
+import dataclasses, routers.ppo_hierrouter as p
+train = p.train
+p.train = lambda options, *rest: train(dataclasses.replace(options, save_every=1, num_envs=128), *rest)
 """
 
 

@@ -128,9 +128,9 @@ fcntl.flock = flock
 )
 # Every iteration writes a state.
 OFTEN = """
-import dataclasses, harness.runs.train as t
-train = t.train_ppo
-t.train_ppo = lambda args, *rest: train(dataclasses.replace(args, save_every=1, num_envs=32), *rest)
+import dataclasses, routers.ppo_hierrouter as p
+train = p.train
+p.train = lambda options, *rest: train(dataclasses.replace(options, save_every=1, num_envs=32), *rest)
 """
 # A run's own training, in a moment.
 SHORT = """

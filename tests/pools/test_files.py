@@ -46,3 +46,34 @@ def test_a_folder_from_elsewhere_removes_nothing_outside_itself(tmp_path: Path, 
     finish_moving(folder, "last")
     assert (tmp_path / "precious").read_text() == "years of work"
     assert sorted(path.name for path in folder.iterdir()) == ["last", "link"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "./..", "y/..", "y/../.."])
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_folder_from_elsewhere_removes_neither_itself_nor_what_is_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, relative: bool
+) -> None:
+    for mine in (tmp_path / "precious", tmp_path / "x" / "y" / "mine"):
+        mine.parent.mkdir(parents=True, exist_ok=True)
+        mine.write_text("years of work")
+    folder = tmp_path / "x"
+    (folder / ".last.partial").mkdir()
+    (folder / ".last.partial" / "last").write_text("new")
+    (folder / ".last.partial" / ".complete").write_text(name)
+    monkeypatch.chdir(folder)
+    finish_moving(Path() if relative else folder, "last")
+    assert (tmp_path / "precious").read_text() == (folder / "y" / "mine").read_text() == "years of work"
+    assert (folder / "last").read_text() == "new"
+
+
+def test_a_folder_from_elsewhere_writes_nothing_through_its_links(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("years of work")
+    folder = tmp_path / "x"
+    (folder / ".last.partial" / "link").mkdir(parents=True)
+    (folder / "link").symlink_to(tmp_path)
+    for name in ("last", "link/precious", "link/new", ".complete"):
+        (folder / ".last.partial" / name).write_text("")
+    finish_moving(folder, "last")
+    assert (tmp_path / "precious").read_text() == "years of work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["precious", "x"]
+    assert sorted(path.name for path in folder.iterdir()) == ["last", "link"]

@@ -115,6 +115,10 @@ MODEL = "\n  - name: c\n    lm_eval: hf\n    base_rate: 1\n"
         (GOOD.replace("name: mine", 'name: "m\\u200bine"'), r"name 'm\\u200bine' holds U\+200B"),
         (GOOD.replace("name: mine", 'name: ""'), "name is '': expected a name"),
         (GOOD.replace("cost_unit: unit", 'cost_unit: "\\e[31m"'), r"cost_unit .* holds U\+001B"),
+        *(
+            (GOOD.replace("1.5", number), "a number is written as 1_000")
+            for number in ("1_000", "1_000.5", "1:30", "010", "0x10", "0b1")
+        ),
         (GOOD.replace("1.5", "1.0e+16"), "model a: base_rate must be a number >= 0, and at most 1e"),
         (GOOD.replace("input: 1", "input: 1.0e+308"), "model b: price: input must be a number >= 0, and at most 1e"),
         (GOOD.replace("{{ query }}", "Answer."), "model b: the template renders every query as the same text"),
@@ -187,3 +191,20 @@ def test_fingerprint(load, tmp_path):
     (tmp_path / "moved" / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "moved" / "tokenizer.json").write_text("{}")
     assert changed(weights=replace(model.weights, path="moved"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("{header: Bearer s3cret}", "header must be a mapping"),
+        ("{header: {Authorization: [s3cret]}}", "header must be a mapping"),
+        ('{header: {Authorization: "s3cret\\nX: y"}}', "header must be a mapping"),
+        ("{base_url: s3cret.example/v1}", "base_url must begin with http"),
+        ("{num_concurrent: 0}", "num_concurrent must be a whole number >= 1, got 0"),
+        ("{max_retries: -1}", "max_retries must be a whole number >= 0, got -1"),
+    ],
+)
+def test_what_every_request_would_fail_with_is_refused_when_the_file_is_read(load, arguments, said):
+    with pytest.raises(UserError, match=said) as caught:
+        load(GOOD.replace("lm_eval: local-completions\n", f"lm_eval: local-completions\n    arguments: {arguments}\n"))
+    assert "s3cret" not in str(caught.value)

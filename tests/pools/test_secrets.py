@@ -25,7 +25,8 @@ from pools.secrets import (
 
 SECRET = """
 header headers extra_headers api_key apiKey APIKey apikey X-Api-Key api_key_2 openai_key keys token hf_token auth_token
-access_token bearer_token access_tokens id_token password passwd client_secret Authorization credentials cookie
+access_token bearer_token access_tokens id_token apitoken authToken accesstoken hftoken accesskey privatekey user_pwd
+password passwd client_secret Authorization credentials cookie
 OPENAI_API_KEY HF_TOKEN TEXTSYNTH_API_SECRET_KEY AWS_ACCESS_KEY_ID HARNESS_API_KEY
 """
 ORDINARY = """

@@ -48,7 +48,7 @@ def test_a_decorated_class_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_router_has_a_name_that_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    monkeypatch.setattr(registry.ROUTERS, "_entries", dict(registry.ROUTERS._entries))
     mine = tmp_path / "mine.py"
     mine.write_text("import routers\n\n@routers.register('mine\u202e')\ndef mine(request): ...\n", encoding="utf-8")
     with pytest.raises(UserError, match=rf"{mine} .*router 'mine\\u202e' holds U\+202E"):

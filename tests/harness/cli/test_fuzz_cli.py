@@ -6,6 +6,8 @@ import dataclasses
 import importlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
@@ -87,17 +89,8 @@ def folder(synthetic_tree: Callable[..., Tree], tmp_path_factory: pytest.TempPat
     (folder / "t.csv").write_text("item,task,prompt,model,score,cost\n1,t,q,a,1,2\n")
     # All that takes a name from what is patched below, first: else it would take the patch, and keep it.
     for name in (
-        "check",
-        "compare",
-        "outcomes",
-        "policies",
-        "record",
-        "report",
-        "routed",
-        "run",
-        "serve",
-        "train",
-        "verify",
+        *("recorder.record", "recorder.verify", "recorder.import_table", "regression.check", "regression.compare"),
+        *("report.page", "runs.run", "runs.train", "serving.routed", "serving.server"),
     ):
         importlib.import_module(f"harness.{name}")
     before, patch = Path.cwd(), pytest.MonkeyPatch()
@@ -119,8 +112,8 @@ def folder(synthetic_tree: Callable[..., Tree], tmp_path_factory: pytest.TempPat
         patch.setattr(
             "harness.serving.server.signal", SimpleNamespace(signal=lambda *_: None, SIGTERM=None, SIGINT=None)
         )
-        for name in ("routers.ppo_hierrouter.train", "harness.runs.train.train_ppo"):
-            patch.setattr(name, lambda args, *more: train(dataclasses.replace(args, total_timesteps=64), *more))
+        short = partial(replace, total_timesteps=64)
+        patch.setattr("routers.ppo_hierrouter.train", lambda options, *more: train(short(options), *more))
         # A run without --recording replays what ships, which takes seconds.
         patch.setattr("harness.runs.source.RESULTS", folder)
         patch.setenv("HF_HUB_OFFLINE", "1")

@@ -164,7 +164,6 @@ def test_gsm8k_as_routellm_recorded_it(tmp_path: Path, monkeypatch: pytest.Monke
     [
         ({"score": "nan"}, "row 6: score 'nan', expected a number from 0 to 1"),
         ({"score": 1.5}, "row 6: score"),
-        ({"score": ""}, "row 6: score"),
         ({"score": "0_1"}, "row 6: score"),
         ({"score": " 1"}, "row 6: score"),
         ({"score": " true"}, "row 6: score"),
@@ -180,13 +179,14 @@ def test_gsm8k_as_routellm_recorded_it(tmp_path: Path, monkeypatch: pytest.Monke
         ({"item": "q2\u202e"}, "row 6: item"),
         ({"cost": -1}, "row 6: cost"),
         ({"cost": "inf"}, "row 6: cost"),
-        ({"cost": ""}, "row 6: cost"),
+        ({"cost": ""}, "no outcome of b"),
+        ({"score": ""}, "no outcome of b"),
         ({"prompt": ""}, "row 6: prompt is empty"),
         ({"model": "a"}, "two outcomes of a"),
         ({"item": "another"}, "no outcome of b"),
         ({"split": "dev"}, "row 6: split 'dev'"),
-        ({"split": "test"}, "several prompts or splits"),
-        ({"prompt": "something else"}, "several prompts or splits"),
+        ({"split": "test"}, "several splits"),
+        ({"prompt": "something else"}, "several prompts and with one of them no outcome of b"),
     ],
 )
 def test_a_table_that_is_not_whole_is_refused(
@@ -292,6 +292,13 @@ def test_incomplete_items_are_left_out_where_that_is_asked_for(
     assert "1 incomplete items left out" in capsys.readouterr().out
     recording = load_recording(tmp_path / "out")
     assert (len(recording.tree.items), recording.manifest["counts"]["incomplete"]) == (7, 1)
+    rows = table(8)
+    rows[5]["score"], rows[7]["cost"] = "", ""
+    path = written(rows, tmp_path / "gaps.csv")
+    assert call(monkeypatch, "import", path, "--drop-incomplete", "--out", tmp_path / "gaps") == 0
+    assert "6 items, 2 models, one hop; 2 incomplete items left out" in capsys.readouterr().out
+    assert call(monkeypatch, "import", path, "--quality-only", "--drop-incomplete", "--out", tmp_path / "quality") == 0
+    assert "1 incomplete items left out" in capsys.readouterr().out
     assert call(monkeypatch, "verify", "--recording", tmp_path / "out") == 2
     assert "there are no models to ask again" in capsys.readouterr().err
 

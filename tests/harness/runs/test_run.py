@@ -126,7 +126,6 @@ def test_same_seed_same_summary_and_the_checkpoint_gives_it_too(
 
     real = ppo_hierrouter.train
     monkeypatch.setattr(ppo_hierrouter, "train", short)
-    monkeypatch.setattr("harness.runs.train.train_ppo", short)
     call(monkeypatch, "run", "--retrain", "--out", tmp_path / "trained")
     call(monkeypatch, "train", "--out", tmp_path / "policy.safetensors")
     call(monkeypatch, "run", "--checkpoint", tmp_path / "policy.safetensors", "--out", tmp_path / "loaded")

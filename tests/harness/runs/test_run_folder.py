@@ -86,9 +86,21 @@ def test_items_that_do_not_agree_with_the_summary_are_refused(
     assert not (tmp_path / "r.html").exists()
 
 
-@pytest.mark.parametrize("figures", [{"quality": 1.5}, {"quality_interval": [-0.5, 0.5]}, {"cost": -1.0}])
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"quality": 1.5}, "quality: Input should be less than or equal to 1"),
+        ({"quality_interval": [-0.5, 0.5]}, "quality_interval.0: Input should be greater than or equal to"),
+        ({"cost": -1.0}, "cost: Input should be greater than or equal to 0, got -1.0"),
+    ],
+)
 def test_a_summary_that_cannot_be_is_refused(
-    small_run: Path, tmp_path: Path, harness: Harness, figures: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    small_run: Path,
+    tmp_path: Path,
+    harness: Harness,
+    figures: dict[str, Any],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = Path(shutil.copytree(small_run, tmp_path / "run"))
     summary = json.loads((folder / "summary.json").read_text())
@@ -96,7 +108,22 @@ def test_a_summary_that_cannot_be_is_refused(
     (folder / "summary.json").write_text(json.dumps(summary))
     capsys.readouterr()
     assert read(harness, folder, tmp_path) == [2, 2, 2]
-    assert capsys.readouterr().err.count(f"{next(iter(figures))} is {next(iter(figures.values()))} in overall") == 3
+    assert capsys.readouterr().err.count(f"routers.random.overall.{said}") == 3
+
+
+def test_a_run_of_no_items_is_refused(
+    small_run: Path, tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(small_run, tmp_path / "run"))
+    unsealed(folder)
+    summary = json.loads((folder / "summary.json").read_text()) | {"items": 0}
+    for entry in summary["routers"].values():
+        entry["overall"]["items"], entry["tasks"] = 0, {}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    pq.write_table(pq.read_table(folder / "items.parquet").slice(0, 0), folder / "items.parquet")
+    capsys.readouterr()
+    assert read(harness, folder, tmp_path) == [2, 2, 2]
+    assert capsys.readouterr().err.count("items: Input should be greater than or equal to 1") == 3
 
 
 def test_files_of_two_runs_are_refused(

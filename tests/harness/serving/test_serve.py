@@ -286,7 +286,7 @@ def test_the_shipped_policy_is_served_with_its_own_horizon(tmp_path: Path) -> No
         (("--batch-size", "0"), "--batch-size 0"),
         (("--host", "256.0.0.1"), "cannot listen at 256.0.0.1"),
         (("--api-key-file", "nowhere"), "--api-key-file nowhere cannot be read"),
-        (("--seed", "77"), "no HierRouter of seed 77 ships"),
+        (("--seed", "77"), "no checkpoint of router hierrouter ships for pool lightweight and seed 77"),
         (("--weights", "nowhere"), "no such folder"),
     ],
 )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -24,6 +25,7 @@ from harness.serving.app import DrainingServer, create_app
 from harness.serving.batcher import Dispatcher
 from harness.serving.middleware import Limits
 from harness.serving.routed import routed
+from pools.errors import UserError
 
 SECONDS = 0.3  # that the model server takes
 Start = Callable[..., tuple[Server, str]]
@@ -111,6 +113,23 @@ def together(url: str, good: list[str], others: list[str]) -> tuple[float, list[
             assert got.json()["choices"][0]["message"]["content"] == f"answer to {question}", got.text
         seconds = time.monotonic() - begun
         return seconds, [future.result() for future in asked]
+
+
+def test_more_threads_than_there_may_be_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, begun = threading.Thread.start, 0
+
+    def start(thread: threading.Thread) -> None:
+        nonlocal begun
+        begun += 1
+        if begun > 4:
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    opened: Any = SimpleNamespace(behind_servers=lambda: True)
+    dispatcher = Dispatcher(lambda: opened, batch_size=9)
+    with pytest.raises(UserError, match="--batch-size 9: no room"):
+        dispatcher.ready()
 
 
 @both_clients

@@ -193,12 +193,12 @@ def test_the_csv_file_is_tidy(folder: Path) -> None:
 def test_no_cell_of_the_csv_file_is_a_formula(summary: dict[str, Any]) -> None:
     odd = json.loads(json.dumps(summary))
     entry = odd["routers"]["random"]
-    entry["overall"]["cost"] = -0.5
+    entry["overall"]["quality_ratio"] = -0.5
     entry["tasks"] = {f"{sign}1+1": figures for sign, figures in zip("=+-@", entry["tasks"].values(), strict=True)}
     odd["routers"] = {"=HYPERLINK(1)": entry}
     rows = list(csv.DictReader(io.StringIO(tidy(typed(odd)))))
     assert [row["task"] for row in rows] == ["'=1+1", "'+1+1", "'-1+1", "'@1+1", "mean", "all"]
-    assert {row["router"] for row in rows} == {"'=HYPERLINK(1)"} and rows[-1]["cost"] == "-0.5"
+    assert {row["router"] for row in rows} == {"'=HYPERLINK(1)"} and rows[-1]["quality_ratio"] == "-0.5"
 
 
 @pytest.mark.parametrize("factor", [1e-9, 1e-6, 1e-4, 1e-3, 1.0, 12.0, 1e3, 1e5])

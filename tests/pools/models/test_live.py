@@ -192,6 +192,29 @@ def test_nothing_is_printed(pool, capfd):
     assert "a bar" in capfd.readouterr().err
 
 
+def test_threads_that_are_quiet_in_turn_leave_the_bars_as_they_were(monkeypatch):
+    """The second looks at the bars while the first has them off, and begins once the first has ended."""
+    from tqdm.std import tqdm
+
+    before, lock = tqdm.__init__, pools.models.engine._quiet_lock
+    first = pools.models.engine._quiet()
+    first.__enter__()
+
+    class Late:
+        def __enter__(self):
+            monkeypatch.setattr(pools.models.engine, "_quiet_lock", lock)
+            first.__exit__(None, None, None)
+            return lock.__enter__()
+
+        def __exit__(self, *error):
+            return lock.__exit__(*error)
+
+    monkeypatch.setattr(pools.models.engine, "_quiet_lock", Late())
+    with pools.models.engine._quiet():
+        pass
+    assert tqdm.__init__ is before
+
+
 def _changed(pool, **how):
     return replace(pool, models=(replace(pool.models[0], **how),))
 

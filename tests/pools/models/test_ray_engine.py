@@ -234,7 +234,7 @@ def test_a_key_is_in_no_log_of_the_cluster(pool: Pool, local_ray: Path) -> None:
         arguments = {"model": "any", "base_url": url, "header": header, "num_concurrent": 4, "max_retries": 1}
         chat = {"lm_eval": "local-chat-completions", "chat_template": True, "weights": None}
         asking = replace(pool, models=(replace(pool.models[0], arguments=arguments, **chat),))
-        with pytest.raises(UserError, match=r"key=\*\*\* did not answer: 501") as error:
+        with pytest.raises(UserError, match=r"key=\*\*\* did not answer: status 501") as error:
             LiveGenerator(asking, engine=RayEngine(asking)).generate(0, requests(3))
         server.shutdown()
     assert key not in str(error.value)
