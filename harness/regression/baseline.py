@@ -21,8 +21,8 @@ Distance = Annotated[float, Field(ge=0)]
 Spread = Mapping[tuple[str, str | None, str], float]
 
 
-class BaselineRun(Schema):
-    """What `check` runs: the options of `python -m harness run` that decide the figures."""
+class BaselineRun(Schema, extra="forbid"):
+    """What `check` runs: the options of `python -m harness run` that decide the figures; a misspelt one is refused."""
 
     router: Annotated[tuple[str, ...], Field(min_length=1)] = ("hierrouter",)
     """The routers."""

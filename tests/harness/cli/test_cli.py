@@ -42,7 +42,7 @@ def test_help_imports_nothing_heavy() -> None:
         ("run --recording {tmp}", "is not a recording"),
         ("run --recording {tmp}/nowhere", "is not a recording"),
         ("run --recording {tmp} --live", "exclude each other"),
-        ("run --checkpoint {tmp}/none.safetensors", "no such checkpoint"),
+        ("run --checkpoint {tmp}/none.safetensors", "is not there; train one with"),
         ("run --checkpoint {tmp}/broken.yaml", "not the checkpoint of a router"),
         ("run --checkpoint {tmp}", "is a folder"),
         ("run --router random --router cheapest", "--router is given twice"),

@@ -103,8 +103,8 @@ def folder(synthetic_tree: Callable[..., Tree], tmp_path_factory: pytest.TempPat
         for out in ("whole", "whole2"):
             arguments = ("--recording", folder / "r", "--router", "random", "single:model-0", "--out", folder / out)
             assert not command("run", *arguments).refused
-        patch.setattr(source, "live", no_models)
-        patch.setattr("harness.recorder.record.live", no_models)
+        patch.setattr(source, "live_source", no_models)
+        patch.setattr("harness.recorder.record.live_source", no_models)
         patch.setattr("pools.models.generator.LiveGenerator.generate_all", no_models)
         patch.setattr("pools.models.generator.LiveGenerator.language_model", no_models)
         patch.setattr("uvicorn.Server.run", lambda *_, **__: None)
