@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -17,7 +17,6 @@ README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"^ {4}(?:.*&& )?python -m harness (.*)$", re.MULTILINE)
 COMMANDS = [command for page in PAGES for command in COMMAND.findall(page.read_text(encoding="utf-8"))]
-POLICY = ROOT / "results" / "policies" / "lightweight-offline" / "hierrouter-1.safetensors"
 
 
 @pytest.mark.parametrize("command", dict.fromkeys(COMMANDS))
@@ -27,15 +26,34 @@ def test_a_command_is_one_that_is_taken(command: str) -> None:
     parse([re.sub(r"^N$", "1", argument) for argument in arguments])
 
 
-def test_the_python_of_the_readme_prints_a_model(
+def python_of(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_python_of_the_readme_prints_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "runs").mkdir()
-    shutil.copyfile(POLICY, tmp_path / "runs" / "hierrouter.safetensors")
+    (example,) = python_of(README)
     monkeypatch.chdir(tmp_path)
     exec(compile(example, str(README), "exec"), {})
-    assert capsys.readouterr().out.strip() == "math-specialist"
+    assert capsys.readouterr().out.strip() == example.split("# ")[1].split()[0]
+    assert (tmp_path / "runs" / "mine" / "summary.json").is_file()
+
+
+def test_the_python_of_the_api_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    printed = []
+    for example in python_of(ROOT / "docs" / "api.md"):
+        exec(compile(example, "docs/api.md", "exec"), names)
+        printed.append(capsys.readouterr().out)
+    assert printed[0].startswith("hierrouter ") and "T param-tokens" in printed[0]
+    assert re.search(r"hierrouter +human_eval +0\.", printed[1])
+    assert printed[2].startswith("[(0.0, ")
+    assert printed[3].startswith("hierrouter: quality ") and (tmp_path / "runs" / "before" / "report.html").is_file()
+    assert printed[4] == "" and names["again"].summary.routers["hierrouter"].overall.notes == ["from mine.safetensors"]
 
 
 def anchors(page: Path) -> set[str]:

@@ -29,14 +29,14 @@ WANDB_PROJECT = "hierrouter-harness"
 
 def train(
     router: str | type = "hierrouter",
-    recording: Path | None = None,
+    recording: Path | str | None = None,
     *,
     pool: str | None = None,
     suite: str | None = None,
     tasks: Sequence[str] = (),
     live: bool = False,
-    weights: Path | None = None,
-    store: Path = LIVE_STORE,
+    weights: Path | str | None = None,
+    store: Path | str = LIVE_STORE,
     sandbox: str = "auto",
     limit: int | None = None,
     max_hops: int | None = None,
@@ -48,7 +48,7 @@ def train(
     router_args: Mapping[str, Any] | None = None,
     encoder: str = "hashing",
     seed: int = 1,
-    out: Path | None = None,
+    out: Path | str | None = None,
     resume: bool = False,
     track: bool = False,
     say: Callable[[str], None] = lambda text: None,
@@ -61,6 +61,7 @@ def train(
     told what takes a while; on_batch: of each batch that live models generate; report: how far a long training is.
     Raises UserError for a router that learns nothing, and for what is not there.
     """
+    recording, weights, out = (None if path is None else Path(path) for path in (recording, weights, out))
     if not learns(router):
         raise UserError(f"router {router} learns nothing, so there is nothing to train; run it as it is")
     known = {option.name for option in router_options(router)}
@@ -69,8 +70,8 @@ def train(
     if live:
         choose_sandbox(sandbox, say)
     source = open_source(
-        pool=pool, suite=suite, tasks=tasks, recording=recording, live=live, weights=weights, store=store, limit=limit,
-        max_hops=max_hops, on_batch=on_batch,
+        pool=pool, suite=suite, tasks=tasks, recording=recording, live=live, weights=weights, store=Path(store),
+        limit=limit, max_hops=max_hops, on_batch=on_batch,
     )  # fmt: skip
     # The date and the command would make equal trainings differ; versions and the source of the items do not.
     selection = {key: given for key, given in (("task", list(tasks)), ("limit", limit)) if given}

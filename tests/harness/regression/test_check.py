@@ -318,7 +318,10 @@ def set_at(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         (set_at("items/doc_id/0", 10**6), "rg_aiw 1000000"),
         (set_at("items/task/0", "rg_other"), "only in the baseline (rg_other"),
         (set_at("cost_unit", "US$"), "costs are in US$"),
-        (set_at("spread", {"knn": {"overall": {"cost": -1}, "tasks": {}}}), "spread.knn.overall.cost: Input should be greater than or equal to 0"),
+        (
+            set_at("spread", {"knn": {"overall": {"cost": -1}, "tasks": {}}}),
+            "spread.knn.overall.cost: Input should be greater than or equal to 0",
+        ),
     ],
 )
 def test_a_wrong_baseline_is_one_line_and_exit_code_2(
