@@ -25,7 +25,7 @@ from harness.runs.folder import load_run
 from pools.data.recording import load_recording
 from pools.errors import UserError
 from pools.files import finish_moving
-from routers.hierrouter import read_config
+from routers.checkpoint import read_checkpoint
 
 # Calls `tick` before everything that changes a file below `target`, and in the middle of the first writes to each.
 EVERY_WRITE = """
@@ -204,7 +204,7 @@ def cases(
 
 
 def _checkpoint(folder: Path) -> None:
-    read_config(folder / "p.safetensors")
+    read_checkpoint(folder / "p.safetensors")
 
 
 def _page(folder: Path) -> None:
