@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from harness.cli.app import parse
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMAND = re.compile(r"^ {4}(?:.*&& )?python -m harness (.*)$", re.MULTILINE)
 COMMANDS = [command for page in PAGES for command in COMMAND.findall(page.read_text(encoding="utf-8"))]
 
@@ -54,6 +55,12 @@ def test_the_python_of_the_api_page_runs(
     assert printed[2].startswith("[(0.0, ")
     assert printed[3].startswith("hierrouter: quality ") and (tmp_path / "runs" / "before" / "report.html").is_file()
     assert printed[4] == "" and names["again"].summary.routers["hierrouter"].overall.notes == ["from mine.safetensors"]
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))
+    written = (ROOT / "docs" / "reference" / "summary.md").read_text(encoding="utf-8")
+    assert written == made["reference"](), "stale: python docs/make_reference.py writes it again"
 
 
 def anchors(page: Path) -> set[str]:

@@ -63,7 +63,7 @@ class RunFolder:
         return named or [next(iter(self.routers))]
 
     def items(self) -> pd.DataFrame:
-        """A row per router and item; the columns are documented in docs/reference/summary.md."""
+        """A row per router and item; the columns are documented in docs/reference/run-folder.md."""
         import pyarrow.parquet as pq
 
         with (self.path / "items.parquet").open("rb") as file:

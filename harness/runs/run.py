@@ -82,7 +82,7 @@ class Evaluation:
         return [task_grid(self.summary), *([frontier_grid(self.summary)] if self.summary.frontier else [])]
 
     def items(self) -> pd.DataFrame:
-        """A row per router and item; the columns are documented in docs/reference/summary.md."""
+        """A row per router and item; the columns are documented in docs/reference/run-folder.md."""
         return items_table(self.outcomes, self.tree, bool(self.cost_model.unit)).to_pandas()
 
     def markdown(self) -> str:

@@ -56,7 +56,7 @@ def latex(grid: Grid, title: str) -> str:
 
 
 def tidy(summary: Summary) -> str:
-    """CSV: a row per router and task, then `mean` over the tasks and `all` items; documented in docs/summary.md."""
+    """CSV: a row per router and task, then `mean` (over tasks) and `all` (items); docs/reference/run-folder.md."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()

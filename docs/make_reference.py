@@ -1,0 +1,93 @@
+"""Write docs/reference/summary.md from the fields of `Summary`: `python docs/make_reference.py`."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from harness.evaluation.summary import Summary
+from pools.schema import Schema
+
+FOLDER = Path(__file__).parent / "reference"
+HEAD = """# `summary.json`
+
+Every run writes it; `harness.evaluate(...).summary` and `harness.load_run(...).summary` are it.
+This page is made from the code by `python docs/make_reference.py`.
+"""
+_PLAIN = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "NoneType": "null"}
+
+
+def reference() -> str:
+    """The page: a section per schema, `Summary` first, each with a row per field."""
+    return "\n".join([HEAD, *map(_section, _schemas(Summary))])
+
+
+def _section(schema: type[Schema]) -> str:
+    """A table of the fields that a schema adds to the one it is built on."""
+    base = schema.__bases__[0]
+    fields = {
+        name: field for name, field in schema.model_fields.items() if name not in getattr(base, "model_fields", {})
+    }
+    also = "" if base is Schema else f" With all of [{base.__name__}](#{base.__name__.lower()})."
+    rows = [f"| `{name}` | {_form(field.annotation)} | {_line(field.description)} |" for name, field in fields.items()]
+    return "\n".join(
+        [
+            f"## {schema.__name__}",
+            "",
+            _line(schema.__doc__) + also,
+            "",
+            "| field | form | meaning |",
+            "|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _line(text: str | None) -> str:
+    return re.sub(r"\s+", " ", text or "").strip().replace("|", r"\|")
+
+
+def _schemas(schema: type[Schema]) -> list[type[Schema]]:
+    """A schema and those in its fields, each once, and before each the one that it is built on."""
+    found: dict[type[Schema], None] = {}
+
+    def visit(annotation: Any) -> None:
+        for part in get_args(annotation):
+            visit(part)
+        if isinstance(annotation, type) and issubclass(annotation, Schema) and annotation not in found:
+            if annotation.__bases__[0] is not Schema:
+                visit(annotation.__bases__[0])
+            found[annotation] = None
+            for field in annotation.model_fields.values():
+                visit(field.annotation)
+
+    visit(schema)
+    return list(found)
+
+
+def _form(annotation: Any) -> str:
+    """The JSON form of a type, in words."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _form(parts[0])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_form, parts))
+    if origin is Literal:
+        return " or ".join(map(str, parts))
+    if origin is dict:
+        return f"object of {_form(parts[1])}"
+    if origin in (list, tuple):
+        if origin is tuple and Ellipsis not in parts:
+            return f"[{', '.join(map(_form, parts))}]"
+        return f"list of {_form(parts[0])}"
+    if isinstance(annotation, type) and issubclass(annotation, Schema):
+        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+    return _PLAIN[annotation.__name__]
+
+
+if __name__ == "__main__":
+    (FOLDER / "summary.md").write_text(reference(), encoding="utf-8")
