@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from pools.cost import MOST_RATE, CostModel, dollar_cost, paper_cost
 from pools.errors import UserError, shown
 from pools.names import check_distinct, check_name
+from pools.schema import WRITTEN, from_plain
 from pools.secrets import identity, masked
 from pools.template import CONCATENATION, check_template
 from pools.types import content_hash
@@ -24,41 +26,33 @@ FOLDER = Path(__file__).parent
 # Arguments of lm-eval models that say where to run, not what is answered.
 _PLACEMENT = {"device", "batch_size", "max_batch_size", "num_concurrent", "max_retries", "timeout", "parallelize"}
 
-# What the annotations of the dataclasses below allow; the others are dataclasses themselves or are checked by hand.
-_KINDS: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "str | None": (str, type(None)),
-    "bool": (bool,),
-    "int": (int,),
-    "float": (float, int),
-    "dict[str, Any]": (dict,),
-    "dict[str, float]": (dict,),
-}
+Rate = Annotated[float, Field(ge=0, le=MOST_RATE)]
+Amount = Annotated[float, Field(ge=0)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=WRITTEN)
 class Price:
     """US$ per million tokens read and written, with where and when they were read."""
 
-    input: float
-    output: float
+    input: Rate
+    output: Rate
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=WRITTEN)
 class Resources:
     """What a model needs on a cluster.
 
     replicas: how many actors load it. num_cpus, num_gpus, custom: of each, as Ray counts them; `custom` by name.
     """
 
-    replicas: int = 1
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    custom: dict[str, float] = field(default_factory=dict)
+    replicas: Annotated[int, Field(ge=1)] = 1
+    num_cpus: Amount = 1.0
+    num_gpus: Amount = 0.0
+    custom: dict[str, Amount] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=WRITTEN)
 class CandidateModel:
     """One model of a pool.
 
@@ -72,12 +66,12 @@ class CandidateModel:
 
     name: str
     lm_eval: str
-    base_rate: float
+    base_rate: Rate
     arguments: dict[str, Any] = field(default_factory=dict)
     weights: Weights | None = None
     template: str = CONCATENATION
     chat_template: bool = False
-    batch_size: int = 16
+    batch_size: Annotated[int, Field(ge=1)] = 16
     price: Price | None = None
     description: str = ""
     resources: Resources = Resources()
@@ -89,7 +83,7 @@ class CandidateModel:
         return max(self.batch_size, concurrent) if type(concurrent) is int else self.batch_size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=WRITTEN)
 class Pool:
     """The candidate models, in the order of their action indices.
 
@@ -99,7 +93,7 @@ class Pool:
     """
 
     name: str
-    models: tuple[CandidateModel, ...]
+    models: Annotated[tuple[CandidateModel, ...], Field(min_length=1)]
     cost_unit: str
     rates: str
     description: str = ""
@@ -180,47 +174,27 @@ def load_pool(name_or_path: str) -> Pool:
 
 def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
     """A pool from plain data. `where` names the data in the text of a UserError."""
-    top = _checked(data, Pool, where, {"folder"})
-    check_name(top["name"], f"{where}: name")
-    if top["cost_unit"]:  # empty where no costs were recorded
-        check_name(top["cost_unit"], f"{where}: cost_unit")
-    listed = top["models"]
-    if not isinstance(listed, list) or not listed:
-        raise UserError(f"{where}: `models` must be a list of at least one model")
-    models = []
-    for number, entry in enumerate(listed, 1):
-        at = f"{where}: model {_name(entry, number)}"
-        known = _checked(entry, CandidateModel, at)
-        check_name(known["name"], f"{at}: name")
-        if known.get("weights") is not None:
-            known["weights"] = Weights(**_checked(known["weights"], Weights, f"{at}: weights"))
-        if known.get("price") is not None:
-            known["price"] = Price(**_checked(known["price"], Price, f"{at}: price"))
-        known["resources"] = _resources(known.get("resources", {}), f"{at}: resources")
-        model = CandidateModel(**known)
-        rates = {"base_rate": model.base_rate}
-        if model.price:
-            rates |= {"price: input": model.price.input, "price: output": model.price.output}
-        for key, rate in rates.items():
-            if not 0 <= rate <= MOST_RATE:
-                raise UserError(f"{at}: {key} must be a number >= 0, and at most {MOST_RATE:g}, got {shown(rate)}")
-        if model.batch_size < 1:
-            raise UserError(f"{at}: batch_size must be a whole number >= 1, got {model.batch_size}")
-        if model.weights and not (model.weights.path or model.weights.repository):
-            raise UserError(f"{at}: weights need a `path` or a `repository`")
-        if model.weights and model.weights.sha256 is not None:
-            if not model.weights.file:
-                raise UserError(f"{at}: weights with a `sha256` need the `file` that has it")
-            if not re.fullmatch("[0-9a-fA-F]{64}", model.weights.sha256):
-                given = shown(model.weights.sha256)
-                raise UserError(f"{at}: weights: sha256 must be 64 hexadecimal digits, got {given}; see sha256sum FILE")
-        try:
-            check_template(model.template)
-        except UserError as error:
-            raise UserError(f"{at}: {error}") from None
-        models.append(model)
-    check_distinct([model.name for model in models], f"{where}: model name")
-    return Pool(**{**top, "models": tuple(models), "folder": folder})
+    if isinstance(data, dict) and isinstance(data.get("models"), list):
+        for number, entry in enumerate(data["models"], 1):
+            _check_model(entry, f"{where}: model {_name(entry, number)}")
+    if not isinstance(data, dict) or "folder" in data:
+        raise UserError(f"{where}: expected a mapping with the keys name, cost_unit, rates and models")
+    pool = replace(from_plain(Pool, data, where, secret=("arguments",)), folder=folder)
+    check_name(pool.name, f"{where}: name")
+    if pool.cost_unit:  # empty where no costs were recorded
+        check_name(pool.cost_unit, f"{where}: cost_unit")
+    check_distinct([model.name for model in pool.models], f"{where}: model name")
+    return pool
+
+
+def _check_model(data: Any, where: str) -> None:
+    """Raise UserError, which names the model, for data of none."""
+    model = from_plain(CandidateModel, data, where, secret=("arguments",))
+    check_name(model.name, f"{where}: name")
+    try:
+        check_template(model.template)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _check_server(arguments: Mapping[str, Any], where: str) -> None:
@@ -239,52 +213,5 @@ def _check_server(arguments: Mapping[str, Any], where: str) -> None:
             raise UserError(f"{where}: {name} must be a whole number >= {least}, got {shown(given)}")
 
 
-def _resources(data: Any, where: str) -> Resources:
-    resources = Resources(**_checked(data, Resources, where))
-    largest = sys.float_info.max
-    amounts = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus, **resources.custom}
-    for name, amount in amounts.items():
-        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount <= largest:
-            raise UserError(f"{where}: {name} must be a number >= 0, got {shown(amount)}")
-    if resources.replicas < 1:
-        raise UserError(f"{where}: replicas must be a whole number >= 1, got {resources.replicas}")
-    return resources
-
-
-def _checked(data: Any, target: type, where: str, internal: set[str] | None = None) -> dict[str, Any]:
-    """The data as keyword arguments of a dataclass, or a UserError that names the key at fault."""
-    from dataclasses import MISSING
-
-    known = {f.name: f for f in fields(target) if f.name not in (internal or set())}
-    if not isinstance(data, dict):
-        raise UserError(f"{where}: expected a mapping with the keys {', '.join(known)}")
-    unknown = sorted(set(map(str, data)) - set(known))
-    if unknown:
-        raise UserError(f"{where}: unknown key {shown(unknown[0])}; expected {', '.join(known)}")
-    required = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
-    missing = [name for name in required if name not in data]
-    if missing:
-        raise UserError(f"{where}: `{missing[0]}` is missing")
-    for name, value in data.items():
-        kinds = _KINDS.get(str(known[name].type))
-        given = type(value).__name__ if name == "arguments" else shown(value)  # keys may be among them
-        if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-            hint = " (YAML reads 1e-4 as text, 1.0e-4 as a number)" if float in kinds and isinstance(value, str) else ""
-            raise UserError(f"{where}: {name} must be a {kinds[0].__name__}, got {given}{hint}")
-        if kinds and not _plain(value):
-            raise UserError(f"{where}: {name} must be plain data that JSON and UTF-8 can hold, got {given}")
-    return dict(data)
-
-
 def _name(entry: Any, number: int) -> str:
     return shown(entry.get("name", number)).strip("'") if isinstance(entry, dict) else str(number)
-
-
-def _plain(value: Any) -> bool:
-    """Whether a manifest gives the value back as it is; a number is judged where its range is known."""
-    if not isinstance(value, str | dict):
-        return True
-    try:
-        return bool(json.loads(json.dumps(value, ensure_ascii=False, allow_nan=False).encode()) == value)
-    except (TypeError, ValueError, RecursionError):
-        return False

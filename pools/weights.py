@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+import re
 from pathlib import Path
 
-from pools.errors import UserError
+from pydantic.dataclasses import dataclass
+
+from pools.errors import UserError, shown
+from pools.schema import WRITTEN
 
 DIRECTORY_VARIABLE = "HARNESS_WEIGHTS"
 RECIPE = "recipe.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=WRITTEN)
 class Weights:
     """How a pool file names weights.
 
@@ -30,6 +33,14 @@ class Weights:
     file: str | None = None
     sha256: str | None = None
     base_model: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.path or self.repository):
+            raise ValueError("expected a `path` or a `repository`")
+        if self.sha256 is not None and not self.file:
+            raise ValueError("a `sha256` needs the `file` that has it")
+        if self.sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", self.sha256):
+            raise ValueError(f"sha256 must be 64 hexadecimal digits, got {shown(self.sha256)}; see sha256sum FILE")
 
 
 def file_hash(path: Path) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Literal
 
-from pools.errors import UserError, shown
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from pools.errors import UserError
 from pools.names import check_distinct, check_name
+from pools.schema import WRITTEN, from_plain
 from pools.yaml_file import read_yaml
 from tasks import registry
 from tasks.task import Task
@@ -17,7 +20,7 @@ FOLDER = Path(__file__).parent / "suites"
 Domain = Literal["qa", "code", "math"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=WRITTEN)
 class SuiteTask:
     """One task of a suite.
 
@@ -29,20 +32,20 @@ class SuiteTask:
     domain: Domain
     metric: str | None = None
     filter: str | None = None
-    limit: int | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
 
     def load(self) -> Task:
         """The task itself; raises UserError where its data or a package it needs cannot be had."""
         return registry.get(self.name, self.metric, self.filter, self.limit)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=WRITTEN)
 class Suite:
     """Tasks that are run together, in the order of the file."""
 
     name: str
-    description: str
-    tasks: tuple[SuiteTask, ...]
+    tasks: Annotated[tuple[SuiteTask, ...], Field(min_length=1)]
+    description: str = ""
 
 
 def suite_names() -> list[str]:
@@ -70,37 +73,14 @@ def load_suite(name_or_path: str) -> Suite:
 def _parse(path: Path) -> Suite:
     declared = read_yaml(path, "suite")
     where = f"suite file {path}"
-    fields = _fields(declared, {"name": str, "tasks": list}, {"description": str}, where)
-    check_name(fields["name"], f"{where}: name")
-    tasks = []
-    for number, entry in enumerate(fields["tasks"], start=1):
-        here = f"{where}: task {number}"
-        task = _fields(entry, {"name": str, "domain": str}, {"metric": str, "filter": str, "limit": int}, here)
-        if task["domain"] not in get_args(Domain):
-            raise UserError(f"{here}: domain {shown(task['domain'])}, expected one of {', '.join(get_args(Domain))}")
-        if task.get("limit", 1) < 1:
-            raise UserError(f"{here}: limit {task['limit']}, expected at least 1")
-        try:
-            registry.check(task["name"])
-        except UserError as error:
-            raise UserError(f"{here}: {error}") from error
-        tasks.append(SuiteTask(**task))
-    if not tasks:
-        raise UserError(f"{where}: no tasks, expected at least one")
-    check_distinct([task.name for task in tasks], f"{where}: task")
-    return Suite(fields["name"], fields.get("description", "").strip(), tuple(tasks))
-
-
-def _fields(given: Any, needed: dict[str, type], optional: dict[str, type], where: str) -> dict[str, Any]:
-    """The mapping itself, once its keys and the types of its values are known to be as expected."""
-    known = needed | optional
-    if not isinstance(given, dict):
-        raise UserError(f"{where}: {type(given).__name__} {shown(given)}, expected the keys {', '.join(known)}")
-    if unknown := [str(key) for key in given if key not in known]:
-        raise UserError(f"{where}: unknown key {shown(unknown[0])}, expected {', '.join(known)}")
-    if missing := [key for key in needed if key not in given]:
-        raise UserError(f"{where}: no '{missing[0]}', expected {', '.join(needed)}")
-    for key, value in given.items():
-        if not isinstance(value, known[key]) or isinstance(value, bool):
-            raise UserError(f"{where}: {key} is {shown(value)}, expected {known[key].__name__}")
-    return given
+    if isinstance(declared, dict) and isinstance(declared.get("tasks"), list):
+        for number, entry in enumerate(declared["tasks"], start=1):
+            task = from_plain(SuiteTask, entry, f"{where}: task {number}")
+            try:
+                registry.check(task.name)
+            except UserError as error:
+                raise UserError(f"{where}: task {number}: {error}") from error
+    suite = from_plain(Suite, declared, where)
+    check_name(suite.name, f"{where}: name")
+    check_distinct([task.name for task in suite.tasks], f"{where}: task")
+    return suite
