@@ -24,7 +24,7 @@ from harness.report.figures import (
 from harness.report.groups import OPTIMUM, ROUTER, Group, group, role_of
 from harness.report.result_text import main_result
 from harness.runs.folder import RunFolder, load_runs
-from harness.tables.terminal import row_notes
+from harness.tables.grid import row_notes
 from pools.errors import UserError
 from pools.files import whole_folder
 

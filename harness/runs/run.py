@@ -38,8 +38,8 @@ from harness.runs.routers import (
 from harness.runs.source import LIVE_STORE, Source, choose_sandbox, open_source, recording_name
 from harness.runs.wandb import track
 from harness.tables.export import latex, tidy
-from harness.tables.grid import Grid, frontier_grid, task_grid
-from harness.tables.terminal import markdown, overall_table, tables
+from harness.tables.grid import Grid, grids
+from harness.tables.terminal import markdown, tables
 from pools.cost import MOST_RATE, CostModel
 from pools.errors import UserError, shown
 from pools.mdp.tree import Tree
@@ -78,8 +78,8 @@ class Evaluation:
 
     @property
     def grids(self) -> list[Grid]:
-        """The tables by task and, with several cost weights, by cost weight."""
-        return [task_grid(self.summary), *([frontier_grid(self.summary)] if self.summary.frontier else [])]
+        """The tables: over all items, by task and, with several cost weights, by cost weight."""
+        return grids(self.summary)
 
     def items(self) -> pd.DataFrame:
         """A row per router and item; the columns are documented in docs/reference/run-folder.md."""
@@ -87,8 +87,7 @@ class Evaluation:
 
     def markdown(self) -> str:
         """The tables as Markdown."""
-        whole = [overall_table(self.summary), *(table for grid in self.grids for table in tables(grid))]
-        return "\n".join(map(markdown, whole))
+        return "\n".join(markdown(table) for grid in self.grids for table in tables(grid))
 
     def report(self, path: Path | str) -> Path:
         """Write the report, one HTML file that needs no network, its figures beside it; where it is."""
@@ -251,8 +250,7 @@ def run(options: Run, console: Console) -> Path:
                 folder.rmdir()
         raise
     evaluation.save(out)
-    shown_tables = (table for grid in evaluation.grids for table in tables(grid, console.width))
-    for table in (overall_table(evaluation.summary), *shown_tables):
+    for table in (table for grid in evaluation.grids for table in tables(grid, console.width)):
         console.print(table, end="\n\n")
     console.print(f"written to {out}", highlight=False, markup=False)
     if options.track:

@@ -15,7 +15,7 @@ from harness.tables.grid import ALL, MEAN, Cell, Grid, Row, wrapped
 
 COLUMNS = (
     *("router", "task", "items", "quality", "quality_low", "quality_high", "cost", "cost_low", "cost_high"),
-    *("quality_ratio", "cost_ratio", "significant"),
+    *("quality_ratio", "cost_ratio", "significant", "hops", "regret", "gap_closed"),
 )
 NAME_WIDTH, HEADER_WIDTH = 16, 8
 ESCAPES = {
@@ -33,12 +33,14 @@ def escape(text: str) -> str:
 
 def latex(grid: Grid, title: str) -> str:
     """A `table` environment that needs the package booktabs alone. title: of the run, for caption and label."""
-    label = re.sub("[^a-z0-9]+", "-", f"{title.partition(':')[0]} {grid.title}".lower()).strip("-")
+    own = "" if grid.title == title else grid.title
+    label = re.sub("[^a-z0-9]+", "-", f"{title.partition(':')[0]} {own}".lower()).strip("-")
+    caption = ", ".join(filter(None, (title, own))) + ": " + "; ".join(grid.caption)
     lines = [
         r"% \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape(f'{title}, {grid.title}: ' + '; '.join(grid.caption))}.}}",
+        rf"\caption{{{escape(caption)}.}}",
         rf"\label{{tab:{label}}}",
         r"\smallskip",
         r"\footnotesize",
@@ -82,6 +84,7 @@ def tidy_rows(summary: Summary) -> Iterator[dict[str, Any]]:
                 **{"cost": figures.cost, "cost_low": cost_low, "cost_high": cost_high},
                 **{"quality_ratio": figures.quality_ratio, "cost_ratio": figures.cost_ratio},
                 "significant": verdict(figures.quality_ahead_interval) or None,
+                **{name: getattr(figures, name, None) for name in ("hops", "regret", "gap_closed")},
             }
 
 
@@ -94,7 +97,7 @@ def _lines(row: Row) -> Iterator[str]:
     """The lines of one router: its name and note on the left, and on the right each line of its cells."""
     names = [escape(name) for name in wrapped(row.name, NAME_WIDTH)]
     names[-1] += _mark(row.mark)
-    names += [rf"{{\scriptsize {escape(row.note)}}}"] if row.note else []
+    names += [rf"{{\scriptsize {escape(note)}}}" for note in row.notes]
     columns = [_figures(cell) for cell in row.cells]
     for cells in zip_longest(names, *columns, fillvalue=""):
         yield " & ".join(cells).rstrip() + r" \\"

@@ -1,4 +1,4 @@
-"""The tables by task and by cost weight as text: a row per router, and in each cell quality, cost and more in lines.
+"""The tables of a summary as text: over all items, by task, by cost weight; a row per router, a cell of lines.
 
 The one by task is the main table of HierRouter's paper. `terminal.py` prints them,
 `export.py` writes LaTeX; what is best and which difference is significant is decided here, once.
@@ -6,13 +6,14 @@ The one by task is the main table of HierRouter's paper. `terminal.py` prints th
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.evaluation.frontier_metrics import AgainstTwoModels, AgainstZeroRouter, FrontierMetrics
 from harness.evaluation.metrics import verdict
-from harness.evaluation.summary import Figures, PointFigures, Summary
+from harness.evaluation.summary import Figures, OverallFigures, PointFigures, Summary
 
 MEAN, ALL, RATIOS = "mean", "all", "x best single"
 MARKS = {"better": "+", "worse": "-"}
@@ -34,12 +35,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One router. mark: as a cell's, but of the router. note: below its name. rule: whether a line is drawn above."""
+    """One router. mark: as a cell's, but of the router. notes: below its name. rule: whether a line is drawn above."""
 
     name: str
     cells: tuple[Cell, ...]
     mark: str = ""
-    note: str = ""
+    notes: tuple[str, ...] = ()
     rule: bool = False
 
 
@@ -51,6 +52,32 @@ class Grid:
     headers: tuple[str, ...]
     rows: tuple[Row, ...]
     caption: tuple[str, ...]
+
+
+def grids(summary: Summary) -> list[Grid]:
+    """All tables of a summary."""
+    return [overall_grid(summary), task_grid(summary), *([frontier_grid(summary)] if summary.frontier else [])]
+
+
+def overall_grid(summary: Summary) -> Grid:
+    """Every router over all items; it fits a terminal of 80 columns."""
+    scale = cost_scale(entry.overall.cost for entry in summary.routers.values())
+    rows = []
+    for name, entry in summary.routers.items():
+        o = entry.overall
+        cost = Cell(("-",))
+        if o.cost is not None and o.cost_interval is not None:
+            cost = _estimate(o.cost, o.cost_interval, o.cost_ratio, _cost_form(o.cost_interval[1] * scale), scale)
+        cells = (
+            _estimate(o.quality, o.quality_interval, o.quality_ratio, ".3f"),
+            cost,
+            Cell((f"{o.hops:.2f}",)),
+            Cell(("-" if o.regret is None else f"{o.regret:.3f}",)),
+            Cell(("-" if o.gap_closed is None else f"{o.gap_closed:z.0%}",)),
+        )
+        rows.append(Row(name, cells, notes=tuple(row_notes(o))))
+    headers = ("quality", "cost", "hops", "regret", "gap closed")
+    return Grid(summary.title, headers, tuple(rows), _overall_caption(summary.cost_unit, summary.cost_weight, scale))
 
 
 def task_grid(summary: Summary) -> Grid:
@@ -104,7 +131,7 @@ def frontier_grid(summary: Summary) -> Grid:
     if zero is not None:
         empty = [Cell()] * len(headers)
         empty[len(points)] = Cell((f"{zero.aiq:.3f}",))
-        rows.append(Row("zero router", tuple(empty), note="hull of the single models", rule=True))
+        rows.append(Row("zero router", tuple(empty), notes=("hull of the single models",), rule=True))
     return Grid("by cost weight", tuple(headers), tuple(rows), _frontier_caption(summary.cost_unit, metrics, scale))
 
 
@@ -187,3 +214,42 @@ def _frontier_caption(unit: str, metrics: FrontierMetrics, scale: int) -> tuple[
         if any(max(figures.other_share) > 0 for figures in two.routers.values()):
             said.append(f"what other models answer counts as not answered by {two.strong}")
     return tuple(said)
+
+
+def _overall_caption(unit: str, weight: float, scale: int) -> tuple[str, ...]:
+    if not unit:
+        return ("no costs were recorded; x: relative to the best single model",)
+    of = " per item" if scale > 1 else ""
+    return (
+        f"cost per {per(scale)} in {unit}; x: relative to the best single model",
+        f"value = quality - {weight:g} x cost{of}; regret: the optimum's value minus the router's",
+        "gap closed: how far from the best single model to the optimum",
+    )
+
+
+def _estimate(mean: float, interval: tuple[float, float], ratio: float | None, form: str, scale: int = 1) -> Cell:
+    """An estimate and, below it, its interval: in the same form, so that it contains the estimate as shown, too."""
+    shown, *bounds = (format(figure * scale, form) for figure in (mean, *interval))
+    return Cell((shown if ratio is None else f"x{ratio:.2f} {shown}", f"{bounds[0]}..{bounds[1]}"))
+
+
+def _cost_form(highest: float) -> str:
+    """How a cost is shown that is at most so high: with four decimals, fewer where it is large, more where it is small.
+
+    So two digits of the highest are seen at least.
+    """
+    exponent = math.floor(math.log10(highest)) if highest > 0 else 0
+    decimals = max(4 - max(exponent, 0), 1 - exponent, 0)
+    return f".{decimals}f" if decimals <= 6 else ".1e"
+
+
+def row_notes(overall: OverallFigures) -> list[str]:
+    """What stands below a router's name: its notes, and what its figures show."""
+    notes = list(overall.notes)
+    if overall.collapsed_to:
+        notes.append(f"collapsed to {overall.collapsed_to}")
+    if not overall.exact:
+        notes.append("sampled")
+    if overall.routing_cost:
+        notes.append(f"+ {overall.routing_cost:.3g} {overall.routing_cost_unit} for its encoder")
+    return notes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,32 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.evaluation.paired import Change, Comparison
-from harness.evaluation.summary import OverallFigures, Summary
-from harness.tables.grid import Cell, Grid, cost_scale, per, wrapped
-
-
-def overall_table(summary: Summary) -> Table:
-    """One row per router over all items; it fits a terminal of 80 columns."""
-    scale = cost_scale(entry.overall.cost for entry in summary.routers.values())
-    table = _table(summary.title, _caption(summary.cost_unit, summary.cost_weight, scale))
-    for header in ("quality", "cost", "hops", "regret", "gap\nclosed"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for name, entry in summary.routers.items():
-        o = entry.overall
-        gap = "-" if o.gap_closed is None else f"{o.gap_closed:z.0%}"
-        cost = "-"
-        if o.cost is not None and o.cost_interval is not None:
-            form = _cost_form(o.cost_interval[1] * scale)
-            cost = _estimate(o.cost, o.cost_interval, o.cost_ratio, form, scale)
-        table.add_row(
-            "\n".join([escape(name), *(f"  [dim]{escape(note)}[/dim]" for note in row_notes(o))]),
-            _estimate(o.quality, o.quality_interval, o.quality_ratio, ".3f"),
-            cost,
-            f"{o.hops:.2f}",
-            "-" if o.regret is None else f"{o.regret:.3f}",
-            gap,
-        )
-    return table
+from harness.tables.grid import Cell, Grid, wrapped
 
 
 def tables(grid: Grid, width: int | None = None) -> list[Table]:
@@ -82,15 +56,16 @@ def _part(grid: Grid, part: slice, name_width: int | None = None, header_width: 
         if row.rule:
             table.add_section()
         name = broken(row.name, name_width) + (f" {row.mark}" if row.mark else "")
-        note = f"\n[dim]{broken(row.note, name_width)}[/dim]" if row.note else ""
-        table.add_row(name + note, *map(_stacked, row.cells[part]))
+        notes = "".join(f"\n[dim]{broken(f'  {note}', name_width)}[/dim]" for note in row.notes)
+        # Where a cell has a mark, each keeps a place for one, so that figures stand below each other.
+        place = " " if any(cell.mark for each in grid.rows for cell in each.cells) else ""
+        table.add_row(name + notes, *(_stacked(cell, place) for cell in row.cells[part]))
     return table
 
 
-def _stacked(cell: Cell) -> str:
+def _stacked(cell: Cell, place: str) -> str:
     first, *below = map(escape, cell.lines)
-    # A place is kept for the mark, so that figures stand below each other.
-    shown = (f"[bold]{first}[/bold]" if cell.best else first) + (cell.mark or " ")
+    shown = (f"[bold]{first}[/bold]" if cell.best else first) + (cell.mark or place)
     return "\n".join([shown, *(f"[dim]{line}[/dim]" for line in below)])
 
 
@@ -163,43 +138,3 @@ def markdown(table: Table) -> str:
     lines.append("|" + "|".join("---:" if c.justify == "right" else "---" for c in table.columns) + "|")
     lines += ["| " + " | ".join(text(cell) for cell in row) + " |" for row in zip(*columns, strict=True)]
     return "\n".join([*lines, "", str(table.caption).replace("\n", "; "), ""])
-
-
-def _caption(unit: str, weight: float, scale: int) -> str:
-    if not unit:
-        return "no costs were recorded; x: relative to the best single model"
-    of = " per item" if scale > 1 else ""
-    return (
-        f"cost per {per(scale)} in {unit}; x: relative to the best single model\n"
-        f"value = quality - {weight:g} x cost{of}; regret: the optimum's value minus the router's\n"
-        "gap closed: how far from the best single model to the optimum"
-    )
-
-
-def _estimate(mean: float, interval: tuple[float, float], ratio: float | None, form: str, scale: int = 1) -> str:
-    """An estimate and, below it, its interval: in the same form, so that it contains the estimate as shown, too."""
-    times = "" if ratio is None else f"[dim]x{ratio:.2f}[/dim]"
-    shown, *bounds = (format(figure * scale, form) for figure in (mean, *interval))
-    return f"{times} {shown}\n[dim]{bounds[0]}..{bounds[1]}[/dim]"
-
-
-def _cost_form(highest: float) -> str:
-    """How a cost is shown that is at most so high: with four decimals, fewer where it is large, more where it is small.
-
-    So two digits of the highest are seen at least.
-    """
-    exponent = math.floor(math.log10(highest)) if highest > 0 else 0
-    decimals = max(4 - max(exponent, 0), 1 - exponent, 0)
-    return f".{decimals}f" if decimals <= 6 else ".1e"
-
-
-def row_notes(overall: OverallFigures) -> list[str]:
-    """What stands below a router's name: its notes, and what its figures show."""
-    notes = list(overall.notes)
-    if overall.collapsed_to:
-        notes.append(f"collapsed to {overall.collapsed_to}")
-    if not overall.exact:
-        notes.append("sampled")
-    if overall.routing_cost:
-        notes.append(f"+ {overall.routing_cost:.3g} {overall.routing_cost_unit} for its encoder")
-    return notes

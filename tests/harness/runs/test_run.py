@@ -97,12 +97,12 @@ def test_the_run_says_how_to_make_it_again(default_run: Path) -> None:
 def test_the_tables_fit_a_terminal_of_80_columns(default_run: Path) -> None:
     from rich.console import Console
 
-    from harness.tables.grid import task_grid
-    from harness.tables.terminal import overall_table, tables
+    from harness.tables.grid import overall_grid, task_grid
+    from harness.tables.terminal import tables
 
     console = Console(width=80, record=True, file=io.StringIO())
     found = Summary.model_validate_json((default_run / "summary.json").read_bytes())
-    for table in (overall_table(found), *tables(task_grid(found), 80)):
+    for table in (*tables(overall_grid(found), 80), *tables(task_grid(found), 80)):
         console.print(table)
     shown = console.export_text()
     assert "…" not in shown

@@ -20,8 +20,8 @@ from harness.__main__ import main
 from harness.evaluation.metrics import Bootstrap, TaskBootstrap, verdict
 from harness.evaluation.summary import Summary
 from harness.tables.export import COLUMNS, escape, latex, tidy
-from harness.tables.grid import Cell, Grid, Row, task_grid, wrapped
-from harness.tables.terminal import markdown, overall_table, tables
+from harness.tables.grid import Cell, Grid, Row, grids, overall_grid, task_grid, wrapped
+from harness.tables.terminal import markdown, tables
 
 # By task and model, what each item scores. `good` is the best single model; `odd|one` is better at `b_&_c`, and no
 # worse or better at `a_task` than chance allows; at `all_alike` everybody is right.
@@ -171,7 +171,7 @@ def test_without_a_single_model_nothing_is_compared(summary: dict[str, Any]) -> 
 def test_the_csv_file_is_tidy(folder: Path) -> None:
     with (folder / "tables.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == list(COLUMNS) and len(COLUMNS) == 12
+    assert list(rows[0]) == list(COLUMNS) and len(COLUMNS) == 15
     by_key = {(row["router"], row["task"]): row for row in rows}
     routers = ["random", *(f"single:{model}" for model in MODELS), "oracle"]
     assert list(by_key) == [(router, task) for router in routers for task in (*SCORES, "mean", "all")]
@@ -211,7 +211,7 @@ def test_an_interval_contains_its_estimate_as_they_are_shown(summary: dict[str, 
         figures["cost"] *= factor
         figures["cost_interval"] = [bound * factor for bound in figures["cost_interval"]]
     for shown in (other, {**other, "routers": {names[0]: other["routers"][names[0]]}}):
-        table = overall_table(typed(shown))
+        (table,) = tables(overall_grid(typed(shown)))
         scale = 1000 if "cost per 1,000 items" in str(table.caption) else 1
         for column, name, count in ((1, "quality", 1), (2, "cost", scale)):
             for cell, entry in zip(table.columns[column].cells, shown["routers"].values(), strict=True):
@@ -257,7 +257,10 @@ def test_markdown_has_bold_figures_and_whole_names(summary: dict[str, Any], fold
 
 def test_latex_says_the_same(summary: dict[str, Any], folder: Path) -> None:
     text = (folder / "tables.tex").read_text(encoding="utf-8")
-    assert text == latex(task_grid(typed(summary)), summary["title"])
+    over_all, by_task = (latex(grid, summary["title"]) for grid in grids(typed(summary)))
+    assert text == f"{over_all}\n{by_task}"
+    assert r"\label{tab:t-on-t}" in over_all and r"\caption{t on t: 24 test items, one call each: cost" in over_all
+    text = by_task
     assert (
         r"\label{tab:t-on-t-by-task}" in text
         and r"\caption{t on t: 24 test items, one call each, by task: quality" in text
