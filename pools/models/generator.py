@@ -33,6 +33,10 @@ class Batch:
 Progress = Callable[[Batch], None]
 
 
+# So many batches in a row without an answer, and a server is taken to be down.
+SILENT_BATCHES = 2
+
+
 class LiveGenerator:
     """The models of a pool.
 
@@ -65,7 +69,7 @@ class LiveGenerator:
         """Answers of several models, each in the order of its requests; an engine may run them at the same time.
 
         Raises UpstreamError where a server did not answer some of them, once the others are answered and stored; where
-        it answered nothing of a batch, at once.
+        it answered nothing of two batches in a row, at once: of one, a single request may be at fault.
         """
         answers: dict[int, list[Generation | None]] = {}
         batches: dict[int, list[list[int]]] = {}
@@ -77,7 +81,7 @@ class LiveGenerator:
             missing = [number for number, answer in enumerate(answers[model]) if answer is None]
             if missing:
                 batches[model] = self._batches(model, requests, missing)
-        done = dict.fromkeys(batches, 0)
+        done, silent = dict.fromkeys(batches, 0), dict.fromkeys(batches, 0)
         in_batches = {model: [[asked[model][n] for n in b] for b in of_model] for model, of_model in batches.items()}
         for model in batches:
             self._report(model, 0, batches[model], ())
@@ -93,7 +97,8 @@ class LiveGenerator:
                 answers[model][place] = generation
             done[model] += len(good)
             self._report(model, done[model], batches[model], list(good.values()))
-            if not good:
+            silent[model] = 0 if good else silent[model] + 1
+            if silent[model] == SILENT_BATCHES:
                 break
         if failed:
             total = sum(map(len, asked.values()))

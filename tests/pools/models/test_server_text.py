@@ -330,10 +330,23 @@ def test_a_prompt_that_fails_takes_no_other_along(pool: Any, serve: Any, tmp_pat
 
 
 def test_a_server_that_is_down_is_not_asked_patiently_for_each_prompt(pool: Any, serve: Any, tmp_path: Path) -> None:
-    server = serve(never(drops))
-    with pytest.raises(UpstreamError, match=r"did not answer: ConnectionError.*; 4 of 6 requests failed"):
-        LiveGenerator(pool(server, max_retries=3), store=TransitionStore(tmp_path / "s")).generate(0, REQUESTS)
-    assert sorted(server.asked.values()) == [1, 1, 1, 3]
+    server, asked = serve(never(drops)), [(Context(f"Question {n}"), SETTINGS) for n in range(12)]
+    with pytest.raises(UpstreamError, match=r"did not answer: ConnectionError.*; 8 of 12 requests failed"):
+        LiveGenerator(pool(server, max_retries=3), store=TransitionStore(tmp_path / "s")).generate(0, asked)
+    assert sorted(server.asked.values()) == [1, 1, 1, 1, 1, 1, 3, 3]
+
+
+def test_a_prompt_that_fails_alone_in_its_batch_does_not_end_the_others(pool: Any, serve: Any, tmp_path: Path) -> None:
+    def fails(handler: Handler, question: str, before: int) -> bool:
+        if question == "Question 0":
+            handler.reply(500, {"error": {"message": "no"}})
+        return question == "Question 0"
+
+    declared = pool(serve(fails), {"batch_size": 1}, max_retries=1)
+    store = TransitionStore(tmp_path / "s")
+    with pytest.raises(UpstreamError, match=r"; 1 of 6 requests failed; what was answered is stored"):
+        LiveGenerator(declared, store=store).generate(0, REQUESTS)
+    assert len(store) == 5
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": -1, "completion_tokens": 2}, {"prompt_tokens": "7"}])
