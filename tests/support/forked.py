@@ -23,7 +23,7 @@ class Commands:
 
     def __init__(self, folder: Path, inside: list[str]) -> None:
         self.folder, self.can_mount = folder, bool(inside)
-        program = [*inside, sys.executable, str(ROOT / "tests" / "harness" / "forked_commands.py")]
+        program = [*inside, sys.executable, str(Path(__file__).parents[1] / "harness" / "forked_commands.py")]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._process = subprocess.Popen(program, env=environment, cwd=folder, **pipes)
