@@ -311,7 +311,7 @@ def set_at(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         (set_at("run/split", "tets"), "run.split: Input should be 'train', 'validation', 'test' or 'all', got 'tets'"),
         (set_at("run/allow_stop", 1), "run.allow_stop: Input should be a valid boolean"),
         (set_at("run/cost_weight", 0.1), "run.cost_weight: Input should be a valid string"),
-        (set_at("run/live", True), "run.live: Extra inputs are not permitted"),
+        (set_at("run/live", True), "unknown key 'run.live'"),
         (set_at("run", []), "run: Input should be an object"),
         (set_at("items/doc_id/0", 0.5), "items.doc_id.0: Input should be a valid integer"),
         (set_at("items/task", []), "items.task: List should have at least 1 item"),
