@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-MOST_RATE = 1e15
+MAX_RATE = 1e15
 """Of a cost per token, a price per million tokens, and a cost weight: beyond any unit, and every sum stays finite.
 
-A call of 2 * 2^31 tokens then costs less than MOST_COST, all calls of the largest tree (2e8 nodes) less than 2e33, and
+A call of 2 * 2^31 tokens then costs less than MAX_COST, all calls of the largest tree (2e8 nodes) less than 2e33, and
 even the square of what that weighs, below 1e97, is far from a float's 1.8e308.
 """
-MOST_COST = 1e25
+MAX_COST = 1e25
 """Of what one call cost, where that was recorded itself."""
 
 

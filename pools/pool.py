@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pools.cost import MOST_RATE, CostModel, dollar_cost, paper_cost
+from pools.cost import MAX_RATE, CostModel, dollar_cost, paper_cost
 from pools.errors import UserError, shown
 from pools.names import check_distinct, check_name
 from pools.schema import WRITTEN, from_plain
@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parent
 # Arguments of lm-eval models that say where to run, not what is answered.
 _PLACEMENT = {"device", "batch_size", "max_batch_size", "num_concurrent", "max_retries", "timeout", "parallelize"}
 
-Rate = Annotated[float, Field(ge=0, le=MOST_RATE)]
+Rate = Annotated[float, Field(ge=0, le=MAX_RATE)]
 Amount = Annotated[float, Field(ge=0)]
 
 

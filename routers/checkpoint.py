@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, field_validator
 
-from pools.cost import MOST_COST
+from pools.cost import MAX_COST
 from pools.errors import UserError, shown
 from pools.files import whole_file
 from pools.schema import Schema, parse_json
@@ -22,7 +22,7 @@ from routers.router import Learnt, RouterRequest
 
 _KEY = "router"
 _CHECKSUM = "sha256"
-_MOST = MOST_COST
+_MOST = MAX_COST
 """Of any number that a checkpoint says of its router."""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pools.cost import MOST_COST
+from pools.cost import MAX_COST
 from pools.mdp.tree import Tree
 from routers.encoders.base import ContextEncoder, load_encoder, save_encoder
 from routers.ppo_hierrouter import Options, StateFeatures
@@ -51,7 +51,7 @@ class HierRouterPPO(Options):
         embed = ContextEncoder(load_encoder(learnt, request.weights), self.sees)
         shown = "models" in self.sees, bool(request.cost_weights)
         scale = float(learnt["cost_scale"])
-        if not 1e-12 <= scale <= MOST_COST:
+        if not 1e-12 <= scale <= MAX_COST:
             raise ValueError(f"cost_scale is {scale}")
         features = StateFeatures(request.max_hops, len(request.models), scale, *shown)
         weights = {n.removeprefix("policy."): a for n, a in learnt.items() if n.startswith("policy.")}

@@ -499,7 +499,7 @@ def training_bar(shown: bool) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def _check(args: Options, tree: Tree, request: RouterRequest) -> None:
-    from pools.cost import MOST_RATE
+    from pools.cost import MAX_RATE
     from pools.errors import UserError, shown
 
     if not tree.items:
@@ -517,8 +517,8 @@ def _check(args: Options, tree: Tree, request: RouterRequest) -> None:
     if request.seed >= 2**32:
         raise UserError(f"--seed {shown(request.seed)}: expected a whole number below 2**32")
     for name, weights in (("cost-weights", request.cost_weights), ("cost-weight", (request.cost_weight,))):
-        if any(not 0 <= weight <= MOST_RATE for weight in weights):
-            raise UserError(f"--{name} {shown(weights)}: expected numbers of at least 0 and at most {MOST_RATE:g}")
+        if any(not 0 <= weight <= MAX_RATE for weight in weights):
+            raise UserError(f"--{name} {shown(weights)}: expected numbers of at least 0 and at most {MAX_RATE:g}")
     if not {"query", "response"} & set(args.sees):
         raise UserError(f"--sees {' '.join(args.sees)}: expected query, response or both among them")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from rich.console import Console
 
 from harness.runs.manifest import provenance
-from pools.cost import MOST_COST, MOST_RATE
+from pools.cost import MAX_COST, MAX_RATE
 from pools.data.recording import check_recording_target, save_recording
 from pools.errors import UserError, shown
 from pools.mdp.tree import Tree
@@ -252,9 +252,9 @@ def _charger(models: Sequence[str], options: Import) -> Callable[[str, str, str]
             read, written = (read_number(part, float) for part in pair.split(","))
         except ValueError:
             read = written = math.nan
-        if not (model and 0 <= read <= MOST_RATE and 0 <= written <= MOST_RATE):
+        if not (model and 0 <= read <= MAX_RATE and 0 <= written <= MAX_RATE):
             raise UserError(
-                f"--prices {text}: expected MODEL=INPUT,OUTPUT in US$ per million tokens, each from 0 to {MOST_RATE:g}"
+                f"--prices {text}: expected MODEL=INPUT,OUTPUT in US$ per million tokens, each from 0 to {MAX_RATE:g}"
             )
         prices[model] = read, written
     unpriced = [model for model in models if model not in prices]
@@ -321,9 +321,9 @@ def _score(value: Any, number: int) -> float:
 
 def _cost(value: Any, number: int) -> float:
     cost = _number(value)
-    if not 0 <= cost <= MOST_COST:
+    if not 0 <= cost <= MAX_COST:
         raise UserError(
-            f"row {number}: cost {shown(value)}, expected a number >= 0, at most {MOST_COST:g}; without costs give "
+            f"row {number}: cost {shown(value)}, expected a number >= 0, at most {MAX_COST:g}; without costs give "
             "--quality-only"
         )
     return cost

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from harness.report.config import Report
 
 # More would draw a picture of dust.
-MOST_FLOWS = 4
+MAX_FLOWS = 4
 
 
 def report(options: Report, console: Console) -> Path:
@@ -129,7 +129,7 @@ def flowing(run: RunFolder) -> list[str]:
     """The routers whose pipelines are drawn: those asked for, and the optimum; not those that have but one."""
     if any(entry.overall.pipelines is None for entry in run.routers.values()):
         return []
-    first, *others = [*run.asked[: MOST_FLOWS - 1], *(n for n in run.routers if n == "oracle")]
+    first, *others = [*run.asked[: MAX_FLOWS - 1], *(n for n in run.routers if n == "oracle")]
     several = [name for name in others if len(run.routers[name].overall.pipelines or ()) > 1]
     return list(dict.fromkeys([first, *several]))
 

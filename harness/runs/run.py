@@ -40,7 +40,7 @@ from harness.runs.wandb import track
 from harness.tables.export import latex, tidy
 from harness.tables.grid import Grid, grids
 from harness.tables.terminal import markdown, tables
-from pools.cost import MOST_RATE, CostModel
+from pools.cost import MAX_RATE, CostModel
 from pools.errors import UserError, shown
 from pools.mdp.tree import Tree
 from pools.models.generator import Progress
@@ -295,10 +295,10 @@ def read_cost_weights(text: str) -> tuple[float, ...]:
 
 def _checked_weights(weights: float | Sequence[float], text: str = "") -> tuple[float, ...]:
     several = tuple(dict.fromkeys(map(float, [weights] if isinstance(weights, int | float) else weights)))
-    if not several or not all(0 <= weight <= MOST_RATE for weight in several):
+    if not several or not all(0 <= weight <= MAX_RATE for weight in several):
         given = text or ",".join(map(str, several))
         raise UserError(
-            f"--cost-weight {given}: expected a number >= 0, in quality per unit of cost, and at most {MOST_RATE:g}, "
+            f"--cost-weight {given}: expected a number >= 0, in quality per unit of cost, and at most {MAX_RATE:g}, "
             "or several as in 0,0.1,1"
         )
     return several

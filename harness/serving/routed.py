@@ -10,7 +10,7 @@ from harness.evaluation.rollout import Episodes, rollout
 from harness.runs.checkpoints import shipped_path
 from harness.runs.manifest import origin
 from harness.runs.source import DEFAULT_HOPS, RESULTS, alike
-from pools.cost import MOST_RATE, CostModel
+from pools.cost import MAX_RATE, CostModel
 from pools.data.recording import RecordedGenerator, load_recording
 from pools.data.store import TransitionStore
 from pools.errors import UserError
@@ -74,8 +74,8 @@ def routed(
     max_hops: by default the recording's or the checkpoint's, else 2.
     Raises UserError for what is not there, or does not fit together.
     """
-    if not 0 <= cost_weight <= MOST_RATE:
-        raise UserError(f"--cost-weight {cost_weight}: expected a number >= 0, and at most {MOST_RATE:g}")
+    if not 0 <= cost_weight <= MAX_RATE:
+        raise UserError(f"--cost-weight {cost_weight}: expected a number >= 0, and at most {MAX_RATE:g}")
     generator: Generator
     hops, known = DEFAULT_HOPS, None
     if recording is not None:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from pools.cost import MOST_COST
+from pools.cost import MAX_COST
 from pools.data.parquet import read_columns
 from pools.errors import QueryError, UserError, shown
 from pools.files import finish_moving, holds_nothing, whole_folder
@@ -174,8 +174,8 @@ def load_recording(folder: Path | str) -> Recording:
         _check(tree, manifest, rows)
         _fill(tree, rows)
         billed = tree.billed[tree.known & (tree.depth > 0)]
-        if pool.billed and not ((billed >= 0) & (billed <= MOST_COST)).all():
-            raise ValueError(f"a response lacks what it cost, or that is no number from 0 to {MOST_COST:g}")
+        if pool.billed and not ((billed >= 0) & (billed <= MAX_COST)).all():
+            raise ValueError(f"a response lacks what it cost, or that is no number from 0 to {MAX_COST:g}")
     except (UserError, KeyError, IndexError, TypeError, ValueError) as error:
         raise _unreadable(folder, error) from error
     return Recording(tree, pool, manifest)
