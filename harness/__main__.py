@@ -13,7 +13,7 @@ _AFTER_STOP = {
     "run": "run it again; what live models answered is kept in the store",
 }
 
-MOST = 2000  # characters of an error
+MAX_CHARACTERS = 2000  # characters of an error
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def _line(text: str) -> str:
     """A text of one line that a terminal shows as it is: no control characters, and not without end."""
     text = " ".join(text.split())
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return text if len(text) <= MOST else f"{text[:MOST]} ..."
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]} ..."
 
 
 if __name__ == "__main__":

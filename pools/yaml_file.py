@@ -9,7 +9,7 @@ from typing import Any
 from pools.errors import UserError
 
 # A pool or a suite has a few hundred values. YAML's aliases make a short file stand for as many as one likes.
-MOST_BYTES, MOST_VALUES, MOST_LEVELS, MOST_DIGITS = 256_000, 10_000, 50, 400
+MAX_BYTES, MAX_VALUES, MAX_LEVELS, MAX_DIGITS = 256_000, 10_000, 50, 400
 # To YAML 1.1 `1:30` is 90, and `010` is 8.
 _ODD_NUMBER = re.compile(r"[_:]|^[-+]?0[0-9box]")
 
@@ -27,7 +27,7 @@ def read_yaml(path: Path, what: str) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
-        _check(node, {}, MOST_LEVELS)
+        _check(node, {}, MAX_LEVELS)
         return loader.construct_document(node)
     # The constructors of numbers, dates and truth values raise whatever Python does.
     except (yaml.YAMLError, ValueError, AttributeError, KeyError, OverflowError, RecursionError) as error:
@@ -43,7 +43,7 @@ def check_yaml(path: Path, what: str) -> None:
 
     try:
         for node in yaml.compose_all(_content(path, what), yaml.SafeLoader):
-            _check(node, {}, MOST_LEVELS)
+            _check(node, {}, MAX_LEVELS)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{what} file {path} is not YAML: {_reason(error)}; expected YAML of plain values") from None
 
@@ -64,12 +64,12 @@ def _reason(error: Exception) -> str:
 def _content(path: Path, what: str) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"cannot read {what} file {path}: {reason}") from None
-    if len(content) > MOST_BYTES:
-        raise UserError(f"{what} file {path} has more than {MOST_BYTES:,} bytes; expected a short file in YAML")
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{what} file {path} has more than {MAX_BYTES:,} bytes; expected a short file in YAML")
     return content
 
 
@@ -83,12 +83,12 @@ def _check(node: Any, sizes: dict[Any, int | None], levels: int) -> int:
             raise ValueError("an alias stands for something that holds itself")
         return size
     if not levels:
-        raise ValueError(f"it is nested more than {MOST_LEVELS} deep")
+        raise ValueError(f"it is nested more than {MAX_LEVELS} deep")
     sizes[node], size = None, 1
     if isinstance(node, yaml.ScalarNode):
         node.value.encode()  # half of a surrogate pair is no text
-        if node.tag.endswith(":int") and len(node.value) > MOST_DIGITS:
-            raise ValueError(f"a number has more than {MOST_DIGITS} digits")
+        if node.tag.endswith(":int") and len(node.value) > MAX_DIGITS:
+            raise ValueError(f"a number has more than {MAX_DIGITS} digits")
         if node.tag.endswith((":int", ":float")) and _ODD_NUMBER.search(node.value):
             raise ValueError("a number is written as 1_000, 1:30, 010 or 0x10; use the digits 0 to 9, or quote a text")
     else:
@@ -100,7 +100,7 @@ def _check(node: Any, sizes: dict[Any, int | None], levels: int) -> int:
         for below in node.value:
             for part in below if pairs else (below,):
                 size += _check(part, sizes, levels - 1)
-                if size > MOST_VALUES:
-                    raise ValueError(f"it stands for more than {MOST_VALUES:,} values, by its aliases")
+                if size > MAX_VALUES:
+                    raise ValueError(f"it stands for more than {MAX_VALUES:,} values, by its aliases")
     sizes[node] = size
     return size

@@ -22,15 +22,13 @@ from routers.router import Learnt, RouterRequest
 
 _KEY = "router"
 _CHECKSUM = "sha256"
-_MOST = MAX_COST
-"""Of any number that a checkpoint says of its router."""
 
 
 def _as_tuple(given: Any) -> Any:
     return tuple(given) if isinstance(given, list) else given
 
 
-Weight = Annotated[float, Field(ge=0, le=_MOST)]
+Weight = Annotated[float, Field(ge=0, le=MAX_COST)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Weights = Annotated[tuple[Weight, ...], BeforeValidator(_as_tuple)]
 

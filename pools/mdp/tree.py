@@ -34,8 +34,8 @@ from pools.types import (
 IntArray = NDArray[np.int64]
 
 # The arrays hold 25 bytes a node; more than some gigabytes are a slip of the hand.
-MOST_NODES = 200_000_000
-MOST_TOKENS = 2**31 - 1
+MAX_NODES = 200_000_000
+MAX_TOKENS = 2**31 - 1
 
 
 class Tree:
@@ -66,10 +66,10 @@ class Tree:
         for _ in range(max_hops):
             level_sizes.append(level_sizes[-1] * len(models))
             nodes += level_sizes[-1]
-            if nodes * max(1, len(items)) > MOST_NODES:
+            if nodes * max(1, len(items)) > MAX_NODES:
                 raise UserError(
                     f"a tree of {max_hops} hops over {len(models)} models and {len(items)} items has more than "
-                    f"{MOST_NODES:,} nodes; ask for fewer hops or items"
+                    f"{MAX_NODES:,} nodes; ask for fewer hops or items"
                 )
         self.nodes, self.decision_nodes = sum(level_sizes), sum(level_sizes[:-1])
         self.depth: IntArray = np.repeat(np.arange(max_hops + 1), level_sizes)
@@ -218,9 +218,9 @@ class Tree:
         """Enter the hop into a node whose parent is known. Raises UserError for what no recording holds."""
         if not isinstance(score, int | float | np.number) or not 0 <= score <= 1:
             raise UserError(f"a score is {shown(score)}, expected a number from 0 to 1")
-        if not 0 <= generation.tokens_in <= MOST_TOKENS or not 0 <= generation.tokens_out <= MOST_TOKENS:
+        if not 0 <= generation.tokens_in <= MAX_TOKENS or not 0 <= generation.tokens_out <= MAX_TOKENS:
             counts = f"{shown(generation.tokens_in)} and {shown(generation.tokens_out)}"
-            raise UserError(f"a response has {counts} tokens, expected whole numbers from 0 to {MOST_TOKENS}")
+            raise UserError(f"a response has {counts} tokens, expected whole numbers from 0 to {MAX_TOKENS}")
         utf8(generation.response)
         parent = self.context_id[item, (node - 1) // len(self.models)]
         self._generations[(node - 1) % len(self.models), int(parent), self.items[item].settings] = generation
