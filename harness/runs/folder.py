@@ -20,6 +20,7 @@ from pools.schema import parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 Rows = list[dict[str, Any]]
 
@@ -64,10 +65,7 @@ class RunFolder:
 
     def items(self) -> pd.DataFrame:
         """A row per router and item; the columns are documented in docs/reference/run-folder.md."""
-        import pyarrow.parquet as pq
-
-        with (self.path / "items.parquet").open("rb") as file:
-            return pq.read_table(file).to_pandas()
+        return _read_items((self.path / "items.parquet").read_bytes()).to_pandas()
 
     def report(self, path: Path | str | None = None) -> Path:
         """Write the report, by default `report.html` in the run's folder; where it is."""
@@ -121,7 +119,6 @@ def load_run(folder: Path | str) -> RunFolder:
     """The run of one folder, under the folder's name. Raises UserError for what is no run."""
     folder = Path(folder)
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     finish_moving(folder, _FILES[0])
     for name in _FILES:
@@ -137,7 +134,7 @@ def load_run(folder: Path | str) -> RunFolder:
         manifest = _object(contents[path.name])
         _check_manifest({"sha256": {}, **manifest})
         path = folder / "items.parquet"
-        rows = pq.read_table(pa.BufferReader(contents[path.name])).to_pylist()
+        rows = _read_items(contents[path.name]).to_pylist()
         items = _by_router(rows, summary)
         _check_figures(items, summary)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError, pa.ArrowException) as error:
@@ -147,6 +144,14 @@ def load_run(folder: Path | str) -> RunFolder:
         if name in hashes and hashes[name] != hashlib.sha256(content).hexdigest():
             raise UserError(f"{folder / name} is not of this run: the manifest has another sha256; make the run again")
     return RunFolder(folder, folder.name, summary, manifest, items)
+
+
+def _read_items(content: bytes) -> pa.Table:
+    """With no threads: a command that ends while pyarrow still starts some is aborted by them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
 
 
 def _object(content: bytes) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from harness.evaluation.evaluate import evaluate as outcome_of
 from harness.evaluation.frontier_metrics import FrontierMetrics, frontier_metrics
 from harness.evaluation.metrics import value
 from harness.evaluation.summary import ARROW, Summary, frontier_point, pipeline_models, summarise
-from harness.runs.folder import RunFolder, check_run_target, load_run, new_run
+from harness.runs.folder import check_run_target, new_run
 from harness.runs.manifest import provenance, write_json, write_text
 from harness.runs.progress import generation_progress
 from harness.runs.routers import (
@@ -94,10 +94,10 @@ class Evaluation:
         import harness
 
         with tempfile.TemporaryDirectory() as scratch:
-            return harness.write_report([self.save(Path(scratch) / Path(path).stem).path], path)
+            return harness.write_report([self.save(Path(scratch) / Path(path).stem)], path)
 
-    def save(self, folder: Path | str) -> RunFolder:
-        """Write the run's folder, whole or not at all; an earlier run in it is replaced.
+    def save(self, folder: Path | str) -> Path:
+        """Write the run's folder, whole or not at all; an earlier run in it is replaced. Where it is.
 
         It holds `summary.json`, `items.parquet`, `manifest.json`, the tables as `.md`, `.tex` and `.csv`, and the
         checkpoints of routers that were trained. Raises UserError where the folder holds something else.
@@ -120,7 +120,7 @@ class Evaluation:
             write_json(self.summary.model_dump(mode="json"), to / "summary.json")
             hashes = {path.name: file_hash(path) for path in sorted(to.iterdir())}
             write_json({**self.manifest, "sha256": hashes}, to / "manifest.json")
-        return load_run(folder)
+        return folder
 
 
 def evaluate(
