@@ -1,4 +1,4 @@
-"""The tables of docs/faults.md from what the tests that inject faults wrote to HARNESS_FAULT_TABLE.
+"""The tables of docs/results/faults.md from what the tests that inject faults wrote to HARNESS_FAULT_TABLE.
 
 python benchmarks/fault_table.py faults.jsonl
 """

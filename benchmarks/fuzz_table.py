@@ -1,4 +1,4 @@
-"""The table of docs/bad-input.md from what the fuzz tests wrote to HARNESS_FUZZ_TABLE.
+"""The table of docs/results/bad-input.md from what the fuzz tests wrote to HARNESS_FUZZ_TABLE.
 
 python benchmarks/fuzz_table.py fuzz.jsonl
 """

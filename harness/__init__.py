@@ -6,7 +6,7 @@
     print(evaluation.summary.routers["hierrouter"].overall.quality)
 
 Each function takes what the command of its name takes, prints nothing, and raises `harness.UserError` for bad input.
-docs/api.md shows them at work.
+docs/guides/python.md shows them at work.
 """
 
 from importlib import import_module

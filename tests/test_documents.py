@@ -47,8 +47,8 @@ def test_the_python_of_the_api_page_runs(
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     printed = []
-    for example in python_of(ROOT / "docs" / "api.md"):
-        exec(compile(example, "docs/api.md", "exec"), names)
+    for example in python_of(ROOT / "docs" / "guides" / "python.md"):
+        exec(compile(example, "docs/guides/python.md", "exec"), names)
         printed.append(capsys.readouterr().out)
     assert printed[0].startswith("hierrouter ") and "T param-tokens" in printed[0]
     assert re.search(r"hierrouter +human_eval +0\.", printed[1])

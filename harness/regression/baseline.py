@@ -1,4 +1,4 @@
-"""The baseline of the regression check: what to run, and what came of it. Documented in docs/check.md."""
+"""The baseline of the regression check: what to run, and what came of it. Documented in docs/reference/baseline.md."""
 
 from __future__ import annotations
 

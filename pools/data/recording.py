@@ -38,7 +38,7 @@ def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Pat
 
     A recording that is there is replaced, whole at any moment, or refused without `replace`. Of several processes that
     write the same one at once, each waits for the one before it. Raises UserError where the folder holds something
-    else. The columns are documented in docs/recordings.md.
+    else. The columns are documented in docs/reference/recordings.md.
     """
     check_recording_target(folder, replace)
     with whole_folder(folder, _FILES[0], check=lambda: check_recording_target(folder, replace)) as partial:

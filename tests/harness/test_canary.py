@@ -1,6 +1,6 @@
 """No secret reaches any output: one in each place where a user may put one, every command, every byte searched.
 
-docs/bad-input.md has the table of places and outputs.
+docs/results/bad-input.md has the table of places and outputs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pool of docs/pools.md, used as the page says."""
+"""The pool of docs/guides/pools.md, used as the page says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_pool_is_a_short_file(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "pools.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "guides" / "pools.md").read_text(encoding="utf-8")
     found = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
     command = re.search(r"^    python (-m harness run .*)$", text, re.MULTILINE)
     assert found is not None and command is not None

@@ -1,4 +1,4 @@
-"""The router of docs/routers.md, installed as a package of its own: what an installer leaves, no more."""
+"""The router of docs/guides/routers.md, installed as a package of its own: what an installer leaves, no more."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 def installed(site: Path) -> None:
     """Put the page's module and its entry points into a folder for packages."""
-    text = (ROOT / "docs" / "routers.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "guides" / "routers.md").read_text(encoding="utf-8")
     module, declared = (re.search(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "toml"))
     assert module is not None and declared is not None
     (site / "my_router.py").write_text(module[1], encoding="utf-8")
@@ -74,7 +74,7 @@ def test_the_file_alone_is_enough(tmp_path: Path) -> None:
 
 
 def test_a_router_of_another_package_that_learns_is_trained_saved_run_compared_and_served(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "routers.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "guides" / "routers.md").read_text(encoding="utf-8")
     source = re.search(r"```python\n(# word_router.py\n.*?)```", text, re.DOTALL)
     assert source is not None and source[1].count("\n") < 60
     (tmp_path / "word_router.py").write_text(source[1], encoding="utf-8")
