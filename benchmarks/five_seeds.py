@@ -1,4 +1,4 @@
-"""The shipped HierRouters against each single model and the best pipelines, per task: the table of docs/results/hierrouter.md.
+"""Shipped HierRouters against single models and best pipelines, per task: the table of docs/results/hierrouter.md.
 
     python benchmarks/five_seeds.py
 

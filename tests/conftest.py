@@ -21,7 +21,7 @@ SETTINGS = GenerationSettings(("\n\n",), 16)
 FAULTS = int(os.environ.get("HARNESS_FAULTS", "1"))
 """How many times as many faults are injected as in CI."""
 TABLE = os.environ.get("HARNESS_FAULT_TABLE")
-"""The file that a line of JSON goes to for each test that injects faults; docs/results/faults.md shows what comes of it."""
+"""The file that a line of JSON goes to for each test that injects faults; docs/results/faults.md shows the result."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}[assistant] {% endif %}"

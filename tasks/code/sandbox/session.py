@@ -314,5 +314,5 @@ def _strongest() -> Isolation:
             return cast(Isolation, isolation)
         except SandboxUnavailable as reason:
             reasons.append(str(reason))
-    _LOG.warning("Generated code runs with resource limits only (%s); see docs/reference/sandbox.md", "; ".join(reasons))
+    _LOG.warning("Code runs with resource limits only (%s); see docs/reference/sandbox.md", "; ".join(reasons))
     return "rlimits"
