@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.report.figures import COLOURS, Series, printable
+from harness.report.figures.style import COLOURS, Series, printable
 from harness.runs.folder import RunFolder
 
 ROUTER, SINGLE, BASELINE, OPTIMUM = "router of the run", "single model", "baseline", "exact optimum"

@@ -12,15 +12,10 @@ from rich.console import Console
 
 from harness.evaluation.summary import ARROW
 from harness.report.examples import Example, choose_examples
-from harness.report.figures import (
-    COLOURS,
-    Drawing,
-    draw_flow,
-    draw_plane,
-    draw_tasks,
-    inline_svg,
-    write_files,
-)
+from harness.report.figures.flow import draw_flow
+from harness.report.figures.plane import draw_plane
+from harness.report.figures.style import COLOURS, Drawing, inline_svg, write_files
+from harness.report.figures.tasks import draw_tasks
 from harness.report.groups import OPTIMUM, ROUTER, Group, group, role_of
 from harness.report.result_text import main_result
 from harness.runs.folder import RunFolder, load_runs

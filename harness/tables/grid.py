@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.evaluation.frontier_metrics import AgainstTwoModels, AgainstZeroRouter, FrontierMetrics
 from harness.evaluation.metrics import verdict
+from harness.evaluation.paired import Change, Comparison
 from harness.evaluation.summary import Figures, OverallFigures, PointFigures, Summary
 
 MEAN, ALL, RATIOS = "mean", "all", "x best single"
@@ -133,6 +134,35 @@ def frontier_grid(summary: Summary) -> Grid:
         empty[len(points)] = Cell((f"{zero.aiq:.3f}",))
         rows.append(Row("zero router", tuple(empty), notes=("hull of the single models",), rule=True))
     return Grid("by cost weight", tuple(headers), tuple(rows), _frontier_caption(summary.cost_unit, metrics, scale))
+
+
+def difference_grid(title: str, comparisons: Sequence[Comparison], unit: str, caption: str = "") -> Grid:
+    """One row per comparison, tasks below their router; unit: of the costs, empty where none are compared."""
+    rows = []
+    for c in comparisons:
+        name = c.router if c.task is None else f"  {c.task}"
+        cost = _change(c.cost, ".3g") if c.cost else [Cell(("-",))] * 2
+        cells = [*_change(c.quality, ".3f"), *(cost if unit else ())]
+        rows.append(Row(f"{name} ({c.items})", tuple(cells), rule=c.task is None))
+    said = (
+        *([f"cost per item in {unit}"] if unit else []),
+        "(items); below a figure that differs: what it was, and the difference's 95% interval, paired over items",
+        "*: the interval excludes 0; many are compared, with no correction, so some are marked by chance",
+        "p: two-sided sign-flip test; where items are few, trust it more than the interval",
+        *([caption] if caption else []),
+    )
+    headers = ("quality", "difference", *(("cost", "difference") if unit else ()))
+    return Grid(title, headers, tuple(rows), said)
+
+
+def _change(change: Change, form: str) -> list[Cell]:
+    """What it is now and, below, was before; and the difference."""
+    after = format(change.after, form)
+    if change.same:
+        return [Cell((after,)), Cell(("same",))]
+    mark = "*" if change.risen or change.fallen else ""
+    difference = f"{change.difference:+.2g}{mark} p={change.p:.1g}", f"{change.low:.2g}..{change.high:.2g}"
+    return [Cell((after, format(change.before, form))), Cell(difference)]
 
 
 def wrapped(name: str, width: int) -> list[str]:

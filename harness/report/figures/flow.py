@@ -44,7 +44,7 @@ def draw_flow(pipelines: Mapping[tuple[str, ...], float], models: Sequence[str],
     keyed = narrow and hops > 2
     key_px = 18 * len(models) + 6 if keyed else 0
     width, height = WIDTH_PX[narrow], (300 if narrow else 320) + key_px
-    figure = new_figure(width, height, narrow)
+    figure = new_figure(width, height)
     axes = figure.add_axes((0, 0, 1, (height - key_px) / height))
     axes.set_axis_off()
     # In pixels from the upper left corner.

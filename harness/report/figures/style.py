@@ -13,8 +13,6 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from pools.files import whole_file
-
 # name: (on light paper, on dark paper). Each is at least 4.5:1 against its paper but for `grid`, and is never the only
 # sign: markers, labels and order say the same.
 COLOURS = {
@@ -35,6 +33,7 @@ LIGHT = {name: light for name, (light, _) in COLOURS.items()}
 MODEL_COLOURS = [LIGHT[n] for n in ("blue", "orange", "green", "purple", "ochre", "red", "teal", "slate")]
 FONT_PX = {False: 13.0, True: 12.0}  # by whether the figure is narrow
 WIDTH_PX = {False: 860, True: 352}
+SVG_METADATA: dict[str, Any] = {"Date": None, "Creator": None}  # the same figure has the same bytes
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Series:
     role: str
 
 
-def new_figure(width: int, height: float, narrow: bool) -> Any:
+def new_figure(width: int, height: float) -> Any:
     """An empty figure of a size in CSS pixels. Must be called, and drawn on, inside `drawing_style`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -138,22 +137,16 @@ def inline_svg(drawing: Drawing) -> Markup:
 
 
 def write_files(drawing: Drawing, folder: Path) -> None:
-    """The wide variant as `NAME.svg` and `NAME.png` (at twice its size), each whole or not at all."""
+    """The wide variant as `NAME.svg` and `NAME.png`, the latter at twice its size."""
     from matplotlib.patheffects import withStroke
     from matplotlib.text import Text
 
     with drawing_style(False):
         figure = drawing.draw(False)
-        for ending, options in (("svg", {}), ("png", {"dpi": 192})):
-            if ending == "png":  # in an SVG file letters with an outline would be no text any more
-                for text in figure.findobj(Text):
-                    text.set_path_effects([withStroke(linewidth=points(3), foreground=LIGHT["paper"])])
-            with whole_file(folder / f"{drawing.name}.{ending}") as partial:
-                figure.savefig(partial, format=ending, metadata=_metadata(ending), **options)
-
-
-def _metadata(ending: str) -> dict[str, Any]:
-    return {"Date": None, "Creator": None} if ending == "svg" else {"Software": None}
+        figure.savefig(folder / f"{drawing.name}.svg", metadata=SVG_METADATA)
+        for text in figure.findobj(Text):  # not in the SVG file, where an outlined letter is no text any more
+            text.set_path_effects([withStroke(linewidth=points(3), foreground=LIGHT["paper"])])
+        figure.savefig(folder / f"{drawing.name}.png", dpi=192, metadata={"Software": None})
 
 
 def _inline(drawing: Drawing, narrow: bool) -> Markup:
@@ -161,7 +154,7 @@ def _inline(drawing: Drawing, narrow: bool) -> Markup:
     with drawing_style(narrow):
         buffer = io.StringIO()
         figure = drawing.draw(narrow)
-        figure.savefig(buffer, format="svg", metadata=_metadata("svg"))
+        figure.savefig(buffer, format="svg", metadata=SVG_METADATA)
     content = buffer.getvalue()
     content = content[content.index("<svg") :]
     content = re.sub(r"<metadata>.*?</metadata>", "", content, flags=re.S)

@@ -17,11 +17,11 @@ def draw_tasks(routers: Sequence[tuple[Series, Mapping[str, TaskFigures]]], task
     label_px = min(max(len(series.label) for series, _ in routers) * letter + 6, width * 0.44)
     gap = 16 if narrow else 24
     panel_width = (width - label_px - gap * (columns - 1) - 8) / columns
-    sketch = new_figure(width, 100, narrow)
+    sketch = new_figure(width, 100)
     titles = [_wrapped(task, panel_width + gap - 4, sketch) for task in tasks]
     panel, title_px = len(routers) * row_px, line_px * (1 + max(title.count("\n") for title in titles)) + 12
     height = lines * (panel + title_px + axis_px)
-    figure = new_figure(width, height, narrow)
+    figure = new_figure(width, height)
     for number, task in enumerate(tasks):
         line, column = divmod(number, columns)
         top = line * (panel + title_px + axis_px) + title_px

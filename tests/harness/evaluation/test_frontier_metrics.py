@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from harness.evaluation.evaluate import Outcome
+from harness.evaluation.frontier import aiq
 from harness.evaluation.frontier_metrics import AgainstZeroRouter, FrontierMetrics, TwoModels, frontier_metrics
 from harness.evaluation.summary import Summary
 from harness.tables.grid import frontier_grid
@@ -68,19 +69,6 @@ def test_on_paper() -> None:
     assert two.routers["strong"].apgr == pytest.approx(0.5)
 
 
-def height(costs: list[float], qualities: list[float]) -> float:
-    """The mean from 1 to 3 of the best mixture of two of the points and (0, 0), on a fine grid."""
-    points = [(0.0, 0.0), *zip(costs, qualities, strict=True)]
-    at = np.linspace(1, 3, 801)
-    best = np.zeros_like(at)
-    for c, q in points:
-        best = np.maximum(best, np.where(at >= c, q, 0))
-        for d, r in points:
-            if d > c:
-                best = np.maximum(best, np.where((at >= c) & (at <= d), q + (r - q) * (at - c) / (d - c), 0))
-    return float(np.trapezoid(best, at) / 2)
-
-
 def test_the_interval_is_of_paired_resamples() -> None:
     generator = np.random.default_rng(5)
     n = 40
@@ -95,8 +83,8 @@ def test_the_interval_is_of_paired_resamples() -> None:
     differences = []
     for _ in range(1500):
         drawn = generator.integers(0, n, n)
-        mine = height([router.cost[drawn].mean()], [router.quality[drawn].mean()])
-        theirs = height([1, 3], [quality["weak"][drawn].mean(), quality["strong"][drawn].mean()])
+        mine = aiq([router.cost[drawn].mean()], [router.quality[drawn].mean()], 1, 3)
+        theirs = aiq([1, 3], [quality["weak"][drawn].mean(), quality["strong"][drawn].mean()], 1, 3)
         differences.append(mine - theirs)
     expected = np.percentile(differences, [2.5, 97.5]).tolist()
     assert ahead(found, "router").aiq_ahead_interval == pytest.approx(expected, abs=0.015)
