@@ -43,7 +43,7 @@ Pipeline = Annotated[tuple[str, ...], BeforeValidator(_pipeline), PlainSerialize
 """The models of a pipeline, in order; `a > b` in files."""
 
 
-class Attained(Schema):
+class QualityCost(Schema):
     """Quality and cost over a selection of items.
 
     Intervals are 95%, percentile bootstrap over items (2,000 resamples, the same for every router).
@@ -59,7 +59,7 @@ class Attained(Schema):
     """Of `cost`."""
 
 
-class Figures(Attained):
+class Figures(QualityCost):
     """What was attained, and against the single model with the best value."""
 
     quality_ratio: float | None
@@ -86,7 +86,7 @@ class MacroFigures(Figures):
     """How many tasks."""
 
 
-class InValue(Schema):
+class ValueFigures(Schema):
     """Hops, and value against the optimum's and the best single model's, over all items."""
 
     hops: Annotated[float, Field(ge=0)]
@@ -105,16 +105,16 @@ class InValue(Schema):
     """Of `value_ahead`, paired over items."""
 
 
-class OverallFigures(InValue, TaskFigures):
+class OverallFigures(ValueFigures, TaskFigures):
     """Figures over all items."""
 
     routing_cost: Cost
     """Cost of the router's own encoder, per item; not part of `cost`."""
     routing_cost_unit: str
     """Unit of `routing_cost`."""
-    calls: dict[str, float] = Field(default_factory=dict)
+    calls: dict[str, float]
     """Mean calls per item of each model."""
-    pipelines: dict[Pipeline, Share] | None = None
+    pipelines: dict[Pipeline, Share]
     """The final pipelines, written `a > b`, and the expected share of the items that each of them answers."""
     collapsed_to: str | None
     """The model that gets at least 99% of the calls, or null."""
@@ -137,7 +137,7 @@ class RouterSummary(Schema):
     """By task."""
 
 
-class PointFigures(InValue, Attained):
+class PointFigures(ValueFigures, QualityCost):
     """One router at one of several cost weights, over all items; a part of `overall`."""
 
 

@@ -41,7 +41,7 @@ def markdown(grid: Grid) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    first, *below = cell.lines
+    first, *below = cell.text
     return "<br>".join([(f"**{first}**" if cell.best else first) + cell.mark, *below])
 
 
@@ -127,7 +127,7 @@ def _lines(row: Row) -> Iterator[str]:
 
 
 def _figures(cell: Cell) -> list[str]:
-    first, *below = (escape(line).replace("-", "$-$") for line in cell.lines)
+    first, *below = (escape(line).replace("-", "$-$") for line in cell.text)
     shown = rf"\textbf{{{first}}}" if cell.best else first
     return [shown + (rf"\rlap{{{_mark(cell.mark)}}}" if cell.mark else ""), *(rf"{{\scriptsize {b}}}" for b in below)]
 

@@ -26,12 +26,18 @@ class Cell:
 
     lines: the figure, and what is written smaller below it. mark: `+` or `-` where the figure is significantly above or
     below what it is compared to, else empty. best: whether no router has a better one in the column, to the digits
-    shown; bounds are no routers.
+    shown; bounds are no routers. ratio: of the figure to the best single model's.
     """
 
     lines: tuple[str, ...] = ("",)
     mark: str = ""
     best: bool = False
+    ratio: str = ""
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """Its lines, the ratio before the figure."""
+        return (f"{self.ratio} {self.lines[0]}".lstrip(), *self.lines[1:])
 
 
 @dataclass(frozen=True)
@@ -260,7 +266,7 @@ def _overall_caption(unit: str, weight: float, scale: int) -> tuple[str, ...]:
 def _estimate(mean: float, interval: tuple[float, float], ratio: float | None, form: str, scale: int = 1) -> Cell:
     """An estimate and, below it, its interval: in the same form, so that it contains the estimate as shown, too."""
     shown, *bounds = (format(figure * scale, form) for figure in (mean, *interval))
-    return Cell((shown if ratio is None else f"x{ratio:.2f} {shown}", f"{bounds[0]}..{bounds[1]}"))
+    return Cell((shown, f"{bounds[0]}..{bounds[1]}"), ratio="" if ratio is None else f"x{ratio:.2f}")
 
 
 def _cost_form(highest: float) -> str:

@@ -62,7 +62,7 @@ def _part(grid: Grid, part: slice, name_width: int | None, header_width: int | N
 
 
 def _stacked(cell: Cell, place: str) -> str:
-    first, *below = map(escape, cell.lines)
+    first, *below = map(escape, cell.text)
     shown = (f"[bold]{first}[/bold]" if cell.best else first) + (cell.mark or place)
     return "\n".join([shown, *(f"[dim]{line}[/dim]" for line in below)])
 
