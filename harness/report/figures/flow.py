@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.report.figures.style import LIGHT, MODEL_COLOURS, WIDTH_PX, fitted, new_figure
+from harness.report.figures.style import LIGHT, MODEL_COLOURS, WIDTH_PX, axes_at, fitted, new_figure
 
 ANSWERED = "answered"
 _GAP = 0.055  # between two bars of a hop, as a share of all items
@@ -28,7 +28,7 @@ def draw_flow(pipelines: Mapping[tuple[str, ...], float], models: Sequence[str],
     key_px = 18 * len(models) + 6 if keyed else 0
     width, height = WIDTH_PX[narrow], (300 if narrow else 320) + key_px
     figure = new_figure(width, height)
-    axes = figure.add_axes((0, 0, 1, (height - key_px) / height))
+    axes = axes_at(figure, 0, key_px, width, height - key_px)
     axes.set_axis_off()
     # In pixels from the upper left corner.
     axes.set(xlim=(0, width), ylim=(height - key_px, 0))
@@ -73,7 +73,7 @@ def draw_flow(pipelines: Mapping[tuple[str, ...], float], models: Sequence[str],
                 x + bar_px + 5, first + tall / 2, f"{shown}{between}{share}", va="center", zorder=3, linespacing=1.15
             )
     if keyed:
-        key = figure.add_axes((0, (height - key_px) / height, 1, key_px / height))
+        key = axes_at(figure, 0, 0, width, key_px)
         key.set_axis_off()
         key.set(xlim=(0, width), ylim=(key_px, 0))
         for number, name in enumerate(models):

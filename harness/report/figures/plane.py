@@ -10,7 +10,7 @@ import numpy as np
 from harness.evaluation.frontier import concave_hull
 from harness.evaluation.summary import OverallFigures
 from harness.report.figures.labels import place_labels
-from harness.report.figures.style import LIGHT, WIDTH_PX, Series, fitted, new_figure, points
+from harness.report.figures.style import LIGHT, WIDTH_PX, Series, axes_at, fitted, new_figure, points
 
 
 def draw_plane(
@@ -24,12 +24,10 @@ def draw_plane(
     routers: each with its overall figures. curves: of a router over several cost weights, `(cost, quality)` in their
     order. The hull is that of the series whose role is "single model".
     """
-    figure = new_figure(WIDTH_PX[narrow], 430 if narrow else 500)
+    width, height = WIDTH_PX[narrow], 430 if narrow else 500
     left, right, bottom, top = (46, 8, 46, 78) if narrow else (58, 14, 52, 40)
-    width, height = figure.get_size_inches() * 96
-    axes = figure.add_axes(
-        (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
-    )
+    figure = new_figure(width, height)
+    axes = axes_at(figure, left, top, width - left - right, height - bottom - top)
     reach = [o.cost_interval[1] for _, o in routers if o.cost_interval] + [c for _, curve in curves for c, _ in curve]
     most = max(reach) * 1.06 or 1.0
     axes.set(xlim=(-0.03 * most, most), ylim=(-0.03, 1.05), xlabel=f"cost per item ({unit})", ylabel="quality")

@@ -70,6 +70,13 @@ def new_figure(width: int, height: float) -> Any:
     return figure
 
 
+def axes_at(figure: Any, left: float, top: float, width: float, height: float) -> Any:
+    """Axes at a place given in CSS pixels from the figure's upper left corner."""
+    whole_width, whole_height = figure.get_size_inches() * 96
+    bottom = whole_height - top - height
+    return figure.add_axes((left / whole_width, bottom / whole_height, width / whole_width, height / whole_height))
+
+
 def points(pixels: float) -> float:
     """CSS pixels as typographic points, the unit of matplotlib's sizes."""
     return pixels * 0.75

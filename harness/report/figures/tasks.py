@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.evaluation.summary import TaskFigures
-from harness.report.figures.style import FONT_PX, LIGHT, WIDTH_PX, Series, fitted, new_figure, points
+from harness.report.figures.style import FONT_PX, LIGHT, WIDTH_PX, Series, axes_at, fitted, new_figure, points
 
 
 def draw_tasks(routers: Sequence[tuple[Series, Mapping[str, TaskFigures]]], tasks: Sequence[str], narrow: bool) -> Any:
@@ -25,14 +25,7 @@ def draw_tasks(routers: Sequence[tuple[Series, Mapping[str, TaskFigures]]], task
     for number, task in enumerate(tasks):
         line, column = divmod(number, columns)
         top = line * (panel + title_px + axis_px) + title_px
-        axes = figure.add_axes(
-            (
-                (label_px + column * (panel_width + gap)) / width,
-                1 - (top + panel) / height,
-                panel_width / width,
-                panel / height,
-            )
-        )
+        axes = axes_at(figure, label_px + column * (panel_width + gap), top, panel_width, panel)
         axes.set(xlim=(-0.04, 1.04), ylim=(len(routers) - 0.5, -0.5), xticks=[0, 0.5, 1])
         axes.set_xticklabels(["0", "0.5", "1"])
         axes.grid(axis="x", linewidth=0.8)
