@@ -98,7 +98,8 @@ def plane(group: Group) -> Drawing:
     return Drawing(
         f"plane-{group.number}",
         f"Quality against cost, {group.runs[0].summary.title}",
-        "Each router as a point with its 95% intervals. " + "; ".join(points) + ".",
+        "Each router as a point with its 95% intervals.",
+        points,
         lambda narrow: draw_plane(routers, curves, group.unit, narrow),
     )
 
@@ -106,7 +107,7 @@ def plane(group: Group) -> Drawing:
 def tasks(group: Group) -> Drawing:
     """Quality per task of a group."""
     routers = [(series, run.routers[name].tasks) for series, run, name in group.routers]
-    names = list(routers[0][1])
+    names = group.runs[0].summary.tasks
     rivals = [pair for pair in routers if pair[0].role != OPTIMUM] or routers
     best = []
     for task in names:
@@ -115,8 +116,9 @@ def tasks(group: Group) -> Drawing:
     return Drawing(
         f"tasks-{group.number}",
         f"Quality on each task, {group.runs[0].summary.title}",
-        "One panel for each task, one dot with a 95% interval for each router. " + "; ".join(best) + ".",
-        lambda narrow: draw_tasks(routers, [*names], narrow),
+        "One panel for each task, one dot with a 95% interval for each router.",
+        best,
+        lambda narrow: draw_tasks(routers, names, narrow),
     )
 
 
@@ -135,7 +137,8 @@ def flow(run: RunFolder, router: str, number: int) -> Drawing:
     return Drawing(
         f"pipelines-{number + 1}-{position}-{re.sub(r'[^a-z0-9]+', '-', router.lower())[:40].strip('-')}",
         f"Pipelines of {router}",
-        "; ".join(f"{ARROW.join(models)}: {share:.1%} of the items" for models, share in shares.items()) + ".",
+        "Each pipeline with its share of the items.",
+        [f"{ARROW.join(models)}: {share:.1%} of the items" for models, share in shares.items()],
         lambda narrow: draw_flow(shares, list(overall.calls), narrow),
     )
 

@@ -19,7 +19,8 @@ def main_result(run: RunFolder) -> list[str]:
     rival = run.summary.best_single
     attained = f"{name} attains a quality of {overall.quality:.3f} (95% interval {_scores(overall.quality_interval)})"
     if overall.cost_interval is not None:
-        attained += f" at a cost of {overall.cost:.3g} {unit} per item ({_costs(overall.cost_interval)})"
+        low, high = overall.cost_interval
+        attained += f" at a cost of {overall.cost:.3g} {unit} per item ({low:.3g} to {high:.3g})"
     said = [f"On {run.summary.items} items, {attained}."]
     if rival is not None and rival != name:
         theirs = run.routers[rival].overall
@@ -77,7 +78,3 @@ def _signed(number: float) -> str:
 
 def _scores(interval: tuple[float, float]) -> str:
     return "{:.3f} to {:.3f}".format(*interval)
-
-
-def _costs(interval: tuple[float, float]) -> str:
-    return "{:.3g} to {:.3g}".format(*interval)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,13 +40,14 @@ SVG_METADATA: dict[str, Any] = {"Date": None, "Creator": None}  # the same figur
 class Drawing:
     """A figure that can be drawn for a wide and for a narrow window.
 
-    name: of its files. title, description: what a reader who cannot see it is told.
+    name: of its files. title, about, parts: what a reader who cannot see it is told.
     draw: from whether it shall be narrow to a matplotlib Figure.
     """
 
     name: str
     title: str
-    description: str
+    about: str
+    parts: Sequence[str]
     draw: Callable[[bool], Any]
 
 
@@ -182,5 +183,5 @@ def _inline(drawing: Drawing, narrow: bool) -> Markup:
         f'<svg class="{variant}" role="img" aria-labelledby="{own}-title {own}-desc" viewBox="{box[1]}" '
         f'style="max-width: {width}px" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
         f'<title id="{own}-title">{escape(drawing.title)}</title>'
-        f'<desc id="{own}-desc">{escape(drawing.description)}</desc>'
+        f'<desc id="{own}-desc">{escape(drawing.about)} {escape("; ".join(drawing.parts))}.</desc>'
     ) + Markup(body)

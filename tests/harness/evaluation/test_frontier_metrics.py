@@ -44,10 +44,6 @@ def between(found: FrontierMetrics) -> TwoModels:
     return found.two_models
 
 
-def typed(summary: dict[str, Any]) -> Summary:
-    return Summary.model_validate_json(json.dumps(summary))
-
-
 def test_on_paper() -> None:
     found = frontier_metrics(SWEPT, SINGLES, costs=True, max_hops=1, seed=1)
     assert found.cost_range == (1, 3)
@@ -162,18 +158,10 @@ def test_a_run_over_cost_weights(
     assert [1 + 3 * share for share in shares] == pytest.approx([point["cost"] for point in points])
     shown = capsys.readouterr().out
     assert "zero router" in shown and "APGR" in shown and "CPT" in shown
-    (row,) = (row for row in frontier_grid(typed(found)).rows if row.name == "knn")
+    (row,) = (row for row in frontier_grid(Summary.model_validate_json(json.dumps(found))).rows if row.name == "knn")
     assert row.cells[3].lines[0] == f"{metrics['routers']['knn']['aiq']:.3f}" and row.cells[3].mark == "+"
-    small = json.loads(json.dumps(found))
-    for point in small["frontier"]:
-        for figures in point["routers"].values():
-            figures["cost"] /= 1000
-    cells = [[row.cells[:3] for row in frontier_grid(typed(given)).rows] for given in (found, small)]
-    assert cells[0] == cells[1]
-    assert "cost per 1,000 items" in frontier_grid(typed(small)).caption[0]
     written = [(tmp_path / "run" / f"tables.{kind}").read_text(encoding="utf-8") for kind in ("md", "tex")]
     assert all("zero router" in text and "APGR" in text for text in written)
-    assert not list((tmp_path / "run").glob("*.partial"))
 
 
 @pytest.mark.parametrize(

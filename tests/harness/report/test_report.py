@@ -77,7 +77,6 @@ def test_the_pipelines_of_a_router_are_those_of_its_items(plain_run: Path) -> No
     run = load_runs([plain_run])[0]
     for name, entry in run.routers.items():
         pipelines = entry.overall.pipelines
-        assert pipelines is not None
         assert sum(pipelines.values()) == pytest.approx(1)
         assert list(pipelines.values()) == sorted(pipelines.values(), reverse=True)
         hops = sum(share * len(pipeline) for pipeline, share in pipelines.items())
