@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.evaluation.summary import ARROW
 from harness.runs.folder import RunFolder
 from harness.runs.source import DEFAULT_POOL, DEFAULT_SUITE, RESULTS, recording_name
 from pools.data.recording import load_recording
@@ -107,7 +106,7 @@ def _pairs(run: RunFolder, task: str, better: str, worse: str) -> Iterator[tuple
 def _route(tree: Tree, index: int, row: dict[str, Any]) -> Route:
     action = {name: number for number, name in enumerate(tree.models)}
     try:
-        pipeline = [action[name] for name in row["pipeline"].split(ARROW)]
+        pipeline = [action[name] for name in row["pipeline"].split(" > ")]
     except (KeyError, AttributeError):
         raise UserError(f"items.parquet names the pipeline {row['pipeline']!r}, which the recording lacks") from None
     hops = []

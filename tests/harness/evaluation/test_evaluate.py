@@ -104,17 +104,6 @@ def test_on_live_models_only_what_is_chosen_is_generated(synthetic_tree: Callabl
     np.testing.assert_array_equal(outcome.cost, again.cost)
 
 
-def test_a_router_that_stops_at_once_is_told_so(tree: Tree) -> None:
-    class Silent:
-        def act(self, states: RoutingStates) -> np.ndarray:
-            return np.full(len(states.contexts), 3)
-
-    with pytest.raises(UserError, match="before any model was asked"):
-        evaluate(Silent(), tree, COST)
-    with pytest.raises(UserError, match="before any model was asked"):
-        sample(Silent(), tree, COST, 0)
-
-
 class Returning:
     """Returns what it is told, at every state, or of their number."""
 
@@ -148,6 +137,7 @@ class Billing(Returning):
     [
         (Returning(-1), r"Returning: act returned -1; expected \[30\] whole numbers from 0 to 3, where 3 is STOP"),
         (Returning(0.5), "act returned 0.5; expected"),
+        (Returning(3), "stopped before any model was asked"),
         (Returning(None), "act returned list of object; expected"),
         (Returning(lambda n: [0] * (n - 1)), r"act returned an array of shape \[29\]; expected"),
         (Returning(lambda n: [[0], [0, 1]]), "act returned a list that is no array; expected"),

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from harness.evaluation.metrics import TaskBootstrap, verdict
+from harness.evaluation.metrics import verdict
 from harness.evaluation.summary import Summary
 from harness.tables.export import COLUMNS, latex, markdown, tidy
 from harness.tables.grid import Cell, Grid, Row, grids, overall_grid, task_grid, wrapped
@@ -95,14 +95,6 @@ def test_the_mean_over_tasks_is_of_tasks_and_not_of_items(summary: dict[str, Any
     assert macro["quality_ahead_interval"] == pytest.approx(resampled(ahead), abs=0.04)
     for task, difference in zip(SCORES, ahead, strict=True):
         assert entry["tasks"][task]["quality_ahead"] == pytest.approx(difference.mean())
-
-
-def test_means_over_tasks_are_resampled_within_the_tasks() -> None:
-    drawn = TaskBootstrap.draw(np.array(["x"] * 2 + ["y"] * 6), seed=3, resamples=200)
-    assert drawn.mean(np.array([1.0, 0, 0, 0, 0, 0, 0, 3])).mean == pytest.approx((1 / 2 + 3 / 6) / 2)
-    # A task of which each item is alike has no spread, however the others are drawn.
-    spread = drawn.mean(np.array([1.0, 1, 0, 0, 0, 0, 0, 0]))
-    assert (spread.low, spread.high) == (pytest.approx(0.5), pytest.approx(0.5))
 
 
 def test_a_verdict_is_an_interval_without_0() -> None:
