@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from harness.report.result_text import main_result
 from harness.runs.folder import RunFolder
 from harness.runs.wandb import IDENTITY, TABLES
+from harness.tables.export import markdown
+from harness.tables.grid import grids
 from pools.errors import UserError
 from pools.schema import Schema, parse_json
 from pools.secrets import clean
@@ -82,9 +84,8 @@ def build(groups: Sequence[Group], tracked: Mapping[str, Tracked], entity: str) 
             wr.PanelGrid(runsets=_runsets(group, tracked, entity), panels=_panels(group)),
         ]
         for run in group.runs:
-            tables = run.path / "tables.md"
-            blocks += [wr.H2(run.name), wr.P(" ".join(main_result(run)))]
-            blocks += [wr.MarkdownBlock(tables.read_text(encoding="utf-8"))] if tables.is_file() else []
+            tables = "\n".join(map(markdown, grids(run.summary)))
+            blocks += [wr.H2(run.name), wr.P(" ".join(main_result(run))), wr.MarkdownBlock(tables)]
     routers = list(dict.fromkeys(name for group in groups for run in group.runs for name in run.asked))
     return wr.Report(
         entity=entity,
