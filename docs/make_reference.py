@@ -26,25 +26,22 @@ def reference() -> str:
 
 
 def _section(schema: type[Schema]) -> str:
-    """A table of the fields that a schema adds to the one it is built on."""
-    base = schema.__bases__[0]
-    fields = {
-        name: field for name, field in schema.model_fields.items() if name not in getattr(base, "model_fields", {})
-    }
-    also = "" if base is Schema else f" With all of [{base.__name__}](#{base.__name__.lower()})."
-    rows = [f"| `{name}` | {_form(field.annotation)} | {_line(field.description)} |" for name, field in fields.items()]
-    return "\n".join(
-        [
-            f"## {schema.__name__}",
-            "",
-            _line(schema.__doc__) + also,
-            "",
-            "| field | form | meaning |",
-            "|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
+    """A table of the fields that a schema adds to those it is built on."""
+    bases = _bases(schema)
+    known = {name for base in bases for name in base.model_fields}
+    links = " and ".join(f"[{base.__name__}](#{base.__name__.lower()})" for base in bases)
+    rows = [
+        f"| `{name}` | {_form(field.annotation)} | {_line(field.description)} |"
+        for name, field in schema.model_fields.items()
+        if name not in known
+    ]
+    table = ["| field | form | meaning |", "|---|---|---|", *rows, ""] if rows else []
+    about = _line(schema.__doc__) + (f" With all of {links}." if bases else "")
+    return "\n".join([f"## {schema.__name__}", "", about, "", *table])
+
+
+def _bases(schema: type[Schema]) -> list[type[Schema]]:
+    return [base for base in reversed(schema.__bases__) if base is not Schema]
 
 
 def _line(text: str | None) -> str:
@@ -52,15 +49,15 @@ def _line(text: str | None) -> str:
 
 
 def _schemas(schema: type[Schema]) -> list[type[Schema]]:
-    """A schema and those in its fields, each once, and before each the one that it is built on."""
+    """A schema and those in its fields, each once, and before each those that it is built on."""
     found: dict[type[Schema], None] = {}
 
     def visit(annotation: Any) -> None:
         for part in get_args(annotation):
             visit(part)
         if isinstance(annotation, type) and issubclass(annotation, Schema) and annotation not in found:
-            if annotation.__bases__[0] is not Schema:
-                visit(annotation.__bases__[0])
+            for base in _bases(annotation):
+                visit(base)
             found[annotation] = None
             for field in annotation.model_fields.values():
                 visit(field.annotation)

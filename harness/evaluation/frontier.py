@@ -17,12 +17,11 @@ def concave_hull(cost: ArrayLike, quality: ArrayLike) -> Curve:
     nothing and scores 0 (that is our reading of what lies left of the cheapest point). Right of the last vertex it
     stays level. cost, quality: `[n]`, costs >= 0.
     """
-    costs, qualities = _points(cost, quality)
-    costs, qualities = np.append(costs, 0.0), np.append(qualities, 0.0)
+    points = np.column_stack([np.append(cost, 0.0), np.append(quality, 0.0)]).tolist()
     vertices: list[tuple[float, float]] = []
-    for c, q in sorted(zip(costs.tolist(), qualities.tolist(), strict=True), key=lambda point: (point[0], -point[1])):
+    for c, q in sorted(points, key=lambda point: (point[0], -point[1])):
         if vertices and (c == vertices[-1][0] or q <= vertices[-1][1]):
-            continue  # dominated: somebody is as good for no more
+            continue  # dominated by a point that is no worse and no more expensive
         while len(vertices) > 1 and _slope(vertices[-2], vertices[-1]) <= _slope(vertices[-1], (c, q)):
             vertices.pop()
         vertices.append((c, q))
@@ -33,10 +32,8 @@ def aiq(cost: ArrayLike, quality: ArrayLike, lowest: float, highest: float) -> f
     """Average improvement in quality (RouterBench, arXiv 2403.12031): the hull's mean from lowest to highest cost.
 
     `1 / (c_max - c_min) * integral of the non-decreasing concave hull`, in score; the bounds must be the same for all
-    routers that are compared. Raises ValueError where they are no interval of costs.
+    routers that are compared.
     """
-    if not 0 <= lowest < highest < np.inf:
-        raise ValueError(f"AIQ needs costs 0 <= lowest < highest, got {lowest} and {highest}")
     return _mean(concave_hull(cost, quality), lowest, highest)
 
 
@@ -53,12 +50,7 @@ def aiq_resampled(
 
 
 def pgr(quality: ArrayLike, weak: float, strong: float) -> FloatArray:
-    """Performance gap recovered (RouteLLM, arXiv 2406.18665): `(q - q_weak) / (q_strong - q_weak)`, elementwise.
-
-    Raises ValueError where the strong model is not better than the weak one.
-    """
-    if not strong > weak:
-        raise ValueError(f"PGR needs a strong model that is better than the weak one, got {strong} and {weak}")
+    """Performance gap recovered (RouteLLM, arXiv 2406.18665): `(q - q_weak) / (q_strong - q_weak)`, elementwise."""
     return np.asarray((np.asarray(quality, np.float64) - weak) / (strong - weak))
 
 
@@ -68,11 +60,10 @@ def monotone_envelope(share: ArrayLike, quality: ArrayLike) -> Curve:
     share: `[n]` in [0, 1], in any order; of equal shares the best counts. The vertices where the curve comes up to its
     earlier maximum again are added, so that the envelope is exact.
     """
-    shares, qualities = _points(share, quality)
+    shares, qualities = np.asarray(share, np.float64), np.asarray(quality, np.float64)
     order = np.lexsort((-qualities, shares))
-    shares, qualities = shares[order], qualities[order]
-    first = np.concatenate([[True], np.diff(shares) > 0])
-    shares, qualities = shares[first], qualities[first]
+    shares, first = np.unique(shares[order], return_index=True)
+    qualities = qualities[order][first]
     at, height = [shares[0]], [qualities[0]]
     for a, b, p, q in zip(shares, shares[1:], qualities, qualities[1:], strict=False):
         top = height[-1]
@@ -101,24 +92,12 @@ def cpt(share: ArrayLike, quality: ArrayLike, weak: float, strong: float, level:
     reached = np.flatnonzero(heights >= level)
     if not len(reached):
         return None
-    n = int(reached[0])
-    if n == 0:
-        return float(shares[0])
-    rise = (level - heights[n - 1]) / (heights[n] - heights[n - 1])
-    return float(shares[n - 1] + rise * (shares[n] - shares[n - 1]))
+    around = slice(max(reached[0] - 1, 0), reached[0] + 1)
+    return float(np.interp(level, heights[around], shares[around]))
 
 
 def _with_ends(share: ArrayLike, recovered: FloatArray) -> Curve:
     return np.append(np.asarray(share, np.float64), [0.0, 1.0]), np.append(recovered, [0.0, 1.0])
-
-
-def _points(x: ArrayLike, y: ArrayLike) -> Curve:
-    xs, ys = np.asarray(x, np.float64).ravel(), np.asarray(y, np.float64).ravel()
-    if xs.shape != ys.shape or not len(xs):
-        raise ValueError(f"a curve needs as many abscissae as ordinates, and one at least: got {len(xs)} and {len(ys)}")
-    if not (np.isfinite(xs).all() and np.isfinite(ys).all() and (xs >= 0).all()):
-        raise ValueError("a curve needs finite numbers, and none below 0 on the axis of costs or shares")
-    return xs, ys
 
 
 def _mean(curve: Curve, low: float, high: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,28 +80,6 @@ class FrontierMetrics(Schema):
     two_models: TwoModels | None
     """APGR and CPT; null where the pool has more than two models and none were named (`--strong`, `--weak`)."""
 
-    def named(self) -> list[str]:
-        """The routers that it has figures of; raises ValueError where its parts have others."""
-        parts = [list(self.routers)] if self.zero_router is not None else []
-        if self.two_models is not None and self.two_models.undefined is None:
-            parts.append(list(self.two_models.routers))
-        if any(part != parts[0] for part in parts):
-            raise ValueError("frontier_metrics has other routers against the zero router than against two models")
-        return parts[0] if parts else []
-
-
-@dataclass(frozen=True)
-class Points:
-    """A router at `P` cost weights, or `P` routers. cost, quality: `[P, I]` of each item."""
-
-    cost: FloatArray
-    quality: FloatArray
-
-    @staticmethod
-    def of(outcomes: Sequence[Outcome]) -> Points:
-        """One point per outcome."""
-        return Points(np.stack([o.cost for o in outcomes]), np.stack([o.quality for o in outcomes]))
-
 
 def frontier_metrics(
     swept: Sequence[Mapping[str, Outcome]],
@@ -121,37 +98,26 @@ def frontier_metrics(
     """
     curves = {name: [outcomes[name] for outcomes in swept] for name in swept[0]}
     two_models = _against_two_models(curves, singles, max_hops, strong, weak)
-    bounds = _cost_range(singles) if costs and singles else None
-    if bounds is None:
+    means = [float(outcome.cost.mean()) for outcome in singles.values()] if costs else []
+    if not means or min(means) == max(means):
         return FrontierMetrics(cost_range=None, zero_router=None, routers=dict.fromkeys(curves), two_models=two_models)
-    zero, routers = _against_zero_router(curves, singles, bounds, seed)
-    return FrontierMetrics(cost_range=bounds, zero_router=zero, routers=dict(routers), two_models=two_models)
-
-
-def _cost_range(singles: Mapping[str, Outcome]) -> tuple[float, float] | None:
-    """Mean cost of the cheapest and of the most expensive single model; None where all cost the same."""
-    means = [float(outcome.cost.mean()) for outcome in singles.values()]
-    return (min(means), max(means)) if min(means) < max(means) else None
-
-
-def _against_zero_router(
-    curves: Mapping[str, Sequence[Outcome]],
-    singles: Mapping[str, Outcome],
-    bounds: tuple[float, float],
-    seed: int,
-) -> tuple[ZeroRouter, dict[str, AgainstZeroRouter]]:
-    zero = Points.of(list(singles.values()))
-    weights = Bootstrap.draw(zero.cost.shape[1], seed, RESAMPLES).weights
-    floor = aiq(zero.cost.mean(axis=1), zero.quality.mean(axis=1), *bounds)
-    floors = aiq_resampled(zero.cost, zero.quality, weights, *bounds)
-    routers = {}
+    bounds = min(means), max(means)
+    items = len(next(iter(singles.values())).cost)
+    weights = Bootstrap.draw(items, seed, RESAMPLES).weights
+    floor, floors = _heights([*singles.values()], weights, bounds)
+    routers: dict[str, AgainstZeroRouter | None] = {}
     for name, outcomes in curves.items():
-        points = Points.of(outcomes)
-        height = aiq(points.cost.mean(axis=1), points.quality.mean(axis=1), *bounds)
-        ahead = aiq_resampled(points.cost, points.quality, weights, *bounds) - floors
-        low, high = np.percentile(ahead, [2.5, 97.5]).tolist()
+        height, heights = _heights(outcomes, weights, bounds)
+        low, high = np.percentile(heights - floors, [2.5, 97.5]).tolist()
         routers[name] = AgainstZeroRouter(aiq=height, aiq_ahead=height - floor, aiq_ahead_interval=(low, high))
-    return ZeroRouter(aiq=floor), routers
+    zero_router = ZeroRouter(aiq=floor)
+    return FrontierMetrics(cost_range=bounds, zero_router=zero_router, routers=routers, two_models=two_models)
+
+
+def _heights(points: Sequence[Outcome], weights: FloatArray, bounds: tuple[float, float]) -> tuple[float, FloatArray]:
+    """AIQ of these points, and on each resample."""
+    cost, quality = np.stack([o.cost for o in points]), np.stack([o.quality for o in points])
+    return aiq(cost.mean(axis=1), quality.mean(axis=1), *bounds), aiq_resampled(cost, quality, weights, *bounds)
 
 
 def _against_two_models(

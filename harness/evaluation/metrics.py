@@ -50,8 +50,7 @@ class Bootstrap:
         drawn = weights @ np.ones_like(of_chosen)  # not .sum(): so the mean of equal values is that value
         # A resample that drew none of the chosen items says nothing of them.
         means = (weights @ of_chosen)[drawn > 0] / drawn[drawn > 0]
-        low, high = np.percentile(means, [2.5, 97.5])
-        return Estimate(float(of_chosen.mean()), float(low), float(high))
+        return Estimate(float(of_chosen.mean()), *np.percentile(means, [2.5, 97.5]).tolist())
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,7 @@ class TaskBootstrap:
 
     def mean(self, values: FloatArray) -> Estimate:
         """Mean over tasks of the tasks' means of `[I]` values, with its 95% percentile interval."""
-        low, high = np.percentile(self.weights @ values, [2.5, 97.5])
-        return Estimate(float(self.shares @ values), float(low), float(high))
+        return Estimate(float(self.shares @ values), *np.percentile(self.weights @ values, [2.5, 97.5]).tolist())
 
 
 def verdict(interval: Sequence[float] | None) -> str:
@@ -113,20 +111,13 @@ def sign_flip_p(differences: FloatArray, seed: int, draws: int = 4999) -> float:
     return (1 + hits) / (1 + draws)
 
 
-def improvement_factor(quality: float, of_model: float) -> float | None:
-    """Improvement over a single model, `quality(router) / quality(model)`, both means over the same items.
+def relative(attained: float, of_model: float) -> float | None:
+    """A mean relative to a single model's over the same items; None where the model's is 0.
 
-    The headline of HierRouter (arXiv 2511.09873); None where the model's quality is 0.
+    HierRouter's (arXiv 2511.09873) improvement is `quality(router) / quality(model)`, and its added cost
+    `cost(router) / cost(model)`.
     """
-    return quality / of_model if of_model > 0 else None
-
-
-def added_cost(cost: float, of_model: float) -> float | None:
-    """Cost relative to a single model's, `cost(router) / cost(model)`, both means over the same items.
-
-    What HierRouter (arXiv 2511.09873) gives beside the improvement; None where the model costs nothing.
-    """
-    return cost / of_model if of_model > 0 else None
+    return attained / of_model if of_model > 0 else None
 
 
 def value(outcome: Outcome, cost_weight: float) -> FloatArray:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.evaluation.evaluate import Outcome
 from harness.evaluation.metrics import NOISE, Bootstrap, FloatArray, sign_flip_p
@@ -89,30 +90,18 @@ class Comparison:
 
 
 def results_of(outcomes: Mapping[str, Outcome], tree: Tree, costs: bool) -> Results:
-    """The outcomes of a run as results; `costs` says whether any were recorded. Raises UserError for nan and inf."""
-    return checked_results(
-        Results(
-            tuple((item.task, item.doc_id) for item in tree.items),
-            {name: Figures(o.quality, o.cost if costs else None) for name, o in outcomes.items()},
-        ),
-        "this run",
+    """The outcomes of a run as results; `costs` says whether any were recorded."""
+    return Results(
+        tuple((item.task, item.doc_id) for item in tree.items),
+        {name: Figures(o.quality, o.cost if costs else None) for name, o in outcomes.items()},
     )
 
 
 def checked_results(results: Results, where: str) -> Results:
-    """The results themselves. Raises UserError where an item comes twice or a figure is not a finite number."""
+    """The results themselves. Raises UserError where an item comes twice."""
     twice = len(results.items) - len(set(results.items))
     if twice:
         raise UserError(f"{where} has {twice} items more than once, expected each once; make it again")
-    for name, figures in results.routers.items():
-        for measure, values in (("quality", figures.quality), ("cost", figures.cost)):
-            if values is not None and not np.isfinite(values).all():
-                wrong = np.flatnonzero(~np.isfinite(values))
-                task, doc_id = results.items[wrong[0]]
-                raise UserError(
-                    f"{where}: {measure} of {name} on {task} {doc_id} is {values[wrong[0]]}, expected a finite number; "
-                    "mend the router or the recording, and run again"
-                )
     return results
 
 
@@ -130,13 +119,17 @@ def compare_routers(
             chosen = np.ones(len(task_of), bool) if task is None else task_of == task
             cost = None
             if costs and old.cost is not None and new.cost is not None:
-                cost = _change(old.cost, new.cost, chosen, bootstrap, seed)
-            quality = _change(old.quality, new.quality, chosen, bootstrap, seed)
+                cost = paired_change(old.cost, new.cost, bootstrap, seed, chosen)
+            quality = paired_change(old.quality, new.quality, bootstrap, seed, chosen)
             made.append(Comparison(router, reference, task, int(chosen.sum()), quality, cost))
     return made
 
 
-def _change(old: FloatArray, new: FloatArray, chosen: np.ndarray, bootstrap: Bootstrap, seed: int) -> Change:
+def paired_change(
+    old: FloatArray, new: FloatArray, bootstrap: Bootstrap, seed: int, chosen: NDArray[np.bool_] | None = None
+) -> Change:
+    """From `old` to `new`, each `[I]`, over all items or the chosen ones."""
+    of = slice(None) if chosen is None else chosen
     estimate = bootstrap.mean(new - old, chosen)
-    means = float(old[chosen].mean()), float(new[chosen].mean())
-    return Change(*means, estimate.mean, estimate.low, estimate.high, sign_flip_p((new - old)[chosen], seed))
+    means = float(old[of].mean()), float(new[of].mean())
+    return Change(*means, estimate.mean, estimate.low, estimate.high, sign_flip_p((new - old)[of], seed))

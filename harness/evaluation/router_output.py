@@ -1,4 +1,4 @@
-"""What a router returned, checked: a wrong action or probability is an error, never a wrong figure."""
+"""Validate router outputs: a wrong action or probability is an error, never a wrong figure."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def probabilities(router: StochasticRouter, states: RoutingStates, models: int) 
         f"expected [{count}, {models}] probabilities, or [{count}, {models + 1}] with STOP, each >= 0 and every row "
         "summing to 1"
     )
-    chance = _numbers(router, "probabilities", router.probabilities(states), expected).astype(np.float64, copy=False)
-    if chance.shape not in ((count, models), (count, models + 1)):
-        raise _refused(router, "probabilities", f"an array of shape {list(chance.shape)}", expected)
+    shapes = (count, models), (count, models + 1)
+    given = _numbers(router, "probabilities", router.probabilities(states), expected, *shapes)
+    chance = given.astype(np.float64, copy=False)
     # Written so that what is not a number fails.
     good = (chance >= 0).all(axis=1) & (np.abs(chance.sum(axis=1) - 1) <= TOLERANCE)
     if not good.all():
@@ -52,9 +52,7 @@ def own_cost(router: Router, states: RoutingStates) -> FloatArray:
     """`[B]` what deciding costs at each state. Raises UserError where that is no number, or below 0."""
     count = len(states.contexts)
     expected = f"expected [{count}] costs, each a finite number >= 0"
-    cost = _numbers(router, "routing_cost", routing_cost(router, states), expected)
-    if cost.shape != (count,):
-        raise _refused(router, "routing_cost", f"an array of shape {list(cost.shape)}", expected)
+    cost = _numbers(router, "routing_cost", routing_cost(router, states), expected, (count,))
     good = (cost >= 0) & (cost < np.inf)
     if not good.all():
         raise _refused(router, "routing_cost", f"{cost[~good][0]}", expected)
@@ -62,24 +60,22 @@ def own_cost(router: Router, states: RoutingStates) -> FloatArray:
 
 
 def _indices(router: object, method: str, given: Any, count: int, highest: int, expected: str) -> NDArray[np.int64]:
-    indices = _numbers(router, method, given, expected)
-    if indices.shape != (count,):
-        raise _refused(router, method, f"an array of shape {list(indices.shape)}", expected)
-    good = (indices >= 0) & (indices <= highest)
-    if indices.dtype.kind == "f":
-        good &= indices == np.floor(indices)
+    indices = _numbers(router, method, given, expected, (count,))
+    good = (indices >= 0) & (indices <= highest) & (indices == np.floor(indices))
     if not good.all():
         raise _refused(router, method, f"{indices[~good][0]}", expected)
     return indices.astype(np.int64, copy=False)
 
 
-def _numbers(router: object, method: str, given: Any, expected: str) -> NDArray[Any]:
+def _numbers(router: object, method: str, given: Any, expected: str, *shapes: tuple[int, ...]) -> NDArray[Any]:
     try:
         numbers = np.asarray(given)
     except (RuntimeError, TypeError, ValueError):  # rows of several lengths, a tensor on an accelerator
         raise _refused(router, method, f"a {type(given).__name__} that is no array", expected) from None
     if numbers.dtype.kind not in "biuf":
         raise _refused(router, method, f"{type(given).__name__} of {numbers.dtype}", expected)
+    if numbers.shape not in shapes:
+        raise _refused(router, method, f"an array of shape {list(numbers.shape)}", expected)
     return numbers
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_serializer, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from harness.evaluation.evaluate import Outcome
 from harness.evaluation.frontier_metrics import FrontierMetrics
@@ -16,11 +16,10 @@ from harness.evaluation.metrics import (
     Bootstrap,
     Estimate,
     TaskBootstrap,
-    added_cost,
     collapsed_to,
     gap_closed,
-    improvement_factor,
     regret,
+    relative,
     value,
 )
 from pools.cost import CostModel
@@ -33,12 +32,19 @@ Interval = tuple[float, float]
 Score = Annotated[float, Field(ge=-1e-9, le=1 + 1e-9)]
 Share = Annotated[float, Field(ge=0, le=1 + 1e-9)]
 Cost = Annotated[float, Field(ge=0)]
-Pipeline = tuple[str, ...]
 ARROW = " > "
 
 
-class Figures(Schema):
-    """Quality and cost over a selection of items, and against the single model with the best value.
+def _pipeline(given: Any) -> Any:
+    return tuple(given.split(ARROW)) if isinstance(given, str) else given
+
+
+Pipeline = Annotated[tuple[str, ...], BeforeValidator(_pipeline), PlainSerializer(ARROW.join)]
+"""The models of a pipeline, in order; `a > b` in files."""
+
+
+class QualityCost(Schema):
+    """Quality and cost over a selection of items.
 
     Intervals are 95%, percentile bootstrap over items (2,000 resamples, the same for every router).
     """
@@ -51,6 +57,11 @@ class Figures(Schema):
     """Mean cost per item, in `cost_unit`; null where no costs were recorded."""
     cost_interval: tuple[Cost, Cost] | None
     """Of `cost`."""
+
+
+class Figures(QualityCost):
+    """What was attained, and against the single model with the best value."""
+
     quality_ratio: float | None
     """`quality` / that of the best single model: the paper's improvement; in `macro` of the means over tasks."""
     cost_ratio: float | None
@@ -75,8 +86,8 @@ class MacroFigures(Figures):
     """How many tasks."""
 
 
-class OverallFigures(TaskFigures):
-    """Figures over all items."""
+class ValueFigures(Schema):
+    """Hops, and value against the optimum's and the best single model's, over all items."""
 
     hops: Annotated[float, Field(ge=0)]
     """Mean number of models called."""
@@ -92,13 +103,18 @@ class OverallFigures(TaskFigures):
     """`value` minus the best single model's."""
     value_ahead_interval: Interval | None
     """Of `value_ahead`, paired over items."""
+
+
+class OverallFigures(ValueFigures, TaskFigures):
+    """Figures over all items."""
+
     routing_cost: Cost
     """Cost of the router's own encoder, per item; not part of `cost`."""
     routing_cost_unit: str
     """Unit of `routing_cost`."""
-    calls: dict[str, float] = Field(default_factory=dict)
+    calls: dict[str, float]
     """Mean calls per item of each model."""
-    pipelines: dict[Pipeline, Share] | None = None
+    pipelines: dict[Pipeline, Share]
     """The final pipelines, written `a > b`, and the expected share of the items that each of them answers."""
     collapsed_to: str | None
     """The model that gets at least 99% of the calls, or null."""
@@ -108,17 +124,6 @@ class OverallFigures(TaskFigures):
     """Whether expectations were computed, not sampled."""
     notes: list[str]
     """What a reader must know: what was trained where, and at which cost weight."""
-
-    @field_validator("pipelines", mode="before")
-    @classmethod
-    def _read(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        return {tuple(name.split(ARROW)) if isinstance(name, str) else name: share for name, share in given.items()}
-
-    @field_serializer("pipelines")
-    def _written(self, pipelines: dict[Pipeline, float] | None) -> dict[str, float] | None:
-        return None if pipelines is None else {ARROW.join(models): share for models, share in pipelines.items()}
 
 
 class RouterSummary(Schema):
@@ -132,31 +137,8 @@ class RouterSummary(Schema):
     """By task."""
 
 
-class PointFigures(Schema):
-    """One router at one of several cost weights, over all items; the fields are those of `overall`."""
-
-    quality: Score
-    """As in `overall`."""
-    quality_interval: tuple[Score, Score]
-    """As in `overall`."""
-    cost: Cost | None
-    """As in `overall`."""
-    cost_interval: tuple[Cost, Cost] | None
-    """As in `overall`."""
-    hops: float
-    """As in `overall`."""
-    value: float
-    """As in `overall`."""
-    regret: float | None
-    """As in `overall`."""
-    regret_interval: Interval | None
-    """As in `overall`."""
-    gap_closed: float | None
-    """As in `overall`."""
-    value_ahead: float | None
-    """As in `overall`."""
-    value_ahead_interval: Interval | None
-    """As in `overall`."""
+class PointFigures(ValueFigures, QualityCost):
+    """One router at one of several cost weights, over all items; a part of `overall`."""
 
 
 class FrontierPoint(Schema):
@@ -201,23 +183,6 @@ class Summary(Schema):
         singles = [name for name in self.routers if name.startswith("single:")]
         return max(singles, key=lambda name: self.routers[name].overall.value, default=None)
 
-    @model_validator(mode="after")
-    def _agrees(self) -> Summary:
-        for name, router in self.routers.items():
-            if self.cost_unit and None in (router.overall.cost, router.overall.cost_interval):
-                raise ValueError(f"{name} has no cost, but there is a unit of costs")
-            ahead = router.overall.value_ahead, router.overall.value_ahead_interval
-            if self.best_single is not None and None in ahead:
-                raise ValueError(f"{name} is not compared with the best single model, which there is")
-            if list(router.tasks) != self.tasks:
-                raise ValueError(f"{name} has other tasks than the routers before it")
-        known = list(self.routers)
-        if any(list(point.routers) != known for point in self.frontier or ()):
-            raise ValueError("frontier has other routers than the table")
-        if self.frontier_metrics is not None and self.frontier_metrics.named() not in ([], known):
-            raise ValueError("frontier_metrics has other routers than the table")
-        return self
-
 
 def summarise(
     outcomes: Mapping[str, Outcome],
@@ -244,21 +209,21 @@ def summarise(
     over_tasks = TaskBootstrap.draw(task_of, seed)
     routers: dict[str, RouterSummary] = {}
     for name, outcome in outcomes.items():
-        lost = None if optimum is None else bootstrap.mean(regret(outcome, optimum, cost_weight))
-        ahead, closed = None, None
+        lost = ahead = closed = None
+        if optimum is not None:
+            lost = bootstrap.mean(regret(outcome, optimum, cost_weight))
         if best_single is not None:
             ahead = bootstrap.mean(value(outcome, cost_weight) - value(best_single, cost_weight))
-            closed = None if optimum is None else gap_closed(outcome, best_single, optimum, cost_weight)
+        if optimum is not None and best_single is not None:
+            closed = gap_closed(outcome, best_single, optimum, cost_weight)
         overall = OverallFigures(
             **_figures(outcome, best_single, bootstrap.mean, costs),
             items=len(tree.items),
             hops=float(outcome.hops.mean()),
             value=float(value(outcome, cost_weight).mean()),
-            regret=None if lost is None else lost.mean,
-            regret_interval=None if lost is None else (lost.low, lost.high),
+            **_estimate("regret", lost),
             gap_closed=closed,
-            value_ahead=None if ahead is None else ahead.mean,
-            value_ahead_interval=None if ahead is None else (ahead.low, ahead.high),
+            **_estimate("value_ahead", ahead),
             routing_cost=float(outcome.routing_cost.mean()),
             routing_cost_unit=routing_cost_unit,
             calls=dict(zip(tree.models, outcome.calls.mean(axis=0).tolist(), strict=True)),
@@ -311,18 +276,21 @@ def _figures(
 ) -> dict[str, Any]:
     """The fields of `Figures` over a selection of items, `mean` being over it."""
     quality, cost = mean(outcome.quality), mean(outcome.cost)
-    figures: dict[str, Any] = {
-        "quality": quality.mean,
-        "quality_interval": (quality.low, quality.high),
-        "cost": cost.mean if costs else None,
-        "cost_interval": (cost.low, cost.high) if costs else None,
+    quality_ratio = cost_ratio = ahead = None
+    if best_single is not None:
+        quality_ratio = relative(quality.mean, mean(best_single.quality).mean)
+        cost_ratio = relative(cost.mean, mean(best_single.cost).mean)
+        ahead = mean(outcome.quality - best_single.quality)
+    return {
+        **_estimate("quality", quality),
+        **_estimate("cost", cost if costs else None),
+        "quality_ratio": quality_ratio,
+        "cost_ratio": cost_ratio,
+        **_estimate("quality_ahead", ahead),
     }
-    if best_single is None:
-        return figures | dict.fromkeys(("quality_ratio", "cost_ratio", "quality_ahead", "quality_ahead_interval"))
-    ahead = mean(outcome.quality - best_single.quality)
-    return figures | {
-        "quality_ratio": improvement_factor(quality.mean, mean(best_single.quality).mean),
-        "cost_ratio": added_cost(cost.mean, mean(best_single.cost).mean),
-        "quality_ahead": ahead.mean,
-        "quality_ahead_interval": (ahead.low, ahead.high),
-    }
+
+
+def _estimate(name: str, found: Estimate | None) -> dict[str, Any]:
+    """The two fields of an estimate, its mean and its interval."""
+    mean, interval = (None, None) if found is None else (found.mean, (found.low, found.high))
+    return {name: mean, f"{name}_interval": interval}

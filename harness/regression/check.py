@@ -28,7 +28,8 @@ from harness.runs.checkpoints import shipped_path
 from harness.runs.finished import FinishedRun, differences, read_run
 from harness.runs.run import evaluate
 from harness.runs.source import RESULTS, open_source
-from harness.tables.terminal import difference_table
+from harness.tables.grid import difference_grid
+from harness.tables.terminal import tables
 from pools.errors import UserError
 from pools.files import whole_file
 from routers.registry import learns
@@ -103,7 +104,8 @@ def _show_changes(title: str, comparisons: Sequence[Comparison], now: FinishedRu
     shown = [c for c in comparisons if c.task is None or not c.quality.same or not (c.cost is None or c.cost.same)]
     left_out = len(comparisons) - len(shown)
     caption = f"{left_out} rows of tasks where nothing differs are left out" if left_out else ""
-    console.print(difference_table(title, shown, now.cost_unit, caption))
+    for table in tables(difference_grid(title, shown, now.cost_unit, caption), console.width):
+        console.print(table)
 
 
 def _check_flags(options: Check, path: Path) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from harness.evaluation.paired import Change, Comparison, compare_routers
 from harness.runs.finished import FinishedRun, differences, read_run
 from harness.runs.manifest import write_text
-from harness.tables.export import csv_cell
-from harness.tables.terminal import difference_table, markdown
+from harness.tables.export import csv_cell, markdown
+from harness.tables.grid import Grid, difference_grid
+from harness.tables.terminal import tables
 from pools.errors import UserError, shown
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def compare_command(options: Compare, console: Console) -> None:
     for block in blocks:
         for note in block.notes:
             console.print(note, highlight=False, markup=False, soft_wrap=True)
-        console.print(_table(block))
+        for table in tables(_table(block), console.width):
+            console.print(table)
     if options.out is not None:
         _write(blocks, options.out)
         console.print(f"written to {options.out}", highlight=False, markup=False, soft_wrap=True)
@@ -130,12 +131,12 @@ def _inside(name: str, run: FinishedRun, against: str, asked: Sequence[str], see
     return Block(name, name, title, (), run.cost_unit, made)
 
 
-def _table(block: Block) -> Table:
+def _table(block: Block) -> Grid:
     """One row per router and task; of a router that is the same on all of them only the first."""
     differing = {c.router for c in block.comparisons if not (c.quality.same and (c.cost is None or c.cost.same))}
     told = [c for c in block.comparisons if c.task is None or c.router in differing]
     caption = "of a router that is the same on every task the tasks are left out" if told != block.comparisons else ""
-    return difference_table(block.title, told, block.unit, caption)
+    return difference_grid(block.title, told, block.unit, caption)
 
 
 def _write(blocks: Sequence[Block], path: Path) -> None:

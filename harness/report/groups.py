@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.report.figures import COLOURS, Series, printable
+from harness.report.figures.style import COLOURS, Series, printable
 from harness.runs.folder import RunFolder
 
 ROUTER, SINGLE, BASELINE, OPTIMUM = "router of the run", "single model", "baseline", "exact optimum"
 _LOOK = {SINGLE: ("slate", "s"), BASELINE: ("orange", "^"), OPTIMUM: ("green", "*")}
-_ROUTER_COLOURS, _ROUTER_MARKERS = ("blue", "red", "purple", "teal", "ochre"), ("o", "D", "P", "X", "v")
+_ROUTER_LOOKS = (("blue", "o"), ("red", "D"), ("purple", "P"), ("teal", "X"), ("ochre", "v"))
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,7 @@ def _series(runs: Sequence[RunFolder]) -> list[tuple[Series, RunFolder, str]]:
     shown = [name for _, _, name in found.values()]
     series, count = [], 0
     for role, run, name in found.values():
-        colour, marker = _LOOK.get(role) or (
-            _ROUTER_COLOURS[count % len(_ROUTER_COLOURS)],
-            _ROUTER_MARKERS[count % len(_ROUTER_MARKERS)],
-        )
+        colour, marker = _LOOK.get(role) or _ROUTER_LOOKS[count % len(_ROUTER_LOOKS)]
         count += role == ROUTER
         label = name.removeprefix("single:") + (f" ({run.name})" if shown.count(name) > 1 else "")
         series.append((Series(printable(label), COLOURS[colour][0], marker, role), run, name))

@@ -12,19 +12,14 @@ from rich.console import Console
 
 from harness.evaluation.summary import ARROW
 from harness.report.examples import Example, choose_examples
-from harness.report.figures import (
-    COLOURS,
-    Drawing,
-    draw_flow,
-    draw_plane,
-    draw_tasks,
-    inline_svg,
-    write_files,
-)
-from harness.report.groups import OPTIMUM, ROUTER, Group, group, role_of
+from harness.report.figures.flow import draw_flow
+from harness.report.figures.plane import draw_plane
+from harness.report.figures.style import COLOURS, Drawing, inline_svg, write_files
+from harness.report.figures.tasks import draw_tasks
+from harness.report.groups import OPTIMUM, ROUTER, Group, group
 from harness.report.result_text import main_result
 from harness.runs.folder import RunFolder, load_runs
-from harness.tables.grid import row_notes
+from harness.tables.grid import frontier_grid, overall_grid, task_grid
 from pools.errors import UserError
 from pools.files import whole_folder
 
@@ -103,7 +98,8 @@ def plane(group: Group) -> Drawing:
     return Drawing(
         f"plane-{group.number}",
         f"Quality against cost, {group.runs[0].summary.title}",
-        "Each router as a point with its 95% intervals. " + "; ".join(points) + ".",
+        "Each router as a point with its 95% intervals.",
+        points,
         lambda narrow: draw_plane(routers, curves, group.unit, narrow),
     )
 
@@ -111,7 +107,7 @@ def plane(group: Group) -> Drawing:
 def tasks(group: Group) -> Drawing:
     """Quality per task of a group."""
     routers = [(series, run.routers[name].tasks) for series, run, name in group.routers]
-    names = list(routers[0][1])
+    names = group.runs[0].summary.tasks
     rivals = [pair for pair in routers if pair[0].role != OPTIMUM] or routers
     best = []
     for task in names:
@@ -120,32 +116,30 @@ def tasks(group: Group) -> Drawing:
     return Drawing(
         f"tasks-{group.number}",
         f"Quality on each task, {group.runs[0].summary.title}",
-        "One panel for each task, one dot with a 95% interval for each router. " + "; ".join(best) + ".",
-        lambda narrow: draw_tasks(routers, [*names], narrow),
+        "One panel for each task, one dot with a 95% interval for each router.",
+        best,
+        lambda narrow: draw_tasks(routers, names, narrow),
     )
 
 
 def flowing(run: RunFolder) -> list[str]:
     """The routers whose pipelines are drawn: those asked for, and the optimum; not those that have but one."""
-    if any(entry.overall.pipelines is None for entry in run.routers.values()):
-        return []
     first, *others = [*run.asked[: MAX_FLOWS - 1], *(n for n in run.routers if n == "oracle")]
-    several = [name for name in others if len(run.routers[name].overall.pipelines or ()) > 1]
+    several = [name for name in others if len(run.routers[name].overall.pipelines) > 1]
     return list(dict.fromkeys([first, *several]))
 
 
 def flow(run: RunFolder, router: str, number: int) -> Drawing:
     """The pipelines that a router used."""
     overall = run.routers[router].overall
-    shares = overall.pipelines or {}
-    pool = list(overall.calls)
-    order = [*pool, *dict.fromkeys(m for pipeline in shares for m in pipeline if m not in pool)]
+    shares = overall.pipelines
     position = list(run.routers).index(router) + 1
     return Drawing(
         f"pipelines-{number + 1}-{position}-{re.sub(r'[^a-z0-9]+', '-', router.lower())[:40].strip('-')}",
         f"Pipelines of {router}",
-        "; ".join(f"{ARROW.join(models)}: {share:.1%} of the items" for models, share in shares.items()) + ".",
-        lambda narrow: draw_flow(shares, order, narrow),
+        "Each pipeline with its share of the items.",
+        [f"{ARROW.join(models)}: {share:.1%} of the items" for models, share in shares.items()],
+        lambda narrow: draw_flow(shares, list(overall.calls), narrow),
     )
 
 
@@ -165,7 +159,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "cost": _cost, "inline": inline_svg, "task_name": _breakable}
+    environment.filters |= {"figure": _figure, "inline": inline_svg, "breakable": _breakable}
     examples: dict[str, list[Example] | None] = {run.name: choose_examples(run, run.asked[0]) for run in runs}
     return environment.get_template("report.html.jinja").render(
         runs=runs,
@@ -176,26 +170,21 @@ def render(
         results={run.name: main_result(run) for run in runs},
         manifests={run.name: json.dumps(run.manifest, indent=1, ensure_ascii=False) for run in runs},
         colours=COLOURS,
-        notes=row_notes,
         source=_source,
-        role=role_of,
+        overall_grid=overall_grid,
+        frontier_grid=frontier_grid,
+        task_grid=task_grid,
         several=len(runs) > 1,
     )
 
 
-def _number(figure: float | None, form: str = ".3f") -> str:
-    return "–" if figure is None else format(figure, form).replace("-", "−")
-
-
-def _cost(figure: float | None) -> str:
-    """Three significant digits, whatever the unit makes of the size."""
-    if figure is None or abs(figure) >= 1000:
-        return _number(figure, ",.0f")
-    return _number(figure, "#.3g").rstrip(".")
+def _figure(line: str) -> str:
+    """A line of a cell, with the signs of print."""
+    return line.replace("..", " to ").replace("-", "−")
 
 
 def _breakable(name: str) -> Any:
-    """A name of a task, which a narrow column may break after an underscore."""
+    """The header of a column, which may be broken after an underscore."""
     from markupsafe import Markup, escape
 
     return escape(name).replace("_", Markup("_<wbr>"))

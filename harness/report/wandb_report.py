@@ -6,16 +6,18 @@ filter and colour them, and open a run's tables and files.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.report.result_text import main_result
 from harness.runs.folder import RunFolder
 from harness.runs.wandb import IDENTITY, TABLES
+from harness.tables.export import markdown
+from harness.tables.grid import grids
 from pools.errors import UserError
+from pools.schema import Schema, parse_json
 from pools.secrets import clean
 
 if TYPE_CHECKING:
@@ -28,13 +30,15 @@ INSTALL = "pip install wandb-workspaces"
 _WIDTH = 24
 
 
-@dataclass(frozen=True)
-class Tracked:
-    """Where wandb keeps a run. `entity` is empty for one tracked offline, until it is synced."""
+class Tracked(Schema):
+    """Where wandb keeps a run, as `run --track` wrote it to `wandb.json`."""
 
-    entity: str
+    entity: str | None
+    """Its owner; none for a run tracked offline, until it is synced."""
     project: str
+    """Its project."""
     id: str
+    """Its identifier in the project."""
 
 
 def publish(groups: Sequence[Group]) -> str:
@@ -47,7 +51,10 @@ def publish(groups: Sequence[Group]) -> str:
     if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         raise UserError("a W&B Report is kept on the server: unset WANDB_MODE, and sync offline runs with wandb sync")
     try:
-        built = build(groups, tracked, next(iter(tracked.values())).entity or _default_entity(wandb))
+        entity = next(iter(tracked.values())).entity or wandb.Api().default_entity
+        if not entity:
+            raise ValueError("there is no login")
+        built = build(groups, tracked, entity)
         return str(built.save().url)
     except (wandb.errors.Error, OSError, ValueError) as error:
         # OSError takes in the errors of requests; ValueError is the report library's on a project that is not there.
@@ -61,9 +68,8 @@ def identity(run: RunFolder) -> Tracked:
     if not path.is_file():
         raise UserError(f"{run.path} was not tracked, so wandb has nothing of it; make the run again with --track")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return Tracked(**{key: str(found[key] or "") for key in ("entity", "project", "id")})
-    except (ValueError, TypeError, KeyError) as error:
+        return parse_json(Tracked, path.read_bytes())
+    except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); make the run again with --track") from None
 
 
@@ -78,9 +84,8 @@ def build(groups: Sequence[Group], tracked: Mapping[str, Tracked], entity: str) 
             wr.PanelGrid(runsets=_runsets(group, tracked, entity), panels=_panels(group)),
         ]
         for run in group.runs:
-            tables = run.path / "tables.md"
-            blocks += [wr.H2(run.name), wr.P(" ".join(main_result(run)))]
-            blocks += [wr.MarkdownBlock(tables.read_text(encoding="utf-8"))] if tables.is_file() else []
+            tables = "\n".join(map(markdown, grids(run.summary)))
+            blocks += [wr.H2(run.name), wr.P(" ".join(main_result(run))), wr.MarkdownBlock(tables)]
     routers = list(dict.fromkeys(name for group in groups for run in group.runs for name in run.asked))
     return wr.Report(
         entity=entity,
@@ -114,23 +119,32 @@ def _panels(group: Group) -> list[Any]:
     routers = list(dict.fromkeys(name for run in group.runs for name in run.routers))
     asked = list(dict.fromkeys(name for run in group.runs for name in run.asked))
     figures = {"quality": "quality"} | ({"cost": f"cost per item ({group.unit})"} if group.unit else {})
-    tall = max(6, len(routers))
-    panels: list[Any] = []
-    for column, (figure, title) in enumerate(figures.items()):
-        width = _WIDTH // len(figures)
-        place = wr.Layout(x=column * width, y=0, w=width, h=tall)
-        metrics = [f"{name}/{figure}" for name in routers]
-        panels.append(wr.BarPlot(title=title, metrics=metrics, max_bars_to_show=len(routers), layout=place))
-    top = tall
-    for number, name in enumerate(asked if group.unit else ()):
-        place = wr.Layout(x=(number % 2) * (_WIDTH // 2), y=top + (number // 2) * 8, w=_WIDTH // 2, h=8)
-        cost, quality = (wr.SummaryMetric(f"{name}/{figure}") for figure in ("cost", "quality"))
-        panels.append(wr.ScatterPlot(title=f"{name}: quality against cost", x=cost, y=quality, layout=place))
-    top += 8 * -(-len(asked) // 2) if group.unit else 0
-    for table in TABLES:
-        panels.append(wr.WeavePanelSummaryTable(table_name=table, layout=wr.Layout(x=0, y=top, w=_WIDTH, h=10)))
-        top += 10
-    return [*panels, wr.RunComparer(diff_only="split", layout=wr.Layout(x=0, y=top, w=_WIDTH, h=9))]
+    count = len(routers)
+    bars = [
+        partial(wr.BarPlot, title=title, metrics=[f"{name}/{figure}" for name in routers], max_bars_to_show=count)
+        for figure, title in figures.items()
+    ]
+    planes = [
+        partial(
+            wr.ScatterPlot,
+            title=f"{name}: quality against cost",
+            x=wr.SummaryMetric(f"{name}/cost"),
+            y=wr.SummaryMetric(f"{name}/quality"),
+        )
+        for name in (asked if group.unit else ())
+    ]
+    rows: list[tuple[int, list[Any]]] = [(max(6, count), bars)]
+    rows += [(8, planes[n : n + 2]) for n in range(0, len(planes), 2)]
+    rows += [(10, [partial(wr.WeavePanelSummaryTable, table_name=table)]) for table in TABLES]
+    rows.append((9, [partial(wr.RunComparer, diff_only="split")]))
+    panels, top = [], 0
+    for height, row in rows:
+        width = _WIDTH // len(row)
+        panels += [
+            panel(layout=wr.Layout(x=column * width, y=top, w=width, h=height)) for column, panel in enumerate(row)
+        ]
+        top += height
+    return panels
 
 
 def _library() -> Any:
@@ -140,10 +154,3 @@ def _library() -> Any:
     except ImportError:
         raise UserError(f"a W&B Report needs a package that is not installed: {INSTALL}") from None
     return wandb
-
-
-def _default_entity(wandb: Any) -> str:
-    entity = wandb.Api().default_entity
-    if not entity:
-        raise ValueError("there is no login")
-    return str(entity)

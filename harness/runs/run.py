@@ -37,9 +37,9 @@ from harness.runs.routers import (
 )
 from harness.runs.source import LIVE_STORE, Source, choose_sandbox, open_source, recording_name
 from harness.runs.wandb import track
-from harness.tables.export import latex, tidy
+from harness.tables.export import latex, markdown, tidy
 from harness.tables.grid import Grid, grids
-from harness.tables.terminal import markdown, tables
+from harness.tables.terminal import tables
 from pools.cost import MAX_RATE, CostModel
 from pools.errors import UserError, shown
 from pools.mdp.tree import Tree
@@ -87,7 +87,7 @@ class Evaluation:
 
     def markdown(self) -> str:
         """The tables as Markdown."""
-        return "\n".join(markdown(table) for grid in self.grids for table in tables(grid))
+        return "\n".join(map(markdown, self.grids))
 
     def report(self, path: Path | str) -> Path:
         """Write the report, one HTML file that needs no network, its figures beside it; where it is."""

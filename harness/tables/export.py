@@ -1,11 +1,11 @@
-"""Tables as LaTeX, and the figures of the one by task with their intervals as tidy CSV."""
+"""Grids as Markdown and LaTeX, and the figures of the one by task with their intervals as tidy CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -24,6 +24,29 @@ ESCAPES = {
     # What the font of plain LaTeX has at these places is something else.
     **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
 }
+
+
+def markdown(grid: Grid) -> str:
+    """A Markdown table, with its title above and its caption below."""
+    lines = [
+        f"**{grid.title}**",
+        "",
+        _markdown_row(["router", *grid.headers]),
+        "|---" + "|---:" * len(grid.headers) + "|",
+    ]
+    for row in grid.rows:
+        name = "<br>".join([f"{row.name} {row.mark}".rstrip(), *(f"  {note}" for note in row.notes)])
+        lines.append(_markdown_row([name, *map(_markdown_cell, row.cells)]))
+    return "\n".join([*lines, "", "; ".join(grid.caption), ""])
+
+
+def _markdown_cell(cell: Cell) -> str:
+    first, *below = cell.text
+    return "<br>".join([(f"**{first}**" if cell.best else first) + cell.mark, *below])
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 def escape(text: str) -> str:
@@ -104,7 +127,7 @@ def _lines(row: Row) -> Iterator[str]:
 
 
 def _figures(cell: Cell) -> list[str]:
-    first, *below = (escape(line).replace("-", "$-$") for line in cell.lines)
+    first, *below = (escape(line).replace("-", "$-$") for line in cell.text)
     shown = rf"\textbf{{{first}}}" if cell.best else first
     return [shown + (rf"\rlap{{{_mark(cell.mark)}}}" if cell.mark else ""), *(rf"{{\scriptsize {b}}}" for b in below)]
 

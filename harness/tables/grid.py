@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.evaluation.frontier_metrics import AgainstTwoModels, AgainstZeroRouter, FrontierMetrics
 from harness.evaluation.metrics import verdict
-from harness.evaluation.summary import Figures, OverallFigures, PointFigures, Summary
+from harness.evaluation.paired import Change, Comparison
+from harness.evaluation.summary import OverallFigures, QualityCost, Summary
 
 MEAN, ALL, RATIOS = "mean", "all", "x best single"
 MARKS = {"better": "+", "worse": "-"}
@@ -25,12 +26,18 @@ class Cell:
 
     lines: the figure, and what is written smaller below it. mark: `+` or `-` where the figure is significantly above or
     below what it is compared to, else empty. best: whether no router has a better one in the column, to the digits
-    shown; bounds are no routers.
+    shown; bounds are no routers. ratio: of the figure to the best single model's.
     """
 
     lines: tuple[str, ...] = ("",)
     mark: str = ""
     best: bool = False
+    ratio: str = ""
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """Its lines, the ratio before the figure."""
+        return (f"{self.ratio} {self.lines[0]}".lstrip(), *self.lines[1:])
 
 
 @dataclass(frozen=True)
@@ -71,9 +78,7 @@ def overall_grid(summary: Summary) -> Grid:
         cells = (
             _estimate(o.quality, o.quality_interval, o.quality_ratio, ".3f"),
             cost,
-            Cell((f"{o.hops:.2f}",)),
-            Cell(("-" if o.regret is None else f"{o.regret:.3f}",)),
-            Cell(("-" if o.gap_closed is None else f"{o.gap_closed:z.0%}",)),
+            *(Cell((line,)) for line in (f"{o.hops:.2f}", _known(o.regret, ".3f"), _known(o.gap_closed, "z.0%"))),
         )
         rows.append(Row(name, cells, notes=tuple(row_notes(o))))
     headers = ("quality", "cost", "hops", "regret", "gap closed")
@@ -86,23 +91,19 @@ def task_grid(summary: Summary) -> Grid:
     tasks = next(iter(routers.values())).tasks
     figures = {name: [*entry.tasks.values(), entry.macro] for name, entry in routers.items()}
     bounds = {name for name, entry in routers.items() if entry.overall.bound}
-    contenders = [[_quality(f) for f in of_router] for name, of_router in figures.items() if name not in bounds]
+    contenders = [[_lines(f, 1)[0] for f in of_router] for name, of_router in figures.items() if name not in bounds]
     # Where all are alike none is best.
     best = [max(c) if len(set(c)) > 1 else None for c in zip(*contenders, strict=True)] or [None] * (len(tasks) + 1)
     scale = cost_scale(f.cost for of_router in figures.values() for f in of_router)
     rows: list[Row] = []
     for name, of_router in figures.items():
-        cells = [
-            Cell(
-                (_quality(f), *([] if f.cost is None else [f"{f.cost * scale:.4f}"])),
-                MARKS.get(verdict(f.quality_ahead_interval), ""),
-                best=name not in bounds and _quality(f) == top,
-            )
-            for f, top in zip(of_router, best, strict=True)
-        ]
+        cells = []
+        for f, top in zip(of_router, best, strict=True):
+            lines = _lines(f, scale)
+            cells.append(Cell(lines, _mark(f.quality_ahead_interval), best=name not in bounds and lines[0] == top))
         ratios = of_router[-1].quality_ratio, of_router[-1].cost_ratio
         cells.append(Cell(tuple(f"x{ratio:.2f}" for ratio in ratios if ratio is not None) or ("",)))
-        mark = MARKS.get(verdict(routers[name].overall.value_ahead_interval), "")
+        mark = _mark(routers[name].overall.value_ahead_interval)
         rows.append(Row(name, tuple(cells), mark, rule=name in bounds and not any(r.rule for r in rows)))
     counts = [Cell((str(f.items),)) for f in tasks.values()]
     rows.append(Row("items", (*counts, Cell(), Cell()), rule=True))
@@ -122,7 +123,8 @@ def frontier_grid(summary: Summary) -> Grid:
     scale = cost_scale(figures.cost for point in points for figures in point.routers.values())
     rows: list[Row] = []
     for name, entry in summary.routers.items():
-        cells = [_point(point.routers[name], scale) for point in points]
+        at_weights = [point.routers[name] for point in points]
+        cells = [Cell((*_lines(f, scale), _known(f.gap_closed, "z.0%"))) for f in at_weights]
         against_zero = metrics.routers[name]
         cells += [_aiq(against_zero)] if against_zero is not None else []
         cells += _of_two(two.routers[name]) if two is not None and defined else []
@@ -133,6 +135,35 @@ def frontier_grid(summary: Summary) -> Grid:
         empty[len(points)] = Cell((f"{zero.aiq:.3f}",))
         rows.append(Row("zero router", tuple(empty), notes=("hull of the single models",), rule=True))
     return Grid("by cost weight", tuple(headers), tuple(rows), _frontier_caption(summary.cost_unit, metrics, scale))
+
+
+def difference_grid(title: str, comparisons: Sequence[Comparison], unit: str, caption: str = "") -> Grid:
+    """One row per comparison, tasks below their router; unit: of the costs, empty where none are compared."""
+    rows = []
+    for c in comparisons:
+        name = c.router if c.task is None else f"  {c.task}"
+        cost = _change(c.cost, ".3g") if c.cost else [Cell(("-",))] * 2
+        cells = [*_change(c.quality, ".3f"), *(cost if unit else ())]
+        rows.append(Row(f"{name} ({c.items})", tuple(cells), rule=c.task is None))
+    said = (
+        *([f"cost per item in {unit}"] if unit else []),
+        "(items); below a figure that differs: what it was, and the difference's 95% interval, paired over items",
+        "*: the interval excludes 0; many are compared, with no correction, so some are marked by chance",
+        "p: two-sided sign-flip test; where items are few, trust it more than the interval",
+        *([caption] if caption else []),
+    )
+    headers = ("quality", "difference", *(("cost", "difference") if unit else ()))
+    return Grid(title, headers, tuple(rows), said)
+
+
+def _change(change: Change, form: str) -> list[Cell]:
+    """What it is now and, below, was before; and the difference."""
+    after = format(change.after, form)
+    if change.same:
+        return [Cell((after,)), Cell(("same",))]
+    mark = "*" if change.risen or change.fallen else ""
+    difference = f"{change.difference:+.2g}{mark} p={change.p:.1g}", f"{change.low:.2g}..{change.high:.2g}"
+    return [Cell((after, format(change.before, form))), Cell(difference)]
 
 
 def wrapped(name: str, width: int) -> list[str]:
@@ -156,25 +187,27 @@ def per(scale: int) -> str:
     return "1,000 items" if scale > 1 else "item"
 
 
-def _quality(figures: Figures | PointFigures) -> str:
-    return f"{figures.quality:.3f}"
+def _lines(figures: QualityCost, scale: int) -> tuple[str, ...]:
+    """Quality and, where it was recorded, below it cost."""
+    return (f"{figures.quality:.3f}", *([] if figures.cost is None else [f"{figures.cost * scale:.4f}"]))
 
 
-def _point(figures: PointFigures, scale: int) -> Cell:
-    cost = [] if figures.cost is None else [f"{figures.cost * scale:.4f}"]
-    gap = "-" if figures.gap_closed is None else f"{figures.gap_closed:z.0%}"
-    return Cell((_quality(figures), *cost, gap))
+def _known(figure: float | None, form: str) -> str:
+    return "-" if figure is None else format(figure, form)
+
+
+def _mark(interval: Sequence[float] | None) -> str:
+    return MARKS.get(verdict(interval), "")
 
 
 def _aiq(figures: AgainstZeroRouter) -> Cell:
     low, high = figures.aiq_ahead_interval
-    lines = (f"{figures.aiq:.3f}", f"{figures.aiq_ahead:+.3f}", f"{low:+.3f}..{high:+.3f}")
-    return Cell(lines, MARKS.get(verdict([low, high]), ""))
+    return Cell((f"{figures.aiq:.3f}", f"{figures.aiq_ahead:+.3f}", f"{low:+.3f}..{high:+.3f}"), _mark((low, high)))
 
 
 def _of_two(figures: AgainstTwoModels) -> list[Cell]:
     shares = ["unreached" if share is None else f"{share:.0%}" for share in (figures.cpt_50, figures.cpt_80)]
-    return [Cell((f"{figures.apgr:.3f}",)), *(Cell((share,)) for share in shares)]
+    return [Cell((line,)) for line in (f"{figures.apgr:.3f}", *shares)]
 
 
 def _caption(summary: Summary, scale: int, compared: bool) -> tuple[str, ...]:
@@ -230,7 +263,7 @@ def _overall_caption(unit: str, weight: float, scale: int) -> tuple[str, ...]:
 def _estimate(mean: float, interval: tuple[float, float], ratio: float | None, form: str, scale: int = 1) -> Cell:
     """An estimate and, below it, its interval: in the same form, so that it contains the estimate as shown, too."""
     shown, *bounds = (format(figure * scale, form) for figure in (mean, *interval))
-    return Cell((shown if ratio is None else f"x{ratio:.2f} {shown}", f"{bounds[0]}..{bounds[1]}"))
+    return Cell((shown, f"{bounds[0]}..{bounds[1]}"), ratio="" if ratio is None else f"x{ratio:.2f}")
 
 
 def _cost_form(highest: float) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from harness.evaluation.frontier import concave_hull
 from harness.evaluation.summary import OverallFigures
 from harness.report.figures.labels import place_labels
-from harness.report.figures.style import LIGHT, WIDTH_PX, Series, fitted, new_figure, points
+from harness.report.figures.style import LIGHT, WIDTH_PX, Series, axes_at, fitted, new_figure, points
 
 
 def draw_plane(
@@ -24,12 +24,10 @@ def draw_plane(
     routers: each with its overall figures. curves: of a router over several cost weights, `(cost, quality)` in their
     order. The hull is that of the series whose role is "single model".
     """
-    figure = new_figure(WIDTH_PX[narrow], 430 if narrow else 500, narrow)
+    width, height = WIDTH_PX[narrow], 430 if narrow else 500
     left, right, bottom, top = (46, 8, 46, 78) if narrow else (58, 14, 52, 40)
-    width, height = figure.get_size_inches() * 96
-    axes = figure.add_axes(
-        (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
-    )
+    figure = new_figure(width, height)
+    axes = axes_at(figure, left, top, width - left - right, height - bottom - top)
     reach = [o.cost_interval[1] for _, o in routers if o.cost_interval] + [c for _, curve in curves for c, _ in curve]
     most = max(reach) * 1.06 or 1.0
     axes.set(xlim=(-0.03 * most, most), ylim=(-0.03, 1.05), xlabel=f"cost per item ({unit})", ylabel="quality")
@@ -55,12 +53,9 @@ def draw_plane(
     for series, o in routers:
         assert o.cost is not None and o.cost_interval is not None
         (c_low, c_high), (q_low, q_high) = o.cost_interval, o.quality_interval
-        axes.errorbar(
-            o.cost, o.quality,
-            xerr=[[max(0.0, o.cost - c_low)], [max(0.0, c_high - o.cost)]],
-            yerr=[[max(0.0, o.quality - q_low)], [max(0.0, q_high - o.quality)]],
-            color=series.colour, linewidth=1.1, alpha=0.65, zorder=2.6,
-        )  # fmt: skip
+        bar = {"color": series.colour, "linewidth": 1.1, "alpha": 0.65, "zorder": 2.6}
+        axes.hlines(o.quality, c_low, c_high, **bar)
+        axes.vlines(o.cost, q_low, q_high, **bar)
         axes.plot(
             o.cost, o.quality, linestyle="", marker=series.marker, color=series.colour,
             markersize=points(13 if series.marker == "*" else 9), markeredgecolor=LIGHT["paper"], markeredgewidth=0.8,
@@ -70,11 +65,11 @@ def draw_plane(
         bars += [(c_low, o.quality, c_high, o.quality), (o.cost, q_low, o.cost, q_high)]
     figure.legend(
         loc="upper left", bbox_to_anchor=(0.0, 1.0), ncols=2 if narrow else 5, frameon=False, handletextpad=0.4,
-        columnspacing=1.0, borderpad=0.2, handlelength=1.6,
+        columnspacing=0.6 if narrow else 1.0, borderpad=0.2, handlelength=1.6,
     )  # fmt: skip
     place_labels(
         axes,
-        [(o.cost or 0.0, o.quality) for _, o in routers],
+        [(o.cost, o.quality) for _, o in routers],
         [fitted(series.label, 160 if narrow else 280, figure) for series, _ in routers],
         [series.colour for series, _ in routers],
         bars,

@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup, escape
-
-from pools.files import whole_file
 
 # name: (on light paper, on dark paper). Each is at least 4.5:1 against its paper but for `grid`, and is never the only
 # sign: markers, labels and order say the same.
@@ -35,19 +33,21 @@ LIGHT = {name: light for name, (light, _) in COLOURS.items()}
 MODEL_COLOURS = [LIGHT[n] for n in ("blue", "orange", "green", "purple", "ochre", "red", "teal", "slate")]
 FONT_PX = {False: 13.0, True: 12.0}  # by whether the figure is narrow
 WIDTH_PX = {False: 860, True: 352}
+SVG_METADATA: dict[str, Any] = {"Date": None, "Creator": None}  # the same figure has the same bytes
 
 
 @dataclass(frozen=True)
 class Drawing:
     """A figure that can be drawn for a wide and for a narrow window.
 
-    name: of its files. title, description: what a reader who cannot see it is told.
+    name: of its files. title, about, parts: what a reader who cannot see it is told.
     draw: from whether it shall be narrow to a matplotlib Figure.
     """
 
     name: str
     title: str
-    description: str
+    about: str
+    parts: Sequence[str]
     draw: Callable[[bool], Any]
 
 
@@ -61,7 +61,7 @@ class Series:
     role: str
 
 
-def new_figure(width: int, height: float, narrow: bool) -> Any:
+def new_figure(width: int, height: float) -> Any:
     """An empty figure of a size in CSS pixels. Must be called, and drawn on, inside `drawing_style`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -69,6 +69,13 @@ def new_figure(width: int, height: float, narrow: bool) -> Any:
     figure = Figure(figsize=(width / 96, height / 96), dpi=96)
     FigureCanvasAgg(figure)
     return figure
+
+
+def axes_at(figure: Any, left: float, top: float, width: float, height: float) -> Any:
+    """Axes at a place given in CSS pixels from the figure's upper left corner."""
+    whole_width, whole_height = figure.get_size_inches() * 96
+    bottom = whole_height - top - height
+    return figure.add_axes((left / whole_width, bottom / whole_height, width / whole_width, height / whole_height))
 
 
 def points(pixels: float) -> float:
@@ -138,22 +145,16 @@ def inline_svg(drawing: Drawing) -> Markup:
 
 
 def write_files(drawing: Drawing, folder: Path) -> None:
-    """The wide variant as `NAME.svg` and `NAME.png` (at twice its size), each whole or not at all."""
+    """The wide variant as `NAME.svg` and `NAME.png`, the latter at twice its size."""
     from matplotlib.patheffects import withStroke
     from matplotlib.text import Text
 
     with drawing_style(False):
         figure = drawing.draw(False)
-        for ending, options in (("svg", {}), ("png", {"dpi": 192})):
-            if ending == "png":  # in an SVG file letters with an outline would be no text any more
-                for text in figure.findobj(Text):
-                    text.set_path_effects([withStroke(linewidth=points(3), foreground=LIGHT["paper"])])
-            with whole_file(folder / f"{drawing.name}.{ending}") as partial:
-                figure.savefig(partial, format=ending, metadata=_metadata(ending), **options)
-
-
-def _metadata(ending: str) -> dict[str, Any]:
-    return {"Date": None, "Creator": None} if ending == "svg" else {"Software": None}
+        figure.savefig(folder / f"{drawing.name}.svg", metadata=SVG_METADATA)
+        for text in figure.findobj(Text):  # not in the SVG file, where an outlined letter is no text any more
+            text.set_path_effects([withStroke(linewidth=points(3), foreground=LIGHT["paper"])])
+        figure.savefig(folder / f"{drawing.name}.png", dpi=192, metadata={"Software": None})
 
 
 def _inline(drawing: Drawing, narrow: bool) -> Markup:
@@ -161,7 +162,7 @@ def _inline(drawing: Drawing, narrow: bool) -> Markup:
     with drawing_style(narrow):
         buffer = io.StringIO()
         figure = drawing.draw(narrow)
-        figure.savefig(buffer, format="svg", metadata=_metadata("svg"))
+        figure.savefig(buffer, format="svg", metadata=SVG_METADATA)
     content = buffer.getvalue()
     content = content[content.index("<svg") :]
     content = re.sub(r"<metadata>.*?</metadata>", "", content, flags=re.S)
@@ -182,5 +183,5 @@ def _inline(drawing: Drawing, narrow: bool) -> Markup:
         f'<svg class="{variant}" role="img" aria-labelledby="{own}-title {own}-desc" viewBox="{box[1]}" '
         f'style="max-width: {width}px" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
         f'<title id="{own}-title">{escape(drawing.title)}</title>'
-        f'<desc id="{own}-desc">{escape(drawing.description)}</desc>'
+        f'<desc id="{own}-desc">{escape(drawing.about)} {escape("; ".join(drawing.parts))}.</desc>'
     ) + Markup(body)

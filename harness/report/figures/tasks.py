@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.evaluation.summary import TaskFigures
-from harness.report.figures.style import FONT_PX, LIGHT, WIDTH_PX, Series, fitted, new_figure, points
+from harness.report.figures.style import FONT_PX, LIGHT, WIDTH_PX, Series, axes_at, fitted, new_figure, points
 
 
 def draw_tasks(routers: Sequence[tuple[Series, Mapping[str, TaskFigures]]], tasks: Sequence[str], narrow: bool) -> Any:
@@ -17,22 +17,15 @@ def draw_tasks(routers: Sequence[tuple[Series, Mapping[str, TaskFigures]]], task
     label_px = min(max(len(series.label) for series, _ in routers) * letter + 6, width * 0.44)
     gap = 16 if narrow else 24
     panel_width = (width - label_px - gap * (columns - 1) - 8) / columns
-    sketch = new_figure(width, 100, narrow)
+    sketch = new_figure(width, 100)
     titles = [_wrapped(task, panel_width + gap - 4, sketch) for task in tasks]
     panel, title_px = len(routers) * row_px, line_px * (1 + max(title.count("\n") for title in titles)) + 12
     height = lines * (panel + title_px + axis_px)
-    figure = new_figure(width, height, narrow)
+    figure = new_figure(width, height)
     for number, task in enumerate(tasks):
         line, column = divmod(number, columns)
         top = line * (panel + title_px + axis_px) + title_px
-        axes = figure.add_axes(
-            (
-                (label_px + column * (panel_width + gap)) / width,
-                1 - (top + panel) / height,
-                panel_width / width,
-                panel / height,
-            )
-        )
+        axes = axes_at(figure, label_px + column * (panel_width + gap), top, panel_width, panel)
         axes.set(xlim=(-0.04, 1.04), ylim=(len(routers) - 0.5, -0.5), xticks=[0, 0.5, 1])
         axes.set_xticklabels(["0", "0.5", "1"])
         axes.grid(axis="x", linewidth=0.8)

@@ -104,17 +104,6 @@ def test_on_live_models_only_what_is_chosen_is_generated(synthetic_tree: Callabl
     np.testing.assert_array_equal(outcome.cost, again.cost)
 
 
-def test_a_router_that_stops_at_once_is_told_so(tree: Tree) -> None:
-    class Silent:
-        def act(self, states: RoutingStates) -> np.ndarray:
-            return np.full(len(states.contexts), 3)
-
-    with pytest.raises(UserError, match="before any model was asked"):
-        evaluate(Silent(), tree, COST)
-    with pytest.raises(UserError, match="before any model was asked"):
-        sample(Silent(), tree, COST, 0)
-
-
 class Returning:
     """Returns what it is told, at every state, or of their number."""
 
@@ -147,27 +136,17 @@ class Billing(Returning):
     ("router", "message"),
     [
         (Returning(-1), r"Returning: act returned -1; expected \[30\] whole numbers from 0 to 3, where 3 is STOP"),
-        (Returning(7), "act returned 7; expected"),
         (Returning(0.5), "act returned 0.5; expected"),
-        (Returning(np.nan), "act returned nan; expected"),
-        (Returning("a"), "act returned list of <U1; expected"),
+        (Returning(3), "stopped before any model was asked"),
         (Returning(None), "act returned list of object; expected"),
-        (Returning(lambda n: None), "act returned NoneType of object; expected"),
-        (Returning(lambda n: 0), r"act returned an array of shape \[\]; expected"),
         (Returning(lambda n: [0] * (n - 1)), r"act returned an array of shape \[29\]; expected"),
         (Returning(lambda n: [[0], [0, 1]]), "act returned a list that is no array; expected"),
         (Drawing([0.1, 0.1, 0.1]), r"Drawing: probabilities returned \[0.1, 0.1, 0.1\], which sums to 0.3; expected"),
-        (Drawing([0.5, 0.5, 0.00001]), "which sums to 1.00001; expected"),
         (Drawing([np.nan, 0.5, 0.5]), "which sums to nan; expected"),
-        (Drawing([np.inf, 0, 0]), "which sums to inf; expected"),
         (Drawing([1.5, -0.5, 0.0]), r"\[1.5, -0.5, 0\], which sums to 1; expected"),
         (Drawing([0.5, 0.5]), r"shape \[30, 2\]; expected \[30, 3\] probabilities, or \[30, 4\] with STOP"),
-        (Drawing([0.2] * 5), r"shape \[30, 5\]; expected"),
-        (Drawing(1.0), r"shape \[30\]; expected"),
         (Voting(3), r"Voting: choose_response returned 3; expected \[30\] whole numbers from 0 to 2"),
-        (Voting(-1), "choose_response returned -1; expected"),
         (Billing(-1.0), "Billing: routing_cost returned -1.0; expected"),
-        (Billing(np.nan), "routing_cost returned nan; expected"),
         (Billing(lambda n: 1.0), r"routing_cost returned an array of shape \[\]; expected"),
     ],
 )

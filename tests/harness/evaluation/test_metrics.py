@@ -11,15 +11,16 @@ from harness.evaluation.evaluate import Outcome
 from harness.evaluation.metrics import (
     Bootstrap,
     TaskBootstrap,
-    added_cost,
     collapsed_to,
     gap_closed,
-    improvement_factor,
     regret,
+    relative,
     sign_flip_p,
     value,
 )
 
+settings.register_profile("busy", deadline=None)  # tests share the cores with others
+settings.load_profile("busy")
 EIGHTHS = st.integers(-8, 8).map(lambda n: n / 8)  # their sums are exact
 AMOUNTS = st.floats(0, 100, allow_subnormal=False).map(lambda x: round(x, 3))
 SHARES = st.floats(0, 1, allow_subnormal=False).map(lambda x: round(x, 3))
@@ -50,16 +51,6 @@ def test_a_task_is_estimated_from_its_items_alone() -> None:
     assert 0.0 <= estimate.low < 0.5 < estimate.high <= 1.0
 
 
-def test_gap_closed_is_nothing_at_the_best_single_and_all_at_the_optimum() -> None:
-    single, best = outcome([0, 1, 0, 1], [1, 1, 1, 1]), outcome([1, 1, 0, 1], [2, 1, 1, 1])
-    between = outcome([0.5, 1, 0, 1], [1.5, 1, 1, 1])
-    assert gap_closed(single, single, best, 0.1) == 0
-    assert gap_closed(best, single, best, 0.1) == 1
-    assert gap_closed(between, single, best, 0.1) == pytest.approx(0.5)
-    assert gap_closed(between, single, single, 0.1) is None
-    assert regret(between, best, 0.1).tolist() == pytest.approx([0.45, 0, 0, 0])
-
-
 def test_a_router_that_calls_one_model_only_is_flagged() -> None:
     names = ("a", "b")
     assert collapsed_to(outcome([1], [1], [[0.0, 1.0]]), names) == "b"
@@ -68,7 +59,6 @@ def test_a_router_that_calls_one_model_only_is_flagged() -> None:
 
 
 @given(st.lists(EIGHTHS, min_size=1, max_size=9))
-@settings(deadline=None)
 def test_the_p_value_counts_all_sign_flips(differences: list[float]) -> None:
     observed = abs(sum(differences))
     flips = [abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
@@ -79,21 +69,14 @@ def test_the_p_value_counts_all_sign_flips(differences: list[float]) -> None:
 
 
 @given(st.lists(EIGHTHS.filter(bool), min_size=13, max_size=16), st.integers(0, 5))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_the_p_value_of_many_items_is_near_that_of_all_flips(differences: list[float], seed: int) -> None:
     values = np.array(differences)
     signs = np.array(list(product((1, -1), repeat=len(values))))
     expected = (abs(signs @ values) >= abs(values.sum())).mean()
     assert sign_flip_p(values, seed) == pytest.approx(expected, abs=5 * 0.5 / 4999**0.5 + 1e-3)
     assert sign_flip_p(values, seed) == sign_flip_p(values, seed) >= 1 / 5000
-
-
-def test_the_p_value_is_uniform_where_nothing_differs() -> None:
-    generator = np.random.default_rng(3)
-    found = np.array([sign_flip_p(generator.normal(0, 1, 40), seed, draws=199) for seed in range(400)])
-    assert 0.02 <= (found <= 0.05).mean() <= 0.085
-    assert sign_flip_p(np.zeros(5), 1) == 1
-    assert sign_flip_p(np.full(60, 0.1), 1) == 1 / 5000
+    assert sign_flip_p(np.zeros(5), 1) == 1 and sign_flip_p(np.full(60, 0.1), 1) == 1 / 5000
 
 
 def of_items(items: list[tuple[float, float]]) -> Outcome:
@@ -101,7 +84,6 @@ def of_items(items: list[tuple[float, float]]) -> Outcome:
 
 
 @given(st.lists(AMOUNTS, min_size=1, max_size=30), st.integers(0, 99))
-@settings(deadline=None)
 def test_an_estimate_is_the_mean_and_its_interval_lies_within_the_values(values: list[float], seed: int) -> None:
     given_values = np.array(values)
     for bootstrap in (Bootstrap.draw(len(values), seed, 200), TaskBootstrap.draw(np.array(["t"] * len(values)), seed)):
@@ -112,42 +94,13 @@ def test_an_estimate_is_the_mean_and_its_interval_lies_within_the_values(values:
         assert (shifted.low, shifted.high) == pytest.approx((2 * found.low + 3, 2 * found.high + 3))
 
 
-@given(st.lists(st.floats(0.125, 50), min_size=1, max_size=15), AMOUNTS, st.integers(0, 99))
-@settings(deadline=None)
-def test_the_interval_contains_the_mean_of_symmetric_values(offsets: list[float], centre: float, seed: int) -> None:
-    values = np.array([centre + sign * offset for offset in offsets for sign in (-1, 1)])
-    found = Bootstrap.draw(len(values), seed).mean(values)
-    assert found.low <= found.mean <= found.high
-    assert found.mean == pytest.approx(centre, abs=1e-9)
-
-
-@given(st.lists(AMOUNTS, min_size=2, max_size=12), st.integers(0, 99))
-@settings(deadline=None)
-def test_the_order_of_the_items_changes_nothing(values: list[float], seed: int) -> None:
-    order = np.random.default_rng(seed).permutation(len(values))
-    drawn, given_values = Bootstrap.draw(len(values), seed), np.array(values)
-    found, shuffled = drawn.mean(given_values), Bootstrap(drawn.weights[:, order]).mean(given_values[order])
-    assert (shuffled.mean, shuffled.low, shuffled.high) == pytest.approx((found.mean, found.low, found.high))
-
-
-@given(st.lists(st.tuples(SHARES, st.sampled_from("ab")), min_size=2, max_size=12))
-@settings(deadline=None)
-def test_a_mean_over_tasks_counts_each_task_the_same(items: list[tuple[float, str]]) -> None:
-    values, tasks = np.array([v for v, _ in items]), np.array([task for _, task in items])
-    means = [values[tasks == task].mean() for task in sorted(set(tasks.tolist()))]
-    assert TaskBootstrap.draw(tasks, 1, 50).mean(values).mean == pytest.approx(np.mean(means))
-
-
 @given(AMOUNTS, AMOUNTS, st.floats(0.1, 10))
 def test_ratios_are_of_the_model_whatever_the_unit(attained: float, of_model: float, unit: float) -> None:
-    for ratio in (improvement_factor, added_cost):
-        found = ratio(attained, of_model)
-        if of_model == 0:
-            assert found is None
-            continue
-        assert found is not None and found * of_model == pytest.approx(attained)
-        assert ratio(attained * unit, of_model * unit) == pytest.approx(found)
-        assert ratio(of_model, of_model) == 1
+    found = relative(attained, of_model)
+    assert (found is None) == (of_model == 0)
+    if found is not None:
+        assert found * of_model == pytest.approx(attained)
+        assert relative(attained * unit, of_model * unit) == pytest.approx(found)
 
 
 @given(ITEMS, WEIGHTS)

@@ -17,7 +17,8 @@ from rich.console import Console
 from command_line import call
 from harness.evaluation.paired import Figures, Results, compare_routers
 from harness.runs.source import recording_folder
-from harness.tables.terminal import difference_table
+from harness.tables.grid import difference_grid
+from harness.tables.terminal import tables
 
 RECORDING = recording_folder("lightweight", "offline")
 QA, MATHS = "single:qa-specialist", "single:math-specialist"
@@ -145,7 +146,7 @@ def test_a_mark_means_that_the_interval_excludes_0() -> None:
     assert overall.quality.risen and not overall.quality.fallen and overall.cost is not None
     assert not overall.cost.risen and not overall.cost.fallen and not overall.cost.same
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(difference_table("title", [overall], "unit"))
+    console.print(*tables(difference_grid("title", [overall], "unit"), console.width))
     shown = console.export_text()
     assert "+0.25* p=0.0002" in shown and "+0 p=1" in shown and "no correction" in " ".join(shown.split())
 

@@ -51,19 +51,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        if self.path != "/graphql" or self.server.refuses:
-            self.reply(401 if self.server.refuses else 404, {"errors": [{"message": "invalid API key"}]})
-            return
         asked = json.loads(gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body)
-        self.reply(200, {"data": self.server.answer(asked["query"], asked.get("variables") or {})})
-
-    def reply(self, status: int, content: dict[str, Any]) -> None:
-        body = json.dumps(content).encode()
+        status, content = 401, {"errors": [{"message": "invalid API key"}]}
+        if not self.server.refuses:
+            status, content = 200, {"data": self.server.answer(asked["query"], asked.get("variables") or {})}
         self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(json.dumps(content).encode())
 
     def log_message(self, *_: object) -> None:
         """Quiet."""

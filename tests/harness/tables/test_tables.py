@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from harness.__main__ import main
-from harness.evaluation.metrics import Bootstrap, TaskBootstrap, verdict
+from harness.evaluation.metrics import verdict
 from harness.evaluation.summary import Summary
-from harness.tables.export import COLUMNS, escape, latex, tidy
+from harness.tables.export import COLUMNS, latex, markdown, tidy
 from harness.tables.grid import Cell, Grid, Row, grids, overall_grid, task_grid, wrapped
-from harness.tables.terminal import markdown, tables
+from harness.tables.terminal import tables
 
 # By task and model, what each item scores. `good` is the best single model; `odd|one` is better at `b_&_c`, and no
 # worse or better at `a_task` than chance allows; at `all_alike` everybody is right.
@@ -36,7 +35,7 @@ MODELS = list(COSTS)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, harness: Callable[..., int]) -> Path:
     """The folder of a run on these outcomes."""
     made = tmp_path_factory.mktemp("tables")
     with (made / "t.csv").open("w", newline="", encoding="utf-8") as file:
@@ -46,13 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for model, scores in by_model.items():
                 for n, score in enumerate(scores):
                     writer.writerow([n, task, f"{task} {n}?", model, score, COSTS[model] * (1 + n), "test"])
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        for command in (
-            ["import", made / "t.csv", "--out", made / "recording", "--cost-unit", "US$"],
-            ["run", "--recording", made / "recording", "--router", "random", "--out", made / "run"],
-        ):
-            monkeypatch.setattr(sys, "argv", ["harness", *map(str, command)])
-            main()
+    assert harness("import", made / "t.csv", "--out", made / "recording", "--cost-unit", "US$") == 0
+    assert harness("run", "--recording", made / "recording", "--router", "random", "--out", made / "run") == 0
     return made / "run"
 
 
@@ -101,19 +95,6 @@ def test_the_mean_over_tasks_is_of_tasks_and_not_of_items(summary: dict[str, Any
     assert macro["quality_ahead_interval"] == pytest.approx(resampled(ahead), abs=0.04)
     for task, difference in zip(SCORES, ahead, strict=True):
         assert entry["tasks"][task]["quality_ahead"] == pytest.approx(difference.mean())
-
-
-def test_means_over_tasks_are_resampled_within_the_tasks() -> None:
-    tasks = np.array(["x"] * 2 + ["y"] * 6)
-    drawn = TaskBootstrap.draw(tasks, seed=3, resamples=200)
-    np.testing.assert_allclose(drawn.weights[:, :2].sum(axis=1), 0.5)
-    np.testing.assert_allclose(drawn.weights[:, 2:].sum(axis=1), 0.5)
-    assert drawn.mean(np.array([1.0, 0, 0, 0, 0, 0, 0, 3])).mean == pytest.approx((1 / 2 + 3 / 6) / 2)
-    # A task of which each item is alike has no spread, however the others are drawn.
-    spread = drawn.mean(np.array([1.0, 1, 0, 0, 0, 0, 0, 0]))
-    assert (spread.low, spread.high) == (pytest.approx(0.5), pytest.approx(0.5))
-    all_items = Bootstrap.draw(8, seed=3).mean(np.array([1.0, 1, 0, 0, 0, 0, 0, 0]))
-    assert all_items.low == 0 < all_items.high
 
 
 def test_a_verdict_is_an_interval_without_0() -> None:
@@ -201,28 +182,25 @@ def test_no_cell_of_the_csv_file_is_a_formula(summary: dict[str, Any]) -> None:
     assert {row["router"] for row in rows} == {"'=HYPERLINK(1)"} and rows[-1]["quality_ratio"] == "-0.5"
 
 
-@pytest.mark.parametrize("factor", [1e-9, 1e-6, 1e-4, 1e-3, 1.0, 12.0, 1e3, 1e5])
+@pytest.mark.parametrize("factor", [1e-9, 1e-4, 1.0, 1e5])
 def test_an_interval_contains_its_estimate_as_they_are_shown(summary: dict[str, Any], factor: float) -> None:
     other = json.loads(json.dumps(summary))
     names = list(other["routers"])
-    # The first router is the cheap one beside dear ones, so that all cannot be given for 1,000 items.
+    # The first router is cheap, the others are not, so that all cannot be given for 1,000 items.
     for name in names[:1] if factor < 1 else names:
         figures = other["routers"][name]["overall"]
         figures["cost"] *= factor
         figures["cost_interval"] = [bound * factor for bound in figures["cost_interval"]]
     for shown in (other, {**other, "routers": {names[0]: other["routers"][names[0]]}}):
-        (table,) = tables(overall_grid(typed(shown)))
-        scale = 1000 if "cost per 1,000 items" in str(table.caption) else 1
-        for column, name, count in ((1, "quality", 1), (2, "cost", scale)):
-            for cell, entry in zip(table.columns[column].cells, shown["routers"].values(), strict=True):
-                above, below = re.sub(r"\[.*?\]", "", str(cell)).split("\n")
-                (low, high), figure, exact = below.split(".."), above.split()[-1], entry["overall"]
+        grid = overall_grid(typed(shown))
+        scale = 1000 if "cost per 1,000 items" in grid.caption[0] else 1
+        for row, entry in zip(grid.rows, shown["routers"].values(), strict=True):
+            for cell, name, count in ((row.cells[0], "quality", 1), (row.cells[1], "cost", scale)):
+                (low, high), figure, exact = cell.lines[1].split(".."), cell.lines[0].split()[-1], entry["overall"]
                 assert float(low) <= float(figure) <= float(high)
                 assert float(figure) == pytest.approx(exact[name] * count, rel=0.06)
                 assert (float(high) > 0) == (exact[f"{name}_interval"][1] > 0)
                 assert len(low) <= 8, "columns stay narrow"
-                least, most = exact[f"{name}_interval"]
-                assert (low == high) == (most - least < 0.05 * most) or name == "quality"
 
 
 @pytest.mark.parametrize("width", [160, 80, 40])
@@ -244,8 +222,7 @@ def test_every_figure_is_shown_whole_at_every_width(summary: dict[str, Any], wid
 
 
 def test_markdown_has_bold_figures_and_whole_names(summary: dict[str, Any], folder: Path) -> None:
-    (table,) = tables(task_grid(typed(summary)))
-    lines = markdown(table).splitlines()
+    lines = markdown(task_grid(typed(summary))).splitlines()
     assert "| router | a_task | b_&_c | all_alike | human | mean | x best single |" in lines
     (odd,) = (line for line in lines if line.startswith("| single:odd"))
     assert odd == (
@@ -260,13 +237,10 @@ def test_latex_says_the_same(summary: dict[str, Any], folder: Path) -> None:
     over_all, by_task = (latex(grid, summary["title"]) for grid in grids(typed(summary)))
     assert text == f"{over_all}\n{by_task}"
     assert r"\label{tab:t-on-t}" in over_all and r"\caption{t on t: 24 test items, one call each: cost" in over_all
-    text = by_task
-    assert (
-        r"\label{tab:t-on-t-by-task}" in text
-        and r"\caption{t on t: 24 test items, one call each, by task: quality" in text
-    )
-    assert r"US\$" in text and r"b\_\&\_c" in text and r"bad\_100\%" in text and r"odd\textbar{}one" in text
-    body = text.partition(r"\midrule")[2].partition(r"\bottomrule")[0]
+    assert r"\label{tab:t-on-t-by-task}" in by_task and "one call each, by task: quality" in by_task
+    for escaped in (r"US\$", r"b\_\&\_c", r"bad\_100\%", r"odd\textbar{}one"):
+        assert escaped in by_task
+    body = by_task.partition(r"\midrule")[2].partition(r"\bottomrule")[0]
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert all(line.replace(r"\&", "").count("&") == len(SCORES) + 2 for line in rows)
     assert sum(line.count(r"\textbf") for line in rows) == 4
@@ -295,14 +269,8 @@ def test_latex_compiles_with_booktabs_alone(folder: Path, tmp_path: Path) -> Non
     assert "Missing character" not in (tmp_path / "main.log").read_text(errors="replace")
 
 
-def test_special_characters_are_ordinary_ones() -> None:
-    assert escape("a_b & 5% #1 $x {y} ^ ~") == r"a\_b \& 5\% \#1 \$x \{y\} \textasciicircum{} \textasciitilde{}"
-    assert escape("a\\b<c>|d") == r"a\textbackslash{}b\textless{}c\textgreater{}\textbar{}d"
-
-
 def test_names_are_broken_where_they_may_be() -> None:
     assert wrapped("rg_color_cube_rotation", 7) == ["rg_", "color_", "cube_", "rotation"]
     assert wrapped("pipeline:qa-specialist>math-specialist", 16) == ["pipeline:qa-", "specialist>math-", "specialist"]
     assert wrapped("x best single", 7) == ["x best", "single"]
-    assert wrapped("single:qwen2.5-coder-0.5b", 16) == ["single:qwen2.5-", "coder-0.5b"]
     assert "".join(wrapped("a__b--c", 3)) == "a__b--c"
