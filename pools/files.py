@@ -20,7 +20,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     say of which file it is, as that of a full disk, says it then.
     """
     partial = path.with_name(path.name + ".partial")
-    with _alone_in(path.parent):
+    with alone_in(path.parent):
         try:
             with _naming(path):
                 yield partial
@@ -44,7 +44,7 @@ def whole_folder(
     """
     folder.mkdir(parents=True, exist_ok=True)
     partial = _partial(folder, last)
-    with _alone_in(folder):
+    with alone_in(folder):
         _move(folder, last)
         try:
             if check is not None:
@@ -67,7 +67,7 @@ def whole_folder(
 def finish_moving(folder: Path, last: str) -> None:
     """Move what a process that was killed had written completely and not moved; a reader calls it first."""
     if (_partial(folder, last) / _COMPLETE).is_file():
-        with _alone_in(folder):
+        with alone_in(folder):
             _move(folder, last)
 
 
@@ -114,7 +114,7 @@ def _is_inside(folder: Path, name: str | Path) -> bool:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Wait until no other process writes there; the system forgets the lock of a process that dies."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
