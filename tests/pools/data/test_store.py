@@ -216,9 +216,7 @@ def test_every_response_keeps_how_it_was_made(tmp_path):
         entries = [(Context(f"q {number} {n}"), SETTINGS, _made("a")) for n in range(number + 1)]
         store.put("m", entries)
         keys += [transition_key("m", settings, context) for context, settings, _ in entries]
-    stores[2].put(
-        "m", [(Context("q 1 0"), SETTINGS, _made("too late"))]
-    )  # as the first response, its provenance stays
+    stores[2].put("m", [(Context("q 1 0"), SETTINGS, _made("too late"))])  # as the first response, its provenance stays
     stores[2].put("m", [(Context("elsewhere"), SETTINGS, _made("a"))], {"recording": "r"})
     assert stores[0].provenance(keys) == [(3, new), (2, old), (1, None)]
     assert stores[0].export_parquet(tmp_path / "store.parquet") == 7
