@@ -123,17 +123,11 @@ def test_whatever_is_no_pool(value: Any) -> None:
     assert told(lambda: pool_from_dict(value, "here"), "here") is None
 
 
-BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
-    f"{n}: &{n} [{', '.join([f'*{m}'] * 9)}]\n" for m, n in zip("abcdefgh", "bcdefghi", strict=True)
-)
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (BOMB + TEXT, "aliases"),
-        (TEXT.replace("name: mine", "name: &x [*x]"), "itself"),
-        ("".join(f"{n}: &{n} {{<<: [*{m}, *{m}]}}\n" for m, n in zip("abcdef", "bcdefg", strict=True)), "YAML"),
+        (TEXT.replace("rates: made up", "rates: &x made up"), "line 3, column 8"),
+        (TEXT.replace("name: mine", "name: [*x]"), "write a value out in place of an anchor or alias"),
         (TEXT.replace("rates: made up", "rates: 2020-99-99"), "month"),
         (TEXT.replace("rates: made up", f"rates: {'9' * 5000}"), "digits"),
         (TEXT.replace("rates: made up", "rates: !!timestamp x"), "not YAML"),
@@ -143,7 +137,6 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         (TEXT.replace("rates: made up", "rates: a\nrates: b"), "twice"),
         (TEXT.replace("dtype: bfloat16", "dtype: 2020-01-01"), "model a: expected plain data that JSON can hold"),
         (TEXT.replace("dtype: bfloat16", "dtype: .nan"), "model a: expected plain data that JSON can hold"),
-        (TEXT.replace("name: mine", "name: [" + "x, " * 11_000 + "]"), "aliases"),
         (TEXT + "#" * 300_000, "bytes"),
         (TEXT + "    resources: false\n", "resources"),
     ],
