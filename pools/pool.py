@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import asdict, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from pools.cost import MAX_RATE, CostModel, dollar_cost, paper_cost
 from pools.errors import UserError, shown
 from pools.names import check_distinct, check_name
-from pools.schema import WRITTEN, from_plain
+from pools.schema import WRITTEN, Schema, from_plain
 from pools.secrets import identity, masked
 from pools.template import CONCATENATION, check_template
 from pools.types import content_hash
@@ -81,6 +79,15 @@ class CandidateModel:
         """Requests that are handed over together: a batch, and at least as many as a server is asked at a time."""
         concurrent = self.arguments.get("num_concurrent")
         return max(self.batch_size, concurrent) if type(concurrent) is int else self.batch_size
+
+
+class ServerArguments(Schema):
+    """Arguments of a model behind a server with which every request would fail if they were something else."""
+
+    header: dict[str, Annotated[str, Field(pattern=r"^[^\r\n]*$")]] | None = None
+    base_url: Annotated[str, Field(pattern="^https?://.")] | None = None
+    num_concurrent: Annotated[int, Field(ge=1)] = 1
+    max_retries: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True, config=WRITTEN)
@@ -168,50 +175,24 @@ def load_pool(name_or_path: str) -> Pool:
         raise UserError(f"pool file {path}: `billed` is for imported tables of outcomes; give each model a `base_rate`")
     pool = pool_from_dict(data, f"pool file {path}", path.parent)
     for model in pool.models:
-        _check_server(model.arguments, f"pool file {path}: model {model.name}: arguments")
+        where = f"pool file {path}: model {model.name}: arguments"
+        from_plain(ServerArguments, model.arguments, where, secret=("header", "base_url"))
     return pool
 
 
 def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
     """A pool from plain data. `where` names the data in the text of a UserError."""
-    if isinstance(data, dict) and isinstance(data.get("models"), list):
-        for number, entry in enumerate(data["models"], 1):
-            _check_model(entry, f"{where}: model {_name(entry, number)}")
     if not isinstance(data, dict) or "folder" in data:
         raise UserError(f"{where}: expected a mapping with the keys name, cost_unit, rates and models")
     pool = replace(from_plain(Pool, data, where, secret=("arguments",)), folder=folder)
     check_name(pool.name, f"{where}: name")
+    for model in pool.models:
+        check_name(model.name, f"{where}: model name")
+        try:
+            check_template(model.template)
+        except UserError as error:
+            raise UserError(f"{where}: model {model.name}: {error}") from None
     if pool.cost_unit:  # empty where no costs were recorded
         check_name(pool.cost_unit, f"{where}: cost_unit")
     check_distinct([model.name for model in pool.models], f"{where}: model name")
     return pool
-
-
-def _check_model(data: Any, where: str) -> None:
-    """Raise UserError, which names the model, for data of none."""
-    model = from_plain(CandidateModel, data, where, secret=("arguments",))
-    check_name(model.name, f"{where}: name")
-    try:
-        check_template(model.template)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-
-
-def _check_server(arguments: Mapping[str, Any], where: str) -> None:
-    """Raise UserError for what every request to a server would fail with; a text is not shown, it may be a key."""
-    header, url = arguments.get("header"), arguments.get("base_url")
-    if header is not None and not (
-        isinstance(header, dict)
-        and all(isinstance(text, str) and re.fullmatch(r"[^\r\n]*", text) for pair in header.items() for text in pair)
-    ):
-        raise UserError(f"{where}: header must be a mapping of names to texts of one line, as `{{Authorization: ...}}`")
-    if url is not None and not (isinstance(url, str) and re.match("https?://.", url)):
-        raise UserError(f"{where}: base_url must begin with http:// or https://")
-    for name, least in (("num_concurrent", 1), ("max_retries", 0)):
-        given = arguments.get(name, least)
-        if type(given) is not int or given < least:
-            raise UserError(f"{where}: {name} must be a whole number >= {least}, got {shown(given)}")
-
-
-def _name(entry: Any, number: int) -> str:
-    return shown(entry.get("name", number)).strip("'") if isinstance(entry, dict) else str(number)

@@ -111,10 +111,8 @@ class Registry(Generic[T]):
             self._of_files[key] = [name for name, entry in self._entries.items() if before.get(name) is not entry]
         found = self._of_files[key]
         name, _, argument = rest.partition(":")
-        if not name and len(found) == 1:
-            return found[0], ""
+        name = name or (found[0] if len(found) == 1 else "")
         if name not in found:
-            asked = f"has no {self.kind} {name!r}" if name else f"is named without the {self.kind} in it that is meant"
             registered = ", ".join(found) or "none: decorate one with @register(NAME)"
-            raise UserError(f"{path} {asked}; it registers {registered}")
+            raise UserError(f"{path} has no {self.kind} {name!r}; it registers {registered}")
         return name, argument

@@ -34,7 +34,6 @@ _ORDINARY = re.compile(
     r"(?:audio|begin|bos|cls|end|eos|eot|image|mask|new|next|pad|per|prefix|sep|special|start|stop|think|top|unk|video)"
     r"_token|token_(?:budget|count|ids?|limit|type)|key_(?:dim|mapping|norm|size|value)"
 )
-_ORDINARY_HEADERS = {"accept", "accept_encoding", "accept_language", "cache_control", "content_type", "user_agent"}
 # A path that was a URL has one slash.
 _USERINFO = re.compile(r"(://|:/(?=[^\s/?#@]+:))([^\s/?#'\"<>]+)@")
 # A parameter of a URL, or an argument as lm-eval's `--model_args` has them.
@@ -101,8 +100,7 @@ def _secrets(value: Any, name: str = "", secret: bool = False) -> Iterator[str]:
     secret = secret or _is_secret(name, value)
     if isinstance(value, dict):
         for key, part in value.items():
-            if not (secret and _words(str(key)) in _ORDINARY_HEADERS):
-                yield from _secrets(part, str(key), secret)
+            yield from _secrets(part, str(key), secret)
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _secrets(part, "", secret)

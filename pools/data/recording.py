@@ -58,9 +58,22 @@ def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Pat
     write the same one at once, each waits for the one before it. Raises UserError where the folder holds something
     else. The columns are documented in docs/recordings.md.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     check_recording_target(folder, replace)
+    of_items, of_transitions = _schemas(pool)
+    items = pa.Table.from_pylist([vars(item) | vars(item.settings) for item in tree.items], schema=of_items)
+    transitions = pa.Table.from_pylist(list(tree.rows()), schema=of_transitions)
+    hops = {"max_hops": tree.max_hops, "complete": tree.complete}
+    full = {"format": FORMAT, "pool": pool.to_dict(), **hops, **manifest}
     with whole_folder(folder, _MANIFEST, check=lambda: check_recording_target(folder, replace)) as partial:
-        _write(tree, pool, manifest, partial)
+        for name, table, level in zip(_TABLES, (items, transitions), (None, 19), strict=True):
+            # As open files: pyarrow takes a path with a colon for an address.
+            with (partial / name).open("wb") as file:
+                pq.write_table(table, file, compression="zstd", compression_level=level)
+        (partial / _MANIFEST).write_text(json.dumps(full), encoding="utf-8")
+        seal_recording(partial)
 
 
 def seal_recording(folder: Path) -> None:
@@ -90,30 +103,6 @@ def check_recording_target(folder: Path, replace: bool = True) -> None:
         raise UserError(f"{folder} is there and is no recording; name a new folder, or one that holds a recording")
     if not replace and there:
         raise UserError(f"{folder} holds a recording; name another --out, or replace it with --force")
-
-
-def _write(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    items = {
-        "task": [item.task for item in tree.items],
-        "doc_id": [item.doc_id for item in tree.items],
-        "query": [item.query for item in tree.items],
-        "until": [list(item.settings.until) for item in tree.items],
-        "max_new_tokens": [item.settings.max_new_tokens for item in tree.items],
-        "split": [item.split for item in tree.items],
-    }
-    of_items, of_transitions = _schemas(pool)
-    tables = pa.table(items, schema=of_items), pa.Table.from_pylist(list(tree.rows()), schema=of_transitions)
-    for name, table, level in zip(_TABLES, tables, (None, 19), strict=True):
-        # As open files: pyarrow takes a path with a colon for an address.
-        with (folder / name).open("wb") as file:
-            pq.write_table(table, file, compression="zstd", compression_level=level)
-    hops = {"max_hops": tree.max_hops, "complete": tree.complete}
-    full = {"format": FORMAT, "pool": pool.to_dict(), **hops, **manifest}
-    (folder / _MANIFEST).write_text(json.dumps(full), encoding="utf-8")
-    seal_recording(folder)
 
 
 def _schemas(pool: Pool) -> tuple[pa.Schema, pa.Schema]:

@@ -137,8 +137,8 @@ def test_texts_are_cleaned(arguments: dict[str, Any], text: str) -> None:
 def test_what_is_no_secret_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("SOME_KEY", str(tmp_path))  # names a file
     monkeypatch.setenv("ANOTHER_KEY", "not UTF-8: \udcff")
-    remember({"api_key": "none", "header": {"Content-Type": "application/json"}, "eos_token": "stop here"})
-    text = f"none of application/json and stop here, http://host/v1?a=b@c, {tmp_path}, f(max_tokens=5, x=y)"
+    remember({"api_key": "none", "eos_token": "stop here"})
+    text = f"none of these and stop here, http://host/v1?a=b@c, {tmp_path}, f(max_tokens=5, x=y)"
     assert clean(text) == text
 
 

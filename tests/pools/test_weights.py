@@ -147,5 +147,5 @@ def test_a_hub_that_cannot_be_reached(tmp_path, how):
     first, second = done.stdout.splitlines()
     assert done.stderr == ""
     for line in (first, second):
-        assert "the hub (could not be reached" in line
+        assert "the hub (Got: ConnectError" in line
         assert "hf download owner/model" in line

@@ -95,7 +95,7 @@ def test_a_damaged_specialist_is_not_loaded(specialist: Path, tmp_path: Path) ->
     content = bytearray((specialist / "model.safetensors").read_bytes())
     content[-1000] ^= 4
     (specialist / "model.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=r"model m is damaged.*model\.safetensors has sha256.*fetch the folder again"):
+    with pytest.raises(UserError, match=r"model m is damaged.*model\.safetensors has another sha256.*fetch"):
         pool.fingerprint(pool.models[0])
     (specialist / "recipe.json").unlink()  # without it nobody knows: what the fingerprint then says is another model
     assert pool.fingerprint(pool.models[0]) != before
