@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzzing import command, damaged, fuzz, junk, mutated, texts, told
-from pools import Context, UserError
+from fuzzing import damaged, fuzz, junk, mutated, texts, told
+from pools import Context
 from pools.pool import Pool, load_pool, pool_from_dict
 from pools.template import render
 
@@ -121,30 +121,3 @@ def test_pool_names(name: str) -> None:
 @given(junk(surrogates=True))
 def test_whatever_is_no_pool(value: Any) -> None:
     assert told(lambda: pool_from_dict(value, "here"), "here") is None
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (TEXT.replace("rates: made up", "rates: &x made up"), "line 3, column 8"),
-        (TEXT.replace("name: mine", "name: [*x]"), "write a value out in place of an anchor or alias"),
-        (TEXT.replace("rates: made up", "rates: 2020-99-99"), "month"),
-        (TEXT.replace("rates: made up", f"rates: {'9' * 5000}"), "digits"),
-        (TEXT.replace("rates: made up", "rates: !!timestamp x"), "not YAML"),
-        (TEXT.replace("1.5", str(10**350)), "base_rate: Input should be a finite number"),
-        (TEXT.replace("rates: made up", f"rates: {'[' * 1000}"), "nested"),
-        (TEXT.replace("rates: made up", 'rates: "\\ud800"'), "surrogate"),
-        (TEXT.replace("rates: made up", "rates: a\nrates: b"), "twice"),
-        (TEXT.replace("dtype: bfloat16", "dtype: 2020-01-01"), "expected plain data that JSON can hold"),
-        (TEXT.replace("dtype: bfloat16", "dtype: .nan"), "expected plain data that JSON can hold"),
-        (TEXT + "#" * 300_000, "bytes"),
-        (TEXT + "    resources: false\n", "resources"),
-    ],
-)
-def test_found_and_mended(text: str, said: str, tmp_path: Path) -> None:
-    path = tmp_path / "pool.yaml"
-    path.write_text(text)
-    with pytest.raises(UserError, match=said) as error:
-        load_pool(str(path))
-    assert str(path) in str(error.value)
-    assert command("run", "--live", "--pool", path).refused
