@@ -133,11 +133,9 @@ class TransitionStore:
             texts = self._provenance_texts()
             found = self._connection.execute(f"{_ROW} ORDER BY key")
             rows = [(*row[:-2], texts.get(row[-2])) for row in found if self._is_sound(row)]
-        columns = dict(zip(_COLUMNS, zip(*rows, strict=True) if rows else [()] * len(_COLUMNS), strict=True))
-        repeated = pa.dictionary(pa.int32(), pa.string())
-        types = {"tokens_in": pa.int32(), "tokens_out": pa.int32(), "seconds": pa.float32(), "origin": repeated}
-        table = pa.table({name: pa.array(column, types.get(name, pa.string())) for name, column in columns.items()})
-        table = table.replace_schema_metadata({_CHECKSUM: content_hash(*_rows(table))})
+        columns = zip(*rows, strict=True) if rows else [()] * len(_COLUMNS)
+        table = pa.table({name: list(column) for name, column in zip(_COLUMNS, columns, strict=True)})
+        table = table.replace_schema_metadata({_CHECKSUM: content_hash(*rows)})
         path.parent.mkdir(parents=True, exist_ok=True)
         # As an open file: pyarrow takes a path with a colon for an address.
         with whole_file(path) as partial, partial.open("wb") as file:
@@ -155,7 +153,7 @@ class TransitionStore:
         try:
             # With no threads: a command that ends while pyarrow still starts some is aborted by them.
             table = pq.read_table(pa.BufferReader(path.read_bytes()), use_threads=False, pre_buffer=False)
-            rows = _rows(table)
+            rows = list(zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True))
             if (table.schema.metadata or {}).get(_CHECKSUM) != content_hash(*rows).encode():
                 raise ValueError("its checksum is another")
         except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
@@ -233,8 +231,3 @@ class TransitionStore:
 
 def _id(provenance: str) -> str:
     return content_hash(provenance)[:16]
-
-
-def _rows(table: Any) -> list[tuple[Any, ...]]:
-    """The rows of an exported table."""
-    return list(zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True))
