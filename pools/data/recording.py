@@ -209,13 +209,11 @@ class RecordedGenerator:
     """`Gen` answered from a recording, for whoever has contexts and not the recording's items."""
 
     def __init__(self, tree: Tree) -> None:
-        self._answers: dict[tuple[int, Context, GenerationSettings], Generation] = {}
-        for index, item in enumerate(tree.items):
-            for node in range(1, tree.nodes):
-                if tree.known[index, node]:
-                    model, parent = (node - 1) % len(tree.models), (node - 1) // len(tree.models)
-                    context = tree.context(index, parent)
-                    self._answers[model, context, item.settings] = tree.generation(index, node)
+        self._answers = {
+            (model, context, settings): made
+            for model in range(len(tree.models))
+            for context, settings, made in tree.generations(model)
+        }
 
     def generate(self, model: int, requests: Sequence[tuple[Context, GenerationSettings]]) -> list[Generation]:
         """The recorded responses. Raises QueryError where one is missing."""

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzzing import damaged, fuzz, junk, mutated, texts, told
+from fuzzing import fuzz, mutated, texts, told
 from pools import Context
 from pools.pool import Pool, load_pool, pool_from_dict
 from pools.template import render
@@ -102,22 +102,8 @@ def test_pool_text(folder: Path, data: st.DataObject) -> None:
     assert not mark.exists()
 
 
-@fuzz("pool files: bytes", 250)
-@given(damaged(TEXT.encode()))
-def test_pool_bytes(folder: Path, content: bytes) -> None:
-    path = folder / "bytes.yaml"
-    path.write_bytes(content)
-    usable(told(lambda: load_pool(str(path)), path))
-
-
 @fuzz("pool names", 100)
 @given(texts(surrogates=True) | st.sampled_from(["lightweight\x00", "a" * 5000, "../pool", "/dev/null", "/", "."]))
 def test_pool_names(name: str) -> None:
     for given_name in (name, f"{name}.yaml"):
         assert told(lambda given_name=given_name: load_pool(given_name), "pool") is None  # type: ignore[misc]
-
-
-@fuzz("pool values", 200)
-@given(junk(surrogates=True))
-def test_whatever_is_no_pool(value: Any) -> None:
-    assert told(lambda: pool_from_dict(value, "here"), "here") is None

@@ -86,7 +86,7 @@ def test_only_an_import_makes_a_billed_pool(tmp_path):
             "weights.revision: Input should be a valid string",
         ),
         (GOOD.split("models:")[0] + "models: []", "models: Tuple should have at least 1 item"),
-        (GOOD.replace("1.5", ".nan"), r"models\.0\.base_rate: Input should be"),
+        (GOOD.replace("1.5", "-1"), r"models\.0\.base_rate: Input should be"),
         (GOOD.replace("1.5", str(10**350)), "base_rate: Input should be a finite number"),
         (GOOD.replace("bfloat16", "2020-01-01"), "expected plain data that JSON can hold"),
         (GOOD.replace("bfloat16", ".nan"), "expected plain data that JSON can hold"),

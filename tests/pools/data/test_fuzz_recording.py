@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzzing import command, damaged, fuzz, junk, mutated, told
+from fuzzing import command, fuzz, junk, mutated, told
 from pools import UserError
 from pools.data.recording import load_recording, save_recording, seal_recording
 from pools.mdp.tree import Tree
@@ -64,14 +64,6 @@ def usable(folder: Path) -> None:
 def test_a_manifest(folder: Path, data: st.DataObject) -> None:
     path = restored(folder) / "manifest.json"
     path.write_text(json.dumps(data.draw(mutated(json.loads(path.read_text()), surrogates=True))))
-    usable(folder)
-
-
-@fuzz("recordings: bytes", 300)
-@given(st.data())
-def test_damaged_bytes(folder: Path, data: st.DataObject) -> None:
-    path = restored(folder) / data.draw(st.sampled_from(FILES))
-    path.write_bytes(data.draw(damaged(path.read_bytes())))
     usable(folder)
 
 
