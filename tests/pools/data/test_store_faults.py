@@ -53,15 +53,21 @@ def held_in(path: Path) -> list[Generation | None]:
     return [held.get("model", SETTINGS, context(n)) for n in NUMBERS]
 
 
+def imported(file: Path, path: Path) -> list[tuple[Any, ...]]:
+    """The rows of a new store that an export was read into."""
+    path.unlink(missing_ok=True)
+    held = TransitionStore(path)
+    held.import_parquet(file)
+    held.close()
+    with sqlite3.connect(path) as connection:
+        return connection.execute("SELECT * FROM transition ORDER BY key").fetchall()
+
+
 def exported(path: Path) -> list[tuple[Any, ...]]:
-    """The rows of a store as its export gives them to another store, which checks them."""
+    """The rows of a store as its export gives them to another store."""
     file = path.with_name("export.parquet")
     TransitionStore(path).export_parquet(file)
-    other = path.with_name("other")
-    other.unlink(missing_ok=True)
-    TransitionStore(other).import_parquet(file)
-    with sqlite3.connect(other) as connection:
-        return connection.execute("SELECT * FROM transition ORDER BY key").fetchall()
+    return imported(file, path.with_name("other"))
 
 
 def put_back(files: dict[str, bytes], folder: Path) -> Path:
@@ -160,20 +166,11 @@ def test_a_row_that_is_not_as_it_was_written_is_dropped_and_made_again(
 def test_a_damaged_export(outcome: Any, fault: str, tmp_path: Path, damages: Any, counted: Any, faults: int) -> None:
     record(tmp_path / "s")
     rows = exported(tmp_path / "s")
-    file, other = tmp_path / "damaged.parquet", tmp_path / "target"
-
-    def imported() -> list[tuple[Any, ...]]:
-        other.unlink(missing_ok=True)
-        held = TransitionStore(other)
-        held.import_parquet(file)
-        held.close()
-        with sqlite3.connect(other) as connection:
-            return connection.execute("SELECT * FROM transition ORDER BY key").fetchall()
-
+    file = tmp_path / "damaged.parquet"
     found = []
     for damaged in damages(fault, (tmp_path / "export.parquet").read_bytes(), 40 * faults):
         file.write_bytes(damaged)
-        found.append(outcome(imported, rows))
+        found.append(outcome(lambda: imported(file, tmp_path / "target"), rows))
     counted(fault, "exported store", len(found), found.count("refused"), wrong=found.count("wrong"))
     assert "refused" in found
 
