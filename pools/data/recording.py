@@ -142,12 +142,12 @@ def load_recording(folder: Path | str) -> Recording:
 
     folder = Path(folder)
     finish_moving(folder, _MANIFEST)
-    missing = [name for name in (_MANIFEST, *_TABLES) if not (folder / name).is_file()]
-    if missing:
-        raise UserError(
-            f"{folder} is not a recording: it has no {missing[0]}; make one with python -m harness record, "
-            "or name a folder that holds one"
-        )
+    for name in (_MANIFEST, *_TABLES):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{folder} is not a recording: it has no {name}; make one with python -m harness record, "
+                "or name a folder that holds one"
+            )
     try:
         manifest = parse_json(Manifest, (folder / _MANIFEST).read_bytes())
         said = manifest.model_dump(exclude_unset=True)
