@@ -217,6 +217,8 @@ class TransitionStore:
         try:
             with self._lock:
                 yield
+        except sqlite3.ProgrammingError:  # a mistake of ours
+            raise
         # A UnicodeDecodeError is raised when SQLite quotes a damaged file that is no UTF-8.
         except (sqlite3.DatabaseError, UnicodeDecodeError, OSError) as error:
             if getattr(error, "sqlite_errorcode", -1) & 0xFF in _AROUND:
