@@ -14,7 +14,7 @@ _COMPLETE = ".complete"
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Where to write what shall become `path`: it takes that name at the end, and is removed where that is not reached.
+    """Where to write what shall become `path`: it takes that name at the end, and is removed if that is not reached.
 
     Of several processes that write the same file at once, each waits for the one before it. An OSError that does not
     say of which file it is, as that of a full disk, says it then.
@@ -40,7 +40,7 @@ def whole_folder(
     Other programs need not know of this: while files are moved, `last` is missing.
 
     obsolete: names in `folder` that belong to an earlier result and go; whatever else is there stays. check: raises
-    UserError where nothing may be written. Both are called when no other process writes there.
+    UserError if nothing may be written. Both are called when no other process writes there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     partial = _partial(folder, last)

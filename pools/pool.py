@@ -55,7 +55,7 @@ class CandidateModel:
     """One model of a pool.
 
     lm_eval: any model type of lm-eval (`hf`, `vllm`, `local-chat-completions`, ...). arguments: its arguments.
-    base_rate: the paper's cost per token. price: dollars, where it has a price.
+    base_rate: the paper's cost per token. price: dollars, if it has one.
     template: Jinja text over `query` and `responses`; by default the paper's concatenation.
     chat_template: whether the rendered text is wrapped as a user's message by the tokenizer's chat template.
     batch_size: requests per call. weights: where they are; API models have none.
@@ -113,7 +113,7 @@ class Pool:
         return tuple(model.name for model in self.models)
 
     def cost_model(self, name: str) -> CostModel:
-        """`paper` or `dollars`. Raises UserError for another name, and where a model has no price."""
+        """`paper` or `dollars`. Raises UserError for another name, and if a model has no price."""
         if self.billed and name in ("paper", "dollars"):
             none = (0.0,) * len(self.models)
             return CostModel("billed", self.cost_unit, none, none, self.rates, billed=True)
@@ -159,7 +159,7 @@ def pool_names() -> list[str]:
 def load_pool(name_or_path: str) -> Pool:
     """A shipped pool by its name, or any pool by the path of its YAML file.
 
-    Raises UserError where there is none, or where the file is not a pool.
+    Raises UserError if there is none, or if the file is not a pool.
     """
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"}:
@@ -192,7 +192,7 @@ def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
             check_template(model.template)
         except UserError as error:
             raise UserError(f"{where}: model {model.name}: {error}") from None
-    if pool.cost_unit:  # empty where no costs were recorded
+    if pool.cost_unit:  # empty if no costs were recorded
         check_name(pool.cost_unit, f"{where}: cost_unit")
     check_distinct([model.name for model in pool.models], f"{where}: model name")
     return pool

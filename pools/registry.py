@@ -49,7 +49,7 @@ class Registry(Generic[T]):
     def find(self, text: str) -> tuple[str, T, str]:
         """The name, the entry and the argument that a text asks for: `NAME`, `NAME:ARGUMENT`, or one of a file.
 
-        Of a file: `FILE.py`, where it registers one, or `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT`.
+        Of a file: `FILE.py`, if it registers one, or `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT`.
         Raises UserError for a name that is not known, and for a file that cannot be imported.
         """
         name, _, argument = text.partition(":")

@@ -24,7 +24,7 @@ class Schema(BaseModel):
 
 
 def parse_json(schema: type[_S], content: str | bytes) -> _S:
-    """The value that a JSON text holds. Raises ValueError, whose text is one line, where it holds none."""
+    """The value that a JSON text holds. Raises ValueError, whose text is one line, if it holds none."""
     try:
         return schema.model_validate_json(content)
     except ValidationError as error:

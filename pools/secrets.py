@@ -123,7 +123,7 @@ def _secrets(value: Any, name: str = "", secret: bool = False) -> Iterator[str]:
 
 @cache
 def _forms(secret: str) -> tuple[str, ...]:
-    """A secret as itself and as Python, JSON and a URL write it; none where it is too short to be one."""
+    """A secret as itself and as Python, JSON and a URL write it; none if it is too short to be one."""
     secret = secret.strip()
     if len(secret) < SHORTEST:
         return ()
@@ -154,7 +154,7 @@ def clean_command(arguments: Sequence[str]) -> list[str]:
 
 
 def harmless(error: BaseException) -> BaseException | None:
-    """The error, as the cause of another; None where what is shown of it would hold a secret."""
+    """The error, as the cause of another; None if what is shown of it would hold a secret."""
     shown = f"{error!r}\n{''.join(traceback.format_exception(error))}"
     return error if clean(shown) == shown else None
 

@@ -21,7 +21,7 @@ class Weights:
     """How a pool file names weights.
 
     path: a local folder, relative to the pool file; or repository, on the hub.
-    revision: commit, tag or branch of the repository. file: the one file that holds the weights, where there is one.
+    revision: commit, tag or branch of the repository. file: the one file that holds the weights, if there is one.
     sha256: of that file; it is checked before the model is loaded.
     base_model: the hub name of the model that the repository converts; its folder is looked in, too.
     """
@@ -76,7 +76,7 @@ def find_weights(weights: Weights, model: str, pool_folder: Path, weights_dir: P
     """The folder that holds a model's weights, downloaded into the Hugging Face cache if need be.
 
     Looked for in this order: `path`; the weights folder (`--weights`, or the variable HARNESS_WEIGHTS), which holds
-    folders named as on the hub; the hub and its local cache. Raises UserError where there are none, or where the file
+    folders named as on the hub; the hub and its local cache. Raises UserError if there are none, or if the file
     has another sha256 than the pool file gives.
     """
     tried: list[str] = []
@@ -96,7 +96,7 @@ def find_weights(weights: Weights, model: str, pool_folder: Path, weights_dir: P
 
 
 def check_recipe(folder: Path, what: str) -> None:
-    """Raise UserError where a file of a trained specialist is not what its `recipe.json` says. Others have none.
+    """Raise UserError if a file of a trained specialist is not what its `recipe.json` says. Others have none.
 
     what: the model, for the message.
     """

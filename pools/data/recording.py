@@ -55,7 +55,7 @@ def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Pat
     """Write `items.parquet`, `transitions.parquet` (zstd) and `manifest.json`, all or none.
 
     A recording that is there is replaced, whole at any moment, or refused without `replace`. Of several processes that
-    write the same one at once, each waits for the one before it. Raises UserError where the folder holds something
+    write the same one at once, each waits for the one before it. Raises UserError if the folder holds something
     else. The columns are documented in docs/recordings.md.
     """
     import pyarrow as pa
@@ -90,7 +90,7 @@ def _checksum(manifest: dict[str, Any]) -> str:
 
 
 def check_recording_target(folder: Path, replace: bool = True) -> None:
-    """Raise UserError where a recording may not be written.
+    """Raise UserError if a recording may not be written.
 
     That is at a file, in a folder that holds something else, and, without `replace`, in one that holds a recording.
     """
@@ -216,7 +216,7 @@ class RecordedGenerator:
         }
 
     def generate(self, model: int, requests: Sequence[tuple[Context, GenerationSettings]]) -> list[Generation]:
-        """The recorded responses. Raises QueryError where one is missing."""
+        """The recorded responses. Raises QueryError if one is missing."""
         missing = [context for context, settings in requests if (model, context, settings) not in self._answers]
         if missing:
             raise QueryError(
