@@ -1,4 +1,6 @@
 import json
+import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,7 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from fuzzing import command, fuzz, mutated, told
 from pools import UserError
 from pools.data.recording import FORMAT, load_recording, save_recording, seal_recording
 
@@ -154,3 +159,22 @@ def test_the_pool_travels_with_it(tree, made_up_pool, tmp_path):
     pool = replace(made_up_pool, models=(first, made_up_pool.models[1]), description="two")
     save_recording(tree, pool, {}, tmp_path / "r")
     assert load_recording(tmp_path / "r").pool == pool
+
+
+@fuzz("recordings: manifest", 250)
+@given(data=st.data())
+def test_whatever_a_manifest_says_is_used_or_refused_in_one_line(folder, data):
+    path, whole = folder / "manifest.json", folder.parent / "whole.json"
+    if not whole.exists():
+        shutil.copy(path, whole)
+    path.write_text(json.dumps(data.draw(mutated(json.loads(whole.read_text()), surrogates=True))))
+    with suppress(ValueError, TypeError, UserError):  # no manifest, or a text that no file of ours holds
+        seal_recording(folder)
+    recording = told(lambda: load_recording(folder), folder)
+    assert recording is None or isinstance(recording.manifest.get("suite"), str | None)
+
+
+def test_a_recording_of_no_suite_is_refused_where_a_suite_is_needed(folder):
+    _manifest(folder, suite=None)
+    seal_recording(folder)
+    assert "names no suite" in command("run", "--recording", folder, "--router", "random").err
