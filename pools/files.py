@@ -14,13 +14,13 @@ _COMPLETE = ".complete"
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Where to write what shall become `path`: it takes that name at the end, and is removed where that is not reached.
+    """Where to write what shall become `path`: it takes that name at the end, and is removed if that is not reached.
 
     Of several processes that write the same file at once, each waits for the one before it. An OSError that does not
     say of which file it is, as that of a full disk, says it then.
     """
     partial = path.with_name(path.name + ".partial")
-    with _alone_in(path.parent):
+    with alone_in(path.parent):
         try:
             with _naming(path):
                 yield partial
@@ -40,11 +40,11 @@ def whole_folder(
     Other programs need not know of this: while files are moved, `last` is missing.
 
     obsolete: names in `folder` that belong to an earlier result and go; whatever else is there stays. check: raises
-    UserError where nothing may be written. Both are called when no other process writes there.
+    UserError if nothing may be written. Both are called when no other process writes there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     partial = _partial(folder, last)
-    with _alone_in(folder):
+    with alone_in(folder):
         _move(folder, last)
         try:
             if check is not None:
@@ -67,7 +67,7 @@ def whole_folder(
 def finish_moving(folder: Path, last: str) -> None:
     """Move what a process that was killed had written completely and not moved; a reader calls it first."""
     if (_partial(folder, last) / _COMPLETE).is_file():
-        with _alone_in(folder):
+        with alone_in(folder):
             _move(folder, last)
 
 
@@ -114,7 +114,7 @@ def _is_inside(folder: Path, name: str | Path) -> bool:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Wait until no other process writes there; the system forgets the lock of a process that dies."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

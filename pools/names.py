@@ -15,7 +15,7 @@ _BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uf
 def check_name(name: str, what: str) -> str:
     """The name itself. what: it is of, for the message: "row 3: model".
 
-    Raises UserError where it is empty, or holds what a reader does not see: white space at an end or in runs, control
+    Raises UserError if it is empty, or holds what a reader does not see: white space at an end or in runs, control
     characters, marks that turn the direction of writing, characters without width.
     """
     if not name.strip():
@@ -30,7 +30,7 @@ def check_name(name: str, what: str) -> str:
 
 
 def check_distinct(names: Iterable[str], what: str) -> None:
-    """Raise UserError where two names are equal, or differ by nothing but case.
+    """Raise UserError if two names are equal, or differ by nothing but case.
 
     A reader takes `gpt-4` and `GPT-4` for one model, and so would whoever wrote both by a slip; every table here would
     show them as two.

@@ -13,7 +13,7 @@ _N = TypeVar("_N", int, float)
 def read_number(text: str, kind: type[_N]) -> _N:
     """The number that a text writes.
 
-    Raises ValueError where it writes none, or one that `int` and `float` take and a reader may take for another:
+    Raises ValueError if it writes none, or one that `int` and `float` take and a reader may take for another:
     `1_000`, digits of other scripts, white space around it.
     """
     if not text.isascii() or "_" in text or text != text.strip():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import asdict, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from pools.cost import MAX_RATE, CostModel, dollar_cost, paper_cost
 from pools.errors import UserError, shown
 from pools.names import check_distinct, check_name
-from pools.schema import WRITTEN, from_plain
+from pools.schema import WRITTEN, Schema, from_plain
 from pools.secrets import identity, masked
 from pools.template import CONCATENATION, check_template
 from pools.types import content_hash
@@ -57,7 +55,7 @@ class CandidateModel:
     """One model of a pool.
 
     lm_eval: any model type of lm-eval (`hf`, `vllm`, `local-chat-completions`, ...). arguments: its arguments.
-    base_rate: the paper's cost per token. price: dollars, where it has a price.
+    base_rate: the paper's cost per token. price: dollars, if it has one.
     template: Jinja text over `query` and `responses`; by default the paper's concatenation.
     chat_template: whether the rendered text is wrapped as a user's message by the tokenizer's chat template.
     batch_size: requests per call. weights: where they are; API models have none.
@@ -83,6 +81,15 @@ class CandidateModel:
         return max(self.batch_size, concurrent) if type(concurrent) is int else self.batch_size
 
 
+class ServerArguments(Schema):
+    """Arguments of a model behind a server with which every request would fail if they were something else."""
+
+    header: dict[str, Annotated[str, Field(pattern=r"^[^\r\n]*$")]] | None = None
+    base_url: Annotated[str, Field(pattern="^https?://.")] | None = None
+    num_concurrent: Annotated[int, Field(ge=1)] = 1
+    max_retries: Annotated[int, Field(ge=0)] = 0
+
+
 @dataclass(frozen=True, config=WRITTEN)
 class Pool:
     """The candidate models, in the order of their action indices.
@@ -106,7 +113,7 @@ class Pool:
         return tuple(model.name for model in self.models)
 
     def cost_model(self, name: str) -> CostModel:
-        """`paper` or `dollars`. Raises UserError for another name, and where a model has no price."""
+        """`paper` or `dollars`. Raises UserError for another name, and if a model has no price."""
         if self.billed and name in ("paper", "dollars"):
             none = (0.0,) * len(self.models)
             return CostModel("billed", self.cost_unit, none, none, self.rates, billed=True)
@@ -152,7 +159,7 @@ def pool_names() -> list[str]:
 def load_pool(name_or_path: str) -> Pool:
     """A shipped pool by its name, or any pool by the path of its YAML file.
 
-    Raises UserError where there is none, or where the file is not a pool.
+    Raises UserError if there is none, or if the file is not a pool.
     """
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"}:
@@ -168,50 +175,24 @@ def load_pool(name_or_path: str) -> Pool:
         raise UserError(f"pool file {path}: `billed` is for imported tables of outcomes; give each model a `base_rate`")
     pool = pool_from_dict(data, f"pool file {path}", path.parent)
     for model in pool.models:
-        _check_server(model.arguments, f"pool file {path}: model {model.name}: arguments")
+        where = f"pool file {path}: model {model.name}: arguments"
+        from_plain(ServerArguments, model.arguments, where, secret=("header", "base_url"))
     return pool
 
 
 def pool_from_dict(data: Any, where: str, folder: Path = FOLDER) -> Pool:
     """A pool from plain data. `where` names the data in the text of a UserError."""
-    if isinstance(data, dict) and isinstance(data.get("models"), list):
-        for number, entry in enumerate(data["models"], 1):
-            _check_model(entry, f"{where}: model {_name(entry, number)}")
     if not isinstance(data, dict) or "folder" in data:
         raise UserError(f"{where}: expected a mapping with the keys name, cost_unit, rates and models")
     pool = replace(from_plain(Pool, data, where, secret=("arguments",)), folder=folder)
     check_name(pool.name, f"{where}: name")
-    if pool.cost_unit:  # empty where no costs were recorded
+    for model in pool.models:
+        check_name(model.name, f"{where}: model name")
+        try:
+            check_template(model.template)
+        except UserError as error:
+            raise UserError(f"{where}: model {model.name}: {error}") from None
+    if pool.cost_unit:  # empty if no costs were recorded
         check_name(pool.cost_unit, f"{where}: cost_unit")
     check_distinct([model.name for model in pool.models], f"{where}: model name")
     return pool
-
-
-def _check_model(data: Any, where: str) -> None:
-    """Raise UserError, which names the model, for data of none."""
-    model = from_plain(CandidateModel, data, where, secret=("arguments",))
-    check_name(model.name, f"{where}: name")
-    try:
-        check_template(model.template)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-
-
-def _check_server(arguments: Mapping[str, Any], where: str) -> None:
-    """Raise UserError for what every request to a server would fail with; a text is not shown, it may be a key."""
-    header, url = arguments.get("header"), arguments.get("base_url")
-    if header is not None and not (
-        isinstance(header, dict)
-        and all(isinstance(text, str) and re.fullmatch(r"[^\r\n]*", text) for pair in header.items() for text in pair)
-    ):
-        raise UserError(f"{where}: header must be a mapping of names to texts of one line, as `{{Authorization: ...}}`")
-    if url is not None and not (isinstance(url, str) and re.match("https?://.", url)):
-        raise UserError(f"{where}: base_url must begin with http:// or https://")
-    for name, least in (("num_concurrent", 1), ("max_retries", 0)):
-        given = arguments.get(name, least)
-        if type(given) is not int or given < least:
-            raise UserError(f"{where}: {name} must be a whole number >= {least}, got {shown(given)}")
-
-
-def _name(entry: Any, number: int) -> str:
-    return shown(entry.get("name", number)).strip("'") if isinstance(entry, dict) else str(number)

@@ -8,9 +8,9 @@ import inspect
 import pkgutil
 from collections.abc import Callable
 from difflib import get_close_matches
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pools.errors import UserError
 from pools.names import check_name
@@ -44,12 +44,12 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """All known names, in order."""
         self._import_ours()
-        return sorted({*self._entries, *(entry.name for entry in self._elsewhere())})
+        return sorted({*self._entries, *self._elsewhere()})
 
     def find(self, text: str) -> tuple[str, T, str]:
         """The name, the entry and the argument that a text asks for: `NAME`, `NAME:ARGUMENT`, or one of a file.
 
-        Of a file: `FILE.py`, where it registers one, or `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT`.
+        Of a file: `FILE.py`, if it registers one, or `FILE.py:NAME` or `FILE.py:NAME:ARGUMENT`.
         Raises UserError for a name that is not known, and for a file that cannot be imported.
         """
         name, _, argument = text.partition(":")
@@ -58,15 +58,14 @@ class Registry(Generic[T]):
             name, argument = self._of_file(Path(name), argument)
         if name in self._entries:
             return name, self._entries[name], argument
-        for entry in self._elsewhere():
-            if entry.name == name:
-                try:
-                    return name, entry.load(), argument
-                except Exception as error:
-                    raise UserError(
-                        f"{self.kind} {name} of another package ({entry.value}) cannot be imported: "
-                        f"{type(error).__name__}: {error}; fix or remove that package"
-                    ) from error
+        if entry := self._elsewhere().get(name):
+            try:
+                return name, entry.load(), argument
+            except Exception as error:
+                raise UserError(
+                    f"{self.kind} {name} of another package ({entry.value}) cannot be imported: "
+                    f"{type(error).__name__}: {error}; fix or remove that package"
+                ) from error
         close = get_close_matches(name, self.names(), 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(f"unknown {self.kind} {text!r}: known are {', '.join(self.names())}{hint}")
@@ -84,10 +83,11 @@ class Registry(Generic[T]):
         self._import_ours()
         if name in self._entries:
             return (inspect.getdoc(self._entries[name]) or "").partition("\n")[0]
-        return next((f"of another package: {entry.value}" for entry in self._elsewhere() if entry.name == name), "")
+        entry = self._elsewhere().get(name)
+        return f"of another package: {entry.value}" if entry else ""
 
-    def _elsewhere(self) -> Any:
-        return entry_points(group=self.group)
+    def _elsewhere(self) -> dict[str, EntryPoint]:
+        return {entry.name: entry for entry in entry_points(group=self.group)}
 
     def _import_ours(self) -> None:
         package = importlib.import_module(self._package)
@@ -111,10 +111,8 @@ class Registry(Generic[T]):
             self._of_files[key] = [name for name, entry in self._entries.items() if before.get(name) is not entry]
         found = self._of_files[key]
         name, _, argument = rest.partition(":")
-        if not name and len(found) == 1:
-            return found[0], ""
+        name = name or (found[0] if len(found) == 1 else "")
         if name not in found:
-            asked = f"has no {self.kind} {name!r}" if name else f"is named without the {self.kind} in it that is meant"
             registered = ", ".join(found) or "none: decorate one with @register(NAME)"
-            raise UserError(f"{path} {asked}; it registers {registered}")
+            raise UserError(f"{path} has no {self.kind} {name!r}; it registers {registered}")
         return name, argument

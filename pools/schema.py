@@ -24,7 +24,7 @@ class Schema(BaseModel):
 
 
 def parse_json(schema: type[_S], content: str | bytes) -> _S:
-    """The value that a JSON text holds. Raises ValueError, whose text is one line, where it holds none."""
+    """The value that a JSON text holds. Raises ValueError, whose text is one line, if it holds none."""
     try:
         return schema.model_validate_json(content)
     except ValidationError as error:
@@ -37,18 +37,13 @@ def from_plain(kind: type[_T], data: Any, where: str, secret: tuple[str, ...] = 
     secret: keys whose values no message shows. Raises UserError for other data, and for what JSON cannot hold.
     """
     try:
-        text = json.dumps(data)
-        value = TypeAdapter(kind).validate_json(text)
-        plain = bool(json.loads(text) == data)
+        return TypeAdapter(kind).validate_json(json.dumps(data, allow_nan=False))
     except ValidationError as error:
         raise UserError(f"{where}: {one_line(error, secret)}") from None
     except (TypeError, ValueError, RecursionError):
-        plain = False
-    if not plain:
         raise UserError(
-            f"{where}: expected plain data that JSON can hold: texts, numbers, lists, and mappings of texts"
-        )
-    return value
+            f"{where}: expected plain data that JSON can hold: texts, finite numbers, lists, and mappings of texts"
+        ) from None
 
 
 def one_line(error: ValidationError, secret: tuple[str, ...] = ()) -> str:

@@ -34,12 +34,10 @@ _ORDINARY = re.compile(
     r"(?:audio|begin|bos|cls|end|eos|eot|image|mask|new|next|pad|per|prefix|sep|special|start|stop|think|top|unk|video)"
     r"_token|token_(?:budget|count|ids?|limit|type)|key_(?:dim|mapping|norm|size|value)"
 )
-_ORDINARY_HEADERS = {"accept", "accept_encoding", "accept_language", "cache_control", "content_type", "user_agent"}
 # A path that was a URL has one slash.
 _USERINFO = re.compile(r"(://|:/(?=[^\s/?#@]+:))([^\s/?#'\"<>]+)@")
 # A parameter of a URL, or an argument as lm-eval's `--model_args` has them.
 _PARAMETER = re.compile(r"(^|[?&,;\s])([\w.~%+-]+)=([^&,;#\s'\"<>]+)")
-_IN_URLS = {"code", "sig", "signature"}
 
 _known: set[str] = set()
 
@@ -83,12 +81,16 @@ def _without_credentials(text: str, mask: str) -> str:
 
     def parameter(found: re.Match[str]) -> str:
         before, name, _ = found.groups()
-        if not (secret_name(name) or (before in ("?", "&") and name.lower() in _IN_URLS)):
+        if not _is_secret_parameter(before, name):
             return found[0]
         return f"{before}{name}={mask}" if mask else ""
 
     text = _USERINFO.sub(rf"\1{mask}@" if mask else r"\1", text) if ":/" in text else text
     return _PARAMETER.sub(parameter, text) if "=" in text else text
+
+
+def _is_secret_parameter(before: str, name: str) -> bool:
+    return secret_name(name) or (before in ("?", "&") and name.lower() in ("code", "sig", "signature"))
 
 
 def remember(value: Any, name: str = "") -> None:
@@ -101,8 +103,7 @@ def _secrets(value: Any, name: str = "", secret: bool = False) -> Iterator[str]:
     secret = secret or _is_secret(name, value)
     if isinstance(value, dict):
         for key, part in value.items():
-            if not (secret and _words(str(key)) in _ORDINARY_HEADERS):
-                yield from _secrets(part, str(key), secret)
+            yield from _secrets(part, str(key), secret)
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _secrets(part, "", secret)
@@ -113,23 +114,19 @@ def _secrets(value: Any, name: str = "", secret: bool = False) -> Iterator[str]:
         for _, userinfo in _USERINFO.findall(text) if ":/" in text else ():
             plain = unquote(userinfo)
             user, _, password = plain.partition(":")
-            yield from (
-                userinfo,
-                plain,
-                unquote(password) or user,
-                base64.b64encode(plain.encode(errors="replace")).decode(),
-            )
+            yield from (userinfo, plain, unquote(password) or user)
+            yield base64.b64encode(plain.encode(errors="replace")).decode()
         for before, parameter, given in _PARAMETER.findall(text) if "=" in text else ():
-            if secret_name(parameter) or (before in ("?", "&") and parameter.lower() in _IN_URLS):
+            if _is_secret_parameter(before, parameter):
                 yield from (given, unquote(given))
 
 
 @cache
 def _forms(secret: str) -> tuple[str, ...]:
-    """A secret as itself and as Python, JSON and a URL write it; none where it is too short to be one."""
-    if len(secret.strip()) < SHORTEST:
-        return ()
+    """A secret as itself and as Python, JSON and a URL write it; none if it is too short to be one."""
     secret = secret.strip()
+    if len(secret) < SHORTEST:
+        return ()
     # A variable of the environment may hold what UTF-8 cannot.
     in_url = (quote(secret, safe, errors="replace") for safe in ("", "/"))
     written = (repr(secret)[1:-1], json.dumps(secret)[1:-1], *in_url)
@@ -157,7 +154,7 @@ def clean_command(arguments: Sequence[str]) -> list[str]:
 
 
 def harmless(error: BaseException) -> BaseException | None:
-    """The error, as the cause of another; None where what is shown of it would hold a secret."""
+    """The error, as the cause of another; None if what is shown of it would hold a secret."""
     shown = f"{error!r}\n{''.join(traceback.format_exception(error))}"
     return error if clean(shown) == shown else None
 

@@ -29,7 +29,7 @@ def _compiled(template: str) -> Any:
 
 
 def check_template(template: str) -> None:
-    """Raise UserError where a template cannot be rendered, or what a model reads first does not depend on the query."""
+    """Raise UserError if a template cannot be rendered, or what a model reads first does not depend on the query."""
     queries = "What is 6 times 7?", "Name the capital of Peru, and say in one sentence why it is there."
     render(template, Context(queries[0], ("response",)))
     if len({render(template, Context(query)) for query in queries}) == 1:
@@ -39,7 +39,7 @@ def check_template(template: str) -> None:
 def render(template: str, context: Context) -> str:
     """The text that a model reads: the template with `query` (text) and `responses` (list of texts).
 
-    Raises UserError where the template is not valid, uses another name, or reaches for what the sandbox keeps from it.
+    Raises UserError if the template is not valid, uses another name, or reaches for what the sandbox keeps from it.
     """
     compiled = _compiled(template)
     try:

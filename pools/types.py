@@ -55,7 +55,7 @@ class Generation:
 
     tokens_in: tokens of the rendered context. tokens_out: tokens of the response.
     seconds: this response's share of its batch's time.
-    billed: what it cost, where that was recorded itself, as in tables of outcomes that give no tokens.
+    billed: what it cost, if that was recorded itself, as in tables of outcomes that give no tokens.
     """
 
     response: str
@@ -113,14 +113,14 @@ class Scorer(Protocol):
 def content_hash(*parts: object) -> str:
     """sha256, in hex, of the parts' canonical JSON; the parts are made of str, int, float, None, lists and dicts.
 
-    Raises UserError where a text holds half of a surrogate pair, which no file of ours could keep.
+    Raises UserError if a text holds half of a surrogate pair, which no file of ours could keep.
     """
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(utf8(text)).hexdigest()
 
 
 def utf8(text: str) -> bytes:
-    """The text as a file holds it. Raises UserError where it holds half of a surrogate pair."""
+    """The text as a file holds it. Raises UserError if it holds half of a surrogate pair."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pools.errors import UserError, shown
-from pools.schema import WRITTEN
+from pools.errors import UserError
+from pools.schema import WRITTEN, Schema, parse_json
 
-DIRECTORY_VARIABLE = "HARNESS_WEIGHTS"
 RECIPE = "recipe.json"
 
 
@@ -22,7 +21,7 @@ class Weights:
     """How a pool file names weights.
 
     path: a local folder, relative to the pool file; or repository, on the hub.
-    revision: commit, tag or branch of the repository. file: the one file that holds the weights, where there is one.
+    revision: commit, tag or branch of the repository. file: the one file that holds the weights, if there is one.
     sha256: of that file; it is checked before the model is loaded.
     base_model: the hub name of the model that the repository converts; its folder is looked in, too.
     """
@@ -31,7 +30,7 @@ class Weights:
     repository: str | None = None
     revision: str = "main"
     file: str | None = None
-    sha256: str | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
     base_model: str | None = None
 
     def __post_init__(self) -> None:
@@ -39,8 +38,13 @@ class Weights:
             raise ValueError("expected a `path` or a `repository`")
         if self.sha256 is not None and not self.file:
             raise ValueError("a `sha256` needs the `file` that has it")
-        if self.sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", self.sha256):
-            raise ValueError(f"sha256 must be 64 hexadecimal digits, got {shown(self.sha256)}; see sha256sum FILE")
+
+
+class Recipe(Schema):
+    """What `recipe.json` beside a trained specialist says of its files; how it was trained stands there, too."""
+
+    sha256: dict[str, str] = Field(default_factory=dict)
+    """Of each file that decides what it answers, by its name."""
 
 
 def file_hash(path: Path) -> str:
@@ -72,13 +76,11 @@ def find_weights(weights: Weights, model: str, pool_folder: Path, weights_dir: P
     """The folder that holds a model's weights, downloaded into the Hugging Face cache if need be.
 
     Looked for in this order: `path`; the weights folder (`--weights`, or the variable HARNESS_WEIGHTS), which holds
-    folders named as on the hub; the hub and its local cache. Raises UserError where there are none, or where the file
+    folders named as on the hub; the hub and its local cache. Raises UserError if there are none, or if the file
     has another sha256 than the pool file gives.
     """
     tried: list[str] = []
-    folder = _local_folder(weights, pool_folder, weights_dir, tried)
-    if folder is None and weights.repository:
-        folder = _hub_folder(weights, tried)
+    folder = _local_folder(weights, pool_folder, weights_dir, tried) or _hub_folder(weights, tried)
     if folder is None:
         wanted = f"{weights.file or 'its files'} of {weights.repository or weights.path}"
         raise UserError(f"no weights for model {model}: {wanted} not found in {'; '.join(tried)}. {_advice(weights)}")
@@ -94,7 +96,7 @@ def find_weights(weights: Weights, model: str, pool_folder: Path, weights_dir: P
 
 
 def check_recipe(folder: Path, what: str) -> None:
-    """Raise UserError where a file of a trained specialist is not what its `recipe.json` says. Others have none.
+    """Raise UserError if a file of a trained specialist is not what its `recipe.json` says. Others have none.
 
     what: the model, for the message.
     """
@@ -102,20 +104,17 @@ def check_recipe(folder: Path, what: str) -> None:
     if not path.is_file():
         return
     try:
-        expected = dict(json.loads(path.read_text(encoding="utf-8")).get("sha256", {}))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); fetch the folder again, or train the specialist again") from None
-    for name, sha256 in expected.items():
-        actual = file_hash(folder / name) if (folder / name).is_file() else "of no file"
-        if actual != sha256:
-            raise UserError(
-                f"{what} is damaged: {folder / name} has sha256 {actual}, the {RECIPE} beside it says {sha256}; fetch "
-                "the folder again, or train the specialist again"
-            )
+        for name, sha256 in parse_json(Recipe, path.read_bytes()).sha256.items():
+            if file_hash(folder / name) != sha256:
+                raise ValueError(f"{name} has another sha256 than {RECIPE} says")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{what} is damaged: {folder}: {error}; fetch the folder again, or train the specialist again"
+        ) from None
 
 
 def _local_folder(weights: Weights, pool_folder: Path, weights_dir: Path | None, tried: list[str]) -> Path | None:
-    named = os.environ.get(DIRECTORY_VARIABLE)
+    named = os.environ.get("HARNESS_WEIGHTS")
     directory = weights_dir or (Path(named) if named else None)
     candidates = [pool_folder / weights.path] if weights.path else []
     if directory is not None:
@@ -128,26 +127,21 @@ def _local_folder(weights: Weights, pool_folder: Path, weights_dir: Path | None,
 
 
 def _hub_folder(weights: Weights, tried: list[str]) -> Path | None:
+    if not weights.repository:
+        return None
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    assert weights.repository is not None
-    tried.append(f"the Hugging Face cache {constants.HF_HUB_CACHE}")
     # A GGUF file holds all that there is to a model; other files need their neighbours (config, tokenizer).
     files = [weights.file] if alone(weights) else None
     try:
         # Not hf_hub_download: without a network it tries five times, for 23 seconds, and says so on stderr.
         folder = Path(snapshot_download(weights.repository, revision=weights.revision, allow_patterns=files))
-    except (HfHubHTTPError, HFValidationError) as error:
-        tried.append(f"the hub ({' '.join(str(error).split())})")
+        if weights.file and not (folder / weights.file).exists():
+            raise FileNotFoundError(f"its repository at {weights.revision} has no such file")
+        return folder
     except Exception as error:  # the client's HTTP library, and so what it raises, differs between its versions
-        offline, reason = constants.HF_HUB_OFFLINE, type(error.__cause__ or error).__name__
-        tried.append(f"the hub ({'switched off by HF_HUB_OFFLINE' if offline else f'could not be reached: {reason}'})")
-    else:
-        if not weights.file or (folder / weights.file).exists():
-            return folder
-        tried.append(f"the hub (its repository at {weights.revision} has no such file)")
-    return None
+        tried.append(f"the Hugging Face cache {constants.HF_HUB_CACHE} and the hub ({' '.join(str(error).split())})")
+        return None
 
 
 def _advice(weights: Weights) -> str:

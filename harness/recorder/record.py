@@ -95,7 +95,7 @@ def record(
         "tasks": source.description["tasks"],
         "limit": limit,
         "sandbox": graded,
-        "origins": [{"responses": number, **(made or {})} for number, made in store_used.origins(keys)],
+        "origins": [{"responses": number, **(made or {})} for number, made in store_used.provenance(keys)],
         "counts": counts(tree),
         "speed": speed,
         "reused_responses": store_used.hits,

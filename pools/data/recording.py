@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
+from pydantic import ConfigDict
 
 from pools.cost import MAX_COST
-from pools.data.parquet import read_columns
-from pools.errors import QueryError, UserError, shown
+from pools.errors import QueryError, UserError
 from pools.files import finish_moving, holds_nothing, whole_folder
 from pools.mdp.tree import Tree
 from pools.names import check_distinct, check_name
 from pools.pool import Pool, pool_from_dict
-from pools.seal import check_seal, sealed
-from pools.types import Context, FinishReason, Generation, GenerationSettings, Item, Split
+from pools.schema import Schema, parse_json
+from pools.types import Context, FinishReason, Generation, GenerationSettings, Item, Split, content_hash
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMAT = 1
-_FILES = ("manifest.json", "items.parquet", "transitions.parquet")
+_MANIFEST, _TABLES = "manifest.json", ("items.parquet", "transitions.parquet")
+
+
+class Manifest(Schema):
+    """What a recording has to say of itself; docs/reference/recordings.md lists what else `record` and `import` put there."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: Literal[1]
+    suite: str | None = None
+    pool: dict[str, Any]
+    max_hops: int
+    sha256: dict[str, str]
+    """Of each other file, by its name."""
+    checksum: str
+    """sha256 of the manifest without it, as canonical JSON (`types.content_hash`)."""
 
 
 @dataclass(frozen=True)
@@ -37,68 +55,57 @@ def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Pat
     """Write `items.parquet`, `transitions.parquet` (zstd) and `manifest.json`, all or none.
 
     A recording that is there is replaced, whole at any moment, or refused without `replace`. Of several processes that
-    write the same one at once, each waits for the one before it. Raises UserError where the folder holds something
+    write the same one at once, each waits for the one before it. Raises UserError if the folder holds something
     else. The columns are documented in docs/reference/recordings.md.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     check_recording_target(folder, replace)
-    with whole_folder(folder, _FILES[0], check=lambda: check_recording_target(folder, replace)) as partial:
-        _write(tree, pool, manifest, partial)
+    of_items, of_transitions = _schemas(pool)
+    items = pa.Table.from_pylist([vars(item) | vars(item.settings) for item in tree.items], schema=of_items)
+    transitions = pa.Table.from_pylist(list(tree.rows()), schema=of_transitions)
+    hops = {"max_hops": tree.max_hops, "complete": tree.complete}
+    full = {"format": FORMAT, "pool": pool.to_dict(), **hops, **manifest}
+    with whole_folder(folder, _MANIFEST, check=lambda: check_recording_target(folder, replace)) as partial:
+        for name, table, level in zip(_TABLES, (items, transitions), (None, 19), strict=True):
+            # As open files: pyarrow takes a path with a colon for an address.
+            with (partial / name).open("wb") as file:
+                pq.write_table(table, file, compression="zstd", compression_level=level)
+        (partial / _MANIFEST).write_text(json.dumps(full), encoding="utf-8")
+        seal_recording(partial)
 
 
 def seal_recording(folder: Path) -> None:
     """Put the checksums of its files as they are now into a recording's manifest: after a change that is meant."""
-    path = folder / _FILES[0]
+    path = folder / _MANIFEST
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    full = sealed(manifest, {name: (folder / name).read_bytes() for name in _FILES[1:]})
-    path.write_text(json.dumps(full, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    manifest["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _TABLES}
+    manifest["checksum"] = _checksum(manifest)
+    path.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    return content_hash({key: value for key, value in manifest.items() if key != "checksum"})
 
 
 def check_recording_target(folder: Path, replace: bool = True) -> None:
-    """Raise UserError where a recording may not be written.
+    """Raise UserError if a recording may not be written.
 
     That is at a file, in a folder that holds something else, and, without `replace`, in one that holds a recording.
     """
     if not folder.exists():
         return
     if folder.is_dir():
-        finish_moving(folder, _FILES[0])
-    if not folder.is_dir() or not ((folder / _FILES[-1]).is_file() or holds_nothing(folder, _FILES[0])):
+        finish_moving(folder, _MANIFEST)
+    there = (folder / _TABLES[-1]).is_file()
+    if not folder.is_dir() or not (there or holds_nothing(folder, _MANIFEST)):
         raise UserError(f"{folder} is there and is no recording; name a new folder, or one that holds a recording")
-    if not replace and (folder / _FILES[-1]).is_file():
+    if not replace and there:
         raise UserError(f"{folder} holds a recording; name another --out, or replace it with --force")
 
 
-def _write(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    items = {
-        "task": [item.task for item in tree.items],
-        "doc_id": [item.doc_id for item in tree.items],
-        "query": [item.query for item in tree.items],
-        "until": [list(item.settings.until) for item in tree.items],
-        "max_new_tokens": [item.settings.max_new_tokens for item in tree.items],
-        "split": [item.split for item in tree.items],
-    }
-    of_items, of_transitions = _schemas(pool.billed)
-    # As open files: pyarrow takes a path with a colon for an address.
-    with (folder / "items.parquet").open("wb") as file:
-        pq.write_table(pa.table(items, schema=of_items), file, compression="zstd")
-    table = pa.Table.from_pylist(list(tree.rows()), schema=of_transitions)
-    with (folder / "transitions.parquet").open("wb") as file:
-        pq.write_table(table, file, compression="zstd", compression_level=19)
-    full = {
-        "format": FORMAT,
-        "pool": pool.to_dict(),
-        "max_hops": tree.max_hops,
-        "complete": tree.complete,
-        **manifest,
-    }
-    (folder / "manifest.json").write_text(json.dumps(full, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    seal_recording(folder)
-
-
-def _schemas(billed: bool) -> tuple[Any, Any]:
+def _schemas(pool: Pool) -> tuple[pa.Schema, pa.Schema]:
     """The columns of `items.parquet` and of `transitions.parquet`."""
     import pyarrow as pa
 
@@ -123,112 +130,93 @@ def _schemas(billed: bool) -> tuple[Any, Any]:
             ("finish_reason", pa.string()),
             ("seconds", pa.float32()),
             ("score", pa.float32()),
-            *([("billed", pa.float64())] if billed else []),
+            *([("billed", pa.float64())] if pool.billed else []),
         ]
     )
     return items, transitions
 
 
 def load_recording(folder: Path | str) -> Recording:
-    """Read what `save_recording` wrote. Raises UserError where the folder does not hold a recording."""
+    """Read what `save_recording` wrote. Raises UserError if the folder does not hold a whole recording."""
     import pyarrow as pa
 
     folder = Path(folder)
-    finish_moving(folder, _FILES[0])
-    missing = [name for name in _FILES if not (folder / name).is_file()]
-    if missing:
-        raise UserError(
-            f"{folder} is not a recording: it has no {missing[0]}; make one with python -m harness record, "
-            "or name a folder that holds one"
-        )
+    finish_moving(folder, _MANIFEST)
+    for name in (_MANIFEST, *_TABLES):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{folder} is not a recording: it has no {name}; make one with python -m harness record, "
+                "or name a folder that holds one"
+            )
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        files = {name: (folder / name).read_bytes() for name in _FILES[1:]}
-    except (ValueError, OSError, RecursionError) as error:
-        raise _unreadable(folder, error) from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise UserError(
-            f"the recording {folder} has format {found}, this version reads {FORMAT}; record it again, or use the "
-            "version that wrote it"
-        )
-    try:
-        check_seal(manifest, files)
-        items, rows = (
-            read_columns(name, content, schema, optional=("billed",))
-            for (name, content), schema in zip(files.items(), _schemas(billed=True), strict=True)
-        )
-    except (UserError, ValueError, TypeError, AttributeError, OSError, pa.ArrowException) as error:
-        raise _unreadable(folder, error) from None
-    pool = pool_from_dict(manifest.get("pool"), f"{folder / 'manifest.json'}: pool")
-    try:
-        columns = zip(*(items[n] for n in ("task", "doc_id", "query", "until", "max_new_tokens", "split")), strict=True)
-        tree = Tree(
-            [
-                Item(task, doc_id, query, GenerationSettings(tuple(until), max_new), split)
-                for task, doc_id, query, until, max_new, split in columns
-            ],
-            pool.model_names,
-            manifest["max_hops"],
-        )
-        _check(tree, manifest, rows)
+        manifest = parse_json(Manifest, (folder / _MANIFEST).read_bytes())
+        said = manifest.model_dump(exclude_unset=True)
+        if manifest.checksum != _checksum(said):
+            raise ValueError("its manifest is not what was written: the checksum is another")
+        pool = pool_from_dict(manifest.pool, "pool")
+        files = [(folder / name).read_bytes() for name in _TABLES]
+        for name, content in zip(_TABLES, files, strict=True):
+            if manifest.sha256.get(name) != hashlib.sha256(content).hexdigest():
+                raise ValueError(f"{name} is not what was written: its sha256 is another than the manifest's")
+        items, rows = (_columns(*of_file) for of_file in zip(files, _schemas(pool), strict=True))
+        settings = map(GenerationSettings, map(tuple, items["until"]), items["max_new_tokens"])
+        columns = items["task"], items["doc_id"], items["query"], settings, items["split"]
+        tree = Tree([Item(*of_item) for of_item in zip(*columns, strict=True)], pool.model_names, manifest.max_hops)
+        _check(tree, manifest.suite, rows)
         _fill(tree, rows)
-        billed = tree.billed[tree.known & (tree.depth > 0)]
-        if pool.billed and not ((billed >= 0) & (billed <= MAX_COST)).all():
-            raise ValueError(f"a response lacks what it cost, or that is no number from 0 to {MAX_COST:g}")
-    except (UserError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise _unreadable(folder, error) from error
-    return Recording(tree, pool, manifest)
+    except (UserError, ValueError, TypeError, LookupError, OSError, pa.ArrowException) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"the recording {folder} cannot be read ({reason}); fetch it again, or record it again"
+        ) from None
+    return Recording(tree, pool, said)
 
 
-def _check(tree: Tree, manifest: dict[str, Any], rows: dict[str, list[Any]]) -> None:
-    """Raise ValueError where a value is of the right type and still none that a recording can hold."""
-    if not isinstance(manifest.get("suite"), str | None):
-        raise ValueError(f"suite is {shown(manifest['suite'])}, expected a text")
-    if type(manifest["max_hops"]) is not int:
-        raise ValueError(f"max_hops is {shown(manifest['max_hops'])}, expected a whole number")
+def _columns(content: bytes, schema: pa.Schema) -> dict[str, list[Any]]:
+    """The columns of a Parquet file. Raises an error of Python's or pyarrow's if one is missing or does not fit."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # With no threads: a command that ends while pyarrow still starts some is aborted by them.
+    table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
+    filled = pa.schema([field.with_nullable(False) for field in schema])
+    columns: dict[str, list[Any]] = table.select(filled.names).cast(filled).to_pydict()
+    return columns
+
+
+def _check(tree: Tree, suite: str | None, rows: dict[str, list[Any]]) -> None:
+    """Raise an error if a value is of the right type and yet none that a recording can hold."""
     tasks = list(dict.fromkeys(item.task for item in tree.items))
-    named = [("suite", manifest.get("suite")), *(("task", task) for task in tasks)]
-    for what, name in named:
+    for what, name in [("suite", suite), *(("task", task) for task in tasks)]:
         if name is not None:
             check_name(name, what)
     check_distinct(tasks, "task")
-    keys = {(item.task, item.doc_id) for item in tree.items}
-    if len(keys) < len(tree.items):
+    if len({(item.task, item.doc_id) for item in tree.items}) < len(tree.items):
         raise ValueError("an item is there twice")
-    if not {item.split for item in tree.items} <= set(get_args(Split)):
-        raise ValueError(f"a split is none of {', '.join(get_args(Split))}")
-    if min([0, *rows["tokens_in"], *rows["tokens_out"], *(item.settings.max_new_tokens for item in tree.items)]) < 0:
-        raise ValueError("a number of tokens is below 0")
-    if not all(0 <= score <= 1 for score in rows["score"]) or not np.isfinite(rows["seconds"]).all():
-        raise ValueError("a score is no number from 0 to 1, or a time no number")
-    if not set(rows["finish_reason"]) <= set(get_args(FinishReason)):
-        raise ValueError(f"a finish_reason is none of {', '.join(get_args(FinishReason))}")
-    if not all(rows["pipeline"]):
-        raise ValueError("a pipeline has no model")
     if len(set(zip(rows["task"], rows["doc_id"], map(tuple, rows["pipeline"]), strict=True))) < len(rows["task"]):
         raise ValueError("a response is there twice")
-
-
-def _unreadable(folder: Path, error: Exception) -> UserError:
-    shown = " ".join(str(error).split())
-    return UserError(f"the recording {folder} cannot be read ({type(error).__name__}: {shown}); fetch it again")
+    for what, found, known in (
+        ("split", {item.split for item in tree.items}, Split),
+        ("finish_reason", set(rows["finish_reason"]), FinishReason),
+    ):
+        if not found <= set(get_args(known)):
+            raise ValueError(f"a {what} is none of {', '.join(get_args(known))}")
+    if not all(0 <= cost <= MAX_COST for cost in rows.get("billed", ())):
+        raise ValueError(f"what a response cost is no number from 0 to {MAX_COST:g}")
 
 
 class RecordedGenerator:
     """`Gen` answered from a recording, for whoever has contexts and not the recording's items."""
 
     def __init__(self, tree: Tree) -> None:
-        self._answers: dict[tuple[int, Context, GenerationSettings], Generation] = {}
-        for index, item in enumerate(tree.items):
-            for node in range(1, tree.nodes):
-                if tree.known[index, node]:
-                    model, parent = (node - 1) % len(tree.models), (node - 1) // len(tree.models)
-                    context = tree.context(index, parent)
-                    self._answers[model, context, item.settings] = tree.generation(index, node)
+        self._answers = {
+            (model, context, settings): made
+            for model in range(len(tree.models))
+            for context, settings, made in tree.generations(model)
+        }
 
     def generate(self, model: int, requests: Sequence[tuple[Context, GenerationSettings]]) -> list[Generation]:
-        """The recorded responses. Raises QueryError where one is missing."""
+        """The recorded responses. Raises QueryError if one is missing."""
         missing = [context for context, settings in requests if (model, context, settings) not in self._answers]
         if missing:
             raise QueryError(

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzzing import command, damaged, fuzz, junk, mutated, texts, told
-from pools import Context, UserError
+from fuzzing import fuzz, mutated, texts, told
+from pools import Context
 from pools.pool import Pool, load_pool, pool_from_dict
 from pools.template import render
 
@@ -102,56 +102,8 @@ def test_pool_text(folder: Path, data: st.DataObject) -> None:
     assert not mark.exists()
 
 
-@fuzz("pool files: bytes", 250)
-@given(damaged(TEXT.encode()))
-def test_pool_bytes(folder: Path, content: bytes) -> None:
-    path = folder / "bytes.yaml"
-    path.write_bytes(content)
-    usable(told(lambda: load_pool(str(path)), path))
-
-
 @fuzz("pool names", 100)
 @given(texts(surrogates=True) | st.sampled_from(["lightweight\x00", "a" * 5000, "../pool", "/dev/null", "/", "."]))
 def test_pool_names(name: str) -> None:
     for given_name in (name, f"{name}.yaml"):
         assert told(lambda given_name=given_name: load_pool(given_name), "pool") is None  # type: ignore[misc]
-
-
-@fuzz("pool values", 200)
-@given(junk(surrogates=True))
-def test_whatever_is_no_pool(value: Any) -> None:
-    assert told(lambda: pool_from_dict(value, "here"), "here") is None
-
-
-BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
-    f"{n}: &{n} [{', '.join([f'*{m}'] * 9)}]\n" for m, n in zip("abcdefgh", "bcdefghi", strict=True)
-)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (BOMB + TEXT, "aliases"),
-        (TEXT.replace("name: mine", "name: &x [*x]"), "itself"),
-        ("".join(f"{n}: &{n} {{<<: [*{m}, *{m}]}}\n" for m, n in zip("abcdef", "bcdefg", strict=True)), "YAML"),
-        (TEXT.replace("rates: made up", "rates: 2020-99-99"), "month"),
-        (TEXT.replace("rates: made up", f"rates: {'9' * 5000}"), "digits"),
-        (TEXT.replace("rates: made up", "rates: !!timestamp x"), "not YAML"),
-        (TEXT.replace("1.5", str(10**350)), "base_rate: Input should be a finite number"),
-        (TEXT.replace("rates: made up", f"rates: {'[' * 1000}"), "nested"),
-        (TEXT.replace("rates: made up", 'rates: "\\ud800"'), "surrogate"),
-        (TEXT.replace("rates: made up", "rates: a\nrates: b"), "twice"),
-        (TEXT.replace("dtype: bfloat16", "dtype: 2020-01-01"), "model a: expected plain data that JSON can hold"),
-        (TEXT.replace("dtype: bfloat16", "dtype: .nan"), "model a: expected plain data that JSON can hold"),
-        (TEXT.replace("name: mine", "name: [" + "x, " * 11_000 + "]"), "aliases"),
-        (TEXT + "#" * 300_000, "bytes"),
-        (TEXT + "    resources: false\n", "resources"),
-    ],
-)
-def test_found_and_mended(text: str, said: str, tmp_path: Path) -> None:
-    path = tmp_path / "pool.yaml"
-    path.write_text(text)
-    with pytest.raises(UserError, match=said) as error:
-        load_pool(str(path))
-    assert str(path) in str(error.value)
-    assert command("run", "--live", "--pool", path).refused

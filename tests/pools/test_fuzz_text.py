@@ -23,7 +23,7 @@ from pools.pool import CandidateModel, Pool
 from pools.template import CONCATENATION, render
 
 MEGABYTE = 1_000_000
-LONG = ("", " ", "\n" * 999, "x" * MEGABYTE, "\U0001f600" * (MEGABYTE // 4), "\x00" * MEGABYTE, "a\n" * (MEGABYTE // 2))
+LONG = ("", "\U0001f600" * (MEGABYTE // 4), "\x00\n" * (MEGABYTE // 2))
 SETTINGS = GenerationSettings(("\n",), 8)
 ANY = texts(surrogates=True)
 
@@ -82,17 +82,6 @@ def test_long_and_empty_texts_in_store_and_export(text: str, tmp_path: Path) -> 
     assert other.import_parquet(tmp_path / "s.parquet") == 1
     found = other.get("model", SETTINGS, Context(text, (text,)))
     assert found is not None and found.response == text
-
-
-@fuzz("numbers: store", 150)
-@given(NUMBERS | st.booleans(), NUMBERS, st.sampled_from(["stop", "length"]))
-def test_numbers_that_no_store_holds(store: TransitionStore, tokens: Any, seconds: Any, reason: Any) -> None:
-    """Numbers come from models and servers, and are checked there; here nothing may be half written."""
-    before = len(store)
-    made = Generation("r", tokens, 1, reason, seconds)
-    context = Context("q", (str(before), repr(made)))  # not one of an earlier case
-    put = told(lambda: store.put("m", [(context, SETTINGS, made)]), "transition store")
-    assert len(store) == before + (put is not None)
 
 
 class Says:

@@ -52,11 +52,7 @@ def test_a_pool_file(load, tmp_path):
     assert pool.model_names == ("a", "b")
     assert (pool.models[0].base_rate, pool.models[0].weights.path, pool.folder) == (1.5, "weights-a", tmp_path)
     assert (pool.models[1].template, pool.models[1].price.output) == ("{{ query }}", 2.5)
-
-
-@pytest.mark.parametrize("template", ["{{ query | upper | truncate(20) }}", "{{ (responses or [query])[-1] }}"])
-def test_a_template_may_change_the_query(load, template):
-    assert load(GOOD.replace("{{ query }}", template)).models[1].template == template
+    assert pool_from_dict(pool.to_dict(), "here", tmp_path) == pool
 
 
 def test_only_an_import_makes_a_billed_pool(tmp_path):
@@ -66,77 +62,48 @@ def test_only_an_import_makes_a_billed_pool(tmp_path):
         load_pool(str(path))
 
 
-def test_plain_data_round_trip(load):
-    pool = load()
-    assert pool_from_dict(pool.to_dict(), "here", pool.folder) == pool
-
-
-MODEL = "\n  - name: c\n    lm_eval: hf\n    base_rate: 1\n"
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("name: [unclosed", "not YAML"),
-        ("name: a\n\tb: c", "not YAML"),
+        (GOOD.replace("rates: made up", "rates: &x made up"), "anchor or alias, line 4, column 8"),
+        (GOOD.replace("name: mine", "name: [*x]"), "write a value out in place of an anchor or alias"),
+        (GOOD.replace("rates: made up", "rates: 2020-99-99"), "month"),
+        (GOOD.replace("rates: made up", f"rates: {'9' * 5000}"), "digits"),
+        (GOOD.replace("rates: made up", f"rates: {'[' * 1000}"), "nested"),
+        (GOOD.replace("rates: made up", 'rates: "\\ud800"'), "surrogate"),
+        (GOOD.replace("rates: made up", "rates: a\nrates: b"), "key rates is named twice"),
+        (GOOD + "#" * 300_000, "bytes"),
         ("", "expected a mapping"),
-        ("- a\n- b", "expected a mapping"),
         (GOOD.replace("cost_unit", "cost_units"), "unknown key 'cost_units'"),
-        (GOOD.replace("    base_rate: 1.5\n", ""), "model a: `base_rate` is missing"),
-        (GOOD.replace("rates: made up\n", ""), "`rates` is missing"),
-        (GOOD.replace("lm_eval: hf", "lmeval: hf"), "model a: unknown key 'lmeval'"),
-        (GOOD.replace("{path: weights-a}", "{pth: weights-a}"), "model a: unknown key 'weights.pth'"),
-        (
-            GOOD.replace("{path: weights-a}", "weights-a"),
-            "model a: weights: Input should be an object, got 'weights-a'",
-        ),
+        (GOOD.replace("    base_rate: 1.5\n", ""), "`models.0.base_rate` is missing"),
+        (GOOD.replace("{path: weights-a}", "{pth: weights-a}"), "unknown key 'models.0.weights.pth'"),
         (GOOD.replace("{path: weights-a}", "{file: x}"), "`path` or a `repository`"),
-        (GOOD.replace("{path: weights-a}", "{path: x, sha256: abc}"), "needs the `file`"),
+        (GOOD.replace("{path: weights-a}", f"{{path: x, sha256: '{'0' * 64}'}}"), "needs the `file`"),
+        (GOOD.replace("{path: weights-a}", "{path: x, file: w, sha256: abc}"), "sha256: String should match pattern"),
         (
-            GOOD.replace("{path: weights-a}", "{repository: a/b, revision: 1234567}"),
-            "weights.revision: Input should be a valid string, got 1234567",
+            GOOD.replace("weights-a}", "x, revision: 1234567}"),
+            "weights.revision: Input should be a valid string",
         ),
         (GOOD.split("models:")[0] + "models: []", "models: Tuple should have at least 1 item"),
-        (GOOD.split("models:")[0] + "models: {a: b}", "models: Input should be a valid array"),
-        (GOOD.split("models:")[0] + "models: [a]", "model 1: Input should be an object"),
-        *(
-            (GOOD.replace("1.5", bad), "model a: base_rate: Input should be")
-            for bad in ("-1", ".nan", ".inf", "true", "much")
-        ),
+        (GOOD.replace("1.5", "-1"), r"models\.0\.base_rate: Input should be"),
+        (GOOD.replace("1.5", str(10**350)), "base_rate: Input should be a finite number"),
+        (GOOD.replace("bfloat16", "2020-01-01"), "expected plain data that JSON can hold"),
+        (GOOD.replace("bfloat16", ".nan"), "expected plain data that JSON can hold"),
         (GOOD.replace("1.5", "1e-4"), r"YAML reads 1e-4 as text, 1\.0e-4 as a number"),
-        (GOOD.replace("input: 1", "input: -1"), "model b: price.input: Input should be"),
-        (GOOD.replace("input: 1", "input: free"), "model b: price.input: Input should be"),
-        (GOOD.replace("{dtype: bfloat16}", "[bfloat16]"), "model a: arguments: Input should be an object$"),
-        (GOOD + "    batch_size: 0\n", "batch_size: Input should be"),
-        (GOOD + "    batch_size: 1.5\n", "batch_size: Input should be"),
-        (GOOD + "    chat_template: chatml\n", "chat_template: Input should be a valid boolean"),
-        (GOOD.replace("name: b", "name: 7"), "name: Input should be a valid string"),
+        (GOOD.replace("1.5", "1.0e+16"), "base_rate: Input should be less than or equal to 1000000000000000"),
+        (GOOD.replace("input: 1", "input: -1"), r"models\.1\.price\.input: Input should be"),
+        (GOOD.replace("{dtype: bfloat16}", "[bfloat16]"), r"models\.0\.arguments: Input should be an object$"),
         (GOOD.replace("name: b", "name: a"), "model name a is used twice"),
-        (
-            GOOD.replace("{path: weights-a}", "{path: x, file: w, sha256: abc}"),
-            "a: weights: sha256 must be 64 hex",
-        ),
-        (GOOD.replace("{path: weights-a}", f"{{path: x, file: w, sha256: '{'0' * 63}g'}}"), "sha256 must be 64 hex"),
-        (GOOD.replace("{path: weights-a}", "{path: x, file: w, sha256: ''}"), "sha256 must be 64 hex"),
         (GOOD.replace("name: b", "name: A"), "model name A differs from a by case alone"),
-        (GOOD.replace("name: b", 'name: "b "'), "model b : name 'b ' has spaces at an end"),
-        (GOOD.replace("name: b", 'name: "b\\u202e"'), r"name 'b\\u202e' holds U\+202E"),
+        (GOOD.replace("name: b", 'name: "b "'), "model name 'b ' has spaces at an end"),
         (GOOD.replace("name: mine", 'name: "m\\u200bine"'), r"name 'm\\u200bine' holds U\+200B"),
         (GOOD.replace("name: mine", 'name: ""'), "name is '': expected a name"),
         (GOOD.replace("cost_unit: unit", 'cost_unit: "\\e[31m"'), r"cost_unit .* holds U\+001B"),
-        *(
-            (GOOD.replace("1.5", number), "a number is written as 1_000")
-            for number in ("1_000", "1_000.5", "1:30", "010", "0x10", "0b1")
-        ),
-        (GOOD.replace("1.5", "1.0e+16"), "model a: base_rate: Input should be less than or equal to 1000000000000000"),
-        (GOOD.replace("input: 1", "input: 1.0e+308"), "model b: price.input: Input should be less than or equal to"),
+        *((GOOD.replace("1.5", odd), "a number is written as 1_000") for odd in ("1_000", "1:30", "010", "0x10")),
         (GOOD.replace("{{ query }}", "Answer."), "model b: the template renders every query as the same text"),
-        (GOOD.replace("{{ query }}", "{{ responses | join }}"), "every query as the same text"),
-        (GOOD.replace("{{ query }}", "{% set query = 1 %}{{ query }}"), "every query as the same text"),
         (GOOD.replace("{{ query }}", "{{ responses[0] }}"), "model b: the template cannot be rendered"),
         (GOOD.replace("{{ query }}", "{{ query"), "model b: the template is not valid"),
-        (GOOD.replace("{{ query }}", "{{ question }}"), "model b: the template cannot be rendered"),
-        (GOOD.replace("{{ query }}", "{{ query.__class__.__mro__ }}"), "model b: the template cannot be rendered"),
     ],
 )
 def test_bad_pool_files_are_told_in_one_line(load, tmp_path, text, said):
@@ -205,12 +172,10 @@ def test_fingerprint(load, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("{header: Bearer s3cret}", "header must be a mapping"),
-        ("{header: {Authorization: [s3cret]}}", "header must be a mapping"),
-        ('{header: {Authorization: "s3cret\\nX: y"}}', "header must be a mapping"),
-        ("{base_url: s3cret.example/v1}", "base_url must begin with http"),
-        ("{num_concurrent: 0}", "num_concurrent must be a whole number >= 1, got 0"),
-        ("{max_retries: -1}", "max_retries must be a whole number >= 0, got -1"),
+        ("{header: Bearer s3cret}", "header: Input should be"),
+        ('{header: {Authorization: "s3cret\\nX: y"}}', "header.Authorization: String should match"),
+        ("{base_url: s3cret.example/v1}", "base_url: String should match pattern '.http"),
+        ("{num_concurrent: 0}", "num_concurrent: Input should be greater than or equal to 1, got 0"),
     ],
 )
 def test_what_every_request_would_fail_with_is_refused_when_the_file_is_read(load, arguments, said):

@@ -6,16 +6,10 @@ from pools.template import CONCATENATION, render
 CONTEXT = Context("What?", ("one", "two"))
 
 
-def test_concatenation():
+def test_what_a_model_reads():
     assert render(CONCATENATION, Context("What?")) == "What?"
     assert render(CONCATENATION, CONTEXT) == "What?\n\none\n\ntwo\n\n"
-
-
-def test_text_is_data_and_not_a_template():
     assert render("{{ query }}", Context("{{ responses }} <b> & {% if %}")) == "{{ responses }} <b> & {% if %}"
-
-
-def test_responses_are_a_list():
     assert render("{{ responses | length }} {{ responses[-1] }}\n", CONTEXT) == "2 two\n"
 
 
@@ -23,18 +17,12 @@ def test_responses_are_a_list():
     "template",
     [
         "{{ query.__class__ }}",
-        "{{ query.__class__.__mro__ }}",
         "{{ ''.__class__.__base__.__subclasses__() }}",
-        "{{ query['__class__'] }}",
-        "{{ query | attr('__class__') }}",
         "{{ responses.__init__.__globals__ }}",
-        "{{ self.__init__.__globals__ }}",
         "{{ cycler.__init__.__globals__.os.system('true') }}",
         "{{ '{0.__class__}'.format(query) }}",
-        "{{ '{x.__class__}'.format_map({'x': query}) }}",
         "{{ responses.append('x') }}",
         "{% import 'os' as os %}",
-        "{% include '/etc/passwd' %}",
         "{{ open('/etc/passwd').read() }}",
         "{{ range(10000000) | list }}",
     ],

@@ -2,7 +2,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -42,19 +41,13 @@ def test_by_path(tmp_path):
     assert find_weights(absolute, "m", tmp_path / "elsewhere", None) == tmp_path / "pool" / "here"
 
 
-@pytest.mark.parametrize("name", ["owner/model-GGUF", "owner/model"])
-@pytest.mark.parametrize("by", ["argument", "variable"])
-def test_in_the_weights_folder(tmp_path, monkeypatch, name, by):
-    folder = _put(tmp_path / "w" / name)
-    if by == "variable":
-        monkeypatch.setenv("HARNESS_WEIGHTS", str(tmp_path / "w"))
-    assert find_weights(GGUF, "m", tmp_path, tmp_path / "w" if by == "argument" else None) == folder
-
-
-def test_a_folder_without_the_file_is_passed_over(tmp_path):
-    _put(tmp_path / "w" / "owner/model-GGUF", "another.gguf")
+def test_in_the_weights_folder(tmp_path, monkeypatch):
+    _put(tmp_path / "w" / "owner/model-GGUF", "another.gguf")  # passed over
     folder = _put(tmp_path / "w" / "owner/model")
     assert find_weights(GGUF, "m", tmp_path, tmp_path / "w") == folder
+    folder = _put(tmp_path / "w" / "owner/model-GGUF")
+    monkeypatch.setenv("HARNESS_WEIGHTS", str(tmp_path / "w"))
+    assert find_weights(GGUF, "m", tmp_path, None) == folder
 
 
 @pytest.mark.parametrize("file", ["model.gguf", "q4/model.gguf"])
@@ -99,20 +92,18 @@ def test_nothing_found_says_where_it_looked_and_what_to_do(tmp_path):
         assert part in said
 
 
-def test_files_that_need_their_neighbours_are_fetched_with_them(tmp_path):
-    with pytest.raises(UserError, match="hf download owner/model --revision v1 --local-dir"):
-        find_weights(Weights(repository="owner/model", file="model.safetensors", revision="v1"), "m", tmp_path, None)
-
-
-def test_a_path_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match="correct `path` in the pool file") as error:
-        find_weights(Weights(path="gone"), "m", tmp_path, None)
-    assert str(tmp_path / "gone") in str(error.value)
-
-
-def test_a_name_that_no_repository_can_have(tmp_path):
-    with pytest.raises(UserError, match="no weights for model m") as error:
-        find_weights(Weights(repository="no/such/name"), "m", tmp_path, None)
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        # With what it needs beside it.
+        (Weights(repository="o/m", file="w.safetensors", revision="v1"), "hf download o/m --revision v1 --local-dir"),
+        (Weights(path="gone"), "gone not found in .*/gone. Put them there, or correct `path` in the pool file"),
+        (Weights(repository="no/such/name"), "no weights for model m"),  # a name that no repository can have
+    ],
+)
+def test_weights_that_are_nowhere(tmp_path, weights, said):
+    with pytest.raises(UserError, match=said) as error:
+        find_weights(weights, "m", tmp_path, None)
     assert "\n" not in str(error.value)
 
 
@@ -129,23 +120,15 @@ for weights in (Weights(repository="owner/model", file="model.gguf"), Weights(re
 """
 
 
-@pytest.mark.parametrize("how", ["refused", "no network"])
-def test_a_hub_that_cannot_be_reached(tmp_path, how):
+def test_a_hub_that_cannot_be_reached(tmp_path):
     """In a process of its own: huggingface_hub reads the environment when it is imported."""
-    command = [sys.executable, "-c", FIND]
     environment = {k: v for k, v in os.environ.items() if k not in {"HF_HUB_OFFLINE", "HARNESS_WEIGHTS"}}
-    environment |= {"HF_HOME": str(tmp_path)}
-    if how == "refused":
-        environment |= {"HF_ENDPOINT": "http://127.0.0.1:9"}
-    elif subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this kernel gives no network namespace to users")
-    else:
-        command = ["unshare", "-rn", *command]
-    start = time.monotonic()
+    environment |= {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    command = [sys.executable, "-c", FIND]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True, timeout=60)
-    assert time.monotonic() - start < 15  # most of it is the import, on a busy machine
-    first, second = done.stdout.splitlines()
     assert done.stderr == ""
-    for line in (first, second):
-        assert "the hub (could not be reached" in line
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert "the hub (Got: ConnectError" in line
         assert "hf download owner/model" in line

@@ -1,14 +1,21 @@
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from fuzzing import command, fuzz, mutated, told
 from pools import UserError
 from pools.data.recording import FORMAT, load_recording, save_recording, seal_recording
+
+ITEMS, TRANSITIONS = "items.parquet", "transitions.parquet"
 
 
 @pytest.fixture
@@ -54,50 +61,25 @@ def test_an_incomplete_tree(synthetic_tree, made_up_pool, tmp_path):
         recording.tree.require([1], [1])
 
 
-def _only(folder):
-    return [p.name for p in folder.parent.iterdir()]
-
-
-def test_a_recording_is_replaced(synthetic_tree, made_up_pool, folder):
+def test_a_recording_is_replaced_and_other_things_are_not(synthetic_tree, tree, made_up_pool, folder, tmp_path):
     save_recording(synthetic_tree(items=2), made_up_pool, {}, folder)
     assert len(load_recording(folder).tree.items) == 2
-    assert _only(folder) == ["recording"]
-
-
-def test_other_things_are_not(tree, made_up_pool, tmp_path):
+    assert {p.name for p in folder.iterdir()} == {"manifest.json", ITEMS, TRANSITIONS}
+    with pytest.raises(UserError, match="--force"):
+        save_recording(tree, made_up_pool, {}, folder, replace=False)
     other = tmp_path / "thesis"
     other.mkdir()
     (other / "chapter.txt").write_text("years of work")
-    with pytest.raises(UserError, match="is no recording"):
-        save_recording(tree, made_up_pool, {}, other)
-    with pytest.raises(UserError, match="is no recording"):
-        save_recording(tree, made_up_pool, {}, other / "chapter.txt")
-    assert (other / "chapter.txt").read_text() == "years of work"
+    for place in (other, other / "chapter.txt"):
+        with pytest.raises(UserError, match="is no recording"):
+            save_recording(tree, made_up_pool, {}, place)
+    assert [(p.name, p.read_text()) for p in other.iterdir()] == [("chapter.txt", "years of work")]
     (tmp_path / "empty").mkdir()
     save_recording(tree, made_up_pool, {}, tmp_path / "empty")
     assert load_recording(tmp_path / "empty").tree.complete
 
 
-def test_a_failed_save_leaves_the_old_recording_and_nothing_else(tree, made_up_pool, folder):
-    before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    with pytest.raises(TypeError):
-        save_recording(tree, made_up_pool, {"note": object()}, folder)  # JSON cannot hold it: the last file fails
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
-    assert _only(folder) == ["recording"]
-    with pytest.raises(TypeError):
-        save_recording(tree, made_up_pool, {"note": object()}, folder.parent / "new")
-    assert _only(folder) == ["recording"]
-
-
-def test_what_an_interrupted_save_left_does_no_harm(tree, made_up_pool, folder):
-    files = {path.name for path in folder.iterdir()}
-    shutil.copytree(folder, folder / ".manifest.json.partial")
-    assert load_recording(folder).manifest["suite"] == "made-up"
-    save_recording(tree, made_up_pool, {}, folder)
-    assert {path.name for path in folder.iterdir()} == files
-
-
-@pytest.mark.parametrize("name", ["manifest.json", "items.parquet", "transitions.parquet"])
+@pytest.mark.parametrize("name", ["manifest.json", ITEMS, TRANSITIONS])
 def test_a_missing_file(folder, name):
     (folder / name).unlink()
     with pytest.raises(UserError, match=f"is not a recording: it has no {name}") as error:
@@ -105,74 +87,71 @@ def test_a_missing_file(folder, name):
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_folder(tmp_path):
-    with pytest.raises(UserError, match="is not a recording"):
-        load_recording(tmp_path / "none")
+def _manifest(folder, **change):
+    path = folder / "manifest.json"
+    manifest = {**json.loads(path.read_text()), **change}
+    path.write_text(json.dumps({key: value for key, value in manifest.items() if value is not None}))
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "items.parquet", "transitions.parquet"])
-@pytest.mark.parametrize("damage", ["cut", "empty", "text"])
-def test_a_damaged_file(folder, name, damage):
-    whole = (folder / name).read_bytes()
-    (folder / name).write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"no such\nthing"}[damage])
-    with pytest.raises(UserError, match="cannot be read") as error:
-        load_recording(folder)
-    assert "\n" not in str(error.value)
+def _column(folder, file, name, change):
+    table = pq.read_table(folder / file)
+    array = pa.array(change(table[name].to_pylist()))
+    pq.write_table(table.set_column(table.column_names.index(name), name, array), folder / file)
 
 
-@pytest.mark.parametrize("number", [0, FORMAT + 1, None, "1"])
-def test_another_format(folder, number):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": number}))
-    with pytest.raises(UserError, match=f"has format {number}, this version reads {FORMAT}"):
-        load_recording(folder)
-
-
-def _edit_manifest(folder, **change):
-    manifest = {**json.loads((folder / "manifest.json").read_text()), **change}
-    (folder / "manifest.json").write_text(json.dumps({k: v for k, v in manifest.items() if v is not None}))
-
-
-def _edit_rows(folder, edit, name="transitions.parquet"):
-    table = pq.read_table(folder / name)
-    pq.write_table(table.from_pylist(edit(table.to_pylist()), schema=table.schema), folder / name)
+def _table(folder, file, change):
+    pq.write_table(change(pq.read_table(folder / file)), folder / file)
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda f: (f / "manifest.json").write_text("[]"),
-        lambda f: _edit_manifest(f, pool=None),
-        lambda f: _edit_manifest(f, max_hops=None),
-        lambda f: _edit_manifest(f, max_hops=1),  # the pipelines are longer
-        lambda f: _edit_rows(f, lambda rows: [{**r, "doc_id": r["doc_id"] + 1} for r in rows]),
-        lambda f: _edit_rows(f, lambda rows: [{**r, "pipeline": ["stranger"]} for r in rows]),
-        lambda f: _edit_rows(f, lambda rows: [r for r in rows if len(r["pipeline"]) > 1]),
-        lambda f: pq.write_table(
-            pq.read_table(f / "transitions.parquet").drop_columns(["score"]), f / "transitions.parquet"
-        ),
-        lambda f: pq.write_table(pq.read_table(f / "items.parquet").drop_columns(["split"]), f / "items.parquet"),
+        lambda f: _manifest(f, format=FORMAT + 1),
+        lambda f: _manifest(f, pool=None),
+        lambda f: _manifest(f, suite=["x"]),
+        lambda f: _manifest(f, suite="made\u202eup"),
+        lambda f: _manifest(f, max_hops=None),
+        lambda f: _manifest(f, max_hops=1),  # the pipelines are longer
+        lambda f: _manifest(f, max_hops=10**9),
+        lambda f: [_column(f, name, "task", lambda c: [f"{task} " for task in c]) for name in (ITEMS, TRANSITIONS)],
+        lambda f: _column(f, ITEMS, "query", lambda c: [None, *c[1:]]),
+        lambda f: _column(f, ITEMS, "split", lambda c: ["dev", *c[1:]]),
+        lambda f: _column(f, ITEMS, "doc_id", lambda c: [c[1], *c[1:]]),  # an item twice
+        lambda f: _column(f, ITEMS, "until", lambda c: [[None], *c[1:]]),
+        lambda f: _table(f, ITEMS, lambda table: table.drop_columns(["split"])),
+        lambda f: _column(f, TRANSITIONS, "doc_id", lambda c: [n + 1 for n in c]),  # of no item
+        lambda f: _column(f, TRANSITIONS, "pipeline", lambda c: [["stranger"], *c[1:]]),
+        lambda f: _column(f, TRANSITIONS, "pipeline", lambda c: [c[1], *c[1:]]),  # a response twice
+        lambda f: _column(f, TRANSITIONS, "pipeline", lambda c: [[], *c[1:]]),
+        lambda f: _column(f, TRANSITIONS, "response", lambda c: [None, *c[1:]]),
+        lambda f: _column(f, TRANSITIONS, "score", lambda c: [float("nan"), *c[1:]]),
+        lambda f: _column(f, TRANSITIONS, "tokens_in", lambda c: [1.5, *c[1:]]),
+        lambda f: _column(f, TRANSITIONS, "tokens_out", lambda c: [-1, *c[1:]]),
+        lambda f: _column(f, TRANSITIONS, "finish_reason", lambda c: ["tired", *c[1:]]),
+        lambda f: _table(f, TRANSITIONS, lambda table: table.slice(1)),  # without the first hop
     ],
 )
-def test_files_that_do_not_belong_together(folder, damage):
+def test_what_makes_no_recording_is_refused(folder, damage):
     damage(folder)
-    if isinstance(json.loads((folder / "manifest.json").read_text()), dict):
-        seal_recording(folder)  # it is not the checksums that notice
-    with pytest.raises(UserError, match=r"pool|cannot be read|has format") as error:
+    seal_recording(folder)  # it is not the checksums that notice
+    with pytest.raises(UserError, match=rf"{folder} cannot be read .*; fetch it again") as error:
         load_recording(folder)
     assert "\n" not in str(error.value)
 
 
 def test_what_was_changed_after_it_was_written_is_refused(folder):
-    _edit_manifest(folder, note="another")
+    _manifest(folder, note="another")
     with pytest.raises(UserError, match=r"manifest is not what was written.*fetch it again"):
         load_recording(folder)
     seal_recording(folder)
-    _edit_rows(folder, lambda rows: [{**r, "response": r["response"] + "!"} for r in rows])
+    _column(folder, TRANSITIONS, "response", lambda c: [text + "!" for text in c])
     with pytest.raises(UserError, match=r"transitions\.parquet is not what was written.*fetch it again"):
         load_recording(folder)
-    _edit_manifest(folder, sha256=None, checksum=None)  # as recordings were before they had checksums
+    seal_recording(folder)
     assert load_recording(folder).tree.generation(0, 1).response.endswith("!")
+    _manifest(folder, checksum=None)
+    with pytest.raises(UserError, match="`checksum` is missing"):
+        load_recording(folder)
 
 
 def test_the_pool_travels_with_it(tree, made_up_pool, tmp_path):
@@ -180,3 +159,22 @@ def test_the_pool_travels_with_it(tree, made_up_pool, tmp_path):
     pool = replace(made_up_pool, models=(first, made_up_pool.models[1]), description="two")
     save_recording(tree, pool, {}, tmp_path / "r")
     assert load_recording(tmp_path / "r").pool == pool
+
+
+@fuzz("recordings: manifest", 250)
+@given(data=st.data())
+def test_whatever_a_manifest_says_is_used_or_refused_in_one_line(folder, data):
+    path, whole = folder / "manifest.json", folder.parent / "whole.json"
+    if not whole.exists():
+        shutil.copy(path, whole)
+    path.write_text(json.dumps(data.draw(mutated(json.loads(whole.read_text()), surrogates=True))))
+    with suppress(ValueError, TypeError, UserError):  # no manifest, or a text that no file of ours holds
+        seal_recording(folder)
+    recording = told(lambda: load_recording(folder), folder)
+    assert recording is None or isinstance(recording.manifest.get("suite"), str | None)
+
+
+def test_a_recording_of_no_suite_is_refused_where_a_suite_is_needed(folder):
+    _manifest(folder, suite=None)
+    seal_recording(folder)
+    assert "names no suite" in command("run", "--recording", folder, "--router", "random").err

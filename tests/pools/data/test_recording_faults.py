@@ -10,12 +10,10 @@ from typing import Any
 
 import pytest
 
-from pools import seal
-from pools.data.recording import load_recording, save_recording, seal_recording
+from pools.data.recording import load_recording, save_recording
 from pools.errors import UserError
 from pools.pool import load_pool
 from pools.weights import check_recipe, files_of_model, folder_hash
-from specialists.evaluate import load
 
 SHIPPED = Path(__file__).parents[3] / "results" / "specialists" / "math"
 FILES = ("manifest.json", "items.parquet", "transitions.parquet")
@@ -54,24 +52,13 @@ def test_without_checksums_another_recording_would_be_taken(
     recording: Path, damages: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, content = everything(recording), (recording / "manifest.json").read_bytes()
-    monkeypatch.setattr("pools.data.recording.check_seal", lambda *_: None)
+    monkeypatch.setattr("pools.data.recording._checksum", lambda manifest: manifest["checksum"])
     wrong = 0
     for damaged in damages("bit flip", content, 200):
         (recording / "manifest.json").write_bytes(damaged)
         with suppress(UserError):
             wrong += everything(recording) != expected
     assert wrong
-
-
-def test_checksums_are_over_what_the_files_hold(recording: Path) -> None:
-    path = recording / "manifest.json"
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps(manifest, indent=7, sort_keys=True))  # another text of the same content
-    assert everything(recording)
-    assert {seal.FILES, seal.ITSELF} <= manifest.keys() and set(manifest[seal.FILES]) == set(FILES[1:])
-    before = path.read_bytes()
-    seal_recording(recording)
-    assert json.loads(path.read_text()) == json.loads(before)
 
 
 @pytest.fixture
@@ -108,10 +95,7 @@ def test_a_damaged_specialist_is_not_loaded(specialist: Path, tmp_path: Path) ->
     content = bytearray((specialist / "model.safetensors").read_bytes())
     content[-1000] ^= 4
     (specialist / "model.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=r"model m is damaged.*model\.safetensors has sha256.*fetch the folder again"):
+    with pytest.raises(UserError, match=r"model m is damaged.*model\.safetensors has another sha256.*fetch"):
         pool.fingerprint(pool.models[0])
-    with pytest.raises(UserError, match=r"the specialist is damaged.*train the specialist again"):
-        load(specialist)
     (specialist / "recipe.json").unlink()  # without it nobody knows: what the fingerprint then says is another model
-    load(specialist)
     assert pool.fingerprint(pool.models[0]) != before

@@ -1,4 +1,3 @@
-import json
 import os
 import random
 import signal
@@ -29,42 +28,22 @@ def test_exact_replay(tmp_path):
     context = Context("What is 2+2?\n\tÄ 漢 \u2028 \x00 'quote\"", ("4", "", "four \U0001f600"))
     made = Generation('The answer:\n "4" \\ \x00 ☃', 7, 5, "length", 0.1 + 0.2)
     store = TransitionStore(tmp_path / "deep" / "er" / "store.sqlite")
+    assert store.get("model", SETTINGS, context) is None
     assert store.put("model", [(context, SETTINGS, made)]) == [made]
     store.close()
     again = TransitionStore(store.path)
     assert again.get("model", SETTINGS, context) == made
     assert len(again) == 1
-    assert list(again.keys()) == [transition_key("model", SETTINGS, context)]
+    assert [(s.hits, s.misses) for s in (store, again)] == [(0, 1), (1, 0)]
 
 
-def test_hits_and_misses(tmp_path):
-    store = TransitionStore(tmp_path / "s")
-    context = Context("q")
-    assert store.get("m", SETTINGS, context) is None
-    store.put("m", [(context, SETTINGS, _made("a"))])
-    assert store.get("m", SETTINGS, context) == _made("a")
-    assert store.get("m", SETTINGS, context) == _made("a")
-    assert (store.hits, store.misses) == (2, 1)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        ("n", SETTINGS, Context("q", ("r",))),
-        ("m", GenerationSettings(("\n\n", "Q:"), 65), Context("q", ("r",))),
-        ("m", GenerationSettings(("Q:", "\n\n"), 64), Context("q", ("r",))),
-        ("m", GenerationSettings((), 64), Context("q", ("r",))),
-        ("m", SETTINGS, Context("q")),
-        ("m", SETTINGS, Context("q", ("r", ""))),
-        ("m", SETTINGS, Context("qr")),
-        ("m", SETTINGS, Context("r", ("q",))),
-    ],
-)
-def test_the_key_tells_everything_apart(tmp_path, other):
-    store = TransitionStore(tmp_path / "s")
-    store.put("m", [(Context("q", ("r",)), SETTINGS, _made("a"))])
-    assert store.get(*other) is None
-    assert store.get("m", SETTINGS, Context("q", ("r",))) is not None
+def test_the_key_tells_everything_apart():
+    one, context = GenerationSettings(("\n\n", "Q:"), 64), Context("q", ("r",))
+    requests = [("m", one, context), ("n", one, context)]
+    requests += [("m", GenerationSettings(until, 64), context) for until in ((), ("Q:", "\n\n"))]
+    requests += [("m", GenerationSettings(one.until, 65), context)]
+    requests += [("m", one, other) for other in (Context("q"), Context("q", ("r", "")), Context("qr"))]
+    assert len({transition_key(*request) for request in requests}) == len(requests)
 
 
 def test_the_first_response_stays(tmp_path):
@@ -138,81 +117,60 @@ def _finish(process):
         return process.stdout.read(), process.stderr.read(), process.wait(timeout=60)
 
 
-def _check(path, printed):
-    """The store is whole, and holds what each writer was told that it holds."""
+@pytest.mark.parametrize("seed", range(3))
+def test_writers_at_once_and_a_killed_one_lose_nothing_that_was_committed(tmp_path, seed, counted):
+    """They also create the file at once, and collide on most keys."""
+    path = tmp_path / "s"
+    victim, *others = [_writer(path, seed, 100_000), *(_writer(path, seed + 100 * n, 20) for n in (1, 2, 3))]
+    for writer in (victim, *others):
+        _start(writer)
+    first = victim.stdout.readline()
+    time.sleep(random.Random(seed).uniform(0, 0.1))
+    os.kill(victim.pid, signal.SIGKILL)
+    rest, _, status = _finish(victim)
+    assert status == -signal.SIGKILL
+    printed = (first + rest).rsplit("\n", 1)[0].splitlines()  # the last line may be cut off
+    assert printed
+    for writer in others:
+        out, err, status = _finish(writer)
+        assert (status, err, out.count("\n")) == (0, "", 100)
+        printed += out.splitlines()
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     store = TransitionStore(path)
     for line in printed:
         number, response = line.split(" ", 1)
         held = store.get("m", GenerationSettings((), 9), Context(f"query {number}"))
-        assert held is not None
         assert (held.response, held.tokens_in) == (response, int(number))
-    return store
-
-
-def test_several_processes_write_at_once(tmp_path):
-    """They also create the file at once, and collide on most keys."""
-    path = tmp_path / "s"
-    writers = [_writer(path, seed, 60) for seed in range(4)]
-    for writer in writers:
-        _start(writer)
-    printed, numbers = [], set()
-    for writer in writers:
-        out, err, status = _finish(writer)
-        assert (status, err) == (0, "")
-        lines = out.splitlines()
-        assert len(lines) == 300
-        printed += lines
-        numbers |= {line.split()[0] for line in lines}
-    store = _check(path, printed)
-    assert len(store) == len(set(store.keys())) == len(numbers)
     assert len({line.split()[-1] for line in printed}) > 1  # more than one of them wrote
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path, seed, counted):
-    path = tmp_path / "s"
-    victim, survivor = _writer(path, seed, 100_000), _writer(path, seed + 100, 20)
-    _start(victim)
-    first = victim.stdout.readline()
-    _start(survivor)
-    time.sleep(random.Random(seed).uniform(0, 0.1))
-    os.kill(victim.pid, signal.SIGKILL)
-    rest, _, status = _finish(victim)
-    assert status == -signal.SIGKILL
-    complete = (first + rest).rsplit("\n", 1)[0].splitlines()  # the last line may be cut off
-    assert complete
-    out, err, status = _finish(survivor)
-    assert (status, err) == (0, "")
-    store = _check(path, complete + out.splitlines())
     counted("SIGKILL", "writer of a store", 1, lost=0)
-    store.put("m", [(Context("after"), SETTINGS, _made("still writable"))])
-    assert store.get("m", SETTINGS, Context("after")) == _made("still writable")
+
+
+def _entries(model):
+    return [(Context(f"q {n}", ("ä", "b") * n), SETTINGS, _made(f"{model} {n}", 0.25)) for n in range(4)]
 
 
 def _filled(path):
     store = TransitionStore(path)
     for model in ("m", "n"):
-        entries = [(Context(f"q {n}", ("ä", "b") * n), SETTINGS, _made(f"{model} {n}", 0.25)) for n in range(4)]
-        store.put(model, entries)
+        store.put(model, _entries(model))
     return store
 
 
 def test_parquet_round_trip(tmp_path):
-    store = _filled(tmp_path / "s")
     file = tmp_path / "new" / "store.parquet"
-    assert store.export_parquet(file) == 8
+    assert _filled(tmp_path / "s").export_parquet(file) == 8
     assert [p.name for p in file.parent.iterdir()] == ["store.parquet"]
     other = TransitionStore(tmp_path / "other")
     other.put("m", [(Context("q 0"), SETTINGS, _made("was there before"))])
     assert other.import_parquet(file) == 7
     assert other.import_parquet(file) == 0
-    assert list(other.keys()) == list(store.keys())
     assert other.get("m", SETTINGS, Context("q 0")).response == "was there before"
-    for model, n in [("n", 0), *((model, n) for model in ("m", "n") for n in range(1, 4))]:
-        context = Context(f"q {n}", ("ä", "b") * n)
-        assert other.get(model, SETTINGS, context) == store.get(model, SETTINGS, context) == _made(f"{model} {n}", 0.25)
+    for model in ("m", "n"):
+        for context, settings, made in _entries(model)[model == "m" :]:
+            assert other.get(model, settings, context) == made
+    assert TransitionStore(tmp_path / "empty").export_parquet(file) == 0
+    assert TransitionStore(tmp_path / "t").import_parquet(file) == 0
 
 
 def test_every_response_keeps_how_it_was_made(tmp_path):
@@ -223,67 +181,39 @@ def test_every_response_keeps_how_it_was_made(tmp_path):
         entries = [(Context(f"q {number} {n}"), SETTINGS, _made("a")) for n in range(number + 1)]
         store.put("m", entries)
         keys += [transition_key("m", settings, context) for context, settings, _ in entries]
-    stores[2].put("m", [(Context("q 1 0"), SETTINGS, _made("too late"))])  # the first response stays, with its origin
+    stores[2].put("m", [(Context("q 1 0"), SETTINGS, _made("too late"))])  # as the first response, its provenance stays
     stores[2].put("m", [(Context("elsewhere"), SETTINGS, _made("a"))], {"recording": "r"})
-    assert stores[0].origins(keys) == [(3, new), (2, old), (1, None)]
+    assert stores[0].provenance(keys) == [(3, new), (2, old), (1, None)]
     assert stores[0].export_parquet(tmp_path / "store.parquet") == 7
     other = TransitionStore(tmp_path / "other", {"not": "of these"})
     other.import_parquet(tmp_path / "store.parquet")
-    assert other.origins(keys) == [(3, new), (2, old), (1, None)]
-    assert other.origins([transition_key("m", SETTINGS, Context("elsewhere"))]) == [(1, {"recording": "r"})]
+    assert other.provenance(keys) == [(3, new), (2, old), (1, None)]
+    assert other.provenance([transition_key("m", SETTINGS, Context("elsewhere"))]) == [(1, {"recording": "r"})]
 
 
-def test_an_export_without_origins_is_read(tmp_path):
-    _filled(tmp_path / "s").export_parquet(tmp_path / "store.parquet")
-    pq.write_table(pq.read_table(tmp_path / "store.parquet").drop_columns(["origin"]), tmp_path / "old.parquet")
-    other = TransitionStore(tmp_path / "other", {"not": "of these"})
-    assert other.import_parquet(tmp_path / "old.parquet") == 8
-    assert other.origins(other.keys()) == [(8, None)]
-
-
-def test_an_empty_store_travels_too(tmp_path):
-    assert TransitionStore(tmp_path / "s").export_parquet(tmp_path / "e.parquet") == 0
-    assert TransitionStore(tmp_path / "t").import_parquet(tmp_path / "e.parquet") == 0
+def _changed(table):
+    responses = table["response"].to_pylist()
+    return table.set_column(table.column_names.index("response"), "response", [["other", *responses[1:]]])
 
 
 @pytest.mark.parametrize(
-    ("column", "value"),
+    "change",
     [
-        ("key", "0" * 64),
-        ("fingerprint", "another model"),
-        ("context", json.dumps({"query": "another", "responses": []})),
-        ("context", "no json"),
-        ("settings", "{}"),
-        ("settings", None),
-        ("response", None),
-        ("tokens_in", None),
+        _changed,
+        lambda table: table.slice(1),
+        lambda table: table.drop_columns(["response"]),
+        lambda table: table.replace_schema_metadata(None),
     ],
 )
-def test_a_damaged_export_is_refused(tmp_path, column, value):
-    file = tmp_path / "store.parquet"
+def test_an_export_that_is_not_what_was_exported_is_refused(tmp_path, change):
+    file, store = tmp_path / "store.parquet", TransitionStore(tmp_path / "other")
     _filled(tmp_path / "s").export_parquet(file)
-    table = pq.read_table(file)
-    values = table[column].to_pylist()
-    values[5] = value
-    pq.write_table(table.set_column(table.column_names.index(column), column, [values]), file)
-    other = TransitionStore(tmp_path / "other")
-    with pytest.raises(UserError, match="damaged") as error:
-        other.import_parquet(file)
-    assert "\n" not in str(error.value)
-    assert len(other) == 0
-
-
-def test_what_is_no_export_is_refused(tmp_path):
-    store = _filled(tmp_path / "s")
-    (tmp_path / "text.parquet").write_text("no parquet\nat all")
-    store.export_parquet(tmp_path / "whole.parquet")
-    (tmp_path / "half.parquet").write_bytes((tmp_path / "whole.parquet").read_bytes()[:-100])
-    table = pq.read_table(tmp_path / "whole.parquet")
-    pq.write_table(table.drop_columns(["response"]), tmp_path / "column.parquet")
-    for name in ("text", "half", "column", "missing"):
-        with pytest.raises(UserError, match="not an exported transition store") as error:
-            store.import_parquet(tmp_path / f"{name}.parquet")
+    pq.write_table(change(pq.read_table(file)), file)
+    for path in (file, tmp_path / "missing.parquet"):
+        with pytest.raises(UserError, match="not an exported transition store, or is damaged") as error:
+            store.import_parquet(path)
         assert "\n" not in str(error.value)
+    assert len(store) == 0
 
 
 def test_what_is_no_store_is_refused(tmp_path):

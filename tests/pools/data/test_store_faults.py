@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import resource
 import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ import pytest
 
 from pools import Context, Generation, GenerationSettings, UserError
 from pools.data import store
-from pools.data.store import RowCount, TransitionStore
+from pools.data.store import TransitionStore
 
 SETTINGS = GenerationSettings(("\n\n",), 16)
-ORIGIN = {"by": "this test", "versions": {"torch": "2"}}
+PROVENANCE = {"by": "this test", "versions": {"torch": "2"}}
 NUMBERS = range(60)
 
 
@@ -36,7 +36,7 @@ def context(number: int) -> Context:
 
 def record(path: Path, numbers: range = NUMBERS) -> list[Generation]:
     """As the recorder does: what the store has stays, what it lacks is generated; the responses."""
-    held = TransitionStore(path, ORIGIN)
+    held = TransitionStore(path, PROVENANCE)
     found = {n: held.get("model", SETTINGS, context(n)) for n in numbers}
     missing = [n for n, generation in found.items() if generation is None]
     for some in (missing[:20], missing[20:]):
@@ -49,19 +49,25 @@ def record(path: Path, numbers: range = NUMBERS) -> list[Generation]:
 
 def held_in(path: Path) -> list[Generation | None]:
     """What a store has of all responses."""
-    held = TransitionStore(path, ORIGIN)
+    held = TransitionStore(path, PROVENANCE)
     return [held.get("model", SETTINGS, context(n)) for n in NUMBERS]
 
 
+def imported(file: Path, path: Path) -> list[tuple[Any, ...]]:
+    """The rows of a new store that an export was read into."""
+    path.unlink(missing_ok=True)
+    held = TransitionStore(path)
+    held.import_parquet(file)
+    held.close()
+    with sqlite3.connect(path) as connection:
+        return connection.execute("SELECT * FROM transition ORDER BY key").fetchall()
+
+
 def exported(path: Path) -> list[tuple[Any, ...]]:
-    """The rows of a store as its export gives them to another store, which checks them."""
+    """The rows of a store as its export gives them to another store."""
     file = path.with_name("export.parquet")
     TransitionStore(path).export_parquet(file)
-    other = path.with_name("other")
-    other.unlink(missing_ok=True)
-    TransitionStore(other).import_parquet(file)
-    with sqlite3.connect(other) as connection:
-        return connection.execute("SELECT * FROM transition ORDER BY key").fetchall()
+    return imported(file, path.with_name("other"))
 
 
 def put_back(files: dict[str, bytes], folder: Path) -> Path:
@@ -79,53 +85,35 @@ def files(request: Any, tmp_path: Path) -> Iterator[dict[str, bytes]]:
     record(path, range(len(NUMBERS) // 2) if request.param == "half a store" else NUMBERS)
     if request.param == "store and its log":
         path.unlink()
-        held = TransitionStore(path, ORIGIN)  # open until the files are read
+        held = TransitionStore(path, PROVENANCE)  # open until the files are read
         held.put("model", [(context(n), SETTINGS, made(n)) for n in NUMBERS])
         assert path.with_name("s-wal").stat().st_size > 10_000
     yield {p.name: p.read_bytes() for p in path.parent.iterdir() if not p.name.endswith("-shm")}
 
 
-def gone(path: Path, before: int) -> int:
-    """How many of the first so many responses are not there any more when the store is opened."""
-    try:
-        return sum(generation is None for generation in held_in(path)[:before])
-    except UserError:
-        return 0  # refused as a whole, so none is made again
-
-
 @pytest.mark.parametrize("fault", ["bit flip", "truncation"])
 def test_a_damaged_store(
-    outcome: Any,
-    files: dict[str, bytes],
-    fault: str,
-    tmp_path: Path,
-    damages: Any,
-    counted: Any,
-    faults: int,
-    caplog: pytest.LogCaptureFixture,
+    outcome: Any, files: dict[str, bytes], fault: str, tmp_path: Path, damages: Any, counted: Any, faults: int
 ) -> None:
     record(tmp_path / "whole" / "s")
-    rows = exported(tmp_path / "whole" / "s")
+    rows = without_provenance(exported(tmp_path / "whole" / "s"))
     expected = [made(n) for n in NUMBERS]
     before = sum(g is not None for g in held_in(put_back(files, tmp_path / "damaged")))
     found, anew = [], 0
     for name, content in files.items():
         for seed, damaged in enumerate(damages(fault, content, 12 * faults)):
             path = put_back({**files, name: damaged}, tmp_path / "damaged")
-            caplog.clear()
-            missing = gone(put_back({**files, name: damaged}, tmp_path / "looked at"), before)
-            # A bit of one key makes it another key, or hides the next one from a look-up; that is not noticed.
-            assert missing <= (2 if fault == "bit flip" else 0) or caplog.records, (name, seed)
-            anew += missing
+            with suppress(UserError):  # refused as a whole, so none is made again
+                anew += sum(g is None for g in held_in(put_back({**files, name: damaged}, tmp_path / "seen"))[:before])
             found.append(outcome(lambda path=path: record(path), expected))
             if found[-1] == "same":
-                found[-1] = outcome(lambda path=path: without_origin(exported(path)), without_origin(rows))
+                found[-1] = outcome(lambda path=path: without_provenance(exported(path)), rows)
             assert path.exists() and found[-1] != "wrong", (name, seed)
     counted(fault, "transition store", len(found), found.count("refused"), 0, found.count("wrong"), anew)
 
 
-def without_origin(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The rows without where they are from, which is null where that is what was damaged, and the checksum over it."""
+def without_provenance(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The rows without their provenance, which is null if that is what was damaged, and the checksum over it."""
     return [row[:9] for row in rows]
 
 
@@ -137,69 +125,13 @@ def test_without_the_checksum_another_response_would_be_taken(
     changed = path.read_bytes().replace(b"answer 7 ", b"answer 5 ")
     path.write_bytes(changed)
     with monkeypatch.context() as patched:
-        patched.setattr(store, "_is_sound", lambda row: True)
+        patched.setattr(TransitionStore, "_is_sound", lambda *_: True)
         assert record(path) != expected
     path.write_bytes(changed)
     assert record(path) == expected
     assert len(caplog.records) == 1 and "damaged responses" in caplog.text
     caplog.clear()
-    assert record(path) == expected and not caplog.records, "it is mended"
-
-
-KILLED = """
-import os, sys
-from pathlib import Path
-from pools import Context, Generation, GenerationSettings
-from pools.data.store import TransitionStore
-
-held = TransitionStore(Path(sys.argv[1]))
-for n in range(100):
-    held.put("model", [(Context(str(n)), GenerationSettings((), 1), Generation(str(n) * 50, 1, 1, "stop", 0.0))])
-os._exit(9)
-"""
-
-
-def test_what_a_damaged_log_loses_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Of a recorder that was killed; each response is a transaction of its own."""
-    root = {**os.environ, "PYTHONPATH": str(Path(store.__file__).parents[2])}
-    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "s")], env=root).returncode == 9
-    log, files = tmp_path / "s-wal", {p.name: p.read_bytes() for p in tmp_path.iterdir() if not p.match("*-shm")}
-    for place in (50, len(files[log.name]) // 10, len(files[log.name]) // 2):
-        caplog.clear()
-        damaged = bytearray(files[log.name])
-        damaged[place] ^= 1
-        held = TransitionStore(put_back({**files, log.name: bytes(damaged)}, tmp_path / "damaged"))
-        assert len(held) < 100 and len(caplog.records) == 1
-        assert f"{100 - len(held)} of 100 responses are missing" in caplog.text and "\n" not in caplog.messages[0]
-        held.close()
-        caplog.clear()
-        assert len(TransitionStore(held.path)) < 100 and not caplog.records, "it is said once"
-
-
-def test_an_emptied_store_is_said_and_a_removed_one_is_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    record(tmp_path / "s")
-    (tmp_path / "s").write_bytes(b"")
-    assert record(tmp_path / "s") == [made(n) for n in NUMBERS]
-    assert caplog.messages and "60 of 60 responses are missing" in caplog.messages[0]
-    caplog.clear()
-    assert record(tmp_path / "s") == [made(n) for n in NUMBERS] and not caplog.records
-    (tmp_path / "s").unlink()
-    assert record(tmp_path / "s") == [made(n) for n in NUMBERS] and not caplog.records
-
-
-def test_the_count_of_rows_is_that_of_the_committed_ones(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    several = [TransitionStore(tmp_path / "s", ORIGIN) for _ in range(2)]
-    for held, numbers in zip(several, (range(40), range(20, 60)), strict=True):
-        held.put("model", [(context(n), SETTINGS, made(n)) for n in numbers])
-    assert RowCount(tmp_path / "s").read() == 60
-    with pytest.raises(KeyboardInterrupt), several[0]._transaction():
-        several[0]._rows.add(20)
-        raise KeyboardInterrupt
-    assert RowCount(tmp_path / "s").read() == 60, "what was rolled back does not count"
-    RowCount(tmp_path / "s").forget()
-    several[0].put("model", [(Context("x"), SETTINGS, made(1))])
-    TransitionStore(tmp_path / "s")
-    assert RowCount(tmp_path / "s").read() == 61 and not caplog.records
+    assert record(path) == expected and not caplog.records, "it is fixed"
 
 
 @pytest.mark.parametrize(
@@ -207,20 +139,12 @@ def test_the_count_of_rows_is_that_of_the_committed_ones(tmp_path: Path, caplog:
     [
         ("response", "other"),
         ("response", b"\xff\xfe"),
-        ("response", 5),
-        ("tokens_in", 99),
         ("tokens_out", 2.5),
-        ("finish_reason", "length"),
-        ("seconds", 7.0),
         ("origin", None),
         ("origin", "0" * 16),
-        ("context", "{}"),
-        ("settings", "no json"),
         ("fingerprint", "stranger"),
         ("checksum", ""),
-        ("checksum", "0" * 64),
         ("key", "0" * 64),
-        ("key", "\xe4"),
     ],
 )
 def test_a_row_that_is_not_as_it_was_written_is_dropped_and_made_again(
@@ -232,69 +156,34 @@ def test_a_row_that_is_not_as_it_was_written_is_dropped_and_made_again(
     with sqlite3.connect(path) as connection:
         change = f"UPDATE transition SET {column} = ? WHERE response LIKE 'answer 7 %'"
         assert connection.execute(change, (value,)).rowcount == 1
-    held = TransitionStore(path, ORIGIN)
+    held = TransitionStore(path, PROVENANCE)
     assert len(held.put("model", [(context(n), SETTINGS, made(n)) for n in NUMBERS])) == len(NUMBERS)
     assert record(path) == expected and exported(path) == rows
     counted("another value", "row of a store", 1, lost=0, anew=1)
-
-
-def test_a_store_without_checksums_gets_them(tmp_path: Path) -> None:
-    path, expected = tmp_path / "s", [made(n) for n in NUMBERS]
-    record(path)
-    rows = exported(path)
-    with sqlite3.connect(path) as connection:
-        connection.execute("ALTER TABLE transition DROP COLUMN checksum")
-        connection.execute("UPDATE transition SET context = '{}' WHERE response LIKE 'answer 7 %'")
-    old = TransitionStore(path, ORIGIN)
-    found = [old.get("model", SETTINGS, context(n)) for n in NUMBERS]
-    assert found == [None if n == 7 else g for n, g in enumerate(expected)], "its key does not belong to its content"
-    assert record(path) == expected and exported(path) == rows
 
 
 @pytest.mark.parametrize("fault", ["bit flip", "truncation"])
 def test_a_damaged_export(outcome: Any, fault: str, tmp_path: Path, damages: Any, counted: Any, faults: int) -> None:
     record(tmp_path / "s")
     rows = exported(tmp_path / "s")
-    file, other = tmp_path / "damaged.parquet", tmp_path / "target"
-
-    def imported() -> list[tuple[Any, ...]]:
-        other.unlink(missing_ok=True)
-        held = TransitionStore(other)
-        held.import_parquet(file)
-        held.close()
-        with sqlite3.connect(other) as connection:
-            return connection.execute("SELECT * FROM transition ORDER BY key").fetchall()
-
+    file = tmp_path / "damaged.parquet"
     found = []
     for damaged in damages(fault, (tmp_path / "export.parquet").read_bytes(), 40 * faults):
         file.write_bytes(damaged)
-        found.append(outcome(imported, rows))
+        found.append(outcome(lambda: imported(file, tmp_path / "target"), rows))
     counted(fault, "exported store", len(found), found.count("refused"), wrong=found.count("wrong"))
     assert "refused" in found
 
 
-def test_an_export_that_is_not_whole_is_noticed_by_its_checksum(tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    record(tmp_path / "s")
-    TransitionStore(tmp_path / "s").export_parquet(tmp_path / "e.parquet")
-    table = pq.read_table(tmp_path / "e.parquet")
-    pq.write_table(table.slice(1), tmp_path / "e.parquet")
-    with pytest.raises(UserError, match=r"is damaged.*export it again"):
-        TransitionStore(tmp_path / "t").import_parquet(tmp_path / "e.parquet")
-    pq.write_table(table.slice(1).replace_schema_metadata(None), tmp_path / "e.parquet")
-    assert TransitionStore(tmp_path / "t").import_parquet(tmp_path / "e.parquet") == len(NUMBERS) - 1, "as before 1.0"
-
-
 def test_a_store_that_breaks_while_it_is_used(tmp_path: Path) -> None:
-    held = TransitionStore(tmp_path / "s", ORIGIN)
+    held = TransitionStore(tmp_path / "s", PROVENANCE)
     held.put("model", [(context(n), SETTINGS, made(n)) for n in NUMBERS])
     held.close()
-    held = TransitionStore(tmp_path / "s", ORIGIN)
+    held = TransitionStore(tmp_path / "s", PROVENANCE)
     held._connection.execute("PRAGMA shrink_memory")  # what it read when it was opened
     (tmp_path / "s").write_bytes(b"\xa5" * (tmp_path / "s").stat().st_size)
-    for use in (lambda: held.get("model", SETTINGS, context(1)), lambda: list(held.keys()), lambda: len(held)):
-        with pytest.raises(UserError, match=r"cannot be used any more.*damaged.*--reuse") as error:
+    for use in (lambda: held.get("model", SETTINGS, context(1)), lambda: len(held)):
+        with pytest.raises(UserError, match=r"cannot use .*damaged.*--reuse") as error:
             use()
         assert "\n" not in str(error.value)
 
