@@ -183,6 +183,8 @@ def state_beside(out: Path | None, resume: bool) -> Path | None:
     Raises UserError where there is one of a training that was stopped and is not resumed, or none to resume.
     """
     if out is None:
+        if resume:
+            raise UserError("--resume goes on from the state beside --out; name that checkpoint")
         return None
     if out.is_dir() or (out.parent.exists() and not out.parent.is_dir()):
         raise UserError(f"--out {out} is no place for a file; name another")
@@ -229,8 +231,8 @@ def read_tensors(path: Path, key: str) -> tuple[dict[str, NDArray[Any]], dict[st
             facts = json.loads((file.metadata() or {})[key])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a dict
         expected = facts.pop(_CHECKSUM)
-    except (SafetensorError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from None
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())[:200]) from None
     if expected != _checksum(tensors, facts):
         raise ValueError("damaged: its checksum does not agree with its content")
     return tensors, facts

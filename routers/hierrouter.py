@@ -60,7 +60,7 @@ class HierRouterPPO(Options):
         if (found := np.shape(weights["actor.0.weight"])) != form:
             raise ValueError(f"policy.actor.0.weight is {found}, its options ask for {form}")
         agent = Agent(embed.dimension, features.dimension, len(request.models), request.allow_stop, self.hidden)
-        agent.load_state_dict({name: torch.from_numpy(np.asarray(array)) for name, array in weights.items()})
+        agent.nets.load_state_dict({name: torch.from_numpy(np.asarray(array)) for name, array in weights.items()})
         return HierRouter(agent, features, embed, request, self.greedy)
 
 
@@ -122,5 +122,5 @@ class HierRouter:
 
     def save(self) -> Learnt:
         """The agent's weights, the encoder, and the scale of costs."""
-        weights = {f"policy.{name}": tensor.numpy() for name, tensor in self.agent.state_dict().items()}
+        weights = {f"policy.{name}": tensor.numpy() for name, tensor in self.agent.nets.state_dict().items()}
         return {**weights, **save_encoder(self.embed.encoder), "cost_scale": np.array(self.features.cost_scale)}

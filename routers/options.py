@@ -54,7 +54,7 @@ def read_options(learner: type, given: Mapping[str, Any], router: str) -> dict[s
     from pydantic import TypeAdapter, ValidationError
 
     known = {option.name: option for option in options_of(learner)}
-    hints, values = get_type_hints(learner), {}
+    hints, values = get_type_hints(learner, include_extras=True), {}
     for name, value in given.items():
         if name not in known:
             close = get_close_matches(name, known, 1)
