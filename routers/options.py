@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, get_type_hints
 
 from pools.errors import UserError, shown
@@ -22,6 +23,7 @@ class Option:
     doc: str
 
 
+@cache
 def options_of(learner: type) -> list[Option]:
     """The options of a learner, in order; docstrings of fields are those below them in the source."""
     from docstring_parser import parse_from_object
@@ -53,7 +55,7 @@ def read_options(learner: type, given: Mapping[str, Any], router: str) -> dict[s
     """The values of a learner's options, each as its type. Raises UserError for one it has not, or a wrong value."""
     from pydantic import TypeAdapter, ValidationError
 
-    known = {option.name: option for option in options_of(learner)}
+    known = [field.name for field in dataclasses.fields(learner)]
     hints, values = get_type_hints(learner, include_extras=True), {}
     for name, value in given.items():
         if name not in known:
@@ -68,7 +70,7 @@ def read_options(learner: type, given: Mapping[str, Any], router: str) -> dict[s
                 values[name] = adapter.validate_python(None if value == "none" else value)
         except ValidationError as error:
             said = error.errors(include_url=False)[0]["msg"]
-            raise UserError(f"router {router}: {name}={shown(value)}: {said} ({known[name].type})") from None
+            raise UserError(f"router {router}: {name}={shown(value)}: {said}") from None
     return values
 
 

@@ -254,16 +254,11 @@ def train(
     optimizer = torch.optim.Adam(policy.nets.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
 
     # --- exact evaluation ----------------------------------------------------------------------------------------
-    watched = {"train": tree, "validation": validation}
-    complete = {name: t for name, t in watched.items() if t is not None and t.complete and t.items}
-    optima = {
-        (name, weight): float(solve(t, cost_model, weight, allow_stop).value.mean())
-        for name, t in complete.items()
-        for weight in {*cost_weights.tolist(), cost_weight}
-    }
+    complete = {name: t for name, t in (("train", tree), ("validation", validation)) if t is not None and t.complete}
+    optima = {name: solve(t, cost_model, cost_weight, allow_stop).value.mean() for name, t in complete.items()}
     # The value of the best single model, called once and stopped at, which is open to it whatever the policy may do.
     floors = {
-        name: float((t.score - cost_weight * path_costs(t, cost_model))[:, t.level(1)].mean(axis=0).max())
+        name: (t.score - cost_weight * path_costs(t, cost_model))[:, t.level(1)].mean(axis=0).max()
         for name, t in complete.items()
     }
     tables = {name: torch.from_numpy(embed(t.contexts)) for name, t in complete.items()}
@@ -291,16 +286,14 @@ def train(
         """What the stochastic policy attains at `cost_weight`; mean value of the greedy one at all that are drawn."""
         quality, cost = attained(name, cost_weight, greedy=False)
         greedy = {weight: attained(name, weight, greedy=True) for weight in cost_weights.tolist()}
-        value, optimum = quality - cost_weight * cost, optima[name, cost_weight]
-        gap = optimum - floors[name]
+        value, gap = quality - cost_weight * cost, optima[name] - floors[name]
         return {
             "quality": quality,
             "cost": cost,
-            "regret": optimum - value,
+            "regret": float(optima[name] - value),
             # Of a smaller gap a share says nothing.
-            **({"gap_closed": (value - floors[name]) / gap} if gap >= 0.005 else {}),
+            **({"gap_closed": float((value - floors[name]) / gap)} if gap >= 0.005 else {}),
             "greedy_value": float(np.mean([q - weight * c for weight, (q, c) in greedy.items()])),
-            "greedy_regret": float(np.mean([optima[name, w] - (q - w * c) for w, (q, c) in greedy.items()])),
         }
 
     # --- start, or go on -----------------------------------------------------------------------------------------

@@ -138,17 +138,25 @@ def _variant(entry: Any, name: str, argument: str) -> Mapping[str, Any]:
     return variants.get(argument, {})
 
 
-def items_to_learn_from(request: RouterRequest, name: str, explores: bool = False) -> tuple[Tree, Tree]:
-    """Trees of the items to fit on and of those to choose hyper-parameters on, which are others.
+def train_items(request: RouterRequest, name: str, explores: bool = False) -> Tree:
+    """The request's tree of train items. Raises UserError where there is nothing to learn from.
 
-    The request's train and validation items; where there are no validation items, every fifth train item is held out.
-    explores: not every response has to be known. Raises UserError where there is nothing to learn from.
+    explores: not every response has to be known.
     """
-    tree, validation = request.train, request.validation
+    tree = request.train
     if tree is None or request.cost_model is None or not tree.items:
         raise UserError(f"router {name} learns from train items, and there are none: raise --limit, or add tasks")
     if not tree.complete and not explores:
         raise UserError(f"router {name} learns from every model's responses: evaluate it on a recording, not --live")
+    return tree
+
+
+def items_to_learn_from(request: RouterRequest, name: str, explores: bool = False) -> tuple[Tree, Tree]:
+    """Trees of the items to fit on and of those to choose hyper-parameters on, which are others.
+
+    The request's train and validation items; where there are no validation items, every fifth train item is held out.
+    """
+    tree, validation = train_items(request, name, explores), request.validation
     if validation is not None and validation.items:
         return tree, validation
     numbers = np.arange(len(tree.items))
