@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
@@ -102,10 +103,12 @@ class Registry(Generic[T]):
         key = str(path.resolve())
         if key not in self._of_files:
             before = dict(self._entries)
-            spec = importlib.util.spec_from_file_location(path.stem, path)
+            spec = importlib.util.spec_from_file_location(key, path)
             assert spec is not None and spec.loader is not None
+            # Known to Python, which looks the types and the source of a dataclass up there.
+            sys.modules[key] = module = importlib.util.module_from_spec(spec)
             try:
-                spec.loader.exec_module(importlib.util.module_from_spec(spec))
+                spec.loader.exec_module(module)
             except Exception as error:
                 raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}; fix it") from error
             self._of_files[key] = [name for name, entry in self._entries.items() if before.get(name) is not entry]

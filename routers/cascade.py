@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
@@ -13,7 +13,7 @@ from pools.mdp.optimum import path_costs
 from pools.mdp.tree import IntArray, Tree
 from pools.types import Context
 from routers.encoders.base import ContextEncoder, build_encoder, load_encoder, save_encoder
-from routers.one_hop import Chances
+from routers.one_hop import Predictor, fit_chances
 from routers.registry import register
 from routers.router import Learnt, RouterRequest, RoutingStates
 
@@ -21,15 +21,17 @@ FloatArray = NDArray[np.float64]
 THRESHOLDS = tuple(np.linspace(0.0, 1.0, 21).tolist())
 
 
+@dataclass(frozen=True)
 class Judge:
     """The chance that the last response is right, by logistic regression on query, response and who gave it."""
 
-    def __init__(self, embed: ContextEncoder, models: int, fitted: Chances) -> None:
-        self.embed, self.models, self.fitted = embed, models, fitted
+    embed: ContextEncoder
+    models: int
+    predict: Predictor
 
     def __call__(self, contexts: Sequence[Context], last: IntArray) -> FloatArray:
         """`[n]` for contexts with a response of the models `last`."""
-        return self.fitted(judged_features(self.embed, self.models, contexts, last))[:, 0]
+        return self.predict(judged_features(self.embed, self.models, contexts, last))[:, 0]
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class CascadeRouter:
 
     def save(self) -> Learnt:
         """Chain, threshold, judge and encoder."""
-        judge = {f"judge.{f.name}": getattr(self.judge.fitted, f.name) for f in fields(Chances)}
+        judge = {f"judge.{name}": array for name, array in self.judge.predict.arrays.items()}
         chosen = {"chain": np.array(self.chain), "threshold": np.array(self.threshold)}
         return {**judge, **chosen, **save_encoder(self.judge.embed.encoder)}
 
@@ -79,17 +81,15 @@ class Cascade:
         """Fit the judge, then choose chain and threshold."""
         encoder = build_encoder(self.encoder, train.contexts, request.seed, request.weights)
         judge = _learn(train, ContextEncoder(encoder))
-        best = max(_candidates(validation, judge, request), key=lambda candidate: candidate[0])
-        return CascadeRouter(best[1], best[2], judge)
+        _, chain, threshold = max(_candidates(validation, judge, request), key=lambda candidate: candidate[0])
+        return CascadeRouter(chain, threshold, judge)
 
     def load(self, learnt: Learnt, request: RouterRequest) -> CascadeRouter:
         """The router that was saved."""
-        fitted = Chances(**{f.name: np.asarray(learnt[f"judge.{f.name}"]) for f in fields(Chances)})
-        judge = Judge(ContextEncoder(load_encoder(learnt, request.weights)), len(request.models), fitted)
-        chain = tuple(int(model) for model in np.asarray(learnt["chain"]))
-        if not chain or not all(0 <= model < len(request.models) for model in chain):
-            raise ValueError(f"its chain {chain} is not of {len(request.models)} models")
-        return CascadeRouter(chain, float(learnt["threshold"]), judge)
+        arrays = {n.removeprefix("judge."): np.asarray(a) for n, a in learnt.items() if n.startswith("judge.")}
+        embed = ContextEncoder(load_encoder(learnt, request.weights))
+        judge = Judge(embed, len(request.models), Predictor("Chances", arrays))
+        return CascadeRouter(tuple(np.asarray(learnt["chain"]).tolist()), float(learnt["threshold"]), judge)
 
 
 def judged_features(embed: ContextEncoder, models: int, contexts: Sequence[Context], last: IntArray) -> FloatArray:
@@ -98,11 +98,10 @@ def judged_features(embed: ContextEncoder, models: int, contexts: Sequence[Conte
 
 
 def _learn(tree: Tree, embed: ContextEncoder) -> Judge:
-    items, nodes = (grid.ravel() for grid in np.indices(tree.known.shape))
-    items, nodes = items[nodes > 0], nodes[nodes > 0]
+    items, nodes = (grid[:, 1:].ravel() for grid in np.indices(tree.known.shape))
     contexts = [tree.contexts[c] for c in tree.context_id[items, nodes].tolist()]
     seen = judged_features(embed, len(tree.models), contexts, tree.action(nodes))
-    return Judge(embed, len(tree.models), Chances.fit(seen, tree.score[items, nodes].astype(np.float64)[:, None]))
+    return Judge(embed, len(tree.models), fit_chances(seen, tree.score[items, nodes].astype(np.float64)[:, None]))
 
 
 def _candidates(tree: Tree, judge: Judge, request: RouterRequest) -> list[tuple[float, tuple[int, ...], float]]:

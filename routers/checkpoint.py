@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field
 
 from pools.cost import MAX_COST
-from pools.errors import UserError, shown
+from pools.errors import UserError
 from pools.files import whole_file
 from pools.schema import Schema, parse_json
 from pools.types import content_hash
@@ -24,19 +24,13 @@ _KEY = "router"
 _CHECKSUM = "sha256"
 
 
-def _as_tuple(given: Any) -> Any:
-    return tuple(given) if isinstance(given, list) else given
-
-
 Weight = Annotated[float, Field(ge=0, le=MAX_COST)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-Weights = Annotated[tuple[Weight, ...], BeforeValidator(_as_tuple)]
 
 
 class Problem(Schema):
     """The MDP that a router was fitted for."""
 
-    models: Texts
+    models: tuple[str, ...]
     """Names of the candidate models, in the order of the actions."""
     max_hops: Annotated[int, Field(ge=1, le=10**12)]
     """The horizon L."""
@@ -46,15 +40,8 @@ class Problem(Schema):
     """Name of the cost model; null where costs are those of a table."""
     cost_weight: Weight
     """The lambda that it is used with by default."""
-    cost_weights: Weights
+    cost_weights: tuple[Weight, ...]
     """With several, the lambdas that it was fitted for."""
-
-    @field_validator("models")
-    @classmethod
-    def _named_once(cls, models: tuple[str, ...]) -> tuple[str, ...]:
-        if not models or not all(models) or len(set(models)) < len(models):
-            raise ValueError(f"expected names, each once, got {shown(models)}")
-        return models
 
     @classmethod
     def of(cls, request: RouterRequest) -> Problem:
@@ -71,14 +58,7 @@ class Problem(Schema):
 
     def request(self, weights: Path | None = None) -> RouterRequest:
         """The request that states this problem."""
-        return RouterRequest(
-            models=self.models,
-            max_hops=self.max_hops,
-            allow_stop=self.allow_stop,
-            cost_weight=self.cost_weight,
-            cost_weights=self.cost_weights,
-            weights=weights,
-        )
+        return RouterRequest(**self.model_dump(exclude={"cost"}), weights=weights)
 
     def serves(self, cost_weights: tuple[float, ...]) -> bool:
         """Whether it was fitted for these cost weights, or for ones around them."""
@@ -118,44 +98,25 @@ class Header(Schema):
     """The options that it was fitted with."""
     problem: Problem
     """The MDP that it was fitted for."""
-    texts: dict[str, str]
-    """The texts among what it has learnt."""
     training: dict[str, Any]
     """How it was trained, for people."""
+    texts: dict[str, str] = Field(default_factory=dict)
+    """The texts among what it has learnt."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint that was read."""
 
-    path: Path
     header: Header
-    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-
-    @property
-    def learnt(self) -> Learnt:
-        """What the router had learnt."""
-        return {**self.arrays, **self.header.texts}
+    learnt: Learnt
 
 
-def write_checkpoint(
-    path: Path,
-    router: str,
-    options: Mapping[str, Any],
-    problem: Problem,
-    learnt: Learnt,
-    training: Mapping[str, Any],
-) -> None:
+def write_checkpoint(path: Path, header: Header, learnt: Learnt) -> None:
     """Write the file, whole or not at all: the same content gives the same bytes."""
     texts = {name: value for name, value in learnt.items() if isinstance(value, str)}
-    header = {
-        "router": router,
-        "options": dict(options),
-        "problem": problem.model_dump(),
-        "texts": texts,
-        "training": dict(training),
-    }
-    write_tensors(path, {n: v for n, v in learnt.items() if not isinstance(v, str)}, _KEY, header)
+    arrays = {name: value for name, value in learnt.items() if not isinstance(value, str)}
+    write_tensors(path, arrays, _KEY, {**header.model_dump(), "texts": texts})
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -166,7 +127,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         arrays, header = read_tensors(path, _KEY)
         if wrong := next((name for name, array in arrays.items() if not _finite(array)), None):
             raise ValueError(f"{wrong} has a value that is no finite number")
-        return Checkpoint(path, parse_json(Header, json.dumps(header)), arrays)
+        found = parse_json(Header, json.dumps(header))
+        return Checkpoint(found, {**arrays, **found.texts})
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise no_checkpoint(path, error) from None
 
@@ -183,6 +145,8 @@ def state_beside(out: Path | None, resume: bool) -> Path | None:
     Raises UserError where there is one of a training that was stopped and is not resumed, or none to resume.
     """
     if out is None:
+        if resume:
+            raise UserError("--resume goes on from the state beside --out; name that checkpoint")
         return None
     if out.is_dir() or (out.parent.exists() and not out.parent.is_dir()):
         raise UserError(f"--out {out} is no place for a file; name another")
@@ -229,8 +193,8 @@ def read_tensors(path: Path, key: str) -> tuple[dict[str, NDArray[Any]], dict[st
             facts = json.loads((file.metadata() or {})[key])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a dict
         expected = facts.pop(_CHECKSUM)
-    except (SafetensorError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from None
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())[:200]) from None
     if expected != _checksum(tensors, facts):
         raise ValueError("damaged: its checksum does not agree with its content")
     return tensors, facts

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pools.errors import UserError
 from pools.mdp.optimum import path_costs
 from pools.mdp.tree import Tree
-from routers.registry import register
+from routers.registry import register, train_items
 from routers.router import RouterRequest, RoutingStates
 
 
@@ -27,8 +27,7 @@ class FixedRouter:
 
     def act(self, states: RoutingStates) -> NDArray[np.int64]:
         """`[B]` the pipeline's next model, or STOP after its last."""
-        table = np.array([*self.pipeline, self.models], np.int64)
-        return table[np.minimum(states.hop, len(self.pipeline))]
+        return np.array([self.next(hop) for hop in states.hop.tolist()], np.int64)
 
     def next(self, hop: int) -> int:
         """The action at one hop."""
@@ -46,9 +45,8 @@ def cheapest(request: RouterRequest) -> FixedRouter:
     """The model whose calls cost least on average on train items, called once."""
     if request.argument:
         raise UserError(f"router cheapest takes no argument, got {request.argument!r}; for a model's name use single:")
-    tree = request.train
-    if tree is None or request.cost_model is None or not tree.items or not tree.known[:, tree.level(1)].all():
-        raise UserError("router cheapest needs every model's responses to train items: evaluate it on a recording")
+    tree = train_items(request, "cheapest")
+    assert request.cost_model is not None
     cost = tree.hop_cost(request.cost_model, np.arange(len(tree.items))[:, None], tree.level(1))
     return FixedRouter((int(cost.mean(axis=0).argmin()),), len(request.models))
 
@@ -101,16 +99,13 @@ def uniform(request: RouterRequest) -> UniformRouter:
 @register("best-pipeline")
 def best_pipeline(request: RouterRequest) -> FixedRouter:
     """The one pipeline with the best value on train items; best-pipeline:2, of exactly two hops."""
-    hops: int | None = None
-    if request.argument:
-        digits = request.argument.isascii() and request.argument.isdecimal()
-        if not digits or not 1 <= int(request.argument) <= request.max_hops:
-            raise UserError(
-                f"unknown router best-pipeline:{request.argument}: expected best-pipeline, or a number of hops from 1 "
-                f"to {request.max_hops}, as in best-pipeline:1"
-            )
-        hops = int(request.argument)
-    tree = _complete(request, "best-pipeline")
+    if request.argument and request.argument not in map(str, range(1, request.max_hops + 1)):
+        raise UserError(
+            f"unknown router best-pipeline:{request.argument}: expected best-pipeline, or a number of hops from 1 to "
+            f"{request.max_hops}, as in best-pipeline:1"
+        )
+    tree = train_items(request, "best-pipeline")
+    hops = int(request.argument) if request.argument else None
     return FixedRouter(_best(tree, request, np.ones(len(tree.items), bool), hops), len(tree.models))
 
 
@@ -127,9 +122,9 @@ class TaskRouter:
 
     def act(self, states: RoutingStates) -> NDArray[np.int64]:
         """`[B]` the next model of each item's pipeline, or STOP after its last."""
-        hops = states.hop.tolist()
-        routers = [self.pipelines.get(self.task_of.get(c.query, ""), self.otherwise) for c in states.contexts]
-        return np.array([router.next(hop) for router, hop in zip(routers, hops, strict=True)], np.int64)
+        tasks = [self.task_of.get(context.query, "") for context in states.contexts]
+        routers = [self.pipelines.get(task, self.otherwise) for task in tasks]
+        return np.array([router.next(hop) for router, hop in zip(routers, states.hop.tolist(), strict=True)], np.int64)
 
 
 @register("best-pipeline-per-task")
@@ -137,7 +132,7 @@ def best_pipeline_per_task(request: RouterRequest) -> TaskRouter:
     """For each task the pipeline with the best value on its train items; it is told the task, nothing of the item."""
     if request.argument:
         raise UserError(f"router best-pipeline-per-task takes no argument, got {request.argument!r}")
-    tree = _complete(request, "best-pipeline-per-task")
+    tree = train_items(request, "best-pipeline-per-task")
     tasks = np.array([item.task for item in tree.items])
     trees = [part for part in (request.train, request.validation, request.evaluation) if part is not None]
     return TaskRouter(
@@ -145,14 +140,6 @@ def best_pipeline_per_task(request: RouterRequest) -> TaskRouter:
         {item.query: item.task for part in trees for item in part.items},
         FixedRouter(_best(tree, request, np.ones(len(tasks), bool)), len(tree.models)),
     )
-
-
-def _complete(request: RouterRequest, name: str) -> Tree:
-    if request.train is None or request.cost_model is None or not request.train.items:
-        raise UserError(f"router {name} is chosen on train items, and there are none: raise --limit, or add tasks")
-    if not request.train.complete:
-        raise UserError(f"router {name} needs every response of every pipeline: evaluate it on a recording, not --live")
-    return request.train
 
 
 def _best(tree: Tree, request: RouterRequest, chosen: NDArray[np.bool_], hops: int | None = None) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ query. A candidate for each setting is fitted on train items; the one with the b
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,15 +23,20 @@ from routers.registry import register
 from routers.router import Learnt, RouterRequest, RoutingStates
 
 FloatArray = NDArray[np.float64]
-Vectors = NDArray[np.float32]
+Vectors = NDArray[np.floating]
 
 
-class Predictor(Protocol):
-    """Predicts each model's score. A dataclass of arrays, which is how a checkpoint keeps it."""
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """Predicts each model's score: a function of `FORMS` with the arrays that were fitted, which a checkpoint keeps."""
 
-    def __call__(self, vectors: Vectors) -> FloatArray:
+    form: str
+    arrays: Mapping[str, NDArray[Any]]
+
+    def __call__(self, queries: Vectors) -> FloatArray:
         """`[n, M]` scores from embeddings of queries `[n, d]`."""
-        ...
+        with one_library_thread():  # of neighbours that are equally near, the number of threads would choose
+            return np.asarray(FORMS[self.form](queries, **self.arrays), np.float64)
 
 
 @dataclass(frozen=True)
@@ -43,18 +48,21 @@ class Examples:
     cost: FloatArray
 
 
+@dataclass(frozen=True, eq=False)
 class OneHopRouter:
     """Calls the model with the best `predicted score - cost_weight * mean cost`, then stops.
 
     cost: `[M]` mean cost of each model on train items; what a query costs is known before only in part.
     """
 
-    def __init__(self, embed: ContextEncoder, predict: Predictor, cost: FloatArray, cost_weight: float) -> None:
-        self.embed, self.predict, self.cost, self.cost_weight = embed, predict, cost, cost_weight
+    embed: ContextEncoder
+    predict: Predictor
+    cost: FloatArray
+    cost_weight: float
 
     def at(self, cost_weight: float) -> OneHopRouter:
         """The same predictions, weighed against costs anew."""
-        return OneHopRouter(self.embed, self.predict, self.cost, cost_weight)
+        return replace(self, cost_weight=cost_weight)
 
     def act(self, states: RoutingStates) -> NDArray[np.int64]:
         """`[B]` the best model at hop 0, STOP from then on."""
@@ -71,34 +79,28 @@ class OneHopRouter:
 
     def save(self) -> Learnt:
         """The predictor's arrays, the mean costs and the encoder."""
-        arrays = {f"predictor.{f.name}": np.asarray(getattr(self.predict, f.name)) for f in fields(self.predict)}  # type: ignore[arg-type]
-        kind = type(self.predict).__name__
-        return {"predictor": kind, **arrays, "cost": self.cost, **save_encoder(self.embed.encoder)}
+        arrays = {f"predictor.{name}": array for name, array in self.predict.arrays.items()}
+        return {"predictor": self.predict.form, **arrays, "cost": self.cost, **save_encoder(self.embed.encoder)}
 
 
-def load_one_hop(learnt: Learnt, request: RouterRequest) -> OneHopRouter:
-    """The router that was saved."""
-    embed = ContextEncoder(load_encoder(learnt, request.weights), ("query",))
-    kind = PREDICTORS[str(learnt["predictor"])]
-    predict = kind(**{f.name: np.asarray(learnt[f"predictor.{f.name}"]) for f in fields(kind)})
-    cost = np.asarray(learnt["cost"], np.float64)
-    width = predict(np.zeros((1, embed.dimension), np.float32)).shape
-    if cost.shape != (len(request.models),) or width != (1, len(request.models)):
-        raise ValueError(f"it predicts {width[1]} scores and {cost.shape} costs for {len(request.models)} models")
-    return OneHopRouter(embed, predict, cost, request.cost_weight)
+class OneHopLearner(Protocol):
+    """What differs between the learners below; their `fit` and `load` are the two functions after this."""
+
+    @property
+    def encoder(self) -> str:
+        """Encoder of the query."""
+        ...
+
+    def candidates(self, learnt: Examples, seed: int) -> Iterator[Predictor]:
+        """One predictor for each setting, fitted on the examples."""
+        ...
 
 
-def fit_one_hop(
-    train: Tree,
-    validation: Tree,
-    request: RouterRequest,
-    encoder: str,
-    candidates: Callable[[Examples], Iterable[Predictor]],
-) -> OneHopRouter:
+def fit_one_hop(self: OneHopLearner, train: Tree, validation: Tree, request: RouterRequest) -> OneHopRouter:
     """Fit candidates on train items and keep the one with the best value on validation items."""
     assert request.cost_model is not None
     queries = [Context(item.query) for item in train.items]
-    embed = ContextEncoder(build_encoder(encoder, queries, request.seed, request.weights), ("query",))
+    embed = ContextEncoder(build_encoder(self.encoder, queries, request.seed, request.weights), ("query",))
     learnt = examples(train, request.cost_model, embed)
     held_out = examples(validation, request.cost_model, embed)
     cost, rows = learnt.cost.mean(axis=0), np.arange(len(held_out.score))
@@ -107,8 +109,20 @@ def fit_one_hop(
         chosen = (predict(held_out.vectors) - request.cost_weight * cost).argmax(axis=1)
         return float((held_out.score[rows, chosen] - request.cost_weight * held_out.cost[rows, chosen]).mean())
 
-    best = max(candidates(learnt), key=value)  # of equals the first
+    best = max(self.candidates(learnt, request.seed), key=value)  # of equals the first
     return OneHopRouter(embed, best, cost, request.cost_weight)
+
+
+def load_one_hop(self: OneHopLearner, learnt: Learnt, request: RouterRequest) -> OneHopRouter:
+    """The router that was saved."""
+    embed = ContextEncoder(load_encoder(learnt, request.weights), ("query",))
+    arrays = {n.removeprefix("predictor."): np.asarray(a) for n, a in learnt.items() if n.startswith("predictor.")}
+    predict = Predictor(str(learnt["predictor"]), arrays)
+    cost = np.asarray(learnt["cost"], np.float64)
+    width = predict(np.zeros((1, embed.dimension), np.float32)).shape
+    if cost.shape != (len(request.models),) or width != (1, len(request.models)):
+        raise ValueError(f"it predicts {width[1]} scores and {cost.shape} costs for {len(request.models)} models")
+    return OneHopRouter(embed, predict, cost, request.cost_weight)
 
 
 def examples(tree: Tree, cost_model: CostModel, embed: ContextEncoder) -> Examples:
@@ -131,34 +145,23 @@ class KNN:
     neighbours: tuple[int, ...] = (1, 3, 5, 10, 20, 40, 80)
     """The values of k to choose from."""
 
-    load = staticmethod(load_one_hop)
+    fit, load = fit_one_hop, load_one_hop
 
-    def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> OneHopRouter:
-        """Choose k."""
-        return fit_one_hop(train, validation, request, self.encoder, self._candidates)
-
-    def _candidates(self, learnt: Examples) -> Iterator[Predictor]:
+    def candidates(self, learnt: Examples, seed: int) -> Iterator[Predictor]:
+        """One for each k."""
         for k in self.neighbours:
             if k <= len(learnt.vectors):
-                yield Neighbours(np.array(k), learnt.vectors, learnt.score)
+                arrays = {"k": np.array(k), "vectors": learnt.vectors, "score": learnt.score}
+                yield Predictor("Neighbours", arrays)
 
 
-@dataclass(frozen=True)
-class Neighbours:
+def mean_of_nearest(queries: Vectors, /, k: NDArray[np.int64], vectors: Vectors, score: FloatArray) -> FloatArray:
     """The mean score of the k nearest. k: `[]`. vectors: `[n, d]` of unit length. score: `[n, M]`."""
+    from sklearn.neighbors import KNeighborsRegressor
 
-    k: NDArray[np.int64]
-    vectors: Vectors
-    score: FloatArray
-
-    def __call__(self, vectors: Vectors) -> FloatArray:
-        """As `Predictor`."""
-        from sklearn.neighbors import KNeighborsRegressor
-
-        # Vectors have unit length, so the nearest are the most similar.
-        model = KNeighborsRegressor(int(self.k)).fit(self.vectors, self.score)
-        with one_library_thread():  # of neighbours that are equally near, the number of threads would choose
-            return np.asarray(model.predict(vectors), np.float64).reshape(len(vectors), -1)
+    # Vectors have unit length, so the nearest are the most similar.
+    predicted: FloatArray = KNeighborsRegressor(int(k)).fit(vectors, score).predict(queries)
+    return predicted.reshape(len(queries), -1)
 
 
 # --- linear and logistic regression -----------------------------------------------------------------------------------
@@ -174,31 +177,21 @@ class Ridge:
     penalties: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
     """The L2 penalties to choose from."""
 
-    load = staticmethod(load_one_hop)
+    fit, load = fit_one_hop, load_one_hop
 
-    def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> OneHopRouter:
-        """Choose the penalty."""
-        return fit_one_hop(train, validation, request, self.encoder, self._candidates)
-
-    def _candidates(self, learnt: Examples) -> Iterator[Predictor]:
+    def candidates(self, learnt: Examples, seed: int) -> Iterator[Predictor]:
+        """One for each penalty."""
         from sklearn import linear_model
 
         for penalty in self.penalties:
             model = linear_model.Ridge(penalty).fit(learnt.vectors, learnt.score)
-            yield Linear(np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_))
+            arrays = {"weights": np.atleast_2d(model.coef_), "bias": np.atleast_1d(model.intercept_)}
+            yield Predictor("Linear", arrays)
 
 
-@dataclass(frozen=True)
-class Linear:
+def linear(queries: Vectors, /, weights: Vectors, bias: Vectors) -> Vectors:
     """Scores that are linear in the embedding. weights: `[M, d]`. bias: `[M]`."""
-
-    weights: NDArray[np.floating]
-    bias: NDArray[np.floating]
-
-    def __call__(self, vectors: Vectors) -> FloatArray:
-        """As `Predictor`."""
-        with one_library_thread():
-            return np.asarray(vectors @ self.weights.T + self.bias, np.float64)
+    return queries @ weights.T + bias
 
 
 @register("logistic")
@@ -211,53 +204,40 @@ class Logistic:
     strengths: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
     """The inverse L2 penalties to choose from."""
 
-    load = staticmethod(load_one_hop)
+    fit, load = fit_one_hop, load_one_hop
 
-    def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> OneHopRouter:
-        """Choose the strength."""
-        return fit_one_hop(train, validation, request, self.encoder, self._candidates)
-
-    def _candidates(self, learnt: Examples) -> Iterator[Predictor]:
+    def candidates(self, learnt: Examples, seed: int) -> Iterator[Predictor]:
+        """One for each strength."""
         for strength in self.strengths:
-            yield Chances.fit(learnt.vectors, learnt.score, strength)
+            yield fit_chances(learnt.vectors, learnt.score, strength)
 
 
-@dataclass(frozen=True)
-class Chances:
-    """Chances of being right by logistic regression. weights: `[M, d]`. bias: `[M]`.
+def fit_chances(vectors: Vectors, score: FloatArray, strength: float = 1.0) -> Predictor:
+    """Logistic regression on scores `[n, M]` in [0, 1]; one between 0 and 1 counts as right and wrong in proportion."""
+    from sklearn.linear_model import LogisticRegression
+
+    weights, bias = np.zeros((score.shape[1], vectors.shape[1]), vectors.dtype), np.zeros(score.shape[1])
+    constant = np.full(score.shape[1], -1.0)
+    for model, of_model in enumerate(score.T):
+        share = np.concatenate([of_model, 1 - of_model])
+        used, right = share > 0, np.repeat([1, 0], len(of_model))
+        if len(set(right[used].tolist())) < 2:
+            constant[model] = of_model.mean()
+            continue
+        fitted = LogisticRegression(C=strength, max_iter=1000)
+        fitted.fit(np.concatenate([vectors, vectors])[used], right[used], share[used])
+        weights[model], bias[model] = fitted.coef_[0], fitted.intercept_[0]
+    return Predictor("Chances", {"weights": weights, "bias": bias, "constant": constant})
+
+
+def chances(queries: Vectors, /, weights: Vectors, bias: Vectors, constant: FloatArray) -> Vectors:
+    """Chances of being right. weights: `[M, d]`. bias: `[M]`.
 
     constant: `[M]` the chance of a model that was always right, or always wrong; else -1.
     """
+    from scipy.special import expit
 
-    weights: NDArray[np.floating]
-    bias: NDArray[np.floating]
-    constant: FloatArray
-
-    @classmethod
-    def fit(cls, vectors: NDArray[Any], score: FloatArray, strength: float = 1.0) -> Chances:
-        """Fit to scores `[n, M]` in [0, 1]; one between 0 and 1 counts as right and wrong in proportion."""
-        from sklearn.linear_model import LogisticRegression
-
-        weights, bias = np.zeros((score.shape[1], vectors.shape[1]), vectors.dtype), np.zeros(score.shape[1])
-        constant = np.full(score.shape[1], -1.0)
-        for model, of_model in enumerate(score.T):
-            share = np.concatenate([of_model, 1 - of_model])
-            used, right = share > 0, np.repeat([1, 0], len(of_model))
-            if len(set(right[used].tolist())) < 2:
-                constant[model] = of_model.mean()
-                continue
-            fitted = LogisticRegression(C=strength, max_iter=1000)
-            fitted.fit(np.concatenate([vectors, vectors])[used], right[used], share[used])
-            weights[model], bias[model] = fitted.coef_[0], fitted.intercept_[0]
-        return cls(weights, bias, constant)
-
-    def __call__(self, vectors: NDArray[Any]) -> FloatArray:
-        """As `Predictor`."""
-        from scipy.special import expit
-
-        with one_library_thread():
-            chance = expit(vectors @ self.weights.T + self.bias)
-        return np.where(self.constant >= 0, self.constant, chance).astype(np.float64)
+    return np.where(constant >= 0, constant, expit(linear(queries, weights, bias)))
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
@@ -275,48 +255,30 @@ class MLP:
     penalties: tuple[float, ...] = (0.01, 1.0)
     """The L2 penalties to choose from."""
 
-    load = staticmethod(load_one_hop)
+    fit, load = fit_one_hop, load_one_hop
 
-    def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> OneHopRouter:
-        """Choose the penalty."""
+    def candidates(self, learnt: Examples, seed: int) -> Iterator[Predictor]:
+        """One for each penalty."""
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.neural_network import MLPRegressor
 
-        def candidates(learnt: Examples) -> Iterator[Predictor]:
-            from sklearn.exceptions import ConvergenceWarning
-            from sklearn.neural_network import MLPRegressor
-            from threadpoolctl import threadpool_limits
-
-            for penalty in self.penalties:
-                model = MLPRegressor(
-                    hidden_layer_sizes=(self.hidden,),
-                    alpha=penalty,
-                    solver="lbfgs",
-                    max_iter=500,
-                    random_state=request.seed,
-                )
-                # Hundreds of steps make of the last bit, which the number of threads decides, another network.
-                with threadpool_limits(1), warnings.catch_warnings():
-                    warnings.simplefilter("ignore", ConvergenceWarning)  # a bounded number of steps is meant
-                    # A single column must be given flat.
-                    model.fit(learnt.vectors, learnt.score if learnt.score.shape[1] > 1 else learnt.score.ravel())
-                yield Network(model.coefs_[0], model.intercepts_[0], model.coefs_[1], model.intercepts_[1])
-
-        return fit_one_hop(train, validation, request, self.encoder, candidates)
+        for penalty in self.penalties:
+            model = MLPRegressor(
+                hidden_layer_sizes=(self.hidden,), alpha=penalty, solver="lbfgs", max_iter=500, random_state=seed
+            )
+            # Hundreds of steps make of the last bit, which the number of threads decides, another network.
+            with one_library_thread(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # a bounded number of steps is meant
+                # A single column must be given flat.
+                model.fit(learnt.vectors, learnt.score if learnt.score.shape[1] > 1 else learnt.score.ravel())
+            (inner, outer), (inner_bias, outer_bias) = model.coefs_, model.intercepts_
+            arrays = {"inner": inner, "inner_bias": inner_bias, "outer": outer, "outer_bias": outer_bias}
+            yield Predictor("Network", arrays)
 
 
-@dataclass(frozen=True)
-class Network:
+def network(queries: Vectors, /, inner: Vectors, inner_bias: Vectors, outer: Vectors, outer_bias: Vectors) -> Vectors:
     """One hidden layer of rectified units. inner: `[d, h]`. inner_bias: `[h]`. outer: `[h, M]`. outer_bias: `[M]`."""
-
-    inner: NDArray[np.floating]
-    inner_bias: NDArray[np.floating]
-    outer: NDArray[np.floating]
-    outer_bias: NDArray[np.floating]
-
-    def __call__(self, vectors: Vectors) -> FloatArray:
-        """As `Predictor`."""
-        with one_library_thread():
-            hidden = np.maximum(vectors @ self.inner + self.inner_bias, 0)
-            return np.asarray(hidden @ self.outer + self.outer_bias, np.float64)
+    return np.maximum(queries @ inner + inner_bias, 0) @ outer + outer_bias
 
 
 @register("matrix-factorisation")
@@ -339,60 +301,51 @@ class MatrixFactorisation:
     decays: tuple[float, ...] = (1e-3, 1e-1)
     """The weight decays to choose from."""
 
-    load = staticmethod(load_one_hop)
+    fit, load = fit_one_hop, load_one_hop
 
-    def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> OneHopRouter:
-        """Choose the weight decay."""
-
-        def candidates(learnt: Examples) -> Iterator[Predictor]:
-            for decay in self.decays:
-                yield self._fitted(learnt, decay, request.seed)
-
-        return fit_one_hop(train, validation, request, self.encoder, candidates)
-
-    def _fitted(self, learnt: Examples, decay: float, seed: int) -> Predictor:
+    def candidates(self, learnt: Examples, seed: int) -> Iterator[Predictor]:
+        """One for each weight decay."""
         import torch
         from torch import nn
 
         queries, models = learnt.vectors.shape[1], learnt.score.shape[1]
-        with one_thread(), torch.random.fork_rng():
-            torch.manual_seed(seed)
-            project, of_model = nn.Linear(queries, self.dimension), nn.Embedding(models, self.dimension)
-            combine = nn.Linear(self.dimension, 1)
-            parameters = [*project.parameters(), *of_model.parameters(), *combine.parameters()]
-            optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=decay)
-            vectors = torch.from_numpy(np.asarray(learnt.vectors, np.float32))
-            target = torch.from_numpy(learnt.score.astype(np.float32))
-            for _ in range(self.steps):
-                logits = combine(project(vectors)[:, None] * of_model.weight).squeeze(2)
-                loss = nn.functional.binary_cross_entropy_with_logits(logits, target)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        found = (project.weight, project.bias, of_model.weight, combine.weight[0], combine.bias)
-        return Factors(*(tensor.detach().numpy() for tensor in found))
+        vectors = torch.from_numpy(np.asarray(learnt.vectors, np.float32))
+        target = torch.from_numpy(learnt.score.astype(np.float32))
+        for decay in self.decays:
+            with one_thread(), torch.random.fork_rng():
+                torch.manual_seed(seed)
+                project, of_model = nn.Linear(queries, self.dimension), nn.Embedding(models, self.dimension)
+                combine = nn.Linear(self.dimension, 1)
+                parameters = [*project.parameters(), *of_model.parameters(), *combine.parameters()]
+                optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=decay)
+                for _ in range(self.steps):
+                    logits = combine(project(vectors)[:, None] * of_model.weight).squeeze(2)
+                    loss = nn.functional.binary_cross_entropy_with_logits(logits, target)
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+            found = {"project": project.weight, "bias": project.bias, "models": of_model.weight}
+            found |= {"combine": combine.weight[0], "offset": combine.bias}
+            yield Predictor("Factors", {name: tensor.detach().numpy() for name, tensor in found.items()})
 
 
-@dataclass(frozen=True)
-class Factors:
+def factors(
+    queries: Vectors, /, project: Vectors, bias: Vectors, models: Vectors, combine: Vectors, offset: Vectors
+) -> Vectors:
     """`sigmoid(combine . (v_m * (project v_q + bias)) + offset)`.
 
     project: `[k, d]`. bias: `[k]`. models: `[M, k]`. combine: `[k]`. offset: `[1]`.
     """
+    from scipy.special import expit
 
-    project: Vectors
-    bias: Vectors
-    models: Vectors
-    combine: Vectors
-    offset: Vectors
-
-    def __call__(self, vectors: Vectors) -> FloatArray:
-        """As `Predictor`."""
-        from scipy.special import expit
-
-        with one_library_thread():
-            matched = (vectors @ self.project.T + self.bias)[:, None] * self.models
-            return np.asarray(expit(matched @ self.combine + self.offset), np.float64)
+    matched = linear(queries, project, bias)[:, None] * models
+    return np.asarray(expit(linear(matched, combine, offset)))
 
 
-PREDICTORS: dict[str, Any] = {kind.__name__: kind for kind in (Neighbours, Linear, Chances, Network, Factors)}
+FORMS: Mapping[str, Any] = {
+    "Neighbours": mean_of_nearest,
+    "Linear": linear,
+    "Chances": chances,
+    "Network": network,
+    "Factors": factors,
+}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
-import itertools
 import re
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, get_type_hints
 
 from pools.errors import UserError, shown
@@ -26,12 +23,17 @@ class Option:
     doc: str
 
 
+@cache
 def options_of(learner: type) -> list[Option]:
     """The options of a learner, in order; docstrings of fields are those below them in the source."""
-    docs: dict[str, str] = {}
-    for each in reversed(learner.__mro__):
-        if dataclasses.is_dataclass(each):
-            docs |= _field_docs(each)
+    from docstring_parser import parse_from_object
+
+    docs = {
+        param.arg_name: " ".join((param.description or "").split())
+        for each in reversed(learner.__mro__)
+        if dataclasses.is_dataclass(each)
+        for param in parse_from_object(each).params
+    }
     types = {name: _type_name(hint) for name, hint in get_type_hints(learner).items()}
     return [Option(f.name, types[f.name], _default(f), docs.get(f.name, "")) for f in dataclasses.fields(learner)]
 
@@ -53,8 +55,8 @@ def read_options(learner: type, given: Mapping[str, Any], router: str) -> dict[s
     """The values of a learner's options, each as its type. Raises UserError for one it has not, or a wrong value."""
     from pydantic import TypeAdapter, ValidationError
 
-    known = {option.name: option for option in options_of(learner)}
-    hints, values = get_type_hints(learner), {}
+    known = [field.name for field in dataclasses.fields(learner)]
+    hints, values = get_type_hints(learner, include_extras=True), {}
     for name, value in given.items():
         if name not in known:
             close = get_close_matches(name, known, 1)
@@ -68,22 +70,8 @@ def read_options(learner: type, given: Mapping[str, Any], router: str) -> dict[s
                 values[name] = adapter.validate_python(None if value == "none" else value)
         except ValidationError as error:
             said = error.errors(include_url=False)[0]["msg"]
-            raise UserError(f"router {router}: {name}={shown(value)}: {said} ({known[name].type})") from None
+            raise UserError(f"router {router}: {name}={shown(value)}: {said}") from None
     return values
-
-
-def _field_docs(of: type) -> dict[str, str]:
-    try:
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(of))).body
-    except (OSError, TypeError, SyntaxError, ValueError):  # of a class that was made without a source file
-        return {}
-    body = tree.body if isinstance(tree, ast.ClassDef) else []
-    return {
-        field.target.id: " ".join(doc.value.value.split())
-        for field, doc in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        if isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant) and isinstance(doc.value.value, str)
-    }
 
 
 def _type_name(hint: Any) -> str:

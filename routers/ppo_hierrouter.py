@@ -10,28 +10,32 @@ distinct context is embedded once. What the paper does not state, and that is ev
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field, NonNegativeInt, PositiveInt
 
+from pools.cost import CostModel
+from pools.errors import UserError
+from pools.mdp.optimum import path_costs, solve
+from pools.mdp.policy_value import expectation
+from pools.mdp.tree import Tree
+from pools.types import content_hash
 from routers._threads import one_thread
-from routers.encoders.base import DEFAULT, Part
+from routers.checkpoint import read_tensors, state_beside, write_tensors
+from routers.encoders.base import DEFAULT, ContextEncoder, Part, build_encoder
+from routers.router import RouterRequest, Training
 
-if TYPE_CHECKING:
-    from pools.cost import CostModel
-    from pools.mdp.tree import Tree
-    from routers.encoders.base import ContextEncoder
-    from routers.router import RouterRequest
-
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 _STATE = "training"  # what the state that a training goes on from is called in its file
 
 
@@ -46,47 +50,51 @@ class Options:
     """What the policy sees of a state besides hop and cost."""
     encoder: str = "hashing"
     """Encoder of the contexts: hashing, sentence, or sentence:PATH."""
-    hidden: int = 64
+    hidden: PositiveInt = 64
     """Width of the two hidden layers of actor and critic."""
-    eval_every: int = 5
+    eval_every: NonNegativeInt = 5
     """Iterations between two exact evaluations on train and validation items; 0: only the last."""
     select: bool = True
     """Keep the policy with the best exact value on validation items, instead of the last one."""
-    save_every: int = 20
+    save_every: PositiveInt = 20
     """Iterations between two writes of the state that a training goes on from."""
 
-    total_timesteps: int = 600_000
+    total_timesteps: PositiveInt = 600_000
     """Environment steps (hops) in all."""
-    num_envs: int = 1024
+    num_envs: PositiveInt = 1024
     """Episodes that run side by side."""
-    num_steps: int = 8
+    num_steps: PositiveInt = 8
     """Steps of each environment per iteration."""
-    learning_rate: float = 1e-3
+    learning_rate: NonNegative = 1e-3
     """Adam's step size."""
     anneal_lr: bool = True
     """Let the step size fall linearly to zero."""
-    gamma: float = 1.0
+    gamma: Share = 1.0
     """Discount; episodes have at most L hops, so none is needed."""
-    gae_lambda: float = 0.95
+    gae_lambda: Share = 0.95
     """Lambda of generalised advantage estimation (Schulman et al. 2016, arXiv 1506.02438)."""
-    num_minibatches: int = 4
+    num_minibatches: PositiveInt = 4
     """Minibatches per epoch."""
-    update_epochs: int = 4
+    update_epochs: PositiveInt = 4
     """Epochs over each iteration's batch."""
     norm_adv: bool = True
     """Normalise advantages within each minibatch."""
-    clip_coef: float = 0.2
+    clip_coef: NonNegative = 0.2
     """How far the probability ratio may move."""
     clip_vloss: bool = False
     """Clip the value loss like the policy loss."""
-    ent_coef: float = 0.01
+    ent_coef: NonNegative = 0.01
     """Weight of the entropy bonus."""
-    vf_coef: float = 0.5
+    vf_coef: NonNegative = 0.5
     """Weight of the value loss."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: NonNegative = 0.5
     """Norm that gradients are clipped to."""
     target_kl: float | None = None
     """Leave the epochs of an iteration once the approximate KL divergence is above this."""
+
+    def __post_init__(self) -> None:
+        if self.preset == "paper":
+            object.__setattr__(self, "sees", DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -174,35 +182,25 @@ class Agent:
     """
 
     def __init__(self, dimension: int, features: int, models: int, allow_stop: bool, hidden: int) -> None:
+        from torch import nn
+
         self.models, self.allow_stop = models, allow_stop
         inputs, actions = dimension + features, models + int(allow_stop)
-        self.actor, self.critic = _mlp(inputs, hidden, actions, 0.01), _mlp(inputs, hidden, 1, 1.0)
+        self.nets = nn.ModuleDict(
+            {"actor": _mlp(inputs, hidden, actions, 0.01), "critic": _mlp(inputs, hidden, 1, 1.0)}
+        )
 
     def __call__(self, embedding: Any, features: Any) -> tuple[Any, Any]:
         """Logits `[B, A]` and values `[B]` from embeddings `[B, d]` and features `[B, f]`."""
         import torch
 
         seen = torch.cat([embedding, features], dim=1)
-        logits = self.actor(seen)
+        logits = self.nets.actor(seen)
         if self.allow_stop:
             closed = torch.zeros_like(logits, dtype=torch.bool)
             closed[:, self.models] = features[:, 0] == 1  # hop 0
             logits = logits.masked_fill(closed, -1e9)
-        return logits, self.critic(seen).squeeze(1)
-
-    def parameters(self) -> list[Any]:
-        """The tensors that are trained, the actor's first."""
-        return [*self.actor.parameters(), *self.critic.parameters()]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The weights by name: `actor.0.weight`, ..."""
-        nets = {"actor": self.actor, "critic": self.critic}
-        return {f"{net}.{name}": tensor for net, module in nets.items() for name, tensor in module.state_dict().items()}
-
-    def load_state_dict(self, state: Any) -> None:
-        """Take up weights by name. Raises KeyError or RuntimeError for others than its own."""
-        for net, module in (("actor", self.actor), ("critic", self.critic)):
-            module.load_state_dict({n.removeprefix(f"{net}."): t for n, t in state.items() if n.startswith(f"{net}.")})
+        return logits, self.nets.critic(seen).squeeze(1)
 
 
 def _mlp(inputs: int, hidden: int, outputs: int, gain: float) -> Any:
@@ -218,7 +216,7 @@ def _mlp(inputs: int, hidden: int, outputs: int, gain: float) -> Any:
 
 @one_thread()
 def train(
-    options: Options, tree: Tree, validation: Tree | None, request: RouterRequest
+    args: Options, tree: Tree, validation: Tree | None, request: RouterRequest
 ) -> tuple[Agent, StateFeatures, ContextEncoder]:
     """Train on the items of `tree`, choose on those of `validation`; the agent, and what turns states into its inputs.
 
@@ -227,20 +225,13 @@ def train(
     import torch
     from torch import nn
 
-    from pools.mdp.optimum import path_costs, solve
-    from pools.mdp.policy_value import expectation
     from pools.mdp.vector_env import RoutingVectorEnv
-    from routers.encoders.base import ContextEncoder, build_encoder
 
-    args = options
-    allow_stop, cost_weight, cost_model, training = (
-        *(request.allow_stop, request.cost_weight),
-        *(request.cost_model, request.training),
-    )
+    allow_stop, cost_weight, cost_model = request.allow_stop, request.cost_weight, request.cost_model
+    training = request.training
     assert cost_model is not None
-    if args.preset == "paper":
-        args = replace(args, sees=("query", "response"))
-    _check(args, tree, request)
+    if not {"query", "response"} & set(args.sees):
+        raise UserError(f"--sees {' '.join(args.sees)}: expected query, response or both among them")
     batch_size = args.num_envs * args.num_steps
     num_iterations = max(1, args.total_timesteps // batch_size)
 
@@ -260,19 +251,14 @@ def train(
     )
     policy = Agent(embed.dimension, features.dimension, len(tree.models), allow_stop, args.hidden)
     pipelines = tree.pipelines()
-    optimizer = torch.optim.Adam(policy.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
+    optimizer = torch.optim.Adam(policy.nets.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
 
     # --- exact evaluation ----------------------------------------------------------------------------------------
-    watched = {"train": tree, "validation": validation}
-    complete = {name: t for name, t in watched.items() if t is not None and t.complete and t.items}
-    optima = {
-        (name, weight): float(solve(t, cost_model, weight, allow_stop).value.mean())
-        for name, t in complete.items()
-        for weight in {*cost_weights.tolist(), cost_weight}
-    }
+    complete = {name: t for name, t in (("train", tree), ("validation", validation)) if t is not None and t.complete}
+    optima = {name: solve(t, cost_model, cost_weight, allow_stop).value.mean() for name, t in complete.items()}
     # The value of the best single model, called once and stopped at, which is open to it whatever the policy may do.
     floors = {
-        name: float((t.score - cost_weight * path_costs(t, cost_model))[:, t.level(1)].mean(axis=0).max())
+        name: (t.score - cost_weight * path_costs(t, cost_model))[:, t.level(1)].mean(axis=0).max()
         for name, t in complete.items()
     }
     tables = {name: torch.from_numpy(embed(t.contexts)) for name, t in complete.items()}
@@ -300,22 +286,20 @@ def train(
         """What the stochastic policy attains at `cost_weight`; mean value of the greedy one at all that are drawn."""
         quality, cost = attained(name, cost_weight, greedy=False)
         greedy = {weight: attained(name, weight, greedy=True) for weight in cost_weights.tolist()}
-        value, optimum = quality - cost_weight * cost, optima[name, cost_weight]
-        gap = optimum - floors[name]
+        value, gap = quality - cost_weight * cost, optima[name] - floors[name]
         return {
             "quality": quality,
             "cost": cost,
-            "regret": optimum - value,
+            "regret": float(optima[name] - value),
             # Of a smaller gap a share says nothing.
-            **({"gap_closed": (value - floors[name]) / gap} if gap >= 0.005 else {}),
+            **({"gap_closed": float((value - floors[name]) / gap)} if gap >= 0.005 else {}),
             "greedy_value": float(np.mean([q - weight * c for weight, (q, c) in greedy.items()])),
-            "greedy_regret": float(np.mean([optima[name, w] - (q - w * c) for w, (q, c) in greedy.items()])),
         }
 
     # --- start, or go on -----------------------------------------------------------------------------------------
     env.reset(seed=request.seed)
     first, best_value = 1, -float("inf")
-    best = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    best = {name: tensor.clone() for name, tensor in policy.nets.state_dict().items()}
     identity = _identity(args, tree, validation, request)
     if training.resume and training.state is not None:
         first, best_value, best = _restore(training.state, identity, policy, optimizer, env, generator)
@@ -434,7 +418,7 @@ def train(
                 loss = policy_loss - args.ent_coef * entropy + args.vf_coef * value_loss
                 optimizer.zero_grad()
                 loss.backward()
-                nn.utils.clip_grad_norm_(policy.parameters(), args.max_grad_norm)
+                nn.utils.clip_grad_norm_(policy.nets.parameters(), args.max_grad_norm)
                 optimizer.step()
             if args.target_kl is not None and approx_kl > args.target_kl:
                 break
@@ -447,7 +431,7 @@ def train(
             value = measured.get("validation", measured.get("train", {})).get("greedy_value")
             if value is None or not args.select or value > best_value:
                 best_value = -float("inf") if value is None else value
-                best = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+                best = {name: tensor.clone() for name, tensor in policy.nets.state_dict().items()}
         spread = returns.var()
         speed = (iteration - first + 1) * batch_size / (time.perf_counter() - start_time)
         episodic = np.concatenate(returns_seen) if returns_seen else np.zeros(0)
@@ -475,7 +459,7 @@ def train(
             run.log(logged, step=iteration * batch_size)
         if training.state is not None and (last or iteration % args.save_every == 0):
             _save(training.state, identity, iteration, best_value, best, policy, optimizer, env, generator)
-    policy.load_state_dict(best)
+    policy.nets.load_state_dict(best)
     if run is not None:
         run.finish()
     return policy, features, embed
@@ -498,31 +482,6 @@ def training_bar(shown: bool) -> Iterator[Callable[[int, int, str], None]]:
         yield report
 
 
-def _check(args: Options, tree: Tree, request: RouterRequest) -> None:
-    from pools.cost import MAX_RATE
-    from pools.errors import UserError, shown
-
-    if not tree.items:
-        raise UserError("no train items to learn from; raise --limit, or choose another recording")
-    at_least_one = ("hidden", "total_timesteps", "num_envs", "num_steps", "num_minibatches", "update_epochs")
-    given = {**plain(args), "seed": request.seed, "cost_weight": request.cost_weight}
-    low = [(name, 1) for name in (*at_least_one, "save_every") if given[name] < 1]
-    not_negative = ("seed", "cost_weight", "learning_rate", "ent_coef", "vf_coef", "max_grad_norm", "clip_coef")
-    low += [(name, 0) for name in not_negative if not 0 <= given[name] < float("inf")]
-    low += [(name, 0) for name in ("gamma", "gae_lambda") if not 0 <= given[name] <= 1]
-    if low:
-        name, least = low[0]
-        most = " and at most 1" if name in ("gamma", "gae_lambda") else ""
-        raise UserError(f"--{name.replace('_', '-')} {given[name]}: expected a number of at least {least}{most}")
-    if request.seed >= 2**32:
-        raise UserError(f"--seed {shown(request.seed)}: expected a whole number below 2**32")
-    for name, weights in (("cost-weights", request.cost_weights), ("cost-weight", (request.cost_weight,))):
-        if any(not 0 <= weight <= MAX_RATE for weight in weights):
-            raise UserError(f"--{name} {shown(weights)}: expected numbers of at least 0 and at most {MAX_RATE:g}")
-    if not {"query", "response"} & set(args.sees):
-        raise UserError(f"--sees {' '.join(args.sees)}: expected query, response or both among them")
-
-
 def plain(options: Options) -> dict[str, Any]:
     """The hyper-parameters alone, as JSON."""
     return {field.name: getattr(options, field.name) for field in fields(Options)}
@@ -530,8 +489,6 @@ def plain(options: Options) -> dict[str, Any]:
 
 def _identity(options: Options, tree: Tree, validation: Tree | None, request: RouterRequest) -> str:
     """Hash of all that a training depends on, so that it is not resumed on something else."""
-    from pools.types import content_hash
-
     seen = []
     for part in (tree, validation):
         if part is not None:
@@ -548,10 +505,8 @@ def _identity(options: Options, tree: Tree, validation: Tree | None, request: Ro
 
 def _save(path: Path, identity: str, iteration: int, best_value: float, best: Any, *parts: Any) -> None:
     """Everything that training goes on from, as safetensors, whole or not at all."""
-    from routers.checkpoint import write_tensors
-
     policy, optimizer, env, generator = parts
-    tensors = {f"policy.{name}": tensor for name, tensor in policy.state_dict().items()}
+    tensors = {f"policy.{name}": tensor for name, tensor in policy.nets.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
@@ -570,14 +525,10 @@ def _restore(
     """Put the state back; the iteration to go on with, the best value so far, and its policy."""
     import torch
 
-    from pools.errors import UserError
-    from routers.checkpoint import read_tensors
-
     try:
         arrays, meta = read_tensors(path, _STATE)
     except ValueError as error:
-        shown = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is not a training state ({shown}); remove it to start anew") from None
+        raise UserError(f"{path} is not a training state ({error}); remove it to start anew") from None
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     if meta.get("identity") != identity:
         raise UserError(f"{path} is of a training with other arguments or items; name another --out, or remove it")
@@ -585,7 +536,7 @@ def _restore(
     def below(prefix: str) -> dict[str, Any]:
         return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
-    policy.load_state_dict(below("policy."))
+    policy.nets.load_state_dict(below("policy."))
     states: dict[int, dict[str, Any]] = {}
     for name, tensor in below("optimizer.").items():
         index, _, key = name.partition(".")
@@ -606,9 +557,6 @@ def request_for(
     facts: Mapping[str, Any] | None = None,
 ) -> RouterRequest:
     """What the command line asks for, on trees. Raises UserError where its checkpoint or state cannot be there."""
-    from routers.checkpoint import state_beside
-    from routers.router import RouterRequest, Training
-
     training = Training(
         state=state_beside(args.out, args.resume),
         resume=args.resume,
@@ -639,12 +587,9 @@ def main() -> None:
 
     args = tyro.cli(Args, prog="python -m routers.ppo_hierrouter", description=__doc__, registry=number_arguments())
     from pools.data.recording import load_recording
-    from pools.errors import UserError
     from routers.registry import teach
 
     try:
-        if args.resume and args.out is None:
-            raise UserError("--resume goes on from the state beside --out; name that checkpoint")
         recording = load_recording(args.recording)
         tree = recording.tree
         if args.max_hops is not None and not 1 <= args.max_hops <= tree.max_hops:
@@ -671,7 +616,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    main()

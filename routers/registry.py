@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from pools.errors import UserError
+from pools.cost import MAX_RATE
+from pools.errors import UserError, shown
 from pools.mdp.tree import Tree
 from pools.registry import Registry
 from routers.checkpoint import (
-    Checkpoint,
+    Header,
     Problem,
     no_checkpoint,
     options_as_saved,
@@ -34,16 +35,12 @@ HELD_OUT_EVERY = 5
 class Taught:
     """A router that has learnt, with what its checkpoint says of it."""
 
-    name: str
     router: LearntRouter
-    learner: Any
-    problem: Problem
-    training: Mapping[str, Any]
+    header: Header
 
     def save(self, path: Path) -> None:
         """Write its checkpoint, whole or not at all."""
-        options = options_as_saved(self.learner)
-        write_checkpoint(path, self.name, options, self.problem, self.router.save(), self.training)
+        write_checkpoint(path, self.header, self.router.save())
 
 
 def learns(router: str | type) -> bool:
@@ -104,61 +101,73 @@ def teach(router: str | type, request: RouterRequest, options: Mapping[str, Any]
     learner = entry(**{**read_options(entry, options, name), **_variant(entry, name, argument)})
     if hasattr(learner, "narrowed"):
         request = learner.narrowed(request)
+    _check_numbers(request)
     train, validation = items_to_learn_from(request, name, explores=getattr(learner, "explores", False))
     learnt = learner.fit(train, validation, replace(request, train=None, validation=None, evaluation=None))
-    training = {"options": options_as_saved(learner), "seed": request.seed, **request.training.facts}
-    return Taught(name, learnt, learner, Problem.of(request), training)
+    fitted_with = options_as_saved(learner)
+    training = {"options": fitted_with, "seed": request.seed, **request.training.facts}
+    return Taught(learnt, Header(router=name, options=fitted_with, problem=Problem.of(request), training=training))
+
+
+def _check_numbers(request: RouterRequest) -> None:
+    if not 0 <= request.seed < 2**32:
+        raise UserError(f"--seed {shown(request.seed)}: expected a whole number from 0, and below 2**32")
+    weights = [("cost-weight", request.cost_weight), *(("cost-weights", each) for each in request.cost_weights)]
+    for name, weight in weights:
+        if not 0 <= weight <= MAX_RATE:
+            raise UserError(f"--{name} {shown(weight)}: expected a number of at least 0 and at most {MAX_RATE:g}")
 
 
 def load_taught(router: str | type, path: Path, request: RouterRequest) -> Taught:
     """The router of a checkpoint, at the request's cost weight. Raises UserError where it is of another or of none."""
     name, entry, argument = ROUTERS.entry(router)
+    variant = _variant(entry, name, argument)
     found = read_checkpoint(path)
-    if found.header.router != name:
-        raise UserError(f"{path} is the checkpoint of router {found.header.router}, not of {name}; name another")
-    found.header.problem.check(request, path)
-    learner, learnt = _restored(found, entry, _variant(entry, name, argument), request.weights)
-    if request.models and isinstance(learnt, WeighingRouter):
-        # Without models there is no run whose cost weight would count: the router is used by itself.
-        learnt = learnt.at(request.cost_weight)
-    assert isinstance(learnt, LearntRouter)
-    return Taught(name, learnt, learner, found.header.problem, found.header.training)
-
-
-def _restored(found: Checkpoint, entry: Any, variant: Mapping[str, Any], weights: Path | None) -> tuple[Any, Router]:
+    header, problem = found.header, found.header.problem
+    if header.router != name:
+        raise UserError(f"{path} is the checkpoint of router {header.router}, not of {name}; name another")
+    problem.check(request, path)
+    known = {f.name for f in fields(entry)}
+    options = {key: value for key, value in header.options.items() if key in known}
     try:
-        known = {f.name for f in fields(entry)}
-        options = {name: value for name, value in found.header.options.items() if name in known}
-        learner: Learner = entry(**{**read_options(entry, options, found.header.router), **variant})
-        return learner, learner.load(found.learnt, found.header.problem.request(weights))
+        learner: Learner = entry(**{**read_options(entry, options, name), **variant})
+        learnt: Any = learner.load(found.learnt, problem.request(request.weights))
     except (UserError, KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise no_checkpoint(found.path, error) from None
+        raise no_checkpoint(path, error) from None
+    # Without models there is no run whose cost weight would count: the router is used by itself.
+    if request.models and isinstance(learnt, WeighingRouter):
+        learnt = learnt.at(request.cost_weight)
+    return Taught(learnt, header)
 
 
 def _variant(entry: Any, name: str, argument: str) -> Mapping[str, Any]:
     """The options that `NAME:VARIANT` stands for."""
     variants: Mapping[str, Mapping[str, Any]] = getattr(entry, "variants", {})
-    if not argument:
-        return {}
-    if not variants:
-        raise UserError(f"router {name} takes no argument, got {argument!r}")
-    if argument not in variants:
-        known = " or ".join(f"{name}:{variant}" for variant in variants)
-        raise UserError(f"unknown router {name}:{argument}: expected {name} or {known}")
-    return variants[argument]
+    if argument and argument not in variants:
+        known = " or ".join([name, *(f"{name}:{variant}" for variant in variants)])
+        raise UserError(f"unknown router {name}:{argument}: expected {known}")
+    return variants.get(argument, {})
+
+
+def train_items(request: RouterRequest, name: str, explores: bool = False) -> Tree:
+    """The request's tree of train items. Raises UserError where there is nothing to learn from.
+
+    explores: not every response has to be known.
+    """
+    tree = request.train
+    if tree is None or request.cost_model is None or not tree.items:
+        raise UserError(f"router {name} learns from train items, and there are none: raise --limit, or add tasks")
+    if not tree.complete and not explores:
+        raise UserError(f"router {name} learns from every model's responses: evaluate it on a recording, not --live")
+    return tree
 
 
 def items_to_learn_from(request: RouterRequest, name: str, explores: bool = False) -> tuple[Tree, Tree]:
     """Trees of the items to fit on and of those to choose hyper-parameters on, which are others.
 
     The request's train and validation items; where there are no validation items, every fifth train item is held out.
-    explores: not every response has to be known. Raises UserError where there is nothing to learn from.
     """
-    tree, validation = request.train, request.validation
-    if tree is None or request.cost_model is None or not tree.items:
-        raise UserError(f"router {name} learns from train items, and there are none: raise --limit, or add tasks")
-    if not tree.complete and not explores:
-        raise UserError(f"router {name} learns from every model's responses: evaluate it on a recording, not --live")
+    tree, validation = train_items(request, name, explores), request.validation
     if validation is not None and validation.items:
         return tree, validation
     numbers = np.arange(len(tree.items))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pools.errors import UserError
+from routers._threads import one_library_thread
 from routers.encoders.base import register_encoder
 from routers.router import Learnt
 
@@ -53,16 +54,15 @@ class HashingEncoder:
     def fit(cls, texts: Sequence[str], dimension: int = DIMENSION, seed: int = 0) -> HashingEncoder:
         """Fit weights and projection on texts; fewer dimensions where there are not enough of them."""
         from sklearn.decomposition import TruncatedSVD
-        from threadpoolctl import threadpool_limits
+        from sklearn.feature_extraction.text import TfidfTransformer
 
         counts = _counts(texts)
-        present = np.asarray((counts > 0).sum(axis=0)).ravel()
-        idf = (np.log((1 + len(texts)) / (1 + present)) + 1).astype(np.float32)
-        weighted = counts.multiply(idf).tocsr()
+        idf = TfidfTransformer().fit(counts).idf_.astype(np.float32)
         size = max(1, min(dimension, len(texts) - 1))
-        # One thread: the last bits of a sum depend on how many share it. Of a single text the variance is zero.
-        with threadpool_limits(1), np.errstate(invalid="ignore"):
-            components = TruncatedSVD(size, random_state=seed).fit(weighted).components_.astype(np.float32)
+        # Of a single text the variance is zero.
+        with one_library_thread(), np.errstate(invalid="ignore", divide="ignore"):
+            fitted = TruncatedSVD(size, random_state=seed).fit(counts.multiply(idf).tocsr())
+        components = fitted.components_.astype(np.float32)
         # Padded to the full size, so that a checkpoint's shapes do not depend on how much there was to fit on.
         return cls(idf, np.pad(components, ((0, dimension - size), (0, 0))))
 

@@ -8,6 +8,10 @@ import pytest
 from pools.cost import CostModel, paper_cost
 from pools.mdp.tree import Tree
 from pools.types import Context, Generation, GenerationSettings, Item
+from routers import RouterRequest
+from routers.hierrouter import HierRouter
+from routers.ppo_hierrouter import Args, plain, request_for
+from routers.registry import teach
 
 SETTINGS = GenerationSettings((), 32)
 NAMES = ("Ann", "Bo", "Cy", "Di", "Ed", "Flo", "Gus", "Hal", "Ida", "Jo")
@@ -30,23 +34,45 @@ def planted_score(answers: list[tuple[Item, str]]) -> list[float]:
 
 
 @pytest.fixture(scope="session")
-def planted() -> Callable[[], tuple[Tree, CostModel]]:
+def planted() -> tuple[Tree, CostModel]:
     """A complete tree of two families of items, told apart by their text, with an optimum that is known."""
+    rng = np.random.default_rng(0)
+    items = []
+    for n in range(80):
+        name = NAMES[rng.integers(10)]
+        query = (
+            f"{name} asks for the sum of {n} and {rng.integers(99)}"
+            if n % 2
+            else f"Which colour has {name}'s cube number {n}?"
+        )
+        items.append(Item("sums" if n % 2 else "colours", n, query, SETTINGS, "train" if n < 60 else "validation"))
+    tree = Tree(items, ("a", "b", "c"), 2, Echo(), planted_score)
+    rows, nodes = np.indices(tree.known.shape)
+    tree.require(rows.ravel(), nodes.ravel())
+    return tree, paper_cost((1.0, 1.0, 2.0), "unit")
 
-    def build() -> tuple[Tree, CostModel]:
-        rng = np.random.default_rng(0)
-        items = []
-        for n in range(80):
-            name = NAMES[rng.integers(10)]
-            query = (
-                f"{name} asks for the sum of {n} and {rng.integers(99)}"
-                if n % 2
-                else f"Which colour has {name}'s cube number {n}?"
-            )
-            items.append(Item("sums" if n % 2 else "colours", n, query, SETTINGS, "train" if n < 60 else "validation"))
-        tree = Tree(items, ("a", "b", "c"), 2, Echo(), planted_score)
-        rows, nodes = np.meshgrid(np.arange(len(items)), np.arange(tree.nodes), indexing="ij")
-        tree.require(rows.ravel(), nodes.ravel())
-        return tree, paper_cost((1.0, 1.0, 2.0), "unit")
 
-    return build
+@pytest.fixture(scope="session")
+def request_(planted: tuple[Tree, CostModel]) -> RouterRequest:
+    """What a router is asked for on these items."""
+    tree, cost_model = planted
+    return RouterRequest(
+        models=tree.models, max_hops=2, cost_model=cost_model, cost_weight=0.001, train=tree.select("train"),
+        validation=tree.select("validation"), evaluation=tree,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def train(planted: tuple[Tree, CostModel]) -> Callable[[Args], HierRouter]:
+    """`train(args)`: HierRouter, as the command line trains it, on the planted items; its checkpoint is `args.out`."""
+    tree, cost_model = planted
+
+    def on_planted(args: Args) -> HierRouter:
+        request = request_for(args, tree.select("train"), tree.select("validation"), cost_model)
+        taught = teach("hierrouter", request, plain(args))
+        if args.out is not None:
+            taught.save(args.out)
+        assert isinstance(taught.router, HierRouter)
+        return taught.router
+
+    return on_planted

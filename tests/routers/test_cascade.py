@@ -10,7 +10,6 @@ import pytest
 
 from harness.evaluation.evaluate import evaluate
 from pools.cost import paper_cost
-from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.types import Context, Generation, GenerationSettings, Item
 from routers import RouterRequest, load
@@ -44,7 +43,6 @@ def request_() -> RouterRequest:
 
 
 def test_it_asks_the_dear_model_only_where_the_cheap_one_is_not_sure(request_: RouterRequest) -> None:
-    assert request_.evaluation is not None and request_.cost_model is not None
     router: Any = load("cascade", request_)
     assert router.chain == (0, 1)
     outcome = evaluate(router, request_.evaluation, request_.cost_model)
@@ -53,20 +51,13 @@ def test_it_asks_the_dear_model_only_where_the_cheap_one_is_not_sure(request_: R
     assert set(outcome.hops[sure]) == {1.0} and set(outcome.hops[~sure]) == {2.0}
 
 
-@pytest.mark.parametrize(("weight", "chain"), [(100.0, (0,)), (0.0, None)])
-def test_the_cost_weight_decides_how_far_it_goes(
-    request_: RouterRequest, weight: float, chain: tuple[int, ...] | None
-) -> None:
-    assert request_.evaluation is not None and request_.cost_model is not None
-    router: Any = load("cascade", replace(request_, cost_weight=weight))
-    if chain is not None:
-        assert router.chain == chain
-    else:
-        assert evaluate(router, request_.evaluation, request_.cost_model).quality.mean() == 1.0
+def test_the_cost_weight_decides_how_far_it_goes(request_: RouterRequest) -> None:
+    free, costly = (load("cascade", replace(request_, cost_weight=weight)) for weight in (0.0, 100.0))
+    assert evaluate(free, request_.evaluation, request_.cost_model).quality.mean() == 1.0
+    assert evaluate(costly, request_.evaluation, request_.cost_model).hops.max() == 1
 
 
 def test_the_judges_encoder_is_billed_where_it_judges(request_: RouterRequest) -> None:
-    assert request_.evaluation is not None and request_.cost_model is not None
     router: Any = load("cascade", request_)
     router.judge.embed.encoder.base_rate = 1.0
     outcome = evaluate(router, request_.evaluation, request_.cost_model)
@@ -76,21 +67,7 @@ def test_the_judges_encoder_is_billed_where_it_judges(request_: RouterRequest) -
 
 
 def test_where_every_answer_is_right_it_still_learns(request_: RouterRequest) -> None:
-    assert request_.train is not None and request_.evaluation is not None and request_.cost_model is not None
     right = request_.train.subset(range(len(request_.train.items)))
     right.score[:, 1:] = 1.0
     router: Any = load("cascade", replace(request_, train=right, validation=right))
     assert router.chain == (0,)
-    assert (evaluate(router, request_.evaluation, request_.cost_model).hops == 1).all()
-
-
-def test_what_cannot_be_learnt_from_is_refused(request_: RouterRequest) -> None:
-    with pytest.raises(UserError, match="takes no argument"):
-        load("cascade:x", request_)
-    with pytest.raises(UserError, match="there are none"):
-        load("cascade", replace(request_, train=None))
-    assert request_.train is not None
-    torn = request_.train.subset(range(5))
-    torn.known[0, 3] = False
-    with pytest.raises(UserError, match="every model's responses"):
-        load("cascade", replace(request_, train=torn))
