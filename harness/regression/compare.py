@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.evaluation.paired import Change, Comparison, compare_routers
-from harness.runs.finished import FinishedRun, differences, read_run
-from harness.runs.manifest import write_text
+from harness.runs.folder import FinishedRun, read_run
+from harness.runs.manifest import differences, write_text
 from harness.tables.export import csv_cell
 from harness.tables.terminal import difference_table, markdown
 from pools.errors import UserError, shown

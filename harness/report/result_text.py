@@ -56,13 +56,13 @@ class Ahead:
 
 def paired_value(run: RunFolder, one: str, other: str) -> Ahead:
     """Value of one router minus that of another, with its 95% bootstrap interval and its p."""
-    weight, costs = run.summary.cost_weight, bool(run.summary.cost_unit)
+    weight = run.summary.cost_weight
 
     def value(name: str) -> NDArray[np.float64]:
         rows = run.rows[name]
-        return np.array([row["quality"] - (weight * row["cost"] if costs else 0.0) for row in rows])
+        return np.array([row.quality - weight * (row.cost or 0.0) for row in rows])
 
-    difference, seed = value(one) - value(other), run.manifest["seed"]
+    difference, seed = value(one) - value(other), run.manifest.seed
     return Ahead(Bootstrap.draw(run.summary.items, seed).mean(difference), sign_flip_p(difference, seed))
 
 

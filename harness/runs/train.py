@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 
 from harness.evaluation.evaluate import evaluate
+from harness.runs.config import LIVE_STORE
 from harness.runs.manifest import provenance
 from harness.runs.progress import generation_progress
-from harness.runs.source import LIVE_STORE, choose_sandbox, open_source
+from harness.runs.source import choose_sandbox, open_source
 from pools.errors import UserError
 from pools.models.generator import Progress
 from routers import RouterRequest
