@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from fuzzing import command, damaged, fuzz, junk, mutated, told
 from harness.regression.baseline import read_baseline
-from harness.runs.finished import read_run
-from harness.runs.folder import load_runs
+from harness.runs.folder import load_runs, read_run
 from pools.data.recording import save_recording
 from pools.mdp.tree import Tree
 from pools.pool import CandidateModel, Pool
