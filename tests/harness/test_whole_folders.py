@@ -160,12 +160,6 @@ def _run(seed: int, *routers: str) -> list[object]:
     return ["run", "--recording", SMALL, "--router", *routers, "--baselines", "no", "--seed", seed, "--out"]
 
 
-def _table(path: Path, score: str) -> Path:
-    rows = [f"q{n},t,question {n},{model},{score},0.5" for n in range(6) for model in "ab"]
-    path.write_text("\n".join(["item,task,prompt,model,score,cost", *rows]))
-    return path
-
-
 @pytest.fixture(scope="module")
 def cases(
     commands: Commands, tiny_pool_file: Path, tiny_tasks: Path, tmp_path_factory: pytest.TempPathFactory
@@ -176,7 +170,6 @@ def cases(
     runs = [made / "one", made / "two"]
     assert commands.run(*_run(1, "random", "single:qa-specialist"), runs[0]) == (0, "")
     assert commands.run(*_run(2, "random"), runs[1]) == (0, "")
-    tables = [_table(made / "old.csv", "0"), _table(made / "new.csv", "1")]
     checkpoint = made / "p.safetensors"
     train: list[object] = ["train", "--recording", SMALL, "--total-timesteps", 2_000]
     assert commands.run(*train, "--seed", 3, "--out", checkpoint) == (0, "")
@@ -192,9 +185,6 @@ def cases(
             [*record, "--store", made / "s2", "--out"],
             "manifest.json",
             load_recording,
-        ),
-        "import": Case(
-            ["import", tables[0], "--out"], ["import", tables[1], "--force", "--out"], "manifest.json", load_recording
         ),
         "train": Case(
             [*train, "--seed", 1, "--out"], [*train, "--seed", 2, "--out"], "p.safetensors", _checkpoint, OFTEN
@@ -276,7 +266,7 @@ def results(commands: Commands, cases: dict[str, Case], tmp_path_factory: pytest
     return make
 
 
-@pytest.mark.parametrize("name", ["run", "record", "import", "train", "report"])
+@pytest.mark.parametrize("name", ["run", "record", "train", "report"])
 def test_a_command_that_is_killed_at_any_write(
     commands: Commands, results: Any, tmp_path: Path, counted: Any, faults: int, name: str
 ) -> None:
@@ -314,7 +304,7 @@ def test_a_command_that_is_killed_at_any_write(
     assert not verdicts["none"]
 
 
-@pytest.mark.parametrize("name", ["run", "record", "import", "train"])
+@pytest.mark.parametrize("name", ["run", "record", "train"])
 def test_two_processes_on_one_folder(
     commands: Commands, results: Any, tmp_path: Path, counted: Any, faults: int, name: str
 ) -> None:
@@ -328,8 +318,7 @@ def test_two_processes_on_one_folder(
         if number % 2:
             shutil.copytree(found.folders[0], folder)
         before = TOGETHER.format(target=str(folder), meeting=str(meeting)) + case.before
-        first = [*case.old[:-1], "--force", case.old[-1]] if name == "import" else case.old
-        pair = [first, case.new] if number % 4 < 2 else [case.new, first]
+        pair = [case.old, case.new] if number % 4 < 2 else [case.new, case.old]
         started = [
             commands.start(*command, target(case, folder), log=f"log{n}", before=before)
             for n, command in enumerate(pair)
@@ -344,12 +333,11 @@ def test_two_processes_on_one_folder(
     counted("two at once", f"`{name}` into one folder", sum(seen.values()), wrong=seen["accepted"])
 
 
-@pytest.mark.parametrize("name", ["run"])
 def test_a_full_disk_with_an_earlier_result(
-    commands: Commands, results: Any, disks: Path, counted: Any, faults: int, name: str
+    commands: Commands, results: Any, disks: Path, counted: Any, faults: int
 ) -> None:
     """The earlier result stays as it was, to the last file; with room the same command succeeds."""
-    found: Results = results(name)
+    found: Results = results("run")
     case, rng, full, wrong = found.case, random.Random(8), 0, 0
     # A file takes up whole pages of 4 kB, and so does a folder that is not empty.
     taken, more = (4 * sum(1 + path.stat().st_size // 4096 for path in f.rglob("*")) + 8 for f in found.folders)
@@ -370,4 +358,4 @@ def test_a_full_disk_with_an_earlier_result(
         assert commands.run(*case.new, target(case, folder), before=case.before) == (0, "")
         wrong += content(disk.look() / "x") != found.new
         disk.close()
-    counted("full disk", f"`{name}` into an earlier result", full, full, wrong=wrong)
+    counted("full disk", "`run` into an earlier result", full, full, wrong=wrong)
