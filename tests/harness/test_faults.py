@@ -1,4 +1,4 @@
-"""Whole commands under faults: killed, on a full disk, two at once, with a clock that jumps, on damaged files.
+"""Whole commands under faults: killed, on a full disk, two at once.
 
 The commands are real, in processes of their own; HARNESS_FAULTS=N injects N times as many faults as CI does.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -201,68 +200,3 @@ def test_two_recorders_on_one_store(
             found = amiss(folder, whole[0], out)
             lost, wrong = lost + found["lost"], wrong + found["wrong"]
     counted("two at once", "recorders on one store, 2 recording(s)", faults, lost=lost, wrong=wrong)
-
-
-# Every time that anyone asks for the time of day it is some other hour, up to two days away.
-JUMPING = """
-import datetime, random, time
-real, rng, hours = time.time, random.Random(6), 3600
-def jumping():
-    return real() + rng.uniform(-48, 48) * hours
-time.time, time.time_ns = jumping, lambda: int(jumping() * 1e9)
-class Jumping(datetime.datetime):
-    @classmethod
-    def now(cls, tz=None):
-        return cls.fromtimestamp(jumping(), tz)
-import harness.runs.manifest
-datetime.datetime = harness.runs.manifest.datetime = Jumping
-"""
-
-
-def test_a_clock_that_jumps(
-    commands: Commands, record: Any, whole: tuple[Path, Any], tmp_path: Path, counted: Any, faults: int
-) -> None:
-    wrong = 0
-    for number in range(faults):
-        folder = tmp_path / str(number)
-        before = JUMPING.replace("Random(6)", f"Random({number})")
-        assert commands.run(*record(folder), before=before) == (0, "")
-        assert commands.run(*train(folder / "p.safetensors"), before=before + OFTEN) == (0, "")
-        recording = load_recording(folder / "recording")
-        assert 0 <= recording.manifest["command_hours"] < 0.1
-        wrong += sum(not 0 <= row["seconds"] < 60 for row in recording.tree.rows())
-        wrong += sum(amiss(folder, whole[0]).values())
-        wrong += digest(folder / "p.safetensors") != digest(whole[0] / "p.safetensors")
-    counted("clock jumps", "recorder and trainer", 2 * faults, wrong=wrong)
-
-
-@pytest.mark.parametrize("fault", ["bit flip", "truncation"])
-def test_commands_on_damaged_files(
-    commands: Commands, whole: tuple[Path, Any], tmp_path: Path, fault: str, damages: Any, counted: Any, faults: int
-) -> None:
-    """What the other tests see of the functions is what a user sees: exit code 2 and one line, or the same figures."""
-    files = [SMALL / name for name in ("manifest.json", "items.parquet", "transitions.parquet")]
-    files.append(whole[0] / "p.safetensors")
-
-    def run(recording: Path, checkpoint: Path, out: Path) -> tuple[int, str]:
-        named = ("--recording", recording, "--checkpoint", checkpoint, "--router", "hierrouter", "random")
-        return commands.run("run", *named, "--baselines", "no", "--out", out)
-
-    assert run(SMALL, files[-1], tmp_path / "whole") == (0, "")
-    refused = wrong = 0
-    for number, file in enumerate(files):
-        for damaged in damages(fault, file.read_bytes(), faults, seed=number):
-            folder = Path(shutil.copytree(SMALL, tmp_path / str(number), dirs_exist_ok=True))
-            folder = folder.rename(tmp_path / SMALL.name)
-            checkpoint = Path(shutil.copy(files[-1], tmp_path))
-            (folder / file.name if file.parent == SMALL else checkpoint).write_bytes(damaged)
-            code, said = run(folder, checkpoint, tmp_path / "out")
-            shutil.rmtree(folder)
-            if code == 0:
-                same = (tmp_path / "out" / "items.parquet").read_bytes()
-                wrong += same != (tmp_path / "whole" / "items.parquet").read_bytes()
-                shutil.rmtree(tmp_path / "out")
-                continue
-            refused += 1
-            assert code == 2 and said.count("\n") == 1 and said.startswith("harness: ") and ";" in said, said
-    counted(fault, "a run's recording and checkpoint", len(files) * faults, refused, wrong=wrong)

@@ -25,7 +25,6 @@ from harness.runs.folder import load_run
 from pools.data.recording import load_recording
 from pools.errors import UserError
 from pools.files import finish_moving
-from routers.checkpoint import read_checkpoint
 
 # Calls `tick` before everything that changes a file below `target`, and in the middle of the first writes to each.
 EVERY_WRITE = """
@@ -126,12 +125,6 @@ def at_write(number):
 fcntl.flock = flock
 """
 )
-# Every iteration writes a state.
-OFTEN = """
-import dataclasses, routers.ppo_hierrouter as p
-train = p.train
-p.train = lambda options, *rest: train(dataclasses.replace(options, save_every=1, num_envs=32), *rest)
-"""
 # A run's own training, in a moment.
 SHORT = """
 import dataclasses, routers.ppo_hierrouter as p
@@ -186,15 +179,8 @@ def cases(
             "manifest.json",
             load_recording,
         ),
-        "train": Case(
-            [*train, "--seed", 1, "--out"], [*train, "--seed", 2, "--out"], "p.safetensors", _checkpoint, OFTEN
-        ),
         "report": Case(["report", runs[0], "--out"], ["report", runs[1], "--out"], "r.html", _page),
     }
-
-
-def _checkpoint(folder: Path) -> None:
-    read_checkpoint(folder / "p.safetensors")
 
 
 def _page(folder: Path) -> None:
@@ -266,7 +252,7 @@ def results(commands: Commands, cases: dict[str, Case], tmp_path_factory: pytest
     return make
 
 
-@pytest.mark.parametrize("name", ["run", "record", "train", "report"])
+@pytest.mark.parametrize("name", ["run", "record", "report"])
 def test_a_command_that_is_killed_at_any_write(
     commands: Commands, results: Any, tmp_path: Path, counted: Any, faults: int, name: str
 ) -> None:
@@ -304,7 +290,7 @@ def test_a_command_that_is_killed_at_any_write(
     assert not verdicts["none"]
 
 
-@pytest.mark.parametrize("name", ["run", "record", "train"])
+@pytest.mark.parametrize("name", ["run", "record"])
 def test_two_processes_on_one_folder(
     commands: Commands, results: Any, tmp_path: Path, counted: Any, faults: int, name: str
 ) -> None:

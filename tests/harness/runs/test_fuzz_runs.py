@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzzing import command, damaged, fuzz, junk, mutated, told
+from fuzzing import command, damaged, fuzz, mutated, told
 from harness.regression.baseline import read_baseline
 from harness.runs.folder import load_runs, read_run
 from pools.data.recording import save_recording
@@ -68,17 +67,6 @@ def test_a_run_folder(made: Path, data: st.DataObject) -> None:
     told(lambda: load_runs([folder, made / "whole"]), folder)
 
 
-@fuzz("run folders: compare", 100)
-@given(st.data())
-def test_compare(made: Path, data: st.DataObject) -> None:
-    folder, out = restored(made), made / "out" / f"c{data.draw(st.sampled_from(['.md', '.csv', '.json']))}"
-    shutil.rmtree(out.parent, ignore_errors=True)
-    changed(data, folder / data.draw(st.sampled_from(FILES)))
-    ended = command("compare", made / "whole", folder, "--out", out)
-    assert out.exists() != ended.refused
-    assert not ended.refused or not out.parent.exists() or not list(out.parent.iterdir())
-
-
 @fuzz("run folders: report", 12, seconds=60)  # it draws every figure
 @given(st.data())
 def test_report(made: Path, data: st.DataObject) -> None:
@@ -112,10 +100,3 @@ def test_check(made: Path, data: st.DataObject) -> None:
     ended = command("check", "--baseline", path, "--junit", junit)
     assert path.read_bytes() == before
     assert ended.code == 1 or junit.exists() != ended.refused
-
-
-@fuzz("baselines: anything", 100)
-@given(junk(surrogates=True))
-def test_whatever_is_no_baseline(made: Path, value: Any) -> None:
-    (made / "any.json").write_text(json.dumps(value))
-    assert told(lambda: read_baseline(made / "any.json"), made / "any.json") is None
