@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -9,9 +11,13 @@ from rich.table import Table
 from pools.errors import UserError
 from pools.pool import load_pool, pool_names
 
+if TYPE_CHECKING:
+    from harness.cli.app import List
 
-def show(what: str, name: str | None, pool: str, console: Console) -> None:
+
+def show(options: List, console: Console) -> None:
     """Print one list as a table."""
+    what, name, pool = options.what, options.name, options.pool
     table = Table("name", "what it is")
     if name is not None and what != "routers":
         raise UserError(f"list {what} takes no name, got {name!r}; of routers, list routers ROUTER lists the options")

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from harness.evaluation.paired import Figures, Results, checked_results
-from harness.runs.manifest import write_text
+from harness.runs.manifest import Provenance, write_text
 from harness.runs.run import read_cost_weights, read_router_args
 from pools.errors import UserError
 from pools.schema import Schema, parse_json
@@ -114,7 +114,7 @@ class BaselineFile(Schema):
     """By router."""
     spread: dict[str, RouterSpread] = Field(default_factory=dict)
     """By router that was trained for it."""
-    provenance: dict[str, Any]
+    provenance: Provenance
     """How it was made."""
 
     @model_validator(mode="after")
@@ -154,7 +154,7 @@ class BaselineFile(Schema):
 
 
 def new_baseline(
-    run: BaselineRun, results: Results, cost_unit: str, spread: Spread, provenance: dict[str, Any]
+    run: BaselineRun, results: Results, cost_unit: str, spread: Spread, provenance: Provenance
 ) -> BaselineFile:
     """The baseline that a run makes."""
     spreads: dict[str, dict[str, Any]] = {}

@@ -25,7 +25,8 @@ from harness.regression.baseline import (
     write_baseline,
 )
 from harness.runs.checkpoints import shipped_path
-from harness.runs.finished import FinishedRun, differences, read_run
+from harness.runs.folder import FinishedRun, read_run
+from harness.runs.manifest import Arguments, Manifest, differences
 from harness.runs.run import evaluate
 from harness.runs.source import RESULTS, open_source
 from harness.tables.grid import difference_grid
@@ -43,8 +44,6 @@ OTHER_SEEDS = 4
 # Flags that may stand in for the baseline's own without --update: the same routers and items, on another recording
 # or with another policy.
 STAND_IN = ("recording", "checkpoint")
-# What of a run's manifest a baseline keeps.
-PROVENANCE = ("date", "command", "commit", "versions", "machine", "source", "cost_model", "seconds")
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def check(options: Check, console: Console) -> bool:
 
     for line in differences(_manifest(baseline), now.manifest):
         say(f"differs from the baseline in {line}")
-    recording = now.manifest["source"].get("recording", "")
+    recording = now.manifest.source.get("recording", "")
     ships = [name for name in trained or () if shipped_path(recording, name, baseline.run.seed)]
     if ships and not baseline.spread:
         say(f"{', '.join(ships)}: trained by this check, which the baseline's was not; nothing is tolerated for that")
@@ -136,8 +135,8 @@ def _evaluated(options: Check, baseline: BaselineFile, console: Console) -> tupl
     # Of another recording nothing ships. Trained anew, it would differ from the baseline's for that reason alone.
     shipped = _checkpoint_that_shipped(baseline.run)
     now, trained = _run(run.model_copy(update={"checkpoint": shipped}), options.weights, console)
-    arguments = {**now.manifest["arguments"], "checkpoint": None}
-    return replace(now, manifest={**now.manifest, "arguments": arguments}), trained
+    arguments = now.manifest.arguments.model_copy(update={"checkpoint": None})
+    return replace(now, manifest=now.manifest.model_copy(update={"arguments": arguments})), trained
 
 
 def _checkpoint_that_shipped(run: BaselineRun) -> str | None:
@@ -168,9 +167,11 @@ def _run(
     return FinishedRun(results, unit, evaluation.manifest), trained
 
 
-def _manifest(baseline: BaselineFile) -> dict[str, object]:
+def _manifest(baseline: BaselineFile) -> Manifest:
     """The baseline's provenance in the form of a run's manifest."""
-    return {**baseline.provenance, "arguments": baseline.run.model_dump()}
+    run = baseline.run
+    arguments = Arguments(**run.model_dump())
+    return Manifest(**dict(baseline.provenance), seed=run.seed, arguments=arguments, suite=run.suite or "", pool={})
 
 
 def _same_items(baseline: BaselineFile, now: FinishedRun, path: Path) -> Results:
@@ -248,8 +249,7 @@ def _update(options: Check, path: Path, console: Console) -> None:
     run = run.model_copy(update={"router": tuple(dict.fromkeys(run.router))})
     now, trained = _run(run, options.weights, console)
     spread = _spread(run, now.results, trained, options.weights, console) if trained else {}
-    provenance = {name: now.manifest[name] for name in PROVENANCE}
-    write_baseline(new_baseline(run, now.results, now.cost_unit, spread, provenance), path)
+    write_baseline(new_baseline(run, now.results, now.cost_unit, spread, now.manifest), path)
     if old is not None and set(old.results.items) == set(now.results.items) and old.cost_unit == now.cost_unit:
         both = [(name, name) for name in now.results.routers if name in old.results.routers]
         changes = compare_routers(old.results, now.results.on(old.results.items), both, bool(now.cost_unit), run.seed)

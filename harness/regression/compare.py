@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from harness.evaluation.paired import Change, Comparison, compare_routers
-from harness.runs.finished import FinishedRun, differences, read_run
-from harness.runs.manifest import write_text
+from harness.runs.folder import FinishedRun, read_run
+from harness.runs.manifest import differences, write_text
 from harness.tables.export import csv_cell, markdown
 from harness.tables.grid import Grid, difference_grid
 from harness.tables.terminal import tables

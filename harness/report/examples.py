@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from harness.runs.folder import RunFolder
+from harness.runs.folder import ItemRow, RunFolder
 from harness.runs.source import DEFAULT_POOL, DEFAULT_SUITE, RESULTS, recording_name
 from pools.data.recording import load_recording
 from pools.errors import UserError
@@ -54,12 +53,12 @@ class Example:
 
 def find_recording(run: RunFolder) -> Path | None:
     """The recording that a run replayed: where it was or where ours are, if its files are still the same; else None."""
-    source, arguments = run.manifest["source"], run.manifest["arguments"]
+    source, arguments = run.manifest.source, run.manifest.arguments
     hashes, name = source.get("sha256"), source.get("recording")
     if not isinstance(hashes, dict) or not hashes or not isinstance(name, str) or Path(name).name != name:
         return None
-    own = recording_name(arguments.get("pool") or DEFAULT_POOL, arguments.get("suite") or DEFAULT_SUITE)
-    places = [Path(arguments["recording"])] if isinstance(arguments.get("recording"), str) else []
+    own = recording_name(arguments.pool or DEFAULT_POOL, arguments.suite or DEFAULT_SUITE)
+    places = [Path(arguments.recording)] if arguments.recording else []
     places += [folder / n for folder in (RESULTS / "recordings", Path("runs/recordings")) for n in (name, own)]
     for folder in places:
         files = {file: folder / file for file in ("items.parquet", "transitions.parquet")}
@@ -75,7 +74,7 @@ def choose_examples(run: RunFolder, router: str, optimum: str = "oracle") -> lis
     expected ones. None where the recording is not at hand.
     """
     folder = find_recording(run)
-    if folder is None or any("pipeline" not in row for row in run.rows[router]):
+    if folder is None:
         return None
     try:
         tree = load_recording(folder).tree
@@ -90,29 +89,29 @@ def choose_examples(run: RunFolder, router: str, optimum: str = "oracle") -> lis
             pairs = list(_pairs(run, task, *((router, rival) if gain else (rival, router))))
             if pairs:
                 mine, theirs = pairs[0] if gain else pairs[0][::-1]
-                index = place[mine["task"], mine["doc_id"]]
+                index = place[mine.task, mine.doc_id]
                 routes = _route(tree, index, mine), _route(tree, index, theirs)
-                found.append(Example(task, mine["doc_id"], tree.items[index].query, gain, len(pairs), routes))
+                found.append(Example(task, mine.doc_id, tree.items[index].query, gain, len(pairs), routes))
     return found
 
 
-def _pairs(run: RunFolder, task: str, better: str, worse: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def _pairs(run: RunFolder, task: str, better: str, worse: str) -> Iterator[tuple[ItemRow, ItemRow]]:
     """The rows of the two routers for each item of the task on which the first is ahead."""
     for one, other in zip(run.rows[better], run.rows[worse], strict=True):
-        if one["task"] == task and one["quality"] - other["quality"] >= AHEAD:
+        if one.task == task and one.quality - other.quality >= AHEAD:
             yield one, other
 
 
-def _route(tree: Tree, index: int, row: dict[str, Any]) -> Route:
+def _route(tree: Tree, index: int, row: ItemRow) -> Route:
     action = {name: number for number, name in enumerate(tree.models)}
     try:
-        pipeline = [action[name] for name in row["pipeline"].split(" > ")]
-    except (KeyError, AttributeError):
-        raise UserError(f"items.parquet names the pipeline {row['pipeline']!r}, which the recording lacks") from None
+        pipeline = [action[name] for name in row.pipeline.split(" > ")]
+    except KeyError:
+        raise UserError(f"items.parquet names the pipeline {row.pipeline!r}, which the recording lacks") from None
     hops = []
     for depth in range(len(pipeline)):
         node = tree.node(pipeline[: depth + 1])
         made = tree.generation(index, node)
         score = float(tree.score[index, node])
         hops.append(Hop(tree.models[pipeline[depth]], made.response, score, made.finish_reason == "length"))
-    return Route(row["router"], row["pipeline_share"], tuple(hops))
+    return Route(row.router, row.pipeline_share, tuple(hops))

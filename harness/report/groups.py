@@ -31,7 +31,7 @@ def group(runs: Sequence[RunFolder]) -> list[Group]:
     """The runs by what they were evaluated on; a baseline with the same figures in several runs is drawn once."""
     by_items: dict[tuple[str, ...], list[RunFolder]] = {}
     for run in runs:
-        recording = run.manifest["source"].get("sha256")  # of the same title it may be another, of other prices
+        recording = run.manifest.source.get("sha256")  # of the same title it may be another, of other prices
         summary = run.summary
         key = (str(recording), summary.title, summary.cost_model, summary.cost_unit, *summary.tasks)
         by_items.setdefault(key, []).append(run)

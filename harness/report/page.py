@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -168,7 +167,7 @@ def render(
         flows=flows,
         examples=examples,
         results={run.name: main_result(run) for run in runs},
-        manifests={run.name: json.dumps(run.manifest, indent=1, ensure_ascii=False) for run in runs},
+        manifests={run.name: run.manifest.model_dump_json(indent=1) for run in runs},
         colours=COLOURS,
         source=_source,
         overall_grid=overall_grid,
@@ -192,7 +191,7 @@ def _breakable(name: str) -> Any:
 
 def _source(run: RunFolder) -> str:
     """Where the responses are from, in words."""
-    source = run.manifest["source"]
+    source = run.manifest.source
     if source.get("live"):
         return "the models themselves, asked by this run"
     made = source.get("recorded")

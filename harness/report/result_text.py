@@ -47,13 +47,13 @@ def main_result(run: RunFolder) -> list[str]:
 
 def paired_value(run: RunFolder, one: str, other: str) -> Change:
     """Value of one router against that of another, paired over items."""
-    weight, costs = run.summary.cost_weight, bool(run.summary.cost_unit)
+    weight = run.summary.cost_weight
 
     def value(name: str) -> NDArray[np.float64]:
         rows = run.rows[name]
-        return np.array([row["quality"] - (weight * row["cost"] if costs else 0.0) for row in rows])
+        return np.array([row.quality - weight * (row.cost or 0.0) for row in rows])
 
-    seed = run.manifest["seed"]
+    seed = run.manifest.seed
     return paired_change(value(other), value(one), Bootstrap.draw(run.summary.items, seed), seed)
 
 

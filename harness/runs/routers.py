@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.runs.checkpoints import has_options, shipped_checkpoint
-from harness.runs.source import Source
+from harness.runs.checkpoints import has_options
 from pools.errors import UserError
 from pools.names import check_name
+from pools.pool import Pool
 from routers import Router, RouterRequest, load
 from routers.checkpoint import read_checkpoint
 from routers.registry import Taught, learns, load_taught, registered_name, router_options, teach
@@ -83,19 +83,18 @@ def named(routers: RouterLike | Sequence[RouterLike] | Mapping[str, RouterLike])
     return found
 
 
-def with_baselines(routers: Mapping[str, RouterLike], source: Source, allow_stop: bool) -> dict[str, RouterLike]:
-    """These routers, then the baselines that every table has, each once."""
-    recorded = source.generator is None
-    names = [*(f"single:{model}" for model in source.pool.model_names), "random"]
-    # Chosen on train items, from every response of every pipeline.
-    chosen = recorded and any(item.split == "train" for item in source.tree.items)
-    names += ["best-pipeline", "best-pipeline-per-task"] if chosen else []
-    # The optimum takes every response of every pipeline, which nobody wants to wait for.
+def with_baselines(
+    routers: Mapping[str, RouterLike], pool: Pool, recorded: bool, train: bool, allow_stop: bool
+) -> dict[str, RouterLike]:
+    """These routers, then the baselines that every table has, each once; train: whether there are train items."""
+    names = [*(f"single:{model}" for model in pool.model_names), "random"]
+    # What takes every response of every pipeline is not asked of live models.
+    names += ["best-pipeline", "best-pipeline-per-task"] if recorded and train else []
     names += [OPTIMUM, *([] if allow_stop else [f"{OPTIMUM}:no-stop"])] if recorded else []
     return {**routers, **{name: name for name in names if name not in routers}}
 
 
-def options_of_each(
+def options_of_learners(
     routers: Mapping[str, RouterLike], shared: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """The options of each router that learns.
@@ -111,77 +110,58 @@ def options_of_each(
     for name, options in own.items():
         if name not in routers:
             raise UserError(f"options of {name}, which is not among the routers {', '.join(routers)}")
-        if name not in found and options:
-            raise UserError(f"options of {name}, which learns nothing and has none: {', '.join(options)}")
         if name in found:
             found[name] |= options
+        elif options:
+            raise UserError(f"options of {name}, which learns nothing and has none: {', '.join(options)}")
     return found
 
 
-def learners(routers: Mapping[str, RouterLike], options: Mapping[str, Any]) -> dict[str, Named]:
-    """The routers that learn: those that have options."""
-    return {name: given for name, given in routers.items() if name in options and isinstance(given, Named)}
+def check_checkpoint(path: Path, routers: Mapping[str, RouterLike], own: Mapping[str, Mapping[str, Any]]) -> str:
+    """The registered name of the router that a checkpoint is of.
 
-
-def shipped(
-    routers: Mapping[str, RouterLike],
-    options: Mapping[str, Mapping[str, Any]],
-    request: RouterRequest,
-    source: Source,
-    whole: bool,
-) -> dict[str, Path]:
-    """The checkpoints that ship of the routers that learn; whole: whether all items of the recording are used."""
-    found: dict[str, Path] = {}
-    for name, router in learners(routers, options).items():
-        path = shipped_checkpoint(router, options[name], request, source, whole)
-        found |= {} if path is None else {name: path}
-    return found
-
-
-def of_checkpoint(
-    path: Path,
-    routers: Mapping[str, RouterLike],
-    options: Mapping[str, Mapping[str, Any]],
-    own: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Path]:
-    """The routers that a checkpoint is of. Raises UserError where it is of none of them, or of other options."""
+    own: options that were asked for, by router. Raises UserError where it is of none of the routers, or of others.
+    """
     header = read_checkpoint(path).header
-    known = learners(routers, options)
-    found = {name: path for name, router in known.items() if registered_name(router) == header.router}
-    if not found:
+    mine = {n: r for n, r in routers.items() if isinstance(r, Named) and registered_name(r) == header.router}
+    if not mine:
         raise UserError(
             f"--checkpoint {path} is of router {header.router}, which is not among {', '.join(routers)}; add it to "
             "--router, or name another checkpoint"
         )
-    for name in found:
-        if own.get(name) and not has_options(header, known[name], options[name]):
-            raise UserError(
-                f"--router-args: the {header.router} of --checkpoint {path} was trained with other options; omit them, "
-                "or train one"
-            )
-    return found
+    if not all(has_options(header, router, own.get(name, {})) for name, router in mine.items()):
+        raise UserError(
+            f"--router-args: the {header.router} of --checkpoint {path} was trained with other options; omit them, or "
+            "train one"
+        )
+    return header.router
 
 
 def assemble(
     routers: Mapping[str, RouterLike],
     options: Mapping[str, Mapping[str, Any]],
-    loaded: Mapping[str, Path],
+    checkpoint_of: Callable[[Named, Mapping[str, Any]], Path | None],
     ships: bool,
     request: RouterRequest,
     say: Callable[[str], None],
 ) -> list[RunRouter]:
     """Build every router, training what learns and is not loaded; before the first is evaluated.
 
-    loaded: the checkpoints of some, and whether they ship. say: is told what takes a while.
+    options: of those that learn. checkpoint_of: where one of these is loaded from, if anywhere; ships: whether that
+    is one of ours. say: is told what takes a while.
     """
     made = []
     for name, given in routers.items():
-        if name in loaded and isinstance(given, Named):
-            taught = load_taught(given, loaded[name], request)
-            made.append(RunRouter(name, taught.router, given, options[name], checkpoint=loaded[name], ships=ships))
+        if not isinstance(given, Named):
+            made.append(RunRouter(name, given, given))
+        elif name not in options:
+            made.append(RunRouter(name, load(given, request), given))
+        elif path := checkpoint_of(given, options[name]):
+            taught = load_taught(given, path, request)
+            made.append(RunRouter(name, taught.router, given, options[name], checkpoint=path, ships=ships))
             if ships:
-                say(f"{name}: the shipped policy {loaded[name].name}; --retrain trains one")
-        elif name in options and isinstance(given, Named):
+                say(f"{name}: the shipped policy {path.name}; --retrain trains one")
+        else:
             if request.train is not None and request.train.items and not request.train.complete:
                 raise UserError(
                     f"router {name} with --live needs --checkpoint, which python -m harness train --live writes where "
@@ -190,8 +170,4 @@ def assemble(
             say(f"training {name} on {len(request.train.items) if request.train else 0} items ...")
             taught = teach(given, request, options[name])
             made.append(RunRouter(name, taught.router, given, options[name], taught))
-        elif isinstance(given, Named):
-            made.append(RunRouter(name, load(given, request), given))
-        else:
-            made.append(RunRouter(name, given, given))
     return made

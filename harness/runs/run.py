@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,21 +21,23 @@ from harness.evaluation.evaluate import evaluate as outcome_of
 from harness.evaluation.frontier_metrics import FrontierMetrics, frontier_metrics
 from harness.evaluation.metrics import value
 from harness.evaluation.summary import ARROW, Summary, frontier_point, pipeline_models, summarise
+from harness.runs.checkpoints import shipped_checkpoint
+from harness.runs.config import LIVE_STORE
 from harness.runs.folder import check_run_target, new_run
-from harness.runs.manifest import provenance, write_json, write_text
+from harness.runs.manifest import Arguments, Manifest, provenance, write_json, write_text
 from harness.runs.progress import generation_progress
 from harness.runs.routers import (
     OPTIMUM,
+    Named,
     RouterLike,
     RunRouter,
     assemble,
+    check_checkpoint,
     named,
-    of_checkpoint,
-    options_of_each,
-    shipped,
+    options_of_learners,
     with_baselines,
 )
-from harness.runs.source import LIVE_STORE, Source, choose_sandbox, open_source, recording_name
+from harness.runs.source import Source, choose_sandbox, open_source, recording_name
 from harness.runs.wandb import track
 from harness.tables.export import latex, markdown, tidy
 from harness.tables.grid import Grid, grids
@@ -49,6 +51,7 @@ from pools.secrets import clean
 from pools.weights import file_hash
 from routers import RouterRequest, load
 from routers.options import parse_arguments
+from routers.registry import registered_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +73,7 @@ class Evaluation:
     """
 
     summary: Summary
-    manifest: dict[str, Any]
+    manifest: Manifest
     tree: Tree
     cost_model: CostModel
     routers: tuple[RunRouter, ...]
@@ -105,7 +108,6 @@ class Evaluation:
         import pyarrow.parquet as pq
 
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         with new_run(folder) as to:
             for router in self.routers:
                 if router.taught is not None:
@@ -119,7 +121,8 @@ class Evaluation:
             write_text(tidy(self.summary), to / "tables.csv")
             write_json(self.summary.model_dump(mode="json"), to / "summary.json")
             hashes = {path.name: file_hash(path) for path in sorted(to.iterdir())}
-            write_json({**self.manifest, "sha256": hashes}, to / "manifest.json")
+            manifest = self.manifest.model_copy(update={"sha256": hashes})
+            write_json(manifest.model_dump(mode="json"), to / "manifest.json")
         return folder
 
 
@@ -175,6 +178,9 @@ def evaluate(
         raise UserError(f"--checkpoint {checkpoint} {what}; train one with python -m harness train")
     if not 0 <= seed < 2**32:
         raise UserError(f"--seed {shown(seed)}: expected a whole number >= 0, and below 2**32")
+    asked = named(routers)
+    if not asked:
+        raise UserError("`--router` is empty; omit it to use hierrouter, or see python -m harness list routers")
     if live:
         choose_sandbox(sandbox, say)
     source = open_source(
@@ -185,69 +191,82 @@ def evaluate(
     if not tree.items:
         raise UserError(f"no items of split {split!r} in this selection; raise --limit, or use --split all")
     _check_two_models(strong, weak, lambdas, tree.models)
+    cost_model, train = source.pool.cost_model(cost), source.tree.select("train")
     request = RouterRequest(
         models=tree.models,
         max_hops=tree.max_hops,
         allow_stop=allow_stop and preset != "paper",
-        cost_model=source.pool.cost_model(cost),
+        cost_model=cost_model,
         cost_weight=lambdas[0],
         cost_weights=lambdas if len(lambdas) > 1 else (),
         seed=seed,
         weights=weights,
-        train=source.tree.select("train"),
+        train=train,
         validation=source.tree.select("validation"),
         evaluation=tree,
     )
-    asked = named(routers)
-    if not asked:
-        raise UserError("`--router` is empty; omit it to use hierrouter, or see python -m harness list routers")
-    if baselines == "yes" or (baselines == "auto" and source.generator is None):
-        asked = with_baselines(asked, source, request.allow_stop)
+    with_them = asked
+    if baselines == "yes" or (baselines == "auto" and not live):
+        with_them = with_baselines(asked, source.pool, not live, bool(train.items), request.allow_stop)
     own = router_args or {}
-    options = options_of_each(asked, {"encoder": encoder, "preset": preset}, own)
-    if checkpoint is not None:
-        loaded = of_checkpoint(checkpoint, asked, options, own)
-    else:
+    options = options_of_learners(with_them, {"encoder": encoder, "preset": preset}, own)
+    of_checkpoint = None if checkpoint is None else check_checkpoint(checkpoint, with_them, own)
+
+    def checkpoint_of(router: Named, given: Mapping[str, Any]) -> Path | None:
+        if checkpoint is not None:
+            return checkpoint if registered_name(router) == of_checkpoint else None
         whole = not tasks and limit is None
-        loaded = {} if retrain else shipped(asked, options, request, source, whole)
-    assembled = assemble(asked, options, loaded, checkpoint is None, request, say)
-    swept = [{r.name: outcome_of(r.router, tree, _cost(request), seed) for r in assembled}]
+        return None if retrain else shipped_checkpoint(router, given, request, source, whole)
+
+    assembled = assemble(with_them, options, checkpoint_of, checkpoint is None, request, say)
+    swept = [{r.name: outcome_of(r.router, tree, cost_model, seed) for r in assembled}]
     for weight in lambdas[1:]:
         at_weight = replace(request, cost_weight=weight)
-        swept.append({r.name: outcome_of(r.at(at_weight), tree, _cost(request), seed) for r in assembled})
-    summary = _summarise(assembled, swept, lambdas, request, split, source, strong, weak)
-    manifest = {
+        swept.append({r.name: outcome_of(r.at(at_weight), tree, cost_model, seed) for r in assembled})
+    notes = {router.name: router.notes(lambdas, seed, split) for router in assembled}
+    points = [_figures(*at, tree, cost_model, seed, notes) for at in zip(swept, lambdas, strict=True)]
+    summary = points[0].model_copy(
+        update={
+            "title": _title(source, split, len(tree.items)),
+            "split": split,
+            "frontier": [frontier_point(point) for point in points] if len(points) > 1 else None,
+            "frontier_metrics": _frontier_metrics(swept, request, strong, weak) if len(points) > 1 else None,
+        }
+    )
+    manifest = Manifest(
         **provenance(),
-        "seed": seed,
-        "arguments": dict(arguments) if arguments is not None else {"router": list(named(routers))},
-        "suite": source.suite,
-        "source": source.description,
-        "pool": source.pool.to_dict(),
-        "cost_model": asdict(_cost(request)),
-        "seconds": round(time.monotonic() - start, 2),
-    }
-    return Evaluation(summary, manifest, tree, _cost(request), tuple(assembled), swept[0])
+        source=source.description,
+        cost_model=cost_model,
+        seconds=round(time.monotonic() - start, 2),
+        seed=seed,
+        arguments=Arguments(**{"router": tuple(asked), **(arguments or {})}),
+        suite=source.suite,
+        pool=source.pool.to_dict(),
+    )
+    return Evaluation(summary, manifest, tree, cost_model, tuple(assembled), swept[0])
 
 
 def run(options: Run, console: Console) -> Path:
     """Evaluate, print the tables and write the run's folder; where it is."""
-    if options.out is not None and options.out.exists():
-        if not options.out.is_dir():
-            raise UserError(f"--out {options.out} is a file; name a folder")
-        check_run_target(options.out)
-    out, made = _folder(options.out)  # what cannot be written is known before anything is computed
+    out = options.out or _new_folder()
+    check_run_target(out)
+    out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before anything is computed
+    of_the_command = ("router", "task", "cost_weight", "router_args", "out", "track")
     try:
         with generation_progress(console) as on_batch:
             evaluation = evaluate(
-                **arguments_of(options),
-                arguments={key: plain(given) for key, given in asdict(options).items()},
+                **{key: given for key, given in vars(options).items() if key not in of_the_command},
+                routers=options.router,
+                tasks=options.task,
+                cost_weights=read_cost_weights(options.cost_weight),
+                router_args=read_router_args(options.router_args, options.router),
+                arguments={k: clean(str(v)) if isinstance(v, Path | str) else v for k, v in vars(options).items()},
                 say=lambda text: console.print(text, highlight=False, markup=False),
                 on_batch=on_batch,
             )
     except BaseException:
-        for folder in made:
-            with suppress(OSError):
-                folder.rmdir()
+        with suppress(OSError):  # an earlier run is there
+            out.rmdir()
         raise
     evaluation.save(out)
     for table in (table for grid in evaluation.grids for table in tables(grid, console.width)):
@@ -258,20 +277,15 @@ def run(options: Run, console: Console) -> Path:
     return out
 
 
-def arguments_of(options: Run) -> dict[str, Any]:
-    """The parameters of `evaluate` that the options of the command stand for."""
-    given = {key: value for key, value in vars(options).items() if key not in _OF_THE_COMMAND}
-    asked = list(options.router)
-    return {
-        **given,
-        "routers": asked,
-        "tasks": options.task,
-        "cost_weights": read_cost_weights(options.cost_weight),
-        "router_args": read_router_args(options.router_args, asked),
-    }
-
-
-_OF_THE_COMMAND = ("router", "task", "cost_weight", "out", "track")
+def _new_folder() -> Path:
+    """A new folder under runs/ that no other run has."""
+    name = time.strftime("run-%Y%m%d-%H%M%S")
+    for number in itertools.count(1):
+        path = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):  # of a run in the same second
+            path.mkdir(parents=True)
+            break
+    return path
 
 
 def read_router_args(texts: Sequence[str], routers: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -286,11 +300,11 @@ def read_router_args(texts: Sequence[str], routers: Sequence[str]) -> dict[str, 
 
 
 def read_cost_weights(text: str) -> tuple[float, ...]:
-    """The cost weights of `--cost-weight`, separated by commas, each once. Raises UserError for what is none."""
+    """The cost weights of `--cost-weight`, separated by commas. Raises UserError for what is none."""
     try:
-        return _checked_weights([read_number(part, float) for part in text.split(",")])
+        return tuple(read_number(part, float) for part in text.split(","))
     except ValueError:
-        return _checked_weights([math.nan], text)
+        return _checked_weights(math.nan, text)
 
 
 def _checked_weights(weights: float | Sequence[float], text: str = "") -> tuple[float, ...]:
@@ -304,57 +318,34 @@ def _checked_weights(weights: float | Sequence[float], text: str = "") -> tuple[
     return several
 
 
-def _cost(request: RouterRequest) -> CostModel:
-    assert request.cost_model is not None
-    return request.cost_model
+def _title(source: Source, split: str, items: int) -> str:
+    """What was evaluated on what, in one line; a recording is named unless it is the usual one."""
+    recording, one_hop = source.description.get("recording"), source.description.get("single_hop")
+    usual = one_hop or recording in (None, recording_name(source.pool.name, source.suite))
+    on = f"{source.pool.name} on {source.suite}" + ("" if usual else f" (recording {recording})")
+    return f"{on}: {items} {'' if split == 'all' else f'{split} '}items" + (", one call each" if one_hop else "")
 
 
-def _summarise(
-    routers: Sequence[RunRouter],
-    swept: Sequence[Mapping[str, Outcome]],
-    cost_weights: Sequence[float],
-    request: RouterRequest,
-    split: str,
-    source: Source,
-    strong: str | None,
-    weak: str | None,
+def _figures(
+    outcomes: Mapping[str, Outcome],
+    cost_weight: float,
+    tree: Tree,
+    cost_model: CostModel,
+    seed: int,
+    notes: Mapping[str, Sequence[str]],
 ) -> Summary:
-    """The figures at each cost weight, the first the run's own."""
-    tree = request.evaluation
-    assert tree is not None
-    notes = {router.name: router.notes(cost_weights, request.seed, split) for router in routers}
-
-    def figures(at_weight: Mapping[str, Outcome], weight: float) -> Summary:
-        singles = [outcome for name, outcome in at_weight.items() if name.startswith("single:")]
-        best_single = max(singles, key=lambda outcome: value(outcome, weight).mean(), default=None)
-        return summarise(
-            *(at_weight, best_single, OPTIMUM, tree, _cost(request), weight, request.seed, notes),
-            routing_cost_unit=ENCODER_UNIT,
-        )
-
-    points = [figures(at_weight, weight) for at_weight, weight in zip(swept, cost_weights, strict=True)]
-    several = len(points) > 1
-    one_hop = ", one call each" if source.description.get("single_hop") else ""
-    recording = source.description.get("recording")
-    usual = recording in (None, recording_name(source.pool.name, source.suite))
-    of = "" if usual or one_hop else f" (recording {recording})"
-    on = f"{len(tree.items)} items" if split == "all" else f"{len(tree.items)} {split} items"
-    return points[0].model_copy(
-        update={
-            "title": f"{source.pool.name} on {source.suite}{of}: {on}{one_hop}",
-            "split": split,
-            "frontier": [frontier_point(point) for point in points] if several else None,
-            "frontier_metrics": _frontier_metrics(swept, request, strong, weak) if several else None,
-        }
-    )
+    """The figures at one cost weight."""
+    singles = [outcome for name, outcome in outcomes.items() if name.startswith("single:")]
+    best_single = max(singles, key=lambda outcome: value(outcome, cost_weight).mean(), default=None)
+    return summarise(outcomes, best_single, OPTIMUM, tree, cost_model, cost_weight, seed, notes, ENCODER_UNIT)
 
 
 def _frontier_metrics(
     swept: Sequence[Mapping[str, Outcome]], request: RouterRequest, strong: str | None, weak: str | None
 ) -> FrontierMetrics:
     """AIQ, APGR and CPT over the cost weights. Live models that no row asked are not asked for it."""
-    tree, cost_model = request.evaluation, _cost(request)
-    assert tree is not None
+    tree, cost_model = request.evaluation, request.cost_model
+    assert tree is not None and cost_model is not None
     singles = {
         model: swept[0].get(name) or outcome_of(load(name, request), tree, cost_model)
         for model in tree.models
@@ -383,21 +374,6 @@ def _check_two_models(
         raise UserError("--strong and --weak are for a frontier: give several cost weights, as 0,0.1,1")
 
 
-def _folder(out: Path | None) -> tuple[Path, list[Path]]:
-    """The folder to write to, without a name a new one that no other run has; and the folders that were made for it."""
-    name = time.strftime("run-%Y%m%d-%H%M%S")
-    names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
-    while True:
-        path = Path("runs") / next(names) if out is None else out
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        try:
-            path.mkdir(parents=True, exist_ok=out is not None)
-            return path, missing
-        except FileExistsError:  # of a run in the same second
-            if out is not None:
-                raise
-
-
 def items_table(outcomes: Mapping[str, Outcome], tree: Tree, costs: bool) -> pa.Table:
     """A row per router and item: what it attained, in expectation; without costs their column is null."""
     import pyarrow as pa
@@ -419,8 +395,3 @@ def items_table(outcomes: Mapping[str, Outcome], tree: Tree, costs: bool) -> pa.
     calls = np.concatenate([outcome.calls for outcome in outcomes.values()])
     columns |= {f"calls:{model}": calls[:, index].tolist() for index, model in enumerate(tree.models)}
     return pa.table(columns)
-
-
-def plain(given: object) -> object:
-    """A value of an option as a manifest keeps it, without keys."""
-    return clean(str(given)) if isinstance(given, Path | str) else given

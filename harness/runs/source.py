@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.runs.config import LIVE_STORE
 from harness.runs.manifest import origin
 from pools.data.recording import Recording, load_recording
 from pools.data.store import TransitionStore
@@ -19,14 +18,12 @@ from pools.names import check_distinct
 from pools.pool import CandidateModel, Pool, Resources, load_pool
 from pools.secrets import identity
 from pools.types import Item
-from pools.weights import file_hash
 from tasks import Suite, Task, load_suite
 from tasks.code.sandbox.session import choose_isolation
 
 DEFAULT_HOPS = 2
 DEFAULT_POOL, DEFAULT_SUITE = "lightweight", "offline"
 RESULTS = Path(__file__).parents[2] / "results"
-LIVE_STORE = Path("runs/stores/live.sqlite")
 
 
 @dataclass(frozen=True)
@@ -72,28 +69,31 @@ def open_source(
     each task. max_hops: by default the recording's, 2 with live models. on_batch: is told of each batch generated.
     Raises UserError for what is not there, or does not fit together.
     """
-    if max_hops is not None and max_hops < 1:
-        raise UserError(f"--max-hops {max_hops}: expected at least 1")
-    asked_pool = DEFAULT_POOL if pool is None else pool
-    asked_suite = DEFAULT_SUITE if suite is None else suite
     if live:
         if recording is not None:
             raise UserError("--live and --recording exclude each other; name one")
-        hops = DEFAULT_HOPS if max_hops is None else max_hops
-        return live_source(asked_pool, asked_suite, hops, tasks, limit, weights, store, on_batch)
-    if recording is not None:
-        source = recorded(recording, max_hops, tasks, limit)
-        _check_asked(source, pool, suite, recording)
-        return source
-    load_pool(asked_pool), load_suite(asked_suite)  # their own errors say more than a missing folder
-    folder = recording_folder(asked_pool, asked_suite)
-    if not folder.is_dir():
+        asked, hops = (pool or DEFAULT_POOL, suite or DEFAULT_SUITE), DEFAULT_HOPS if max_hops is None else max_hops
+        return live_source(*asked, hops, tasks, limit, weights, store, on_batch)
+    if recording is None:
+        pool, suite = pool or DEFAULT_POOL, suite or DEFAULT_SUITE
+    asked_pool = None if pool is None else load_pool(pool)
+    asked_suite = None if suite is None else load_suite(suite)
+    if recording is None:
+        assert pool is not None and suite is not None
+        recording = recording_folder(pool, suite)
+        if not recording.is_dir():
+            raise UserError(
+                f"no recording of pool {pool} and suite {suite} ships; make one with python -m harness record --pool "
+                f"{pool} --suite {suite} and name it with --recording, or ask the models with --live"
+            )
+    source = _recorded(recording, max_hops, tasks, limit)
+    if asked_pool is not None and alike(asked_pool.models) != alike(source.pool.models):
         raise UserError(
-            f"no recording of pool {asked_pool} and suite {asked_suite} ships; make one with python -m harness record "
-            f"--pool {asked_pool} --suite {asked_suite} and name it with --recording, or ask the models with --live"
+            f"the recording {recording} was made with other models, templates or rates than those of pool {pool}; "
+            "record that pool (python -m harness record), or name the recording alone (--recording)"
         )
-    source = recorded(folder, max_hops, tasks, limit)
-    _check_asked(source, asked_pool, asked_suite, folder)
+    if asked_suite is not None and asked_suite.name != source.suite:
+        raise UserError(f"the recording {recording} is of suite {source.suite}, not of {suite}; name another recording")
     return source
 
 
@@ -102,40 +102,32 @@ def alike(models: Sequence[CandidateModel]) -> list[CandidateModel]:
     return [replace(m, arguments=identity(m.arguments), batch_size=1, resources=Resources()) for m in models]
 
 
-def _check_asked(source: Source, pool: str | None, suite: str | None, folder: Path) -> None:
-    """Raise UserError where a recording is of another pool or suite than was asked for."""
-    if pool is not None and alike(load_pool(pool).models) != alike(source.pool.models):
-        raise UserError(
-            f"the recording {folder} was made with other models, templates or rates than those of pool {pool}; record "
-            "that pool (python -m harness record), or name the recording alone (--recording) to use it as it was made"
-        )
-    if suite is not None and load_suite(suite).name != source.suite:
-        raise UserError(f"the recording {folder} is of suite {source.suite}, not of {suite}; name another recording")
-
-
-def recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: int | None) -> Source:
+def _recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: int | None) -> Source:
     """The tree of a recording, or the part of it with fewer hops, tasks or items per task."""
-    _check_limit(limit)
+    _check_positive(max_hops=max_hops, limit=limit)
     recording = load_recording(folder)
-    tree = recording.tree
-    if max_hops is not None and max_hops > tree.max_hops:
+    tree, manifest = recording.tree, recording.manifest
+    hops = tree.max_hops if max_hops is None else max_hops
+    if hops > tree.max_hops:
         raise UserError(
-            f"--max-hops {max_hops}: the recording {folder} has {tree.max_hops} hops; ask for fewer, name a deeper one "
-            f"(--recording{_deeper(max_hops)}), record more (python -m harness record), or use the models (--live)"
+            f"--max-hops {hops}: the recording {folder} has {tree.max_hops} hops; ask for fewer, name a deeper one "
+            "(--recording), record more (python -m harness record), or use the models (--live)"
         )
     known = list(dict.fromkeys(item.task for item in tree.items))
     unknown = [task for task in tasks if task not in known]
     if unknown:
         raise UserError(f"unknown task {unknown[0]!r}: the recording {folder} has {', '.join(known)}")
-    if max_hops is not None and max_hops < tree.max_hops:
-        tree = tree.shortened(max_hops)
+    if hops < tree.max_hops:
+        tree = tree.shortened(hops)
     if tasks or limit is not None:
-        tree = tree.subset(_limited(tree.items, tasks or known, limit))
+        # As a task's own `items(limit)`: the first documents, not the first items.
+        chosen = (item.task in (tasks or known) and (limit is None or item.doc_id < limit) for item in tree.items)
+        tree = tree.subset([number for number, taken in enumerate(chosen) if taken])
     description = {
         "recording": folder.name,
-        "sha256": {name: file_hash(folder / name) for name in ("items.parquet", "transitions.parquet")},
-        "single_hop": recording.manifest.get("single_hop", False),
-        "recorded": {k: recording.manifest.get(k) for k in ("date", "commit", "command", "versions", "models")},
+        "sha256": manifest.get("sha256", {}),
+        "single_hop": manifest.get("single_hop", False),
+        "recorded": {k: manifest.get(k) for k in ("date", "commit", "command", "versions", "models")},
     }
     return Source(tree, recording.pool, suite_of(recording, folder), description)
 
@@ -145,13 +137,6 @@ def suite_of(recording: Recording, folder: Path) -> str:
     if "suite" not in recording.manifest:
         raise UserError(f"the recording {folder} names no suite in manifest.json; record it again")
     return str(recording.manifest["suite"])
-
-
-def _deeper(max_hops: int) -> str:
-    """The recordings that ship with so many hops, for a message."""
-    manifests = sorted((RESULTS / "recordings").glob("*/manifest.json"))
-    deep = [path.parent for path in manifests if json.loads(path.read_text())["max_hops"] >= max_hops]
-    return f", as {', '.join(map(str, deep))}" if deep else ""
 
 
 def live_source(
@@ -170,7 +155,7 @@ def live_source(
 
     ray: run the models on the Ray cluster of this address, or, where it is "", on a Ray of this machine.
     """
-    _check_limit(limit)
+    _check_positive(max_hops=max_hops, limit=limit)
     check_weights_folder(weights_dir)
     pool, suite = load_pool(pool_name), load_suite(suite_name)
     loaded = suite_tasks(suite, tasks)
@@ -183,7 +168,12 @@ def live_source(
     kept = TransitionStore(store, origin(pool))
     generator = LiveGenerator(pool, weights_dir, kept, resident, progress, engine)
     tree = Tree(items, pool.model_names, max_hops, generator, scorer(loaded))
-    description = {"live": True, "store": str(store), **live_description(pool, loaded, weights_dir)}
+    description = {
+        "live": True,
+        "store": str(store),
+        "models": {m.name: pool.fingerprint(m, weights_dir) for m in pool.models},
+        "tasks": {task.name: task.fingerprint for task in loaded},
+    }
     return Source(tree, pool, suite.name, description, generator)
 
 
@@ -198,14 +188,6 @@ def check_weights_folder(folder: Path | None) -> None:
     """Raise UserError where a folder of weights was named and there is none."""
     if folder is not None and not folder.is_dir():
         raise UserError(f"--weights {folder}: no such folder; name one that holds folders named as on the hub")
-
-
-def live_description(pool: Pool, tasks: Sequence[Task], weights_dir: Path | None) -> dict[str, Any]:
-    """What identifies the answers and the scores: fingerprints of the models and of the tasks."""
-    return {
-        "models": {m.name: pool.fingerprint(m, weights_dir) for m in pool.models},
-        "tasks": {task.name: task.fingerprint for task in tasks},
-    }
 
 
 def suite_tasks(suite: Suite, only: Sequence[str] = ()) -> list[Task]:
@@ -224,24 +206,18 @@ def scorer(tasks: Sequence[Task]) -> Any:
     by_name = {task.name: task for task in tasks}
 
     def score(answers: Sequence[tuple[Item, str]]) -> list[float]:
-        grouped: dict[str, list[int]] = defaultdict(list)
-        for number, (item, _) in enumerate(answers):
-            grouped[item.task].append(number)
         scores = [0.0] * len(answers)
-        for name, numbers in grouped.items():
-            given = by_name[name].score([(answers[n][0].doc_id, answers[n][1]) for n in numbers])
-            for number, value in zip(numbers, given, strict=True):
+        for name in dict.fromkeys(item.task for item, _ in answers):
+            mine = [n for n, (item, _) in enumerate(answers) if item.task == name]
+            given = by_name[name].score([(answers[n][0].doc_id, answers[n][1]) for n in mine])
+            for number, value in zip(mine, given, strict=True):
                 scores[number] = value
         return scores
 
     return score
 
 
-def _check_limit(limit: int | None) -> None:
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit {limit}: expected at least 1, there would be no items")
-
-
-def _limited(items: Sequence[Item], tasks: Sequence[str], limit: int | None) -> list[int]:
-    """Indices of the items of some tasks, of their first `limit` documents only, as a task's own `items(limit)`."""
-    return [i for i, item in enumerate(items) if item.task in tasks and (limit is None or item.doc_id < limit)]
+def _check_positive(**flags: int | None) -> None:
+    for name, number in flags.items():
+        if number is not None and number < 1:
+            raise UserError(f"--{name.replace('_', '-')} {number}: expected at least 1")

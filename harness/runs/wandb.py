@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.evaluation.summary import Summary
-from harness.runs.manifest import write_json
+from harness.runs.manifest import Manifest, write_json
 from harness.tables.export import COLUMNS, tidy_rows
 from pools.errors import UserError
 from pools.schema import Schema
@@ -28,29 +28,29 @@ LONGEST = 128  # characters of a group's name that wandb takes
 FILES = ("summary.json", "manifest.json", "items.parquet", "tables.md", "tables.tex", "tables.csv")
 
 
-def track(folder: Path, manifest: Mapping[str, Any], summary: Summary) -> None:
+def track(folder: Path, manifest: Manifest, summary: Summary) -> None:
     """Log a run, written to its folder, to wandb: online, or offline with WANDB_MODE=offline.
 
     Raises UserError where wandb takes no run, for want of a login or a connection.
     """
     import wandb
 
-    recording = manifest["source"].get("recording", "live models")
-    routers = " ".join(manifest["arguments"]["router"]) or "baselines"
+    recording = manifest.source.get("recording", "live models")
+    routers = " ".join(manifest.arguments.router) or "baselines"
     try:
         logged = wandb.init(
             project=PROJECT,
             job_type="run",
-            group=f"{routers} on {manifest['suite']}"[-LONGEST:],
+            group=f"{routers} on {manifest.suite}"[-LONGEST:],
             name=f"{routers} on {recording}",
-            config=dict(flat(manifest)),
+            config=dict(flat(manifest.model_dump(mode="json"))),
         )
         logged.summary.update(figures(summary))
         tasks = list(COLUMNS), [list(row.values()) for row in tidy_rows(summary)]
         tables = (wandb.Table(*_overall(summary)), wandb.Table(*tasks))
         logged.log(dict(zip(TABLES, tables, strict=True)))
         # Made of what wandb allows in a name; its versions are the runs on one recording.
-        artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", f"{manifest['suite']}-{recording}"), type="run-result")
+        artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", f"{manifest.suite}-{recording}"), type="run-result")
         for name in FILES:
             artifact.add_file(str(folder / name))
         logged.log_artifact(artifact)

@@ -25,7 +25,6 @@ from harness.runs.folder import load_run
 from pools.data.recording import load_recording
 from pools.errors import UserError
 from pools.files import finish_moving
-from routers.checkpoint import read_checkpoint
 
 # Calls `tick` before everything that changes a file below `target`, and in the middle of the first writes to each.
 EVERY_WRITE = """
@@ -126,12 +125,6 @@ def at_write(number):
 fcntl.flock = flock
 """
 )
-# Every iteration writes a state.
-OFTEN = """
-import dataclasses, routers.ppo_hierrouter as p
-train = p.train
-p.train = lambda options, *rest: train(dataclasses.replace(options, save_every=1, num_envs=32), *rest)
-"""
 # A run's own training, in a moment.
 SHORT = """
 import dataclasses, routers.ppo_hierrouter as p
@@ -160,12 +153,6 @@ def _run(seed: int, *routers: str) -> list[object]:
     return ["run", "--recording", SMALL, "--router", *routers, "--baselines", "no", "--seed", seed, "--out"]
 
 
-def _table(path: Path, score: str) -> Path:
-    rows = [f"q{n},t,question {n},{model},{score},0.5" for n in range(6) for model in "ab"]
-    path.write_text("\n".join(["item,task,prompt,model,score,cost", *rows]))
-    return path
-
-
 @pytest.fixture(scope="module")
 def cases(
     commands: Commands, tiny_pool_file: Path, tiny_tasks: Path, tmp_path_factory: pytest.TempPathFactory
@@ -176,7 +163,6 @@ def cases(
     runs = [made / "one", made / "two"]
     assert commands.run(*_run(1, "random", "single:qa-specialist"), runs[0]) == (0, "")
     assert commands.run(*_run(2, "random"), runs[1]) == (0, "")
-    tables = [_table(made / "old.csv", "0"), _table(made / "new.csv", "1")]
     checkpoint = made / "p.safetensors"
     train: list[object] = ["train", "--recording", SMALL, "--total-timesteps", 2_000]
     assert commands.run(*train, "--seed", 3, "--out", checkpoint) == (0, "")
@@ -193,18 +179,8 @@ def cases(
             "manifest.json",
             load_recording,
         ),
-        "import": Case(
-            ["import", tables[0], "--out"], ["import", tables[1], "--force", "--out"], "manifest.json", load_recording
-        ),
-        "train": Case(
-            [*train, "--seed", 1, "--out"], [*train, "--seed", 2, "--out"], "p.safetensors", _checkpoint, OFTEN
-        ),
         "report": Case(["report", runs[0], "--out"], ["report", runs[1], "--out"], "r.html", _page),
     }
-
-
-def _checkpoint(folder: Path) -> None:
-    read_checkpoint(folder / "p.safetensors")
 
 
 def _page(folder: Path) -> None:
@@ -276,7 +252,7 @@ def results(commands: Commands, cases: dict[str, Case], tmp_path_factory: pytest
     return make
 
 
-@pytest.mark.parametrize("name", ["run", "record", "import", "train", "report"])
+@pytest.mark.parametrize("name", ["run", "record", "report"])
 def test_a_command_that_is_killed_at_any_write(
     commands: Commands, results: Any, tmp_path: Path, counted: Any, faults: int, name: str
 ) -> None:
@@ -314,7 +290,7 @@ def test_a_command_that_is_killed_at_any_write(
     assert not verdicts["none"]
 
 
-@pytest.mark.parametrize("name", ["run", "record", "import", "train"])
+@pytest.mark.parametrize("name", ["run", "record"])
 def test_two_processes_on_one_folder(
     commands: Commands, results: Any, tmp_path: Path, counted: Any, faults: int, name: str
 ) -> None:
@@ -328,8 +304,7 @@ def test_two_processes_on_one_folder(
         if number % 2:
             shutil.copytree(found.folders[0], folder)
         before = TOGETHER.format(target=str(folder), meeting=str(meeting)) + case.before
-        first = [*case.old[:-1], "--force", case.old[-1]] if name == "import" else case.old
-        pair = [first, case.new] if number % 4 < 2 else [case.new, first]
+        pair = [case.old, case.new] if number % 4 < 2 else [case.new, case.old]
         started = [
             commands.start(*command, target(case, folder), log=f"log{n}", before=before)
             for n, command in enumerate(pair)
@@ -344,12 +319,11 @@ def test_two_processes_on_one_folder(
     counted("two at once", f"`{name}` into one folder", sum(seen.values()), wrong=seen["accepted"])
 
 
-@pytest.mark.parametrize("name", ["run"])
 def test_a_full_disk_with_an_earlier_result(
-    commands: Commands, results: Any, disks: Path, counted: Any, faults: int, name: str
+    commands: Commands, results: Any, disks: Path, counted: Any, faults: int
 ) -> None:
     """The earlier result stays as it was, to the last file; with room the same command succeeds."""
-    found: Results = results(name)
+    found: Results = results("run")
     case, rng, full, wrong = found.case, random.Random(8), 0, 0
     # A file takes up whole pages of 4 kB, and so does a folder that is not empty.
     taken, more = (4 * sum(1 + path.stat().st_size // 4096 for path in f.rglob("*")) + 8 for f in found.folders)
@@ -370,4 +344,4 @@ def test_a_full_disk_with_an_earlier_result(
         assert commands.run(*case.new, target(case, folder), before=case.before) == (0, "")
         wrong += content(disk.look() / "x") != found.new
         disk.close()
-    counted("full disk", f"`{name}` into an earlier result", full, full, wrong=wrong)
+    counted("full disk", "`run` into an earlier result", full, full, wrong=wrong)

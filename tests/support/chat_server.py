@@ -26,13 +26,16 @@ class Server(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/v1/chat/completions"
 
+    def handle_error(self, *_: object) -> None:
+        """Quiet: of several requests at once the first that fails ends the others."""
+
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        question = asked["messages"][-1]["content"] if "messages" in asked else asked["prompt"]
+        question = str(asked["messages"][-1]["content"] if "messages" in asked else asked["prompt"])
         with self.server.lock:
             before = self.server.asked.get(question, 0)
             self.server.asked[question] = before + 1

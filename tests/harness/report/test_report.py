@@ -19,7 +19,7 @@ from harness.report.figures.style import drawing_style
 from harness.report.groups import group
 from harness.report.page import plane
 from harness.report.result_text import main_result, paired_value
-from harness.runs.folder import load_runs
+from harness.runs.folder import ItemRow, load_runs
 
 Harness = Callable[..., int]
 VOID = {"meta", "link", "br", "img", "wbr"}
@@ -84,8 +84,8 @@ def test_the_pipelines_of_a_router_are_those_of_its_items(plain_run: Path) -> No
         for model, calls in entry.overall.calls.items():
             found = sum(share * pipeline.count(model) for pipeline, share in pipelines.items())
             assert found == pytest.approx(calls)
-        if all(row["pipeline_share"] == 1 for row in run.rows[name]):
-            counted = [tuple(row["pipeline"].split(" > ")) for row in run.rows[name]]
+        if all(row.pipeline_share == 1 for row in run.rows[name]):
+            counted = [tuple(row.pipeline.split(" > ")) for row in run.rows[name]]
             assert all(counted.count(p) / len(counted) == pytest.approx(s) for p, s in pipelines.items())
 
 
@@ -163,10 +163,8 @@ def test_the_result_in_words_says_what_interval_and_test_allow(
 ) -> None:
     run = load_runs([plain_run])[0]
     quality = {"knn": [1.0] * better + [0.0] * worse, "best-pipeline-per-task": [0.0] * better + [1.0] * worse}
-    items = {
-        name: [{"quality": q, "cost": 0.0} for q in [*quality.get(name, [0.5] * (better + worse)), *[1.0] * 300]][:300]
-        for name in run.routers
-    }
+    scores = {name: [*quality.get(name, [0.5] * (better + worse)), *[1.0] * 300][:300] for name in run.routers}
+    items = {name: [ItemRow.model_construct(quality=q, cost=0.0) for q in of] for name, of in scores.items()}
     summary = run.summary.model_copy(update={"items": 300, "cost_unit": "", "cost_weight": 0.0})
     changed = replace(run, summary=summary, rows=items)
     assert words in " ".join(main_result(changed))
@@ -177,7 +175,7 @@ def test_the_result_in_words_says_what_interval_and_test_allow(
 
 def test_examples_are_the_first_that_differ_as_the_recording_has_them(plain_run: Path, plain_page: str) -> None:
     run = load_runs([plain_run])[0]
-    quality = {(name, r["task"], r["doc_id"]): r["quality"] for name, rows in run.rows.items() for r in rows}
+    quality = {(name, r.task, r.doc_id): r.quality for name, rows in run.rows.items() for r in rows}
     best, examples = run.summary.best_single, choose_examples(run, "knn")
     assert examples and best is not None
     for example in examples:
@@ -185,7 +183,7 @@ def test_examples_are_the_first_that_differ_as_the_recording_has_them(plain_run:
         assert example.routes[1].router == (best if example.gain else "oracle")
         assert (mine - theirs if example.gain else theirs - mine) >= 0.5
         assert [route.hops[-1].score for route in example.routes] == pytest.approx([mine, theirs])
-        earlier = [r["doc_id"] for r in run.rows["knn"] if r["task"] == example.task and r["doc_id"] < example.doc_id]
+        earlier = [r.doc_id for r in run.rows["knn"] if r.task == example.task and r.doc_id < example.doc_id]
         rival = example.routes[1].router
         for doc_id in earlier:
             mine, theirs = (quality[name, example.task, doc_id] for name in ("knn", rival))

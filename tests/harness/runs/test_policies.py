@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from harness.__main__ import main
 from harness.runs import checkpoints
 from harness.runs.source import recording_folder
 from pools.data.recording import seal_recording
 
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-    main()
+Harness = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shipped(tmp_path_factory: pytest.TempPathFactory, harness: Harness) -> Path:
     """A folder of policies as ours, with one for seed 1."""
     folder = tmp_path_factory.mktemp("policies")
     out = folder / "lightweight-offline" / "hierrouter-1.safetensors"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        weights = ("--cost-weights", 0, 0.1, 1)
-        call(monkeypatch, "train", "--total-timesteps", 10_000, *weights, "--out", out)
+    weights = ("--cost-weights", 0, 0.1, 1)
+    assert harness("train", "--total-timesteps", 10_000, *weights, "--out", out) == 0
     return folder
 
 
@@ -49,51 +44,52 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_when_it_is_used(
-    shipped: Path, arguments: tuple[object, ...], used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shipped: Path,
+    arguments: tuple[object, ...],
+    used: bool,
+    tmp_path: Path,
+    harness: Harness,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = []
-
-    def train(args: object, *parts: object, **named: object) -> None:
-        asked.append(args)
+    def train(*_: object) -> None:
         raise KeyboardInterrupt  # that it would train is all that is asked here
 
     monkeypatch.setattr(checkpoints, "FOLDER", shipped)
     monkeypatch.setattr("routers.ppo_hierrouter.train", train)
-    command = ("run", "--baselines", "no", *arguments, "--out", tmp_path / "out")
-    if not used:
-        with pytest.raises(SystemExit):
-            call(monkeypatch, *command)
-        assert len(asked) == 1
-        return
-    call(monkeypatch, *command)
-    assert not asked
-    notes = json.loads((tmp_path / "out" / "summary.json").read_text())["routers"]["hierrouter"]["overall"]["notes"]
-    assert notes[0] == "shipped policy, seed 1"
-    assert not list((tmp_path / "out").glob("*.safetensors"))
+    ended = harness("run", "--baselines", "no", *arguments, "--out", tmp_path / "out")
+    assert ended == (0 if used else 130)
+    if used:
+        notes = json.loads((tmp_path / "out" / "summary.json").read_text())["routers"]["hierrouter"]["overall"]["notes"]
+        assert notes[0] == "shipped policy, seed 1"
+        assert not list((tmp_path / "out").glob("*.safetensors"))
 
 
 def test_a_changed_recording_has_no_shipped_policy(
-    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shipped: Path,
+    tmp_path: Path,
+    harness: Harness,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     other = tmp_path / "lightweight-offline"
     shutil.copytree(recording_folder("lightweight", "offline"), other)
     monkeypatch.setattr(checkpoints, "FOLDER", shipped)
     command = ("run", "--baselines", "no", "--recording", other, "--out")
-    call(monkeypatch, *command, tmp_path / "same")
+    assert harness(*command, tmp_path / "same") == 0
     assert "the shipped policy" in capsys.readouterr().out
     table = pq.read_table(other / "transitions.parquet")
     pq.write_table(table, other / "transitions.parquet", compression="snappy")  # equal rows, other bytes
     seal_recording(other)
-    call(monkeypatch, *command, tmp_path / "other")
+    assert harness(*command, tmp_path / "other") == 0
     assert "training hierrouter" in capsys.readouterr().out
 
 
 def test_live_models_of_the_recording_use_the_shipped_policy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ("--store", tmp_path / "s.sqlite", "--out", tmp_path / "out")
     # The specialists ship, and this task needs no other model.
-    call(monkeypatch, "run", "--live", "--task", "rg_aiw", "--limit", 4, "--split", "all", *places)
+    assert harness("run", "--live", "--task", "rg_aiw", "--limit", 4, "--split", "all", *places) == 0
     assert "the shipped policy hierrouter-1.safetensors" in capsys.readouterr().out
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["routers"]["hierrouter"]["overall"]["quality"] == 1.0

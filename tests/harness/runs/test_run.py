@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from harness.__main__ import main
-from harness.evaluation.summary import Summary
-from harness.runs import progress
 from harness.runs.source import recording_folder
 from pools.data.recording import load_recording
 from pools.data.store import TransitionStore
-from routers import RouterRequest, RoutingStates, ppo_hierrouter, registry
+from pools.models.generator import Batch
+from routers import ppo_hierrouter
 
 RECORDING = recording_folder("lightweight", "offline")
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-    main()
+Harness = Callable[..., int]
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -34,12 +28,11 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def default_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def default_run(tmp_path_factory: pytest.TempPathFactory, harness: Harness) -> Path:
     """The run of the README."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        out = tmp_path_factory.mktemp("run") / "out"
-        call(monkeypatch, "run", "--router", "hierrouter", "--out", out)
-        return out
+    out = tmp_path_factory.mktemp("run") / "out"
+    assert harness("run", "--router", "hierrouter", "--out", out) == 0
+    return out
 
 
 def test_the_default_run_has_every_row_and_the_documented_form(default_run: Path) -> None:
@@ -48,8 +41,6 @@ def test_the_default_run_has_every_row_and_the_documented_form(default_run: Path
     baselines = [*(f"single:{m}" for m in models), "random", "best-pipeline", "best-pipeline-per-task"]
     assert list(found["routers"]) == ["hierrouter", *baselines, "oracle"]
     tasks = {"rg_aiw", "rg_color_cube_rotation", "rg_chain_sum", "rg_leg_counting", "rg_program", "human_eval"}
-    page = RECORDING.parents[2] / "docs" / "reference" / "summary.md"
-    documented = page.read_text() if page.is_file() else ""
     for entry in found["routers"].values():
         assert set(entry["tasks"]) == tasks
         for figures in (entry["overall"], entry["macro"], *entry["tasks"].values()):
@@ -58,7 +49,6 @@ def test_the_default_run_has_every_row_and_the_documented_form(default_run: Path
                 low, high = figures[f"{name}_interval"]
                 assert low - 1e-12 <= figures[name] <= high + 1e-12
             assert figures["cost_interval"][0] > 0
-        assert all(f"`{key}`" in documented for key in entry["overall"]) or not documented
         assert entry["overall"]["regret"] >= 0
         assert entry["overall"]["exact"]
     overall = {name: entry["overall"] for name, entry in found["routers"].items()}
@@ -94,29 +84,10 @@ def test_the_run_says_how_to_make_it_again(default_run: Path) -> None:
     assert "T param-tokens" in tables
 
 
-def test_the_tables_fit_a_terminal_of_80_columns(default_run: Path) -> None:
-    from rich.console import Console
-
-    from harness.tables.grid import overall_grid, task_grid
-    from harness.tables.terminal import tables
-
-    console = Console(width=80, record=True, file=io.StringIO())
-    found = Summary.model_validate_json((default_run / "summary.json").read_bytes())
-    for table in (*tables(overall_grid(found), 80), *tables(task_grid(found), 80)):
-        console.print(table)
-    shown = console.export_text()
-    assert "…" not in shown
-    for entry in found.routers.values():
-        overall = entry.overall
-        assert f"{overall.quality:.3f}" in shown
-        assert f"{overall.gap_closed:.0%}" in shown
-        assert all(f"{figures.cost:.4f}" in shown for figures in entry.tasks.values())
-
-
 def test_same_seed_same_summary_and_the_checkpoint_gives_it_too(
-    default_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    default_run: Path, tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call(monkeypatch, "run", "--out", tmp_path / "again")
+    assert harness("run", "--out", tmp_path / "again") == 0
     assert summary(tmp_path / "again") == summary(default_run)
     assert summary(default_run)["routers"]["hierrouter"]["overall"]["notes"] == ["shipped policy, seed 1"]
 
@@ -125,9 +96,9 @@ def test_same_seed_same_summary_and_the_checkpoint_gives_it_too(
 
     real = ppo_hierrouter.train
     monkeypatch.setattr(ppo_hierrouter, "train", short)
-    call(monkeypatch, "run", "--retrain", "--out", tmp_path / "trained")
-    call(monkeypatch, "train", "--out", tmp_path / "policy.safetensors")
-    call(monkeypatch, "run", "--checkpoint", tmp_path / "policy.safetensors", "--out", tmp_path / "loaded")
+    assert harness("run", "--retrain", "--out", tmp_path / "trained") == 0
+    assert harness("train", "--out", tmp_path / "policy.safetensors") == 0
+    assert harness("run", "--checkpoint", tmp_path / "policy.safetensors", "--out", tmp_path / "loaded") == 0
     loaded, trained = summary(tmp_path / "loaded"), summary(tmp_path / "trained")
     assert trained["routers"]["hierrouter"]["overall"]["notes"] == ["trained by this run"]
     assert loaded["routers"]["hierrouter"]["overall"].pop("notes") == ["from policy.safetensors"]
@@ -135,61 +106,45 @@ def test_same_seed_same_summary_and_the_checkpoint_gives_it_too(
     assert loaded == trained
 
 
-def test_what_flatters_a_router_is_said_in_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    call(monkeypatch, "train", "--total-timesteps", 10_000, "--out", tmp_path / "p.safetensors", "--no-allow-stop")
-    arguments = ("--checkpoint", tmp_path / "p.safetensors", "--split", "all", "--no-allow-stop", "--cost-weight", 2)
-    call(monkeypatch, "run", *arguments, "--out", tmp_path / "out")
-    rows = {name: entry["overall"] for name, entry in summary(tmp_path / "out")["routers"].items()}
+def test_what_flatters_a_router_and_what_bounds_it_is_said_in_its_row(tmp_path: Path, harness: Harness) -> None:
+    policy, out = tmp_path / "p.safetensors", tmp_path / "out"
+    assert harness("train", "--total-timesteps", 10_000, "--out", policy, "--preset", "paper") == 0
+    arguments = ("--checkpoint", policy, "--split", "all", "--preset", "paper", "--cost-weight", 2)
+    assert harness("run", *arguments, "--router", "hierrouter", "oracle:per-item", "--out", out) == 0
+    rows = {name: entry["overall"] for name, entry in summary(out)["routers"].items()}
     assert rows["hierrouter"]["notes"][1:] == [
         "trained at cost weight 0.1 alone",
         "on items it was trained or chosen on",
     ]
-    assert rows["hierrouter"]["hops"] == rows["oracle:no-stop"]["hops"] == 2
+    assert {name: row["notes"] for name, row in rows.items() if row["bound"]} == {
+        "oracle:per-item": ["cheapest way to each item's best score: a bound"],
+        "oracle:no-stop": ["optimum of exactly L hops: a bound"],
+        "oracle": ["exact optimum: a bound"],
+    }
+    assert rows["hierrouter"]["hops"] == rows["oracle:no-stop"]["hops"] == 2 > rows["oracle"]["hops"]
     # The optimum that may stop bounds them all, the single models too, which always may.
-    assert all(row["regret"] >= -1e-12 for row in rows.values())
+    assert all(row["regret"] >= -1e-12 for name, row in rows.items())
     assert rows["oracle:no-stop"]["value"] < rows["oracle"]["value"]
 
 
-def test_a_routers_own_model_is_billed_in_the_unit_of_the_papers_cost_model(
-    hostile_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Billed:
-        def __init__(self, request: RouterRequest) -> None: ...
-
-        def act(self, states: RoutingStates) -> Any:
-            return np.zeros(len(states.contexts), np.int64)
-
-        def routing_cost(self, states: RoutingStates) -> Any:
-            return np.full(len(states.contexts), 0.25)
-
-    monkeypatch.setitem(registry.ROUTERS._entries, "billed-by-test", Billed)
-    recording = ("--recording", hostile_run.parent / "r", "--baselines", "no", "--max-hops", 1)
-    call(monkeypatch, "run", *recording, "--router", "billed-by-test", "--out", tmp_path / "out")
-    found = summary(tmp_path / "out")
-    overall = found["routers"]["billed-by-test"]["overall"]
-    assert found["cost_unit"] == "<i>units</i>"
-    assert (overall["routing_cost"], overall["routing_cost_unit"]) == (0.25, "T param-tokens")
-
-
 def test_another_pool_than_was_recorded_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import pools
 
     shipped = (Path(pools.__file__).parent / "lightweight.yaml").read_text(encoding="utf-8")
     (tmp_path / "lightweight.yaml").write_text(shipped.replace("base_rate: 0.000494033", "base_rate: 7.0"))
-    with pytest.raises(SystemExit):
-        call(monkeypatch, "run", "--pool", tmp_path / "lightweight.yaml", "--out", tmp_path / "out")
+    assert harness("run", "--pool", tmp_path / "lightweight.yaml", "--out", tmp_path / "out") == 2
     assert "other models, templates or rates" in capsys.readouterr().err
     # How many requests a batch has says nothing of a model.
     (tmp_path / "lightweight.yaml").write_text(shipped.replace("batch_size: 32", "batch_size: 2"))
     arguments = ("--router", "single:qa-specialist", "--baselines", "no", "--pool", tmp_path / "lightweight.yaml")
-    call(monkeypatch, "run", *arguments, "--out", tmp_path / "out")
+    assert harness("run", *arguments, "--out", tmp_path / "out") == 0
 
 
-def test_part_of_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_part_of_the_recording(tmp_path: Path, harness: Harness) -> None:
     arguments = ("--task", "rg_aiw", "human_eval", "--limit", 7, "--max-hops", 1, "--split", "all")
-    call(monkeypatch, "run", "--router", "random", *arguments, "--out", tmp_path / "part")
+    assert harness("run", "--router", "random", *arguments, "--out", tmp_path / "part") == 0
     found = summary(tmp_path / "part")
     assert found["items"] == 14
     assert found["routers"]["random"]["overall"]["hops"] == 1
@@ -198,9 +153,9 @@ def test_part_of_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_several_cost_weights_give_the_frontier_of_one_policy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    call(monkeypatch, "run", "--cost-weight", "0,0.1,30", "--out", tmp_path / "out")
+    assert harness("run", "--cost-weight", "0,0.1,30", "--out", tmp_path / "out") == 0
     assert "by cost weight" in capsys.readouterr().out
     found = summary(tmp_path / "out")
     points = {point["cost_weight"]: point["routers"] for point in found["frontier"]}
@@ -215,77 +170,45 @@ def test_several_cost_weights_give_the_frontier_of_one_policy(
     for name in ("hierrouter", "best-pipeline", "oracle"):
         assert points[30.0][name]["cost"] < points[0.0][name]["cost"]
     # One that was trained for a single weight cannot follow, and says so.
-    call(monkeypatch, "train", "--total-timesteps", 10_000, "--out", tmp_path / "one.safetensors")
+    assert harness("train", "--total-timesteps", 10_000, "--out", tmp_path / "one.safetensors") == 0
     arguments = ("--checkpoint", tmp_path / "one.safetensors", "--cost-weight", "0.1,0.3")
-    call(monkeypatch, "run", *arguments, "--out", tmp_path / "fixed")
+    assert harness("run", *arguments, "--out", tmp_path / "fixed") == 0
     fixed = summary(tmp_path / "fixed")
     assert "trained at cost weight 0.1 alone" in fixed["routers"]["hierrouter"]["overall"]["notes"]
     assert len({point["routers"]["hierrouter"]["cost"] for point in fixed["frontier"]}) == 1
-
-
-def test_each_optimum_says_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    call(monkeypatch, "run", "--router", "oracle:per-item", "oracle:no-stop", "--out", tmp_path / "out")
-    rows = {name: entry["overall"] for name, entry in summary(tmp_path / "out")["routers"].items()}
-    assert {name: row["notes"] for name, row in rows.items() if row["bound"]} == {
-        "oracle:per-item": ["cheapest way to each item's best score: a bound"],
-        "oracle:no-stop": ["optimum of exactly L hops: a bound"],
-        "oracle": ["exact optimum: a bound"],
-    }
-
-
-def test_the_papers_preset_makes_every_hop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    call(monkeypatch, "run", "--preset", "paper", "--out", tmp_path / "out")
-    found = summary(tmp_path / "out")["routers"]
-    hops = load_recording(RECORDING).tree.max_hops
-    assert found["hierrouter"]["overall"]["hops"] == found["oracle:no-stop"]["overall"]["hops"] == hops
-    assert found["oracle"]["overall"]["hops"] < hops
-
-
-class Stop(KeyboardInterrupt):
-    pass
 
 
 def test_record_goes_on_after_an_interruption_and_replays_as_live(
     tiny_pool_file: Path,
     tiny_tasks: Path,
     tmp_path: Path,
+    harness: Harness,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     selection = ("--pool", tiny_pool_file, "--suite", tiny_tasks / "suite.yaml", "--max-hops", 2)
-    call(monkeypatch, "record", *selection, "--store", tmp_path / "a.sqlite", "--out", tmp_path / "whole")
+    assert harness("record", *selection, "--store", tmp_path / "a.sqlite", "--out", tmp_path / "whole") == 0
 
-    original, batches = progress.generation_progress, []
+    batches: list[Batch] = []
 
-    class Interrupted:
-        def __init__(self, console: Any) -> None:
-            self.inner = original(console)
+    @contextmanager
+    def interrupted(_: Any) -> Iterator[Any]:
+        def on_batch(batch: Batch) -> None:
+            batches.extend([batch] if batch.done else [])
+            if len(batches) == 5:
+                raise KeyboardInterrupt
 
-        def __enter__(self) -> Any:
-            on_batch = self.inner.__enter__()
-
-            def counted(batch: Any) -> None:
-                on_batch(batch)
-                batches.extend([batch] if batch.done else [])
-                if len(batches) == 5:
-                    raise Stop
-
-            return counted
-
-        def __exit__(self, *error: Any) -> Any:
-            return self.inner.__exit__(*error)
+        yield on_batch
 
     command = ("record", *selection, "--store", tmp_path / "b.sqlite", "--out", tmp_path / "resumed")
     with monkeypatch.context() as patched:
-        patched.setattr("harness.recorder.record.generation_progress", Interrupted)
-        with pytest.raises(SystemExit) as caught:
-            call(patched, *command)
-    assert caught.value.code == 130
+        patched.setattr("harness.recorder.record.generation_progress", interrupted)
+        assert harness(*command) == 130
     assert "goes on from there" in capsys.readouterr().err
     assert not (tmp_path / "resumed").exists()
     stored = len(TransitionStore(tmp_path / "b.sqlite"))
     assert stored == 5 * 4  # five batches of four
-    call(monkeypatch, *command)
+    assert harness(*command) == 0
     whole, resumed = load_recording(tmp_path / "whole").tree, load_recording(tmp_path / "resumed").tree
     assert list(TransitionStore(tmp_path / "a.sqlite").keys()) == list(TransitionStore(tmp_path / "b.sqlite").keys())
     np.testing.assert_array_equal(whole.score, resumed.score)
@@ -294,9 +217,9 @@ def test_record_goes_on_after_an_interruption_and_replays_as_live(
     assert 0 < whole.score[:, 1:].mean() < 1
 
     replay = ("run", "--recording", tmp_path / "whole", "--split", "all", "--router", "pipeline:tiny-b>tiny-a")
-    call(monkeypatch, *replay, "--out", tmp_path / "recorded")
+    assert harness(*replay, "--out", tmp_path / "recorded") == 0
     live = ("run", "--live", *selection, "--split", "all", "--router", "pipeline:tiny-b>tiny-a")
-    call(monkeypatch, *live, "--store", tmp_path / "c.sqlite", "--out", tmp_path / "live")
+    assert harness(*live, "--store", tmp_path / "c.sqlite", "--out", tmp_path / "live") == 0
     rows = [pq.read_table(tmp_path / name / "items.parquet").to_pylist() for name in ("recorded", "live")]
     mine = [r for r in rows[0] if r["router"] == "pipeline:tiny-b>tiny-a"]
     assert mine == rows[1]

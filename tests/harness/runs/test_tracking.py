@@ -1,141 +1,95 @@
-"""`run --track` offline: what wandb would sync is read back from the files that it wrote."""
+"""What `run --track` sends to wandb. That an offline run takes it, test_canary.py shows."""
 
 from __future__ import annotations
 
 import csv
 import json
-import struct
-import sys
-import time
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from harness.__main__ import main
-from harness.evaluation.summary import Summary
 from harness.runs import wandb as tracking
+from harness.runs.folder import load_run
 from harness.runs.source import recording_folder
-from pools.errors import UserError
 
+wandb = pytest.importorskip("wandb")
 RECORDING = recording_folder("lightweight", "offline")
-BLOCK = 32768
+RUN = ("run", "--recording", RECORDING, "--max-hops", 1, "--cost-weight", "0,1", "--track", "--router")
 
 
-def records(path: Path) -> Iterator[Any]:
-    """The records of a .wandb file: a LevelDB log (7 bytes of head, then fragments in blocks) of protobuf messages."""
-    from wandb.proto.wandb_internal_pb2 import Record
+class Logged:
+    """What a run of wandb was given."""
 
-    data, at, whole = path.read_bytes(), 7, b""
-    while at + 7 <= len(data):
-        left = BLOCK - at % BLOCK
-        if left < 7:
-            at += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
-        whole += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # the whole record, or its last fragment
-            record = Record()
-            record.ParseFromString(whole)
-            yield record
-            whole = b""
+    entity, project, id, url = "", "hierrouter-harness", "abc", None
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings, self.summary, self.finished = settings, {}, False
+        self.log = lambda tables: setattr(self, "tables", tables)
+        self.log_artifact = lambda artifact: setattr(self, "artifact", artifact)
+
+    def finish(self) -> None:
+        self.finished = True
 
 
 @pytest.fixture(scope="module")
-def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what a tracked run wrote: its own folder `out`, and wandb's."""
-    pytest.importorskip("wandb")
-    folder = tmp_path_factory.mktemp("tracked")
+def tracked(tmp_path_factory: pytest.TempPathFactory, harness: Callable[..., int]) -> SimpleNamespace:
+    """The folder of a tracked run, and what wandb was given."""
+    folder, started = tmp_path_factory.mktemp("tracked") / "out", []
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("WANDB_MODE", "offline")
-        for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
-            monkeypatch.setenv(name, str(folder))
-        arguments = ("--router", "random", "pipeline:qa-specialist>math-specialist", "--cost-weight", "0,1", "--track")
-        command = ["harness", "run", "--recording", str(RECORDING), *arguments, "--out", str(folder / "out")]
-        monkeypatch.setattr(sys, "argv", command)
-        main()
-    return folder
+        monkeypatch.setattr(wandb, "init", lambda **settings: started.append(Logged(**settings)) or started[0])
+        assert harness(*RUN, "random", "single:qa-specialist", "--out", folder) == 0
+    (logged,) = started
+    assert logged.finished
+    return SimpleNamespace(folder=folder, logged=logged, summary=load_run(folder).summary)
 
 
-@pytest.fixture(scope="module")
-def logged(tracked: Path) -> dict[str, list[Any]]:
-    """The records of the one wandb run, by type."""
-    (file,) = tracked.glob("wandb/offline-run-*/run-*.wandb")
-    deadline = time.monotonic() + 60
-    while True:
-        found: dict[str, list[Any]] = defaultdict(list)
-        for record in records(file):
-            kind = record.WhichOneof("record_type")
-            found[kind].append(getattr(record, kind))
-        # wandb's own process writes the file, and on a busy machine some time after the run has ended.
-        if "exit" in found or time.monotonic() > deadline:
-            return found
-        time.sleep(0.2)
-
-
-def test_one_run_with_name_group_and_flat_settings(tracked: Path, logged: dict[str, list[Any]]) -> None:
-    run = logged["run"][0]
-    group = "random pipeline:qa-specialist>math-specialist on offline"
-    assert (run.project, run.run_group, run.job_type) == ("hierrouter-harness", group, "run")
-    assert run.display_name == "random pipeline:qa-specialist>math-specialist on lightweight-offline"
-    config = {entry.key: json.loads(entry.value_json) for entry in run.config.update if entry.key != "_wandb"}
-    assert all(not isinstance(value, dict | list) for value in config.values())
-    assert config["arguments.router"] == "random, pipeline:qa-specialist>math-specialist"
+def test_one_run_with_name_group_and_flat_settings_is_where_the_folder_says(tracked: SimpleNamespace) -> None:
+    settings = tracked.logged.settings
+    assert (settings["project"], settings["job_type"]) == ("hierrouter-harness", "run")
+    assert settings["group"] == "random single:qa-specialist on offline"
+    assert settings["name"] == "random single:qa-specialist on lightweight-offline"
+    config = settings["config"]
+    assert not any(isinstance(value, dict | list) for value in config.values())
+    assert config["arguments.router"] == "random, single:qa-specialist"
     assert (config["seed"], config["suite"], config["source.recording"]) == (1, "offline", "lightweight-offline")
-    manifest = json.loads((tracked / "out" / "manifest.json").read_text())
-    model = manifest["pool"]["models"][0]
+    model = load_run(tracked.folder).manifest.pool["models"][0]
     assert config[f"pool.models.{model['name']}.base_rate"] == model["base_rate"]
+    kept = json.loads((tracked.folder / tracking.IDENTITY).read_text())
+    assert (kept["id"], kept["project"]) == ("abc", "hierrouter-harness")
 
 
-def test_figures_have_the_same_keys_in_every_run(tracked: Path, logged: dict[str, list[Any]]) -> None:
-    found = {item.key: json.loads(item.value_json) for part in logged["summary"] for item in part.update if item.key}
-    summary = json.loads((tracked / "out" / "summary.json").read_text())
-    for name, entry in summary["routers"].items():
+def test_figures_have_the_same_keys_in_every_run(tracked: SimpleNamespace) -> None:
+    found, summary = tracked.logged.summary, tracked.summary
+    for name, entry in summary.routers.items():
         for key in ("quality", "cost", "value", "regret", "hops"):
-            assert found[f"{name}/{key}"] == pytest.approx(entry["overall"][key])
-        assert found[f"{name}/macro/quality"] == pytest.approx(entry["macro"]["quality"])
-        assert found[f"{name}/aiq"] == pytest.approx(summary["frontier_metrics"]["routers"][name]["aiq"])
+            assert found[f"{name}/{key}"] == getattr(entry.overall, key)
+        assert found[f"{name}/macro/quality"] == entry.macro.quality
+        assert found[f"{name}/aiq"] == summary.frontier_metrics.routers[name].aiq
     assert not any(isinstance(value, bool) for value in found.values())
 
 
-def test_tables_hold_every_router_and_task(tracked: Path) -> None:
-    def read(name: str) -> list[dict[str, Any]]:
-        (file,) = tracked.glob(f"wandb/offline-run-*/files/media/table/{name}_*.table.json")
-        table = json.loads(file.read_text())
-        return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-
-    summary = json.loads((tracked / "out" / "summary.json").read_text())["routers"]
-    overall = {row["router"]: row for row in read("overall")}
-    assert list(overall) == list(summary)
-    for name, row in overall.items():
-        figures = summary[name]["overall"]
-        assert row["quality"] == pytest.approx(figures["quality"])
-        assert [row["cost_low"], row["cost_high"]] == pytest.approx(figures["cost_interval"])
-        assert row["calls:qa-specialist"] == pytest.approx(figures["calls"]["qa-specialist"])
-    with (tracked / "out" / "tables.csv").open(newline="") as file:
-        of_csv = list(csv.DictReader(file))
-    of_wandb = read("tasks")
-    assert [(row["router"], row["task"]) for row in of_wandb] == [(row["router"], row["task"]) for row in of_csv]
-    assert [row["quality"] for row in of_wandb] == pytest.approx([float(row["quality"]) for row in of_csv])
+def test_tables_hold_every_router_and_task(tracked: SimpleNamespace) -> None:
+    overall, tasks = (
+        [dict(zip(table.columns, row, strict=True)) for row in table.data] for table in tracked.logged.tables.values()
+    )
+    assert [row["router"] for row in overall] == list(tracked.summary.routers)
+    for row in overall:
+        figures = tracked.summary.routers[row["router"]].overall
+        assert row["quality"] == figures.quality
+        assert (row["cost_low"], row["cost_high"]) == figures.cost_interval
+        assert row["calls:qa-specialist"] == figures.calls["qa-specialist"]
+    with (tracked.folder / "tables.csv").open(newline="") as file:
+        assert [(r["router"], r["task"]) for r in csv.DictReader(file)] == [(r["router"], r["task"]) for r in tasks]
 
 
-def test_the_files_of_the_run_are_an_artifact(tracked: Path, logged: dict[str, list[Any]]) -> None:
-    (artifact,) = (artifact for artifact in logged["artifact"] if artifact.type == "run-result")
-    assert artifact.name == "offline-lightweight-offline"
-    entries = {entry.path: entry for entry in artifact.manifest.contents}
-    out = tracked / "out"
-    written = {path.name: path.stat().st_size for path in out.iterdir() if path.name != tracking.IDENTITY}
-    assert written == {path: entry.size for path, entry in entries.items()}
-    for name, entry in entries.items():
-        assert Path(entry.local_path).read_bytes() == (out / name).read_bytes()
-
-
-def test_the_run_says_where_wandb_keeps_it(tracked: Path, logged: dict[str, list[Any]]) -> None:
-    kept = json.loads((tracked / "out" / tracking.IDENTITY).read_text())
-    assert (kept["id"], kept["project"]) == (logged["run"][0].run_id, "hierrouter-harness")
+def test_the_files_of_the_run_are_an_artifact(tracked: SimpleNamespace) -> None:
+    artifact = tracked.logged.artifact
+    assert (artifact.name, artifact.type) == ("offline-lightweight-offline", "run-result")
+    written = {path.name: path.stat().st_size for path in tracked.folder.iterdir() if path.name != tracking.IDENTITY}
+    assert written == {name: entry.size for name, entry in artifact.manifest.entries.items()}
 
 
 def test_nested_settings_become_dotted_keys() -> None:
@@ -145,16 +99,14 @@ def test_nested_settings_become_dotted_keys() -> None:
     }  # fmt: skip
 
 
-def test_a_run_that_wandb_does_not_take_is_said_in_one_line(tracked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import wandb
-
+def test_a_run_that_wandb_does_not_take_is_said_in_one_line(
+    tmp_path: Path, harness: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def refuse(**_: object) -> None:
         raise wandb.errors.UsageError("No API key configured.\nUse `wandb login`.")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    manifest = json.loads((tracked / "out" / "manifest.json").read_text())
-    summary = Summary.model_validate_json((tracked / "out" / "summary.json").read_bytes())
-    with pytest.raises(UserError) as caught:
-        tracking.track(tracked / "out", manifest, summary)
-    said = str(caught.value)
-    assert "No API key" in said and "WANDB_MODE=offline" in said and str(tracked / "out") in said and "\n" not in said
+    assert harness(*RUN, "random", "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "No API key" in said and "WANDB_MODE=offline" in said and str(tmp_path) in said and said.count("\n") == 1
+    assert load_run(tmp_path / "out")
