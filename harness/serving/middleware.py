@@ -1,54 +1,49 @@
-"""What a request passes before it is read: its key, a place, its body's length and time. How it ends is counted."""
+"""ASGI middleware: authentication, limits of requests and of their bodies, and how each request ended."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from harness.serving.metrics import ServingMetrics
 
-OPEN_PATHS = ("/health",)
-GONE = 499  # the status that proxies log for a client that did not wait; nobody receives it
-_LAST_SECONDS = 1.0  # for bodies that are on their way when the server ends
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a request may ask for.
-
-    body_bytes: of its body, body_seconds: until that is there. max_tokens: of a response. seconds: until it is
-    answered. stops: how many texts end a response, stop_length: characters of one. open: how many are open at a time.
-    """
-
-    body_bytes: int = 1_000_000
-    max_tokens: int = 1024
-    default_tokens: int = 512
-    seconds: float = 300.0
-    body_seconds: float = 30.0
-    stops: int = 4
-    stop_length: int = 200
-    open: int = 1024
+_bearer = HTTPBearer(auto_error=False)
 
 
 class Gate:
-    """The application behind its limits. key: bearer key that is asked for, if any."""
+    """The application behind its limits; `/health` is open to everyone, and the metrics count what begins with `/v1/`.
 
-    def __init__(self, app: ASGIApp, key: str | None, limits: Limits, metrics: ServingMetrics) -> None:
-        self._app, self._key, self._limits, self._metrics = app, key, limits, metrics
-        self._open = 0
-        self._reading: set[asyncio.Timeout] = set()
+    FastAPI would check the key once it has read the body, and uvicorn's limit counts connections without a request.
+    key: bearer key that is asked for, if any. max_open: how many requests are open at a time. max_body_bytes: of a
+    body, body_seconds: until it is there.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: ServingMetrics,
+        key: str | None,
+        max_open: int,
+        max_body_bytes: int,
+        body_seconds: float,
+    ) -> None:
+        self._app, self._metrics, self._max_open = app, metrics, max_open
+        # As HTTPBearer reads it from a header.
+        self._key = None if key is None else key.encode().decode("latin-1").strip().encode()
+        self._max_body_bytes, self._body_seconds = max_body_bytes, body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] == "/health":
             await self._app(scope, receive, send)
             return
         status, counted = 500, scope["path"].startswith("/v1/")
@@ -58,89 +53,59 @@ class Gate:
             status = message.get("status", status)
             await send(message)
 
+        self._metrics.open += counted
         try:
-            if not self._allowed(scope):
-                counted = True
-                raise HTTPException(401, "missing or wrong key; send it as a bearer token")
-            if scope["path"].startswith("/v1/"):
-                await self._pass(scope, receive, noted)
-            else:
-                await self._app(scope, receive, noted)
+            await self._check(HTTPConnection(scope))
+            await self._app(scope, self._limited(receive), noted)
         except HTTPException as error:
-            await refusal(error.status_code, str(error.detail), dict(error.headers or {}))(scope, receive, noted)
+            await refusal(error)(scope, receive, noted)
         finally:
+            self._metrics.open -= counted
             if counted:
-                self._metrics.ended(status)
+                self._metrics.requests.labels(str(status)).inc()
 
-    def end(self) -> None:
-        """Wait no longer for bodies that are on their way."""
-        for reading in self._reading:
-            until = asyncio.get_running_loop().time() + _LAST_SECONDS
-            reading.reschedule(min(until, reading.when() or until))
-
-    def _allowed(self, scope: Scope) -> bool:
-        if self._key is None or scope["path"] in OPEN_PATHS:
-            return True
-        # The scheme is written as one likes (RFC 9110, 11.1).
-        scheme, _, key = _header(scope, b"authorization").partition(b" ")
-        return hmac.compare_digest(key.lstrip(b" "), self._key.encode()) and scheme.lower() == b"bearer"
-
-    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._open >= self._limits.open:
+    async def _check(self, connection: HTTPConnection) -> None:
+        """Raise HTTPException for a request without the key, for one too many, and for one that says it is too long."""
+        if self._key is not None:
+            found = await _bearer(connection)
+            if found is None or not hmac.compare_digest(found.credentials.encode(), self._key):
+                raise HTTPException(401, "missing or wrong key; send it as a bearer token")
+        if self._metrics.open > self._max_open:
             raise HTTPException(503, "too many requests are open; try again", {"Retry-After": "1"})
-        self._open += 1
-        try:
-            with self._metrics.open.track_inprogress():
-                body: bytes | None = await self._read(scope, receive)
+        length = connection.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._max_body_bytes:
+            raise self._too_long()
 
-                async def read() -> Message:
-                    nonlocal body
-                    if body is None:
-                        return await receive()
-                    message = {"type": "http.request", "body": body, "more_body": False}
-                    body = None
-                    return message
+    def _limited(self, receive: Receive) -> Receive:
+        """What receives the body. It raises HTTPException for one that is too long or comes too slowly."""
+        length = 0
+        until: float | None = asyncio.get_running_loop().time() + self._body_seconds
 
-                await self._app(scope, read, send)
-        finally:
-            self._open -= 1
+        async def in_time() -> Message:
+            nonlocal length, until
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                text = "the body did not arrive in time; send it again"
+                raise HTTPException(408, text, {"Connection": "close"}) from None
+            length += len(message.get("body", b""))
+            if length > self._max_body_bytes:
+                raise self._too_long()
+            if not message.get("more_body"):
+                until = None
+            return message
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes:
-        """The body. Raises HTTPException for one that is too long, comes too slowly, or breaks off."""
-        most = self._limits.body_bytes
-        too_long = HTTPException(413, f"the request has more than {most} bytes")
-        said = _header(scope, b"content-length")
-        if said.isdigit() and int(said) > most:
-            raise too_long
-        chunks, length = [], 0
-        try:
-            async with asyncio.timeout(self._limits.body_seconds) as reading:
-                self._reading.add(reading)
-                try:
-                    more = True
-                    while more:
-                        message = await receive()
-                        if message["type"] == "http.disconnect":
-                            raise HTTPException(GONE, "the client is gone")
-                        chunks.append(message.get("body", b""))
-                        length, more = length + len(chunks[-1]), message.get("more_body", False)
-                        if length > most:
-                            raise too_long
-                finally:
-                    self._reading.discard(reading)
-        except TimeoutError:
-            raise HTTPException(
-                408, "the body did not arrive in time; send it again", {"Connection": "close"}
-            ) from None
-        return b"".join(chunks)
+        return in_time
+
+    def _too_long(self) -> HTTPException:
+        return HTTPException(413, f"the request has more than {self._max_body_bytes} bytes")
 
 
-def _header(scope: Scope, name: bytes) -> bytes:
-    return next((value for key, value in scope["headers"] if key == name), b"")
-
-
-def refusal(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def refusal(error: HTTPException) -> JSONResponse:
     """An error in the API's form."""
     kinds = {401: "authentication_error", 404: "not_found_error", 503: "overloaded_error"}
+    status = error.status_code
     kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return JSONResponse({"error": {"message": message, "type": kind, "code": status}}, status, headers)
+    body = {"error": {"message": str(error.detail), "type": kind, "code": status}}
+    return JSONResponse(body, status, error.headers)
