@@ -8,6 +8,7 @@ are refused. A response is streamed once its last hop has ended.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import time
 import uuid
@@ -15,21 +16,23 @@ from concurrent.futures import Future
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, BeforeValidator, Field
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from harness.serving.batcher import Answer, Dispatcher, Overloaded
-from harness.serving.middleware import Gate, refusal
 from pools.errors import QueryError, UserError
 from pools.types import GenerationSettings, UpstreamError
 
 DEFAULT_TOKENS = 512
 MAX_BODY_SECONDS = 30.0  # until a body is there
+SOON = {"Retry-After": "1"}
 GONE = 499  # the status that proxies log for a client that did not wait; nobody receives it
 
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 Empty = Annotated[list[Any], Field(max_length=0)]
 Stops = Annotated[
     Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=4)] | None,
@@ -80,10 +83,12 @@ class ChatRequest(BaseModel):
     response_format: dict[Literal["type"], Literal["text"]] | None = None
 
     def query(self) -> str:
-        """The text that is routed.
+        """The text that is routed. Raises HTTPException if there is none.
 
         Instructions and one question are joined by an empty line; a longer conversation is written out with its roles.
         """
+        if not any(message.text.strip() for message in self.messages):
+            raise HTTPException(400, "the messages are empty; send a text")
         if [m.role for m in self.messages if m.role not in ("system", "developer")] == ["user"]:
             return "\n\n".join(message.text for message in self.messages)
         return "\n\n".join(f"{message.role.capitalize()}: {message.text}" for message in self.messages)
@@ -105,65 +110,64 @@ def create_app(
     max_body_bytes: int = 1_000_000,
     max_tokens: int = 1024,
     seconds: float = 300.0,
-) -> Gate:
+) -> FastAPI:
     """The application.
 
-    name: of the one model that it offers. max_tokens: of a response. seconds: until it is there. Others: see `Gate`.
+    name: of the one model that it offers. key: bearer key that is asked for. max_open: how many queries may be open at
+    a time, those whose body is still arriving included. max_tokens: of a response. seconds: until it is there.
     """
     metrics, unit = dispatcher.metrics, dispatcher.routed.pool.cost_unit
     created = int(time.time())
     app = FastAPI(title="HierRouter harness", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
+
+    @app.exception_handler(HTTPException)
+    async def refuse(_: Request, error: HTTPException) -> JSONResponse:
+        metrics.requests.labels(str(error.status_code)).inc()
+        return refusal(error)
+
+    @app.exception_handler(ValidationError)
+    async def refuse_invalid(request: Request, error: ValidationError) -> JSONResponse:
+        said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors()[:3])
+        return await refuse(request, HTTPException(400, said))
+
+    async def check_key(given: Credentials) -> None:
+        if key is not None and (given is None or not hmac.compare_digest(given.credentials.encode(), _as_read(key))):
+            raise HTTPException(401, "missing or wrong key; send it as a bearer token")
 
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/metrics")
+    closed = APIRouter(dependencies=[Depends(check_key)])
+
+    @closed.get("/metrics")
     async def show_metrics() -> Response:
         return Response(metrics.text(), media_type=metrics.media_type)
 
-    @app.get("/v1/models")
+    @closed.get("/v1/models")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [_model(name, created)]}
 
-    @app.get("/v1/models/{wanted:path}")
+    @closed.get("/v1/models/{wanted:path}")
     async def model(wanted: str) -> dict[str, Any]:
         _check_model(wanted, name)
         return _model(name, created)
 
-    @app.post("/v1/chat/completions")
-    async def chat(request: ChatRequest, connection: Request) -> Response:
-        _check_model(request.model, name)
-        query, settings = request.query(), request.settings(max_tokens)
-        if not query.strip():
-            raise HTTPException(400, "the messages are empty; send a text")
+    @closed.post("/v1/chat/completions")
+    async def chat(connection: Request) -> Response:  # which reads the body itself, after the key and within limits
+        if metrics.open >= max_open:
+            raise HTTPException(503, "too many requests are open; try again", SOON)
+        metrics.open += 1
         try:
-            "".join((query, *settings.until)).encode()
-        except UnicodeEncodeError:
-            raise HTTPException(400, "the messages or stop hold half of a surrogate pair; send valid Unicode") from None
-        start = time.monotonic()
-        late = HTTPException(504, f"not answered within {seconds:g} seconds; ask for fewer tokens")
-        try:
-            answer = await _awaited(dispatcher.submit((query, settings), seconds), connection, seconds)
-        except Overloaded:
-            raise HTTPException(503, "too many requests wait; try again", {"Retry-After": "1"}) from None
-        except TimeoutError:
-            raise late from None
-        except QueryError as error:
-            raise HTTPException(422, " ".join(str(error).split())) from None
-        except UpstreamError:
-            if time.monotonic() - start >= seconds:  # so it was asked no longer
-                raise late from None
-            raise HTTPException(502, "a model did not answer; try again") from None
-        except UserError:  # of the pool, the store, a router: nothing that a client can change, or should know
-            raise HTTPException(500, "the query cannot be answered; the server's log says why") from None
-        except Exception as error:  # whatever a model's library raises; its words may hold what others asked
-            raise HTTPException(500, f"a model failed: {type(error).__name__}") from error
-        if answer is None:
-            raise HTTPException(GONE, "the client is gone")
-        metrics.seconds.observe(time.monotonic() - start)
+            body = await _body(connection, max_body_bytes, min(MAX_BODY_SECONDS, seconds))
+            request = ChatRequest.model_validate_json(body)
+            _check_model(request.model, name)
+            start = time.monotonic()
+            answer = await answered(request.query(), request.settings(max_tokens), connection)
+            metrics.seconds.observe(time.monotonic() - start)
+        finally:
+            metrics.open -= 1
+        metrics.requests.labels("200").inc()
         headers, usage = route_headers(answer, unit), usage_of(answer, unit)
         made = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
         if request.stream:
@@ -172,10 +176,61 @@ def create_app(
             return Response(events, media_type="text/event-stream", headers=headers)
         message = {"role": "assistant", "content": answer.response}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}
-        body = {**made, "object": "chat.completion", "choices": [choice], "usage": usage}
-        return JSONResponse(body, headers=headers)
+        return JSONResponse({**made, "object": "chat.completion", "choices": [choice], "usage": usage}, headers=headers)
 
-    return Gate(app, metrics, key, max_open, max_body_bytes, min(MAX_BODY_SECONDS, seconds))
+    async def answered(query: str, settings: GenerationSettings, connection: Request) -> Answer:
+        late = HTTPException(504, f"not answered within {seconds:g} seconds; ask for fewer tokens")
+        until = time.monotonic() + seconds
+        try:
+            answer = await _awaited(dispatcher.submit((query, settings), seconds), connection, seconds)
+        except Overloaded:
+            raise HTTPException(503, "too many requests wait; try again", SOON) from None
+        except TimeoutError:
+            raise late from None
+        except QueryError as error:
+            raise HTTPException(422, " ".join(str(error).split())) from None
+        except UpstreamError:
+            if time.monotonic() >= until:  # so it was asked no longer
+                raise late from None
+            raise HTTPException(502, "a model did not answer; try again") from None
+        except UserError:  # of the pool, the store, a router: nothing that a client can change, or should know
+            raise HTTPException(500, "the query cannot be answered; the server's log says why") from None
+        except Exception as error:  # whatever a model's library raises; its words may hold what others asked
+            raise HTTPException(500, f"a model failed: {type(error).__name__}") from error
+        if answer is None:
+            raise HTTPException(GONE, "the client is gone")
+        return answer
+
+    app.include_router(closed)
+    return app
+
+
+def _as_read(key: str) -> bytes:
+    """What HTTPBearer makes of the key in a header."""
+    return key.encode().decode("latin-1").strip().encode()
+
+
+async def _body(connection: Request, max_bytes: int, seconds: float) -> bytes:
+    """The body. Raises HTTPException for one that is no JSON, too long, too slow, or breaks off."""
+    # A page in a browser may send anything else to a server on its machine.
+    if "json" not in connection.headers.get("content-type", ""):
+        raise HTTPException(415, "send the body as application/json")
+    too_long = HTTPException(413, f"the request has more than {max_bytes} bytes")
+    if int(connection.headers.get("content-length", 0)) > max_bytes:
+        raise too_long
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in connection.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise too_long
+    except TimeoutError:
+        text = "the body did not arrive in time; send it again"
+        raise HTTPException(408, text, {"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise HTTPException(GONE, "the client is gone") from None
+    return bytes(body)
 
 
 async def _awaited(future: Future[Answer], connection: Request, seconds: float) -> Answer | None:
@@ -241,10 +296,10 @@ def _check_model(wanted: str, name: str) -> None:
         raise HTTPException(404, f"there is no model {wanted[:100]!r}; there is {name!r}")
 
 
-async def _on_http_error(_: Request, error: HTTPException) -> JSONResponse:
-    return refusal(error)
-
-
-async def _on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-    said = "; ".join(f"{'.'.join(map(str, e['loc'][1:])) or 'body'}: {e['msg']}" for e in error.errors()[:3])
-    return refusal(HTTPException(400, said))
+def refusal(error: HTTPException) -> JSONResponse:
+    """An error in the API's form."""
+    kinds = {401: "authentication_error", 404: "not_found_error", 503: "overloaded_error"}
+    status = error.status_code
+    kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
+    body = {"error": {"message": str(error.detail), "type": kind, "code": status}}
+    return JSONResponse(body, status, error.headers)

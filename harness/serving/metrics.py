@@ -24,7 +24,9 @@ class ServingMetrics:
     def __init__(self, cost_unit: str, waiting: Callable[[], int]) -> None:
         self._registry = registry = prometheus.CollectorRegistry()
         named = {"namespace": "harness", "registry": registry}
-        self.requests = prometheus.Counter("requests", "Requests that ended, by HTTP status.", ["status"], **named)
+        self.requests = prometheus.Counter(
+            "requests", "Queries that were answered, and all that was refused, by HTTP status.", ["status"], **named
+        )
         self.seconds = prometheus.Histogram(
             "request_seconds", "From a query's arrival to its answer.", buckets=_SECONDS, **named
         )
