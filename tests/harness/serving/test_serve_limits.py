@@ -152,7 +152,7 @@ def test_calls_are_billed_once_each_whoever_still_waits_and_whatever_fails() -> 
 
     def answers(query: str) -> str:
         assert go.wait(60)
-        return query if query != "fail" else str(1 / 0)
+        return query if model.asked.count("fail") < 2 else str(1 / 0)  # its second hop fails
 
     model = Model(answers)
     dispatcher = Dispatcher(routed(model, max_hops=2), waiting=3)
@@ -174,17 +174,8 @@ def test_calls_are_billed_once_each_whoever_still_waits_and_whatever_fails() -> 
     }
     assert dispatcher.close()
     text = client.get("/metrics").text
-    answered = len([query for query in model.asked if query != "fail"])
+    answered = len(model.asked) - 1
     assert f'harness_hops_total{{model="math-specialist"}} {answered}.0' in text, text
     assert f'harness_cost_total{{model="math-specialist"}} {answered * 12}.0' in text
     assert f'harness_tokens_total{{direction="read",model="math-specialist"}} {answered * 10}.0' in text
     assert 'harness_requests_total{status="500"} 1.0' in text
-
-
-def test_the_first_hop_is_billed_if_the_second_fails() -> None:
-    model = Model(lambda query: query if len(model.asked) == 1 else str(1 / 0))
-    dispatcher = Dispatcher(routed(model, max_hops=2))
-    assert isinstance(dispatcher.submit(("q", SETTINGS)).exception(30), ZeroDivisionError)
-    assert dispatcher.close()
-    [hops] = (line for line in dispatcher.metrics.text().decode().splitlines() if line.startswith("harness_cost_total"))
-    assert hops.endswith(" 12.0")
