@@ -154,7 +154,8 @@ def create_app(
         return _model(name, created)
 
     @closed.post("/v1/chat/completions")
-    async def chat(connection: Request) -> Response:  # which reads the body itself, after the key and within limits
+    async def chat(connection: Request) -> Response:
+        # The body is no parameter: FastAPI would read it before it asks for the key, and without limits.
         if metrics.open >= max_open:
             raise HTTPException(503, "too many requests are open; try again", SOON)
         metrics.open += 1
@@ -212,8 +213,8 @@ def _as_read(key: str) -> bytes:
 
 async def _body(connection: Request, max_bytes: int, seconds: float) -> bytes:
     """The body. Raises HTTPException for one that is no JSON, too long, too slow, or breaks off."""
-    # A page in a browser may send anything else to a server on its machine.
-    if "json" not in connection.headers.get("content-type", ""):
+    # Some other types a page in a browser may send to any server on its machine.
+    if not connection.headers.get("content-type", "").lower().startswith("application/json"):
         raise HTTPException(415, "send the body as application/json")
     too_long = HTTPException(413, f"the request has more than {max_bytes} bytes")
     if int(connection.headers.get("content-length", 0)) > max_bytes:

@@ -155,7 +155,9 @@ def test_what_asks_for_nothing_is_accepted(client: Any, items: list[Item]) -> No
     assert client.chat.completions.create(**asked(items[0]), extra_body=dict.fromkeys(nothing)).usage.cost > 0
 
 
-def test_a_body_of_unknown_length_is_limited_too(server: str) -> None:
+def test_a_body_of_unknown_length_is_limited_too_and_one_of_another_type_refused(server: str) -> None:
+    text = HEADERS | {"content-type": "text/plain;application/json"}
+    assert httpx.post(f"{server}/v1/chat/completions", content=b"{}", headers=text).status_code == 415
     endless = (b"x" * 1000 for _ in range(100))
     got = httpx.post(f"{server}/v1/chat/completions", content=endless, headers=HEADERS, timeout=60)
     assert got.status_code == 413 and got.json()["error"]["message"] == "the request has more than 20000 bytes"
