@@ -56,12 +56,9 @@ class _Finder:
         if name != TRIGGER:
             return None
         for finder in list(sys.meta_path):
-            if finder is self or not hasattr(finder, "find_spec"):
-                continue
-            spec = finder.find_spec(name, path, target)
+            spec = None if finder is self else finder.find_spec(name, path, target)
             if spec is not None:
-                if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _Loader(spec.loader, self)
+                spec.loader = _Loader(spec.loader, self)
                 return spec
         return None
 

@@ -8,31 +8,36 @@ are refused. A response is streamed once its last hop has ended.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
-import signal
-import socket
 import time
 import uuid
-from collections.abc import AsyncIterator
 from concurrent.futures import Future
-from types import FrameType
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from harness.serving.batcher import Answer, Dispatcher, Overloaded
-from harness.serving.metrics import ServingMetrics
-from harness.serving.middleware import GONE, Gate, Limits, refusal
 from pools.errors import QueryError, UserError
 from pools.types import GenerationSettings, UpstreamError
 
+DEFAULT_TOKENS = 512
+MAX_BODY_SECONDS = 30.0  # until a body is there
+SOON = {"Retry-After": "1"}
+GONE = 499  # the status that proxies log for a client that did not wait; nobody receives it
+
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 Empty = Annotated[list[Any], Field(max_length=0)]
+Stops = Annotated[
+    Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=4)] | None,
+    BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
+]
 
 
 class TextPart(BaseModel):
@@ -60,12 +65,6 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class ResponseFormat(BaseModel):
-    """What form a response has."""
-
-    type: Literal["text"]
-
-
 class ChatRequest(BaseModel):
     """What a client asks; other fields of the API are ignored."""
 
@@ -73,7 +72,7 @@ class ChatRequest(BaseModel):
     messages: list[ChatMessage] = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    stop: str | list[str] | None = None
+    stop: Stops = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Literal[1] | None = None
@@ -81,108 +80,164 @@ class ChatRequest(BaseModel):
     tools: Empty | None = None
     functions: Empty | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
-    response_format: ResponseFormat | None = None
+    response_format: dict[Literal["type"], Literal["text"]] | None = None
 
     def query(self) -> str:
-        """The text that is routed.
+        """The text that is routed. Raises HTTPException if there is none.
 
         Instructions and one question are joined by an empty line; a longer conversation is written out with its roles.
         """
+        if not any(message.text.strip() for message in self.messages):
+            raise HTTPException(400, "the messages are empty; send a text")
         if [m.role for m in self.messages if m.role not in ("system", "developer")] == ["user"]:
             return "\n\n".join(message.text for message in self.messages)
         return "\n\n".join(f"{message.role.capitalize()}: {message.text}" for message in self.messages)
 
-    def settings(self, limits: Limits) -> GenerationSettings:
-        """How responses are decoded. Raises HTTPException for more tokens, or more to stop at, than are allowed."""
-        asked = self.max_completion_tokens or self.max_tokens or min(limits.default_tokens, limits.max_tokens)
-        if asked > limits.max_tokens:
-            raise HTTPException(400, f"{asked} tokens were asked for; at most {limits.max_tokens} are allowed")
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        if len(stop) > limits.stops or any(len(text) > limits.stop_length for text in stop):
-            raise HTTPException(
-                400, f"stop: at most {limits.stops} texts of {limits.stop_length} characters are allowed"
-            )
-        return GenerationSettings(tuple(text for text in stop if text), asked)
+    def settings(self, max_tokens: int) -> GenerationSettings:
+        """How responses are decoded. Raises HTTPException for more tokens than are allowed."""
+        asked = self.max_completion_tokens or self.max_tokens or min(DEFAULT_TOKENS, max_tokens)
+        if asked > max_tokens:
+            raise HTTPException(400, f"{asked} tokens were asked for; at most {max_tokens} are allowed")
+        return GenerationSettings(tuple(text for text in self.stop or [] if text), asked)
 
 
-def create_app(dispatcher: Dispatcher, name: str, key: str | None, limits: Limits) -> Gate:
-    """The application. name: of the one model that it offers. key: bearer key that is asked for, if any."""
-    routed = dispatcher.ready()
-    metrics = ServingMetrics(routed.pool.cost_unit, lambda: dispatcher.length)
-    dispatcher.bill = metrics.called
+def create_app(
+    dispatcher: Dispatcher,
+    name: str,
+    *,
+    key: str | None = None,
+    max_open: int = 1024,
+    max_body_bytes: int = 1_000_000,
+    max_tokens: int = 1024,
+    seconds: float = 300.0,
+) -> FastAPI:
+    """The application.
+
+    name: of the one model that it offers. key: bearer key that is asked for. max_open: how many queries may be open at
+    a time, those whose body is still arriving included. max_tokens: of a response. seconds: until it is there.
+    """
+    metrics, unit = dispatcher.metrics, dispatcher.routed.pool.cost_unit
     created = int(time.time())
     app = FastAPI(title="HierRouter harness", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
+
+    @app.exception_handler(HTTPException)
+    async def refuse(_: Request, error: HTTPException) -> JSONResponse:
+        metrics.requests.labels(str(error.status_code)).inc()
+        return refusal(error)
+
+    @app.exception_handler(ValidationError)
+    async def refuse_invalid(request: Request, error: ValidationError) -> JSONResponse:
+        said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors()[:3])
+        return await refuse(request, HTTPException(400, said))
+
+    async def check_key(given: Credentials) -> None:
+        if key is not None and (given is None or not hmac.compare_digest(given.credentials.encode(), _as_read(key))):
+            raise HTTPException(401, "missing or wrong key; send it as a bearer token")
 
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/metrics")
+    closed = APIRouter(dependencies=[Depends(check_key)])
+
+    @closed.get("/metrics")
     async def show_metrics() -> Response:
         return Response(metrics.text(), media_type=metrics.media_type)
 
-    @app.get("/v1/models")
+    @closed.get("/v1/models")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [_model(name, created)]}
 
-    @app.get("/v1/models/{wanted:path}")
+    @closed.get("/v1/models/{wanted:path}")
     async def model(wanted: str) -> dict[str, Any]:
         _check_model(wanted, name)
         return _model(name, created)
 
-    @app.post("/v1/chat/completions")
-    async def chat(request: ChatRequest, connection: Request) -> Response:
-        _check_model(request.model, name)
-        query, settings = request.query(), request.settings(limits)
-        if not query.strip():
-            raise HTTPException(400, "the messages are empty; send a text")
+    @closed.post("/v1/chat/completions")
+    async def chat(connection: Request) -> Response:
+        # The body is no parameter: FastAPI would read it before it asks for the key, and without limits.
+        if metrics.open >= max_open:
+            raise HTTPException(503, "too many requests are open; try again", SOON)
+        metrics.open += 1
         try:
-            "".join((query, *settings.until)).encode()
-        except UnicodeEncodeError:
-            raise HTTPException(400, "the messages or stop hold half of a surrogate pair; send valid Unicode") from None
-        start = time.perf_counter()
-        late = HTTPException(504, f"not answered within {limits.seconds:g} seconds; ask for fewer tokens")
+            body = await _body(connection, max_body_bytes, min(MAX_BODY_SECONDS, seconds))
+            request = ChatRequest.model_validate_json(body)
+            _check_model(request.model, name)
+            start = time.monotonic()
+            answer = await answered(request.query(), request.settings(max_tokens), connection)
+            metrics.seconds.observe(time.monotonic() - start)
+        finally:
+            metrics.open -= 1
+        metrics.requests.labels("200").inc()
+        headers, usage = route_headers(answer, unit), usage_of(answer, unit)
+        made = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
+        if request.stream:
+            include = request.stream_options is not None and request.stream_options.include_usage
+            events = _events(made, answer, usage if include else None)
+            return Response(events, media_type="text/event-stream", headers=headers)
+        message = {"role": "assistant", "content": answer.response}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}
+        return JSONResponse({**made, "object": "chat.completion", "choices": [choice], "usage": usage}, headers=headers)
+
+    async def answered(query: str, settings: GenerationSettings, connection: Request) -> Answer:
+        late = HTTPException(504, f"not answered within {seconds:g} seconds; ask for fewer tokens")
+        until = time.monotonic() + seconds
         try:
-            waited_for = dispatcher.submit((query, settings), limits.seconds)
-            answer = await _awaited(waited_for, connection, limits.seconds)
+            answer = await _awaited(dispatcher.submit((query, settings), seconds), connection, seconds)
         except Overloaded:
-            raise HTTPException(503, "too many requests wait; try again", {"Retry-After": "1"}) from None
+            raise HTTPException(503, "too many requests wait; try again", SOON) from None
         except TimeoutError:
             raise late from None
         except QueryError as error:
             raise HTTPException(422, " ".join(str(error).split())) from None
         except UpstreamError:
-            if waited_for.waiting.left:
-                raise HTTPException(502, "a model did not answer; try again") from None
-            raise late from None
+            if time.monotonic() >= until:  # so it was asked no longer
+                raise late from None
+            raise HTTPException(502, "a model did not answer; try again") from None
         except UserError:  # of the pool, the store, a router: nothing that a client can change, or should know
             raise HTTPException(500, "the query cannot be answered; the server's log says why") from None
         except Exception as error:  # whatever a model's library raises; its words may hold what others asked
             raise HTTPException(500, f"a model failed: {type(error).__name__}") from error
         if answer is None:
             raise HTTPException(GONE, "the client is gone")
-        metrics.answered(time.perf_counter() - start)
-        headers = route_headers(answer, routed.pool.cost_unit)
-        usage = usage_of(answer, routed.pool.cost_unit)
-        made = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
-        if request.stream:
-            include = request.stream_options is not None and request.stream_options.include_usage
-            chunks = _chunks(made, answer, usage if include else None)
-            return StreamingResponse(chunks, media_type="text/event-stream", headers=headers)
-        message = {"role": "assistant", "content": answer.response}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}
-        body = {**made, "object": "chat.completion", "choices": [choice], "usage": usage}
-        return JSONResponse(body, headers=headers)
+        return answer
 
-    return Gate(app, key, limits, metrics)
+    app.include_router(closed)
+    return app
+
+
+def _as_read(key: str) -> bytes:
+    """What HTTPBearer makes of the key in a header."""
+    return key.encode().decode("latin-1").strip().encode()
+
+
+async def _body(connection: Request, max_bytes: int, seconds: float) -> bytes:
+    """The body. Raises HTTPException for one that is no JSON, too long, too slow, or breaks off."""
+    # Some other types a page in a browser may send to any server on its machine.
+    if not connection.headers.get("content-type", "").lower().startswith("application/json"):
+        raise HTTPException(415, "send the body as application/json")
+    too_long = HTTPException(413, f"the request has more than {max_bytes} bytes")
+    if int(connection.headers.get("content-length", 0)) > max_bytes:
+        raise too_long
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in connection.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise too_long
+    except TimeoutError:
+        text = "the body did not arrive in time; send it again"
+        raise HTTPException(408, text, {"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise HTTPException(GONE, "the client is gone") from None
+    return bytes(body)
 
 
 async def _awaited(future: Future[Answer], connection: Request, seconds: float) -> Answer | None:
-    """The answer; None where the client went away. Raises TimeoutError. What nobody waits for is given up."""
+    """The answer; None if the client went away. Raises TimeoutError. What nobody waits for is given up."""
     answering = asyncio.wrap_future(future)
-    leaving = asyncio.create_task(_left(connection))
+    leaving = asyncio.create_task(connection.receive())  # the body has been read: what comes next is that it is gone
     try:
         await asyncio.wait((answering, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if answering.done():
@@ -193,12 +248,6 @@ async def _awaited(future: Future[Answer], connection: Request, seconds: float) 
     finally:
         answering.cancel()
         leaving.cancel()
-
-
-async def _left(connection: Request) -> None:
-    """Until the client is gone; the body has been read."""
-    while (await connection.receive())["type"] != "http.disconnect":
-        pass
 
 
 def usage_of(answer: Answer, unit: str) -> dict[str, Any]:
@@ -224,21 +273,19 @@ def route_headers(answer: Answer, unit: str) -> dict[str, str]:
     }
 
 
-async def _chunks(made: dict[str, Any], answer: Answer, usage: dict[str, Any] | None) -> AsyncIterator[str]:
-    def event(delta: dict[str, Any], finish_reason: str | None) -> str:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return _event({**made, "object": "chat.completion.chunk", "choices": [choice]})
+def _events(made: dict[str, Any], answer: Answer, usage: dict[str, Any] | None) -> str:
+    """The answer as server-sent events, all known at once."""
 
-    yield event({"role": "assistant", "content": ""}, None)
-    yield event({"content": answer.response}, None)
-    yield event({}, answer.finish_reason)
-    if usage is not None:
-        yield _event({**made, "object": "chat.completion.chunk", "choices": [], "usage": usage})
-    yield "data: [DONE]\n\n"
+    def choice(delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
+        return {"choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]}
 
-
-def _event(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data)}\n\n"
+    chunks = [
+        choice({"role": "assistant", "content": answer.response}, None),
+        choice({}, answer.finish_reason),
+        *([] if usage is None else [{"choices": [], "usage": usage}]),
+    ]
+    data = [json.dumps({**made, "object": "chat.completion.chunk", **chunk}) for chunk in chunks]
+    return "".join(f"data: {text}\n\n" for text in (*data, "[DONE]"))
 
 
 def _model(name: str, created: int) -> dict[str, Any]:
@@ -250,55 +297,10 @@ def _check_model(wanted: str, name: str) -> None:
         raise HTTPException(404, f"there is no model {wanted[:100]!r}; there is {name!r}")
 
 
-async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    return refusal(error.status_code, str(error.detail), dict(error.headers or {}))
-
-
-async def _on_invalid(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    said = "; ".join(f"{'.'.join(map(str, e['loc'][1:])) or 'body'}: {e['msg']}" for e in error.errors()[:3])
-    return refusal(400, said)
-
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class DrainingServer(uvicorn.Server):
-    """Serves `gate` until a signal comes, then answers what is there for at most `seconds`.
-
-    cut_off: how many connections were not done by then and were closed. A second signal ends the process at once.
-    """
-
-    def __init__(self, gate: Gate, host: str, port: int, seconds: float) -> None:
-        # Of level `error`: bad requests are no news, and anyone can send them. uvicorn cancels what hangs on after its
-        # own limit, with a traceback for each; here all connections are closed before that.
-        limit = int(seconds) + 5
-        super().__init__(uvicorn.Config(gate, host=host, port=port, log_level="error", timeout_graceful_shutdown=limit))
-        self.cut_off = 0
-        self._gate, self._seconds = gate, seconds
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal; the next one finds the system's own handler, which waits for nothing."""
-        leave_signals_to_the_system()
-        super().handle_exit(sig, frame)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections, and wait for those that are there."""
-        self._gate.end()
-        closing = asyncio.create_task(self._close_all())
-        await super().shutdown(sockets)
-        closing.cancel()
-
-    async def _close_all(self) -> None:
-        await asyncio.sleep(self._seconds)
-        left = list(self.server_state.connections)
-        self.cut_off = len(left)
-        for connection in left:
-            connection.transport.abort()
-
-
-def leave_signals_to_the_system() -> None:
-    """A signal ends the process, even while other threads keep Python busy."""
-    for kind in SIGNALS:
-        signal.signal(kind, signal.SIG_DFL)
+def refusal(error: HTTPException) -> JSONResponse:
+    """An error in the API's form."""
+    kinds = {401: "authentication_error", 404: "not_found_error", 503: "overloaded_error"}
+    status = error.status_code
+    kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
+    body = {"error": {"message": str(error.detail), "type": kind, "code": status}}
+    return JSONResponse(body, status, error.headers)

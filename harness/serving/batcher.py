@@ -6,21 +6,21 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, InvalidStateError
+from collections.abc import Sequence
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.rollout import ALONE, rollout
+from harness.serving.metrics import ServingMetrics
 from pools.errors import QueryError, UserError
 from pools.models.api import Waiting, asked_by
-from pools.types import UpstreamError
+from pools.types import Generation, UpstreamError
 
 if TYPE_CHECKING:
     from harness.serving.routed import Query, Routed
-    from pools.mdp.tree import Tree
 
 _log = logging.getLogger(__name__)
 
@@ -50,26 +50,17 @@ class Answer:
         return sum(hop.cost for hop in self.hops)
 
 
-Bill = Callable[[Sequence[Hop], float], None]
-"""Is told of the calls that a batch made, each once, and the cost of the router's own encoder."""
-
-
 class Overloaded(Exception):
     """So many queries wait that one more is not taken."""
 
 
-class Awaited(Future[Answer]):
-    """The answer to a query, for which somebody waits some seconds. To cancel it says that nobody does, at any time."""
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A query, the future of its answer, and how long somebody waits for that; `waiting.gone` is the future."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self.waiting = Waiting(time.monotonic() + seconds)
-
-    def cancel(self) -> bool:
-        """As of every future; servers that are being asked for it are asked no longer."""
-        with suppress(InvalidStateError):  # said before
-            self.waiting.gone.set_result(None)
-        return super().cancel()
+    query: Query
+    future: Future[Any]
+    waiting: Waiting
 
 
 class Dispatcher:
@@ -77,186 +68,103 @@ class Dispatcher:
 
     Models in this process are asked by one thread that takes all that waits as one batch. Where every model is behind a
     server, as many threads take one query each, so that nobody waits for what a server fails at or takes long over.
-    open: makes router and models, in the first thread. waiting: how many queries may wait.
-    A future that is cancelled gives up its place at once. bill: see `Bill`; called in the threads.
+    waiting: how many queries may wait. metrics: are told of each call that was made, once, whatever became of it.
     """
 
-    def __init__(self, open: Callable[[], Routed], batch_size: int = 64, waiting: int = 256) -> None:
-        self._open, self._batch_size, self._room = open, batch_size, waiting
-        self._waiting: dict[Awaited, Query] = {}
-        self._changed = threading.Condition()
-        self._closing = False
-        self._ready: Future[Routed] = Future()
-        self._taken = 0
-        self._deciding: AbstractContextManager[Any] = ALONE
-        self.bill: Bill = _nobody
-        self._threads = [threading.Thread(target=self._begin, name="dispatcher", daemon=True)]
-        self._threads[0].start()
+    def __init__(self, routed: Routed, batch_size: int = 64, waiting: int = 256) -> None:
+        self.routed = routed
+        self.metrics = ServingMetrics(routed.pool.cost_unit, lambda: len(self._waiting))
+        self._waiting: dict[Future[Any], _Asked] = {}
+        self._changing = threading.Lock()
+        self._room, self._seeds = waiting, count()
+        servers = routed.behind_servers()
+        self._batch_size = 1 if servers else batch_size
+        self._deciding: AbstractContextManager[Any] = threading.Lock() if servers else ALONE
+        self._threads = ThreadPoolExecutor(batch_size if servers else 1)
+        self._at_work: set[Future[None]] = set()
 
-    def ready(self) -> Routed:
-        """What answers, once it has been made. Raises the UserError of what could not be."""
-        return self._ready.result()
+    def submit(self, query: Query, seconds: float = math.inf) -> Future[Answer]:
+        """The answer to come; models are asked for so many seconds. Raises Overloaded where too many queries wait.
 
-    def submit(self, query: Query, seconds: float = math.inf) -> Awaited:
-        """The answer to come; models are asked for so many seconds. Raises Overloaded where too many queries wait."""
-        future = Awaited(seconds)
-        with self._changed:
+        To cancel the future says that nobody waits for it any more, at any time: it gives up its place, and servers
+        that are being asked for it are asked no longer.
+        """
+        future: Future[Any] = Future()  # never marked as running, so that it can be cancelled until it is answered
+        with self._changing:
             if len(self._waiting) >= self._room:
                 raise Overloaded
-            self._waiting[future] = query
-            self._changed.notify()
+            self._waiting[future] = _Asked(query, future, Waiting(time.monotonic() + seconds, future))
         future.add_done_callback(self._forget)
+        work = self._threads.submit(self._work)
+        self._at_work.add(work)
+        work.add_done_callback(self._at_work.discard)
         return future
 
-    @property
-    def length(self) -> int:
-        """Queries that wait."""
-        return len(self._waiting)
-
     def close(self, seconds: float | None = None) -> bool:
-        """Answer what waits, and end; whether that was done in so many seconds. What still waits then is cancelled."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        until = math.inf if seconds is None else time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(None if seconds is None else max(0.0, until - time.monotonic()))
-        with self._changed:
-            left = list(self._waiting)
-        for future in left:
-            future.cancel()
-        return not any(thread.is_alive() for thread in self._threads)
+        """End with what is being answered, and not with what waits; whether that was done in so many seconds."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        return not wait(list(self._at_work), seconds).not_done
 
     def _forget(self, future: Future[Answer]) -> None:
-        with self._changed:
-            self._waiting.pop(future, None)  # type: ignore[call-overload]
+        with self._changing:
+            self._waiting.pop(future, None)
 
-    def _begin(self) -> None:
+    def _work(self) -> None:
+        """Answer a batch of what waits, if anything does: an earlier batch may have taken it."""
+        with self._changing:
+            batch = list(islice(self._waiting.values(), self._batch_size))
+            for asked in batch:
+                del self._waiting[asked.future]
+        batches = [batch]
+        while batches:
+            awaited = [asked for asked in batches.pop() if not asked.future.done()]
+            if awaited:
+                batches += self._answer(awaited)
+
+    def _answer(self, batch: list[_Asked]) -> list[list[_Asked]]:
+        """Answer the queries. On an error, fail those that it is of, and return the others, to be tried again.
+
+        If nobody knows of which it is, each is to be tried alone.
+        """
+        # Of several, servers are asked until the last one's time is up: a batch is not broken off for those that left.
+        together = Waiting(max(asked.waiting.until for asked in batch), alone=True)
         try:
-            routed = self._open()
-            if routed.behind_servers():
-                self._deciding, at_once, self._batch_size = threading.Lock(), self._batch_size, 1
-                more = [threading.Thread(target=self._work, args=(routed,), daemon=True) for _ in range(at_once - 1)]
-                self._threads += more
-                try:
-                    for thread in more:
-                        thread.start()
-                except RuntimeError:  # the system gives no more
-                    raise UserError(f"--batch-size {at_once}: no room for so many threads; name fewer") from None
-        except BaseException as error:
-            self._ready.set_exception(error)
-            return
-        self._ready.set_result(routed)
-        self._work(routed)
-
-    def _work(self, routed: Routed) -> None:
-        while batch := self._take():
-            self._answer(routed, *batch)
-
-    def _take(self) -> tuple[int, list[tuple[Query, Awaited]]] | None:
-        """The next batch, once something waits, and how many were taken before; None at the end."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
-                taken = list(islice(self._waiting.items(), self._batch_size))
-                for future, _ in taken:
-                    del self._waiting[future]
-                if not taken:
-                    return None
-                before = self._taken
-                self._taken += len(taken)
-            batch = [(query, future) for future, query in taken if future.set_running_or_notify_cancel()]
-            if batch:
-                return before, batch
-
-    def _answer(self, routed: Routed, seed: int, batch: Sequence[tuple[Query, Awaited]]) -> None:
-        try:
-            with asked_by(_all(future.waiting for _, future in batch)):
-                answers = answer(routed, [query for query, _ in batch], seed, self.bill, self._deciding)
+            with asked_by(batch[0].waiting if len(batch) == 1 else together):
+                answers = self._episodes([asked.query for asked in batch])
         except Exception as error:  # whatever a model's library raises
-            self._fail(routed, seed, batch, error)
-        else:
-            for (_, future), made in zip(batch, answers, strict=True):
-                future.set_result(made)
+            of = error.queries if isinstance(error, UpstreamError) else ()
+            failed = batch if len(batch) == 1 else [asked for asked in batch if asked.query in of]
+            for asked in failed:
+                if isinstance(error, UserError) and not isinstance(error, QueryError) and not asked.waiting.left_early:
+                    _log.error("%s", " ".join(str(error).split()))  # whoever asked is not told
+                with suppress(InvalidStateError):  # cancelled meanwhile
+                    asked.future.set_exception(error)
+            others = [asked for asked in batch if asked not in failed]
+            return [others] if failed else [[asked] for asked in others]
+        for asked, answer in zip(batch, answers, strict=True):
+            with suppress(InvalidStateError):
+                asked.future.set_result(answer)
+        return []
 
-    def _fail(self, routed: Routed, seed: int, batch: Sequence[tuple[Query, Awaited]], error: Exception) -> None:
-        """Fail the queries that an error is of; answer the others that are awaited, alone if nobody knows of which."""
-        of = error.queries if isinstance(error, UpstreamError) else ()
-        culprits = [one for one in batch if len(batch) == 1 or one[0] in of]
-        others = [one for one in batch if one not in culprits and one[1].waiting.left]
-        for _, future in culprits:
-            if isinstance(error, UserError) and not isinstance(error, QueryError) and not future.waiting.left_early:
-                _log.error("%s", " ".join(str(error).split()))  # whoever asked is not told
-        for one in batch:
-            if one not in others:
-                one[1].set_exception(error)
-        for number, group in enumerate([others] if culprits else [[one] for one in others]):
-            if group:
-                self._answer(routed, seed + number, group)
+    def _episodes(self, queries: Sequence[Query]) -> list[Answer]:
+        """The episode of each query. The calls that were made are billed, also if a model cannot answer."""
+        routed, tree, routing_cost = self.routed, self.routed.tree(queries), 0.0
+        try:
+            episodes = rollout(routed.router, tree, routed.cost_model, next(self._seeds), deciding=self._deciding)
+            routing_cost = float(episodes.routing_cost.sum())
+        finally:
+            models = range(len(tree.models))
+            calls = [self._hop(model, generation) for model in models for _, _, generation in tree.generations(model)]
+            self.metrics.called(calls, routing_cost)
+        answers = []
+        for index, node in enumerate(episodes.node.tolist()):
+            pipeline = tree.pipeline(node)
+            made = [tree.generation(index, tree.node(pipeline[: hop + 1])) for hop in range(len(pipeline))]
+            hops = tuple(map(self._hop, pipeline, made))
+            own = float(episodes.routing_cost[index])
+            answers.append(Answer(made[-1].response, made[-1].finish_reason, hops, own))
+        return answers
 
-
-def _all(waiting: Iterable[Waiting]) -> Waiting:
-    """Until the last of them waits no more."""
-    several = list(waiting)
-    if len(several) == 1:
-        return several[0]
-    gone: Future[None] = Future()
-    left, lock = len(several), threading.Lock()
-
-    def leave(_: Future[None]) -> None:
-        nonlocal left
-        with lock:
-            left -= 1
-            if not left:
-                gone.set_result(None)
-
-    for one in several:
-        one.gone.add_done_callback(leave)
-    return Waiting(max(one.until for one in several), gone, alone=True)
-
-
-def _nobody(calls: Sequence[Hop], routing_cost: float) -> None:
-    """The bill that nobody reads."""
-
-
-def answer(
-    routed: Routed,
-    queries: Sequence[Query],
-    seed: int = 0,
-    bill: Bill = _nobody,
-    deciding: AbstractContextManager[Any] = ALONE,
-) -> list[Answer]:
-    """The episode of each query; equal ones share theirs. deciding: see `rollout`.
-
-    Raises UserError where a model cannot answer. The calls that were made are billed then, too.
-    """
-    distinct = {query: index for index, query in enumerate(dict.fromkeys(queries))}
-    tree, routing_cost = routed.tree(list(distinct)), 0.0
-    try:
-        episodes = rollout(routed.router, tree, routed.cost_model, seed, deciding=deciding)
-        routing_cost = float(episodes.routing_cost.sum())
-    finally:
-        bill(calls(routed, tree), routing_cost)
-    made = []
-    for index, node in enumerate(episodes.node.tolist()):
-        hops, here = [], node
-        while here:
-            generation, model = tree.generation(index, here), int(tree.action(here))
-            cost = float(tree.hop_cost(routed.cost_model, index, here))
-            hops.append(Hop(tree.models[model], generation.tokens_in, generation.tokens_out, cost))
-            here = int(tree.parent(here))
-        last = tree.generation(index, node)
-        own = float(episodes.routing_cost[index])
-        made.append(Answer(last.response, last.finish_reason, tuple(reversed(hops)), own))
-    return [made[distinct[query]] for query in queries]
-
-
-def calls(routed: Routed, tree: Tree) -> list[Hop]:
-    """The calls that made what is known of a tree: equal requests were one."""
-    made = []
-    for model, name in enumerate(tree.models):
-        generations = [generation for _, _, generation in tree.generations(model)]
-        tokens_in, tokens_out = [g.tokens_in for g in generations], [g.tokens_out for g in generations]
-        costs = routed.cost_model.hop_cost(model, tokens_in, tokens_out).tolist()
-        made += [Hop(name, *counts) for counts in zip(tokens_in, tokens_out, costs, strict=True)]
-    return made
+    def _hop(self, model: int, made: Generation) -> Hop:
+        cost = float(self.routed.cost_model.hop_cost(model, made.tokens_in, made.tokens_out))
+        return Hop(self.routed.pool.model_names[model], made.tokens_in, made.tokens_out, cost)

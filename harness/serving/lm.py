@@ -11,8 +11,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import model_registry
 
-from harness.evaluation.rollout import rollout
-from harness.serving.routed import routed
+from harness.evaluation.rollout import Episodes, rollout
+from harness.serving.routed import Query, routed
 from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.models.generator import LiveGenerator
@@ -68,13 +68,8 @@ class RoutedLM(LM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The last response of each request's episode."""
         asked = [(str(r.args[0]), generation_settings(r.task_name or "request", r.args[1])) for r in requests]
-        place = {request: index for index, request in enumerate(dict.fromkeys(asked))}
-        tree, episodes = self._routed.answer(list(place), self._seed)
-        self._bill(tree, episodes, place)
-        answers = []
-        for index, node in enumerate(episodes.node.tolist()):
-            answers.append(tree.generation(index, node).response if node else "")
-        return [answers[place[request]] for request in asked]
+        tree, episodes, place = self._episodes(asked)
+        return [tree.generation(index, int(episodes.node[index])).response for index in place]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Log-likelihoods of the continuations, by the model that the router chose for the last hop."""
@@ -82,18 +77,15 @@ class RoutedLM(LM):
         if not isinstance(generator, LiveGenerator):
             raise UserError("a recording holds no likelihoods: multiple-choice tasks need the models, no recording=")
         asked = [(str(r.args[0]), _HOP_SETTINGS) for r in requests]
-        place = {request: index for index, request in enumerate(dict.fromkeys(asked))}
-        tree = self._routed.tree(list(place))
-        episodes = rollout(self._routed.router, tree, self._routed.cost_model, self._seed, answer_last=False)
-        self._bill(tree, episodes, place)
+        tree, episodes, place = self._episodes(asked, answer_last=False)
         # A router that stopped after some response is scored by the model that gave it, before it answered.
         stopped = episodes.pending < 0
         last = np.where(stopped, tree.action(np.maximum(episodes.node, 1)), episodes.pending)
         node = np.where(stopped, tree.parent(np.maximum(episodes.node, 1)), episodes.node)
         scored: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         for model in np.unique(last).tolist():
-            mine = [n for n, request in enumerate(asked) if last[place[request]] == model]
-            texts = [generator.text(model, tree.context(place[asked[n]], int(node[place[asked[n]]]))) for n in mine]
+            mine = [n for n, index in enumerate(place) if last[index] == model]
+            texts = [generator.text(model, tree.context(place[n], int(node[place[n]]))) for n in mine]
             instances = [
                 Instance("loglikelihood", requests[n].doc, (text, requests[n].args[1]), requests[n].idx)
                 for n, text in zip(mine, texts, strict=True)
@@ -121,11 +113,16 @@ class RoutedLM(LM):
         """The ledger, for lm-eval's `results["config"]`: cost and hops over all requests so far."""
         return {"routed": {**self._ledger, "cost_unit": self._routed.cost_model.unit, "router": self._routed.name}}
 
-    def _bill(self, tree: Tree, episodes: Any, place: dict[Any, int]) -> None:
+    def _episodes(self, queries: list[Query], answer_last: bool = True) -> tuple[Tree, Episodes, list[int]]:
+        """One episode of each distinct query, billed once; and which of them is that of each query."""
+        place = {query: index for index, query in enumerate(dict.fromkeys(queries))}
+        tree = self._routed.tree(list(place))
+        episodes = rollout(self._routed.router, tree, self._routed.cost_model, self._seed, answer_last)
         self._ledger["requests"] += len(place)
         self._ledger["cost"] += float(episodes.cost.sum())
         self._ledger["routing_cost"] += float(episodes.routing_cost.sum())
         self._ledger["hops"] += int(tree.depth[episodes.node].sum())
+        return tree, episodes, [place[query] for query in queries]
 
 
 # lm-eval fills its registry when `lm_eval.models` is imported; the start-up hook may have put the name there already.

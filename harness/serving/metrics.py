@@ -14,22 +14,29 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
 class ServingMetrics:
-    """Counters of requests, hops, tokens and cost. waiting: gives how many queries wait."""
+    """Counters of requests, hops, tokens and cost. waiting: gives how many queries wait.
+
+    requests: by status. seconds: of answered queries. open: how many requests are being answered or wait.
+    """
 
     media_type = prometheus.CONTENT_TYPE_LATEST
 
     def __init__(self, cost_unit: str, waiting: Callable[[], int]) -> None:
         self._registry = registry = prometheus.CollectorRegistry()
         named = {"namespace": "harness", "registry": registry}
-        self._requests = prometheus.Counter("requests", "Requests that ended, by HTTP status.", ["status"], **named)
-        self._seconds = prometheus.Histogram(
+        self.requests = prometheus.Counter(
+            "requests", "Queries that were answered, and all that was refused, by HTTP status.", ["status"], **named
+        )
+        self.seconds = prometheus.Histogram(
             "request_seconds", "From a query's arrival to its answer.", buckets=_SECONDS, **named
         )
         self._hops = prometheus.Counter("hops", "Calls of a candidate model.", ["model"], **named)
         self._tokens = prometheus.Counter("tokens", "Tokens read and written.", ["model", "direction"], **named)
         self._cost = prometheus.Counter("cost", f"Cost of all hops, in {cost_unit}.", ["model"], **named)
         self._routing = prometheus.Counter("routing_cost", "Cost of the router's own encoder.", **named)
-        self.open = prometheus.Gauge("requests_open", "Requests that are being answered or wait.", **named)
+        self.open = 0
+        is_open = prometheus.Gauge("requests_open", "Requests that are being answered or wait.", **named)
+        is_open.set_function(lambda: self.open)
         prometheus.Gauge("queries_waiting", "Queries that no model has been asked yet.", **named).set_function(waiting)
 
     def called(self, calls: Sequence[Hop], routing_cost: float) -> None:
@@ -40,14 +47,6 @@ class ServingMetrics:
             self._cost.labels(call.model).inc(call.cost)
             self._tokens.labels(call.model, "read").inc(call.tokens_in)
             self._tokens.labels(call.model, "written").inc(call.tokens_out)
-
-    def answered(self, seconds: float) -> None:
-        """Count an answer that took so long."""
-        self._seconds.observe(seconds)
-
-    def ended(self, status: int) -> None:
-        """Count a request by how it ended."""
-        self._requests.labels(str(status)).inc()
 
     def text(self) -> bytes:
         """All of it, in Prometheus's format."""

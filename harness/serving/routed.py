@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.evaluation.rollout import Episodes, rollout
+import numpy as np
+
 from harness.runs.checkpoints import shipped_path
 from harness.runs.manifest import origin
-from harness.runs.source import DEFAULT_HOPS, RESULTS, alike
+from harness.runs.source import DEFAULT_HOPS, RESULTS, alike, check_weights_folder
 from pools.cost import MAX_RATE, CostModel
 from pools.data.recording import RecordedGenerator, load_recording
 from pools.data.store import TransitionStore
@@ -17,8 +19,8 @@ from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.models.generator import LiveGenerator
 from pools.pool import Pool, load_pool
-from pools.types import GenerationSettings, Generator, Item
-from routers import Router, RouterRequest, load
+from pools.types import Context, GenerationSettings, Generator, Item
+from routers import Router, RouterRequest, RoutingStates, load
 from routers.checkpoint import read_checkpoint
 from routers.registry import explores, learns
 from routers.router import VotingRouter
@@ -47,10 +49,14 @@ class Routed:
         """Whether servers answer for every model, so that the queries need no batches."""
         return isinstance(self.generator, LiveGenerator) and self.generator.behind_servers()
 
-    def answer(self, queries: Sequence[Query], seed: int = 0) -> tuple[Tree, Episodes]:
-        """One episode of each query. Raises UserError where the router stops before any model was asked."""
-        tree = self.tree(queries)
-        return tree, rollout(self.router, tree, self.cost_model, seed)
+    def warm_up(self) -> None:
+        """Load what answers, so that what is missing is said now, and no first client waits for it."""
+        if isinstance(self.generator, LiveGenerator):
+            for model in range(len(self.pool.models)):
+                self.generator.language_model(model)
+        with suppress(UserError):  # of a router that knows recorded queries alone
+            actions = np.full((1, self.max_hops), -1)
+            self.router.act(RoutingStates([Context("Hello")], np.zeros(1, np.int64), np.zeros(1), actions))
 
 
 def routed(
@@ -77,24 +83,23 @@ def routed(
     if not 0 <= cost_weight <= MAX_RATE:
         raise UserError(f"--cost-weight {cost_weight}: expected a number >= 0, and at most {MAX_RATE:g}")
     generator: Generator
-    hops, known = DEFAULT_HOPS, None
+    known = None
     if recording is not None:
-        replayed = load_recording(recording)
-        known, generator = replayed, RecordedGenerator(replayed.tree)
-        of_pool, hops = replayed.pool, replayed.tree.max_hops
+        known = load_recording(recording)
+        of_pool, hops, generator = known.pool, known.tree.max_hops, RecordedGenerator(known.tree)
     else:
-        of_pool = load_pool(pool)
-        kept = None if store is None else TransitionStore(store, origin(of_pool))
-        generator = LiveGenerator(of_pool, weights, kept)
+        check_weights_folder(weights)
+        of_pool, hops = load_pool(pool), DEFAULT_HOPS
+        generator = LiveGenerator(of_pool, weights, None if store is None else TransitionStore(store, origin(of_pool)))
     shipped = RESULTS / "recordings" / f"{of_pool.name}-offline"
     if learns(router):
         checkpoint = checkpoint or shipped_path(shipped.name, router, seed)
     elif checkpoint is not None:
         raise UserError(f"router {router} learns nothing, so it has no checkpoint; omit --checkpoint")
-    if known is None and checkpoint is None and not explores(router) and shipped.is_dir():
-        known = load_recording(shipped)
-    if checkpoint is not None and max_hops is None:
+    if checkpoint is not None:
         hops = read_checkpoint(checkpoint).header.problem.max_hops
+    elif known is None and not explores(router) and shipped.is_dir():
+        known = load_recording(shipped)
     hops = max_hops or hops
     fits = known is not None and alike(known.pool.models) == alike(of_pool.models) and known.tree.max_hops >= hops
     tree = known.tree.shortened(hops) if known is not None and fits else None

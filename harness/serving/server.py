@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import signal
 import socket
 import sys
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -19,10 +19,9 @@ from pools.secrets import remember
 
 if TYPE_CHECKING:
     from harness.serving.config import Serve
-    from harness.serving.routed import Routed
 
 KEY_VARIABLE = "HARNESS_API_KEY"
-LONGEST = 86_400  # seconds that a query may take: a day
+MAX_SECONDS = 86_400  # seconds that a query may take: a day
 INSTALL = "pip install fastapi prometheus-client uvicorn"
 ENDING = 5.0  # seconds that models may go on working once everybody has an answer
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -35,38 +34,48 @@ def serve(options: Serve, console: Console) -> None:
     Raises UserError for options that make no server, before anything listens.
     """
     try:
-        from harness.serving.app import SIGNALS, DrainingServer, create_app, leave_signals_to_the_system
-        from harness.serving.middleware import Limits
+        import uvicorn
+
+        from harness.serving.app import create_app
+        from harness.serving.batcher import Dispatcher
+        from harness.serving.routed import routed
     except ImportError as error:
         raise UserError(f"serving needs packages that are not installed ({error.name}): {INSTALL}") from None
-    from harness.serving.batcher import Dispatcher
 
-    for flag in ("port", "batch_size", "waiting", "max_tokens", "max_body_bytes"):
-        least = 0 if flag == "port" else 1
-        if getattr(options, flag) < least:
-            raise UserError(f"--{flag.replace('_', '-')} {getattr(options, flag)}: expected at least {least}")
-    if options.port > 65535:
-        raise UserError(f"--port {options.port}: expected at most 65535")
-    if not 0 < options.timeout <= LONGEST:
-        raise UserError(f"--timeout {options.timeout}: expected seconds, above 0 and at most {LONGEST}")
+    for flag in ("batch_size", "waiting", "max_tokens", "max_body_bytes"):
+        if getattr(options, flag) < 1:
+            raise UserError(f"--{flag.replace('_', '-')} {getattr(options, flag)}: expected at least 1")
+    if not 0 < options.timeout <= MAX_SECONDS:
+        raise UserError(f"--timeout {options.timeout}: expected seconds, above 0 and at most {MAX_SECONDS}")
     name = options.router if options.name is None else check_name(options.name, "--name")
     key = read_key(options.api_key_file)
-    dispatcher = Dispatcher(partial(_open, options), options.batch_size, options.waiting)
-    routed = dispatcher.ready()
-    limits = Limits(
-        options.max_body_bytes,
-        options.max_tokens,
-        seconds=options.timeout,
-        body_seconds=min(Limits.body_seconds, options.timeout),
-        open=options.waiting + 2 * options.batch_size,  # those that wait, a batch with the models, a batch being sent
+    opened = routed(
+        options.router,
+        options.pool,
+        recording=options.recording,
+        weights=options.weights,
+        store=options.store,
+        checkpoint=options.checkpoint,
+        max_hops=options.max_hops,
+        cost_weight=options.cost_weight,
+        seed=options.seed,
     )
-    gate = create_app(dispatcher, name, key, limits)
-    server = DrainingServer(gate, options.host, options.port, options.timeout + 1)
-    listening = _bound(options)
+    opened.warm_up()
+    dispatcher = Dispatcher(opened, options.batch_size, options.waiting)
+    app = create_app(
+        dispatcher,
+        name,
+        key=key,
+        max_open=options.waiting + 2 * options.batch_size,  # that wait, a batch with the models, a batch being sent
+        max_body_bytes=options.max_body_bytes,
+        max_tokens=options.max_tokens,
+        seconds=options.timeout,
+    )
+    listening = _bound(options.host, options.port)
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     console.print(
-        f"serving {name} over pool {routed.pool.name} at http://{shown}:{port}/v1, "
+        f"serving {name} over pool {opened.pool.name} at http://{shown}:{port}/v1, "
         f"{'for requests with the key' if key else 'without a key'}; SIGTERM or Ctrl-C ends it",
         highlight=False,
         markup=False,
@@ -74,17 +83,26 @@ def serve(options: Serve, console: Console) -> None:
     )
     if key is None and options.host not in _LOOPBACK:
         console.print(f"everyone who reaches {shown} can use it; a key is read from {KEY_VARIABLE} or --api-key-file")
-    # uvicorn hands the signal on once it has drained; that it came is no failure.
-    for kind in SIGNALS:
-        signal.signal(kind, lambda *_: None)
+    # Of level `error`: bad requests are no news, and anyone can send them.
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=math.ceil(options.timeout) + 1)
+    )
+
+    def end(*_: Any) -> None:  # at the first signal; the next one waits for nothing
+        server.should_exit = True
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off is said below, in one line
+        _leave_signals_to_the_system()
+
+    server.handle_exit = end
+    _leave_signals_to_the_system()  # uvicorn restores that at its end
     server.run(sockets=[listening])
-    leave_signals_to_the_system()
+    cut_off = len(server.server_state.connections)
     finished = dispatcher.close(ENDING)
-    if finished and not server.cut_off:
+    if finished and not cut_off:
         console.print("stopped: every request that was taken is answered", highlight=False)
         return
     busy = "" if finished else "; a model was still at work on queries whose time was up"
-    print(f"harness: stopped; connections that were cut off: {server.cut_off}{busy}", file=sys.stderr)
+    print(f"harness: stopped; connections that were cut off: {cut_off}{busy}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)  # a thread may be inside a model, where an ordinary exit would take Python away from it
@@ -107,54 +125,20 @@ def read_key(file: Path | None) -> str | None:
     return key
 
 
-def _bound(options: Serve) -> socket.socket:
+def _leave_signals_to_the_system() -> None:
+    """So that a signal ends the process at once, even while other threads keep Python busy."""
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, signal.SIG_DFL)
+
+
+def _bound(host: str, port: int) -> socket.socket:
     """The listening socket, so that a port that is taken is said in one line."""
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    listening = socket.socket(family)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    six = ":" in host
+    family = socket.AF_INET6 if six else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=six)
+    except (OSError, OverflowError, TypeError) as error:  # OverflowError: of a port, TypeError: of a host
+        raise UserError(f"cannot listen at {host}:{port}: {error}; name another --host or --port") from None
     # Headers and body are sent one after the other: without this the body waits 40 ms for the client's acknowledgement.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    try:
-        listening.bind((options.host, options.port))
-        listening.listen(2048)  # from here on clients are let in, so the address can be told
-    except (OSError, OverflowError, TypeError) as error:  # TypeError: what cannot be the name of a host
-        raise UserError(
-            f"cannot listen at {options.host}:{options.port}: {error}; name another --host or --port"
-        ) from None
     return listening
-
-
-def _open(options: Serve) -> Routed:
-    from harness.runs.source import check_weights_folder
-    from harness.serving.routed import routed
-    from pools.models.generator import LiveGenerator
-
-    check_weights_folder(options.weights)
-    made = routed(
-        options.router,
-        options.pool,
-        recording=options.recording,
-        weights=options.weights,
-        store=options.store,
-        checkpoint=options.checkpoint,
-        max_hops=options.max_hops,
-        cost_weight=options.cost_weight,
-        seed=options.seed,
-    )
-    if isinstance(made.generator, LiveGenerator):
-        for model in range(len(made.pool.models)):  # now, so that what is missing is said now
-            made.generator.language_model(model)
-    _decide_once(made)
-    return made
-
-
-def _decide_once(routed: Routed) -> None:
-    """So that what a router imports at its first decision, in seconds, does not keep the first client waiting."""
-    import numpy as np
-
-    from pools.types import Context
-    from routers import RoutingStates
-
-    actions = np.full((1, routed.max_hops), -1)
-    with suppress(UserError):  # of a router that knows recorded queries alone
-        routed.router.act(RoutingStates([Context("Hello")], np.zeros(1, np.int64), np.zeros(1), actions))

@@ -73,7 +73,8 @@ def folder(synthetic_tree: Callable[..., Tree], tmp_path_factory: pytest.TempPat
         patch.setattr("uvicorn.Server.run", lambda *_, **__: None)
         # `serve` sets handlers, where the deadline of a case has its own.
         patch.setattr(
-            "harness.serving.server.signal", SimpleNamespace(signal=lambda *_: None, SIGTERM=None, SIGINT=None)
+            "harness.serving.server.signal",
+            SimpleNamespace(signal=lambda *_: None, SIGTERM=None, SIGINT=None, SIG_DFL=None),
         )
         short = partial(replace, total_timesteps=64)
         patch.setattr("routers.ppo_hierrouter.train", lambda options, *more: train(short(options), *more))

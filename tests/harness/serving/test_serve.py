@@ -3,69 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-import harness
 from harness.runs.source import recording_folder
-from pools.cost import paper_cost
 from pools.data.recording import load_recording
 from pools.types import Item
+from served import ROOT, chat, serving
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("fastapi")
-
-ROOT = Path(harness.__file__).parent.parent
 RECORDING = recording_folder("lightweight", "offline")
-ROUTER = "pipeline:qa-specialist>math-specialist"
+HOPS = ["qa-specialist", "math-specialist"]
 KEY = "a key of its own"
-
-
-@contextmanager
-def serving(*arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server process and its address; it is ended by SIGTERM, and has to end well."""
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "harness", "serve", "--port", "0", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
-    )
-    try:
-        assert process.stdout is not None and process.stderr is not None
-        said = process.stdout.readline()
-        found = re.search(r"at (http://\S+)/v1", said)
-        assert found, said + process.stderr.read()
-        yield process, found[1]
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
-        assert (process.returncode, err) == (0, ""), out
-        assert "every request that was taken is answered" in out
-    finally:
-        process.kill()
-        process.wait()
+HEADERS = {"Authorization": f"Bearer {KEY}", "content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """A server of a fixed pipeline over the shipped recording, with a key; its address."""
-    arguments = ("--recording", RECORDING, "--router", ROUTER, "--name", "two-hops", "--max-body-bytes", 20_000)
-    with serving(*arguments, HARNESS_API_KEY=KEY) as (_, address):
+    arguments = ("--recording", RECORDING, "--router", f"pipeline:{'>'.join(HOPS)}", "--name", "two-hops")
+    with serving(*arguments, "--max-body-bytes", 20_000, HARNESS_API_KEY=KEY) as (_, address):
         yield address
 
 
@@ -75,10 +41,10 @@ def items() -> list[Item]:
     return [item for item in tree.items if item.task == "rg_leg_counting"][:8]
 
 
-def asked(item: Item, **more: Any) -> dict[str, Any]:
+def asked(item: Item, model: str = "two-hops", **more: Any) -> dict[str, Any]:
     """The request that asks an item's question with its settings."""
     settings = {"max_tokens": item.settings.max_new_tokens, "stop": list(item.settings.until)}
-    return {"model": "two-hops", "messages": [{"role": "user", "content": item.query}], **settings, **more}
+    return chat(item.query, model, **{**settings, **more})
 
 
 @pytest.fixture
@@ -91,9 +57,7 @@ def test_the_openai_client_gets_the_recorded_answer_and_what_it_cost(client: Any
     tree, cost_model = recording.tree, recording.pool.cost_model("paper")
     for item in items[:3]:
         index = tree.items.index(item)
-        first, node = (
-            tree.node(map(tree.models.index, p)) for p in (["qa-specialist"], ["qa-specialist", "math-specialist"])
-        )
+        first, node = (tree.node(map(tree.models.index, HOPS[:hops])) for hops in (1, 2))
         raw = client.chat.completions.with_raw_response.create(**asked(item))
         got = raw.parse()
         assert got.choices[0].message.content == tree.generation(index, node).response
@@ -103,8 +67,8 @@ def test_the_openai_client_gets_the_recorded_answer_and_what_it_cost(client: Any
         assert got.usage.completion_tokens == sum(hop.tokens_out for hop in hops)
         cost = float(tree.hop_cost(cost_model, [index] * 2, [first, node]).sum())
         assert got.usage.cost == pytest.approx(cost) and float(raw.headers["x-cost"]) == pytest.approx(cost, rel=1e-5)
-        assert [hop["model"] for hop in got.usage.route] == ["qa-specialist", "math-specialist"]
-        assert raw.headers["x-route"] == "qa-specialist > math-specialist"
+        assert [hop["model"] for hop in got.usage.route] == HOPS
+        assert raw.headers["x-route"] == " > ".join(HOPS)
         assert raw.headers["x-cost-unit"] == got.usage.cost_unit == "T param-tokens"
 
 
@@ -124,27 +88,15 @@ def test_models_are_listed(client: Any) -> None:
         client.models.retrieve("gpt")
 
 
-def test_many_clients_at_once_get_their_own_answers(client: Any, items: list[Item]) -> None:
-    alone = [client.chat.completions.create(**asked(item)).choices[0].message.content for item in items]
-    with ThreadPoolExecutor(16) as threads:
-        made = list(threads.map(lambda item: client.chat.completions.create(**asked(item)), items * 8))
-    assert [one.choices[0].message.content for one in made] == alone * 8
-
-
 def test_lm_eval_evaluates_it_from_outside(server: str, items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
     import lm_eval
     from lm_eval.tasks import TaskManager
 
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    arguments = {
-        "base_url": f"{server}/v1/chat/completions",
-        "model": "two-hops",
-        "num_concurrent": 4,
-        "max_retries": 1,
-    }
+    arguments = {"base_url": f"{server}/v1/chat/completions", "model": "two-hops", "num_concurrent": 4}
     found = lm_eval.simple_evaluate(
         model="local-chat-completions",
-        model_args=arguments,
+        model_args={**arguments, "max_retries": 1},
         tasks=["rg_leg_counting"],
         task_manager=TaskManager(include_path=str(ROOT / "tasks")),
         limit=len(items),
@@ -152,10 +104,19 @@ def test_lm_eval_evaluates_it_from_outside(server: str, items: list[Item], monke
         bootstrap_iters=0,
     )
     tree = load_recording(RECORDING).tree
-    node = tree.node([tree.models.index("qa-specialist"), tree.models.index("math-specialist")])
-    expected = [tree.score[tree.items.index(item), node] for item in items]
+    expected = [tree.score[tree.items.index(item), tree.node(map(tree.models.index, HOPS))] for item in items]
     (score,) = (value for key, value in found["results"]["rg_leg_counting"].items() if isinstance(value, float))
     assert score == pytest.approx(sum(expected) / len(items))
+
+
+def test_the_shipped_policy_is_served_with_its_own_horizon_and_a_key_of_a_file(
+    tmp_path: Path, items: list[Item]
+) -> None:
+    (tmp_path / "key").write_text("sk-1\n")
+    with serving("--recording", RECORDING, "--api-key-file", tmp_path / "key") as (_, address):
+        body, headers = asked(items[0], "hierrouter"), {"Authorization": "bearer sk-1"}
+        got = httpx.post(f"{address}/v1/chat/completions", json=body, headers=headers, timeout=60).json()
+    assert 1 <= len(got["usage"]["route"]) <= 2 and got["usage"]["cost"] > 0
 
 
 @pytest.mark.parametrize(
@@ -163,29 +124,26 @@ def test_lm_eval_evaluates_it_from_outside(server: str, items: list[Item], monke
     [
         ({"model": "another"}, 404, "there is no model 'another'; there is 'two-hops'"),
         ({"messages": []}, 400, "messages"),
-        ({"messages": [{"role": "user", "content": 5}]}, 400, "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "role"),
+        ({"messages": [{"role": "user", "content": " \n"}]}, 400, "the messages are empty"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "hex escape"),
+        ({"messages": [{"role": "user", "content": "x" * 30_000}]}, 413, "more than 20000 bytes"),
         ({"messages": [{"role": "user", "content": "never recorded"}]}, 422, "the recording has no response"),
-        ({"max_tokens": 0}, 400, "max_tokens"),
         ({"max_tokens": 100_000}, 400, "at most 1024 are allowed"),
         ({"n": 2}, 400, "n:"),
         ({"tools": [{"type": "function"}]}, 400, "tools"),
         ({"logprobs": True}, 400, "logprobs"),
         ({"response_format": {"type": "json_object"}}, 400, "response_format"),
         ({"logit_bias": {"50256": -100}}, 400, "logit_bias"),
-        ({"stop": ["a", "b", "c", "d", "e"]}, 400, "at most 4 texts of 200 characters"),
-        ({"stop": "x" * 201}, 400, "at most 4 texts of 200 characters"),
-        ({"messages": [{"role": "user", "content": " \n"}]}, 400, "the messages are empty"),
-        ({"messages": [{"role": "user", "content": "x" * 30_000}]}, 413, "more than 20000 bytes"),
-        ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "surrogate"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, 400, "stop: List should have at most 4 items"),
+        ({"stop": "x" * 201}, 400, "stop.0: String should have at most 200 characters"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_in_the_apis_form(
     server: str, items: list[Item], change: dict[str, Any], status: int, said: str
 ) -> None:
     body = json.dumps({**asked(items[0]), **change})
-    headers = {"Authorization": f"Bearer {KEY}", "content-type": "application/json"}
-    got = httpx.post(f"{server}/v1/chat/completions", content=body, headers=headers, timeout=60)
+    got = httpx.post(f"{server}/v1/chat/completions", content=body, headers=HEADERS, timeout=60)
     assert got.status_code == status, got.text
     error = got.json()["error"]
     assert said in error["message"] and error["code"] == status and "\n" not in error["message"]
@@ -197,66 +155,62 @@ def test_what_asks_for_nothing_is_accepted(client: Any, items: list[Item]) -> No
     assert client.chat.completions.create(**asked(items[0]), extra_body=dict.fromkeys(nothing)).usage.cost > 0
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'"x"', b'{"model": "two-hops"}'])
-def test_garbage_is_refused(server: str, body: bytes) -> None:
-    headers = {"Authorization": f"Bearer {KEY}", "content-type": "application/json"}
-    got = httpx.post(f"{server}/v1/chat/completions", content=body, headers=headers, timeout=60)
-    assert got.status_code == 400 and got.json()["error"]["message"]
+def test_a_body_of_unknown_length_is_limited_too_and_one_of_another_type_refused(server: str) -> None:
+    text = HEADERS | {"content-type": "text/plain;application/json"}
+    assert httpx.post(f"{server}/v1/chat/completions", content=b"{}", headers=text).status_code == 415
+    endless = (b"x" * 1000 for _ in range(100))
+    got = httpx.post(f"{server}/v1/chat/completions", content=endless, headers=HEADERS, timeout=60)
+    assert got.status_code == 413 and got.json()["error"]["message"] == "the request has more than 20000 bytes"
 
 
-def test_a_body_of_unknown_length_is_limited_too(server: str) -> None:
-    def endless() -> Iterator[bytes]:
-        for _ in range(100):
-            yield b"x" * 1000
-
-    headers = {"Authorization": f"Bearer {KEY}", "content-type": "application/json"}
-    got = httpx.post(f"{server}/v1/chat/completions", content=endless(), headers=headers, timeout=60)
-    assert got.status_code == 413
-
-
-def test_without_the_key_nothing_is_told_but_health(server: str, items: list[Item]) -> None:
-    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEY}"}, {"Authorization": "ü"}):
-        encoded = {name: value.encode() for name, value in headers.items()}
-        for path in ("/v1/models", "/metrics", "/docs", "/openapi.json"):
-            assert httpx.get(server + path, headers=encoded).status_code == 401
-        got = httpx.post(f"{server}/v1/chat/completions", json=asked(items[0]), headers=encoded)
-        assert got.status_code == 401 and got.json()["error"]["type"] == "authentication_error"
-        assert httpx.get(f"{server}/health", headers=encoded).json() == {"status": "ok"}
+@pytest.mark.parametrize("given", [None, "Bearer wrong", "Bearer", f"Basic {KEY}", KEY, "ü"])
+def test_without_the_key_nothing_is_told_but_health(server: str, given: str | None) -> None:
+    headers = {} if given is None else {"Authorization": given.encode()}
+    for path in ("/v1/models", "/v1/models/two-hops", "/metrics"):
+        assert httpx.get(server + path, headers=headers).status_code == 401
+    got = httpx.post(f"{server}/v1/chat/completions", content=b"x" * 30_000, headers=headers)
+    assert got.status_code == 401 and got.json()["error"]["type"] == "authentication_error"
+    assert httpx.get(f"{server}/health", headers=headers).json() == {"status": "ok"}
 
 
-def test_metrics_count_requests_hops_and_cost(server: str, client: Any, items: list[Item]) -> None:
+def test_metrics_count_requests_hops_and_cost_of_many_clients_at_once(
+    server: str, client: Any, items: list[Item]
+) -> None:
     from prometheus_client.parser import text_string_to_metric_families
 
     def read() -> dict[tuple[str, str], float]:
-        text = httpx.get(f"{server}/metrics", headers={"Authorization": f"Bearer {KEY}"}).text
-        families = text_string_to_metric_families(text)
+        text = httpx.get(f"{server}/metrics", headers=HEADERS).text
         return {
             (s.name, ",".join(value for _, value in sorted(s.labels.items()))): s.value
-            for family in families
+            for family in text_string_to_metric_families(text)
             for s in family.samples
         }
 
     before = read()
-    made = [client.chat.completions.create(**asked(item)) for item in items]
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda item: client.chat.completions.create(**asked(item)), items))
     after = read()
 
     def grown(name: str, label: str = "") -> float:
         return after[name, label] - before.get((name, label), 0.0)
 
+    tree = load_recording(RECORDING).tree
+    node = tree.node(map(tree.models.index, HOPS))
+    recorded = [tree.generation(tree.items.index(item), node).response for item in items]
+    assert [one.choices[0].message.content for one in made] == recorded  # each its own
     assert grown("harness_requests_total", "200") == len(items)
-    assert grown("harness_hops_total", "qa-specialist") == grown("harness_hops_total", "math-specialist") == len(items)
-    cost = sum(hop["cost"] for one in made for hop in one.usage.route if hop["model"] == "math-specialist")
-    assert grown("harness_cost_total", "math-specialist") == pytest.approx(cost)
-    written = sum(hop["tokens_out"] for one in made for hop in one.usage.route if hop["model"] == "qa-specialist")
-    assert grown("harness_tokens_total", "written,qa-specialist") == written
+    assert grown("harness_hops_total", HOPS[0]) == grown("harness_hops_total", HOPS[1]) == len(items)
+    hops = [hop for one in made for hop in one.usage.route if hop["model"] == HOPS[0]]
+    assert grown("harness_cost_total", HOPS[0]) == pytest.approx(sum(hop["cost"] for hop in hops))
+    assert grown("harness_tokens_total", f"written,{HOPS[0]}") == sum(hop["tokens_out"] for hop in hops)
     assert grown("harness_request_seconds_count") == len(items)
     assert after["harness_queries_waiting", ""] == 0
 
 
 def test_sigterm_answers_what_was_taken(tiny_pool_file: Path) -> None:
-    arguments = ("--pool", tiny_pool_file, "--router", "single:tiny-a", "--max-hops", 1)
+    arguments = ("--pool", tiny_pool_file, "--router", "single:tiny-a", "--max-hops", 1, "--name", "m")
     with serving(*arguments) as (process, address), ThreadPoolExecutor(8) as threads:
-        body = {"model": "single:tiny-a", "max_tokens": 200, "messages": [{"role": "user", "content": "Go on, 1"}]}
+        body = chat("Go on, 1", max_tokens=200)
         made = [threads.submit(httpx.post, f"{address}/v1/chat/completions", json=body, timeout=60) for _ in range(8)]
         deadline = time.monotonic() + 60
         while "harness_requests_open 8.0" not in httpx.get(f"{address}/metrics").text and time.monotonic() < deadline:
@@ -265,27 +219,22 @@ def test_sigterm_answers_what_was_taken(tiny_pool_file: Path) -> None:
         answers = [future.result() for future in made]
         assert [answer.status_code for answer in answers] == [200] * 8
         assert len({answer.json()["choices"][0]["message"]["content"] for answer in answers}) == 1
-        process.wait(60)
-
-
-def test_the_shipped_policy_is_served_with_its_own_horizon(tmp_path: Path) -> None:
-    item = next(item for item in load_recording(RECORDING).tree.items if item.task == "rg_aiw")
-    with serving("--recording", RECORDING) as (_, address):
-        body = {**asked(item), "model": "hierrouter"}
-        got = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60).json()
-        assert 1 <= len(got["usage"]["route"]) <= 2 and got["usage"]["cost"] > 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("--router", "nobody"), "unknown router"),
-        (("--pool", "nobody"), "nobody"),
         (("--router", "majority-vote"), "majority-vote asks every model and routes nothing"),
-        (("--port", "-1"), "--port -1"),
+        (("--router", "single:qa-specialist", "--checkpoint", "x"), "learns nothing, so it has no checkpoint"),
+        (("--port", "-1"), "cannot listen at 127.0.0.1:-1"),
         (("--batch-size", "0"), "--batch-size 0"),
+        (("--timeout", "0"), "--timeout 0"),
+        (("--cost-weight", "-1"), "--cost-weight -1"),
         (("--host", "256.0.0.1"), "cannot listen at 256.0.0.1"),
         (("--api-key-file", "nowhere"), "--api-key-file nowhere cannot be read"),
+        (("--api-key-file", "/dev/null"), "--api-key-file /dev/null is empty"),
         (("--seed", "77"), "no checkpoint of router hierrouter ships for pool lightweight and seed 77"),
         (("--weights", "nowhere"), "no such folder"),
     ],
@@ -293,90 +242,14 @@ def test_the_shipped_policy_is_served_with_its_own_horizon(tmp_path: Path) -> No
 def test_what_makes_no_server_is_said_in_one_line(
     harness: Callable[..., int], capsys: Any, arguments: tuple[str, ...], said: str
 ) -> None:
-    defaults = () if {"--pool", "--weights"} & set(arguments) else ("--recording", RECORDING)
+    defaults = () if "--weights" in arguments else ("--recording", RECORDING)
     assert harness("serve", *defaults, *arguments) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
 
 
 def test_a_port_that_is_taken_is_said(harness: Callable[..., int], capsys: Any) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert harness("serve", "--recording", RECORDING, "--port", port) == 2
     assert f"cannot listen at 127.0.0.1:{port}" in capsys.readouterr().err
-
-
-def test_too_many_that_wait_are_refused_and_slow_ones_time_out(synthetic_tree: Callable[..., Any]) -> None:
-    from fastapi.testclient import TestClient
-
-    from harness.serving.app import Limits, create_app
-    from harness.serving.batcher import Dispatcher
-    from harness.serving.routed import Routed
-    from pools.pool import load_pool
-    from pools.types import Generation
-    from routers import RouterRequest, load
-
-    go = threading.Event()
-
-    class Slow:
-        def generate(self, model: int, requests: Any) -> list[Generation]:
-            assert go.wait(60)
-            return [Generation("done", 1, 1, "stop", 0.0) for _ in requests]
-
-    def open() -> Routed:
-        router = load("single:a", RouterRequest(models=("a", "b"), max_hops=1))
-        return Routed("single:a", router, load_pool("lightweight"), Slow(), paper_cost((1.0, 1.0, 1.0), "u"), 1)
-
-    dispatcher = Dispatcher(open, batch_size=1, waiting=2)
-    client = TestClient(create_app(dispatcher, "m", None, Limits(seconds=1.0)))
-    body = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
-    with ThreadPoolExecutor(8) as threads:
-        made = list(threads.map(lambda _: client.post("/v1/chat/completions", json=body), range(8)))
-    statuses = [answer.status_code for answer in made]
-    assert set(statuses) == {503, 504} and 2 <= statuses.count(504) <= 3
-    refused = next(answer for answer in made if answer.status_code == 503)
-    assert refused.headers["retry-after"] == "1"
-    go.set()
-    while dispatcher.length:  # those that were given up are taken out as the thread comes to them
-        time.sleep(0.01)
-    assert client.post("/v1/chat/completions", json=body).status_code == 200
-    dispatcher.close()
-
-
-def test_a_model_that_fails_is_an_error_of_the_apis_form_and_ends_nothing() -> None:
-    from fastapi.testclient import TestClient
-
-    from harness.serving.app import Limits, create_app
-    from harness.serving.batcher import Dispatcher
-    from harness.serving.routed import Routed
-    from pools.pool import load_pool
-    from pools.types import Generation
-    from routers import RouterRequest, load
-
-    class Fails:
-        def generate(self, model: int, requests: Any) -> list[Generation]:
-            if any(context.query == "fail" for context, _ in requests):
-                raise RuntimeError("out of memory at a secret text")
-            return [Generation("done", 1, 1, "stop", 0.0) for _ in requests]
-
-    router = load("single:a", RouterRequest(models=("a", "b"), max_hops=1))
-    routed = Routed("single:a", router, load_pool("lightweight"), Fails(), paper_cost((1.0, 1.0, 1.0), "u"), 1)
-    dispatcher = Dispatcher(lambda: routed)
-    client = TestClient(create_app(dispatcher, "m", None, Limits()))
-
-    def ask(query: str) -> Any:
-        body = {"model": "m", "messages": [{"role": "user", "content": query}]}
-        return client.post("/v1/chat/completions", json=body)
-
-    failed = ask("fail")
-    error = failed.json()["error"]
-    assert (failed.status_code, error["type"], error["message"]) == (
-        500,
-        "server_error",
-        "a model failed: RuntimeError",
-    )
-    assert ask("work").status_code == 200
-    assert 'harness_requests_total{status="500"} 1.0' in client.get("/metrics").text
-    dispatcher.close()
