@@ -28,7 +28,7 @@ _MANIFEST, _TABLES = "manifest.json", ("items.parquet", "transitions.parquet")
 
 
 class Manifest(Schema):
-    """What a recording has to say of itself; docs/reference/recordings.md lists what else `record` and `import` put there."""
+    """What a recording has to say of itself; docs/reference/recordings.md lists what else is in it."""
 
     model_config = ConfigDict(extra="allow")
 
