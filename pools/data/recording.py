@@ -10,7 +10,6 @@ from typing import Any, get_args
 
 import numpy as np
 
-from pools.cost import MAX_COST
 from pools.data.parquet import read_columns
 from pools.errors import QueryError, UserError, shown
 from pools.files import finish_moving, holds_nothing, whole_folder
@@ -129,8 +128,8 @@ def _schemas(billed: bool) -> tuple[Any, Any]:
     return items, transitions
 
 
-def load_recording(folder: Path | str) -> Recording:
-    """Read what `save_recording` wrote. Raises UserError where the folder does not hold a recording."""
+def load_recording(folder: Path | str, cost: str = "paper") -> Recording:
+    """Read what `save_recording` wrote; `cost` names the cost model. Raises UserError if the folder holds none."""
     import pyarrow as pa
 
     folder = Path(folder)
@@ -161,6 +160,7 @@ def load_recording(folder: Path | str) -> Recording:
     except (UserError, ValueError, TypeError, AttributeError, OSError, pa.ArrowException) as error:
         raise _unreadable(folder, error) from None
     pool = pool_from_dict(manifest.get("pool"), f"{folder / 'manifest.json'}: pool")
+    cost_model = pool.cost_model(cost)
     try:
         columns = zip(*(items[n] for n in ("task", "doc_id", "query", "until", "max_new_tokens", "split")), strict=True)
         tree = Tree(
@@ -170,12 +170,10 @@ def load_recording(folder: Path | str) -> Recording:
             ],
             pool.model_names,
             manifest["max_hops"],
+            cost_model,
         )
         _check(tree, manifest, rows)
         _fill(tree, rows)
-        billed = tree.billed[tree.known & (tree.depth > 0)]
-        if pool.billed and not ((billed >= 0) & (billed <= MAX_COST)).all():
-            raise ValueError(f"a response lacks what it cost, or that is no number from 0 to {MAX_COST:g}")
     except (UserError, KeyError, IndexError, TypeError, ValueError) as error:
         raise _unreadable(folder, error) from error
     return Recording(tree, pool, manifest)
