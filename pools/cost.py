@@ -1,11 +1,17 @@
-"""What a hop costs: the paper's cost model, and dollars."""
+"""What a hop costs: the paper's cost model, dollars, or what was recorded."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from pools.errors import UserError
+from pools.registry import Registry
+from pools.types import Generation
+
+if TYPE_CHECKING:
+    from pools.pool import Pool
 
 MAX_RATE = 1e15
 """Of a cost per token, a price per million tokens, and a cost weight: beyond any unit, and every sum stays finite.
@@ -22,35 +28,52 @@ class CostModel:
     """A price per token read and per token written, for each of `M` models.
 
     name: how it is chosen (`paper`, `dollars`). unit: what one unit of cost is; every table states it.
-    input_rate, output_rate: cost per token, `M` each.
+    input_rate, output_rate: cost per token, `M` each; None if every response was recorded with its cost.
     source: where the rates are from and of what date; it goes into every manifest.
-    billed: the cost of every response was recorded with it; there are no rates then.
     """
 
     name: str
     unit: str
-    input_rate: tuple[float, ...]
-    output_rate: tuple[float, ...]
+    input_rate: tuple[float, ...] | None
+    output_rate: tuple[float, ...] | None
     source: str = ""
-    billed: bool = False
 
-    def hop_cost(self, models: ArrayLike, tokens_in: ArrayLike, tokens_out: ArrayLike) -> NDArray[np.float64]:
-        """Cost of hops, elementwise: `input_rate * tokens_in + output_rate * tokens_out`.
+    def hop_cost(self, model: int, generation: Generation) -> float:
+        """Cost of a response: as recorded, else `input_rate * tokens_in + output_rate * tokens_out`.
 
         With equal rates this is the paper's `base_rate * (tokens_in + tokens_out)` (arXiv 2511.09873).
+        Raises UserError if there are no rates and the response does not say what it cost.
         """
-        index = np.asarray(models, np.int64)
-        cost = np.asarray(self.input_rate)[index] * np.asarray(tokens_in, np.float64)
-        return cost + np.asarray(self.output_rate)[index] * np.asarray(tokens_out, np.float64)
+        if generation.cost is not None:
+            return generation.cost
+        if self.input_rate is None or self.output_rate is None:
+            raise UserError("a response lacks what it cost, and there are no rates; record its cost too")
+        return self.input_rate[model] * generation.tokens_in + self.output_rate[model] * generation.tokens_out
+
+
+COST_MODELS: Registry[Callable[[Pool], CostModel]] = Registry("cost model", "harness.cost_models", "pools")
+"""What is registered are functions that make the cost model of a pool."""
+register_cost_model = COST_MODELS.register
+
+
+@register_cost_model("paper")
+def paper(pool: Pool) -> CostModel:
+    """The paper's cost model, `base_rate * (tokens_in + tokens_out)`."""
+    return paper_cost(tuple(model.base_rate for model in pool.models), pool.cost_unit, pool.rates)
+
+
+@register_cost_model("dollars")
+def dollars(pool: Pool) -> CostModel:
+    """US$, from the models' prices per million tokens. Raises UserError if a model has none."""
+    prices = [model.price for model in pool.models if model.price is not None]
+    if len(prices) < len(pool.models):
+        unpriced = ", ".join(model.name for model in pool.models if model.price is None)
+        raise UserError(f"no price for {unpriced} in pool {pool.name}: add `price:` to the pool file, or --cost paper")
+    source = "; ".join(sorted({price.source for price in prices}))
+    rates = (tuple(getattr(price, side) / 1e6 for price in prices) for side in ("input", "output"))
+    return CostModel("dollars", "US$", *rates, source)
 
 
 def paper_cost(base_rates: tuple[float, ...], unit: str, source: str = "") -> CostModel:
-    """The paper's cost model, `base_rate * (tokens_in + tokens_out)`."""
+    """The paper's cost model from the rates alone."""
     return CostModel("paper", unit, base_rates, base_rates, source)
-
-
-def dollar_cost(input_prices: tuple[float, ...], output_prices: tuple[float, ...], source: str = "") -> CostModel:
-    """Dollars, from prices per million tokens read and written."""
-    return CostModel(
-        "dollars", "US$", tuple(p / 1e6 for p in input_prices), tuple(p / 1e6 for p in output_prices), source
-    )

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pools.cost import MAX_RATE, CostModel, dollar_cost, paper_cost
+from pools.cost import COST_MODELS, MAX_RATE, CostModel
 from pools.errors import UserError, shown
 from pools.names import check_distinct, check_name
 from pools.schema import WRITTEN, Schema, from_plain
@@ -113,22 +113,9 @@ class Pool:
         return tuple(model.name for model in self.models)
 
     def cost_model(self, name: str) -> CostModel:
-        """`paper` or `dollars`. Raises UserError for another name, and if a model has no price."""
-        if self.billed and name in ("paper", "dollars"):
-            none = (0.0,) * len(self.models)
-            return CostModel("billed", self.cost_unit, none, none, self.rates, billed=True)
-        if name == "paper":
-            return paper_cost(tuple(m.base_rate for m in self.models), self.cost_unit, self.rates)
-        if name != "dollars":
-            raise UserError(f"unknown cost model {name!r}: expected paper or dollars")
-        prices = [m.price for m in self.models if m.price is not None]
-        if len(prices) < len(self.models):
-            unpriced = ", ".join(m.name for m in self.models if m.price is None)
-            raise UserError(
-                f"no price for {unpriced} in pool {self.name}: add `price:` to the pool file, or --cost paper"
-            )
-        source = "; ".join(sorted({p.source for p in prices}))
-        return dollar_cost(tuple(p.input for p in prices), tuple(p.output for p in prices), source)
+        """The cost model of this name. Raises UserError for another name, and if a model has no price."""
+        make = COST_MODELS.find(name)[1]
+        return CostModel("billed", self.cost_unit, None, None, self.rates) if self.billed else make(self)
 
     def fingerprint(self, model: CandidateModel, weights_dir: Path | None = None) -> str:
         """Hash of all that decides a model's answers: weights, tokenizer, lm-eval type and arguments, template.

@@ -55,7 +55,7 @@ class Generation:
 
     tokens_in: tokens of the rendered context. tokens_out: tokens of the response.
     seconds: this response's share of its batch's time.
-    billed: what it cost, if that was recorded itself, as in tables of outcomes that give no tokens.
+    cost: what it cost, if that was recorded itself, as in tables of outcomes that give no tokens.
     """
 
     response: str
@@ -63,7 +63,7 @@ class Generation:
     tokens_out: int
     finish_reason: FinishReason
     seconds: float
-    billed: float | None = None
+    cost: float | None = None
 
 
 class UpstreamError(UserError):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pools import Context, Generation, GenerationSettings, Item, UserError
+from pools.cost import paper_cost
 from pools.mdp.tree import Tree
 
 SETTINGS = GenerationSettings(("\n\n",), 16)
@@ -66,9 +67,10 @@ def made_up_generator() -> type[MadeUpGenerator]:
 
 @pytest.fixture(scope="session")
 def synthetic_tree() -> Callable[..., Tree]:
-    """`synthetic_tree(items=4, models=2, max_hops=2, seed=0, complete=True, generator=None)`.
+    """`synthetic_tree(items=4, models=2, max_hops=2, seed=0, complete=True, generator=None, rates=None)`.
 
     A live tree of made-up items, responses, token counts and scores (0, 0.5 or 1); the splits alternate.
+    rates: what a token of each model costs; by default 0.01 for the first, 0.02 for the second, ...
     """
 
     def make(
@@ -78,12 +80,14 @@ def synthetic_tree() -> Callable[..., Tree]:
         seed: int = 0,
         complete: bool = True,
         generator: MadeUpGenerator | None = None,
+        rates: Sequence[float] | None = None,
     ) -> Tree:
         splits: Any = ("train", "validation", "test")
         tree = Tree(
             [Item("made-up", n, f"question {n} of {seed}", SETTINGS, splits[n % 3]) for n in range(items)],
             [f"model-{m}" for m in range(models)],
             max_hops,
+            paper_cost(tuple(rates or [0.01 * (m + 1) for m in range(models)]), "unit"),
             generator or MadeUpGenerator(),
             _score,
         )

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import ConfigDict
 
-from pools.cost import MAX_COST
 from pools.errors import QueryError, UserError
 from pools.files import finish_moving, holds_nothing, whole_folder
 from pools.mdp.tree import Tree
@@ -136,8 +135,8 @@ def _schemas(pool: Pool) -> tuple[pa.Schema, pa.Schema]:
     return items, transitions
 
 
-def load_recording(folder: Path | str) -> Recording:
-    """Read what `save_recording` wrote. Raises UserError if the folder does not hold a whole recording."""
+def load_recording(folder: Path | str, cost: str = "paper") -> Recording:
+    """Read what `save_recording` wrote; `cost` names the cost model. Raises UserError if that is not whole."""
     import pyarrow as pa
 
     folder = Path(folder)
@@ -148,6 +147,7 @@ def load_recording(folder: Path | str) -> Recording:
                 f"{folder} is not a recording: it has no {name}; make one with python -m harness record, "
                 "or name a folder that holds one"
             )
+    broken = (UserError, ValueError, TypeError, LookupError, OSError, pa.ArrowException)
     try:
         manifest = parse_json(Manifest, (folder / _MANIFEST).read_bytes())
         said = manifest.model_dump(exclude_unset=True)
@@ -159,17 +159,24 @@ def load_recording(folder: Path | str) -> Recording:
             if manifest.sha256.get(name) != hashlib.sha256(content).hexdigest():
                 raise ValueError(f"{name} is not what was written: its sha256 is another than the manifest's")
         items, rows = (_columns(*of_file) for of_file in zip(files, _schemas(pool), strict=True))
+    except broken as error:
+        raise _unreadable(folder, error) from None
+    cost_model = pool.cost_model(cost)
+    try:
         settings = map(GenerationSettings, map(tuple, items["until"]), items["max_new_tokens"])
         columns = items["task"], items["doc_id"], items["query"], settings, items["split"]
-        tree = Tree([Item(*of_item) for of_item in zip(*columns, strict=True)], pool.model_names, manifest.max_hops)
+        made = [Item(*of_item) for of_item in zip(*columns, strict=True)]
+        tree = Tree(made, pool.model_names, manifest.max_hops, cost_model)
         _check(tree, manifest.suite, rows)
         _fill(tree, rows)
-    except (UserError, ValueError, TypeError, LookupError, OSError, pa.ArrowException) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(
-            f"the recording {folder} cannot be read ({reason}); fetch it again, or record it again"
-        ) from None
+    except broken as error:
+        raise _unreadable(folder, error) from None
     return Recording(tree, pool, said)
+
+
+def _unreadable(folder: Path, error: Exception) -> UserError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return UserError(f"the recording {folder} cannot be read ({reason}); fetch it again, or record it again")
 
 
 def _columns(content: bytes, schema: pa.Schema) -> dict[str, list[Any]]:
@@ -201,8 +208,6 @@ def _check(tree: Tree, suite: str | None, rows: dict[str, list[Any]]) -> None:
     ):
         if not found <= set(get_args(known)):
             raise ValueError(f"a {what} is none of {', '.join(get_args(known))}")
-    if not all(0 <= cost <= MAX_COST for cost in rows.get("billed", ())):
-        raise ValueError(f"what a response cost is no number from 0 to {MAX_COST:g}")
 
 
 class RecordedGenerator:

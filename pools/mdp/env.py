@@ -9,7 +9,6 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from pools.cost import CostModel
 from pools.mdp.tree import Tree
 from pools.types import Context
 
@@ -46,16 +45,16 @@ class RoutingEnv(gymnasium.Env[dict[str, Any], int]):
     `item`: its index; `node`: the tree's node; at the end also `quality` and `cost`.
 
     ## Arguments
-    tree: recorded or live. cost_model: what a hop costs. embed: contexts to float32 `[n, d]`. cost_weight: the lambda
+    tree: recorded or live, with what its hops cost. embed: contexts to float32 `[n, d]`. cost_weight: the lambda
     of the reward, in score per unit of cost. allow_stop: whether STOP is an action.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - gymnasium declares it so
 
     def __init__(
-        self, tree: Tree, cost_model: CostModel, embed: Embed, cost_weight: float = 0.0, allow_stop: bool = False
+        self, tree: Tree, embed: Embed, cost_weight: float = 0.0, allow_stop: bool = False
     ) -> None:
-        self.tree, self.cost_model, self.embed = tree, cost_model, embed
+        self.tree, self.embed = tree, embed
         self.cost_weight, self.allow_stop = cost_weight, allow_stop
         dimension = embed([Context("")]).shape[1]
         self.observation_space = observation_space(dimension, tree.max_hops)
@@ -83,9 +82,9 @@ class RoutingEnv(gymnasium.Env[dict[str, Any], int]):
         if not stopped:
             node = int(self.tree.child(self._node, action))
             self.tree.require([self._item], [node])
-            hop_cost = self.tree.hop_cost(self.cost_model, self._item, node)
-            self._node, self._cost = node, self._cost + float(hop_cost)
-            reward -= self.cost_weight * float(hop_cost)
+            hop_cost = float(self.tree.cost[self._item, node])
+            self._node, self._cost = node, self._cost + hop_cost
+            reward -= self.cost_weight * hop_cost
         info: dict[str, Any] = {"item": self._item, "node": self._node}
         terminated = stopped or int(self.tree.depth[self._node]) == self.tree.max_hops
         self._ended = terminated

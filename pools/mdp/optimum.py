@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pools.cost import CostModel
 from pools.mdp.tree import Tree
 
 
@@ -24,24 +23,16 @@ class Solution:
     action: NDArray[np.int64]
 
 
-def edge_costs(tree: Tree, cost_model: CostModel) -> NDArray[np.float64]:
-    """`[I, N]` cost of the hop into each node; 0 at the root."""
-    costs = np.zeros(tree.known.shape)
-    nodes = np.arange(1, tree.nodes)
-    costs[:, 1:] = tree.hop_cost(cost_model, np.arange(len(tree.items))[:, None], nodes)
-    return costs
-
-
-def path_costs(tree: Tree, cost_model: CostModel) -> NDArray[np.float64]:
+def path_costs(tree: Tree) -> NDArray[np.float64]:
     """`[I, N]` cost of the whole pipeline that leads to each node."""
-    costs = edge_costs(tree, cost_model)
+    costs = tree.cost.copy()
     for depth in range(1, tree.max_hops + 1):
         nodes = tree.level(depth)
         costs[:, nodes] += costs[:, tree.parent(nodes)]
     return costs
 
 
-def solve(tree: Tree, cost_model: CostModel, cost_weight: float, allow_stop: bool) -> Solution:
+def solve(tree: Tree, cost_weight: float, allow_stop: bool) -> Solution:
     """Backward induction from the leaves: `V(n) = max_a [-cost_weight * d(n, a) + V(child)]`, at a leaf its score.
 
     With `allow_stop` every node below the root also offers its own score for nothing more: some model must answer. Of
@@ -51,7 +42,6 @@ def solve(tree: Tree, cost_model: CostModel, cost_weight: float, allow_stop: boo
     Every node must be known (`tree.require`).
     """
     models, width = len(tree.models), len(tree.models) + int(allow_stop)
-    edges = edge_costs(tree, cost_model)
     quality, cost = tree.score.astype(np.float64), np.zeros(tree.known.shape)
     chosen = np.zeros((len(tree.items), tree.decision_nodes), np.int64)
     for depth in reversed(range(tree.max_hops)):
@@ -60,7 +50,7 @@ def solve(tree: Tree, cost_model: CostModel, cost_weight: float, allow_stop: boo
         option_quality = np.empty((len(tree.items), len(nodes), width))
         option_cost = np.empty_like(option_quality)
         option_quality[..., :models] = quality[:, children]
-        option_cost[..., :models] = cost[:, children] + edges[:, children]
+        option_cost[..., :models] = cost[:, children] + tree.cost[:, children]
         if allow_stop:
             option_quality[..., models] = tree.score[:, nodes] if depth else -np.inf
             option_cost[..., models] = 0.0

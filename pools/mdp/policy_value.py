@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pools.cost import CostModel
 from pools.mdp.tree import IntArray, Tree
 
 FloatArray = NDArray[np.float64]
@@ -32,7 +31,7 @@ class Expectation:
     end: FloatArray
 
 
-def expectation(tree: Tree, cost_model: CostModel, choose: Choose) -> Expectation:
+def expectation(tree: Tree, choose: Choose) -> Expectation:
     """Follow a policy along every pipeline that it may choose, each weighted by its probability.
 
     `choose` is called once for each hop, with all nodes of that depth that the policy can reach.
@@ -53,7 +52,7 @@ def expectation(tree: Tree, cost_model: CostModel, choose: Choose) -> Expectatio
         at, action = np.nonzero(chance[:, :models])
         rows, columns = rows[at], columns[at]
         child = tree.child(columns, action)
-        hop_cost = tree.hop_cost(cost_model, rows, child)
+        hop_cost = tree.cost[rows, child]
         reach[rows, child] = reach[rows, columns] * chance[at, action]
         spent[rows, child] = spent[rows, columns] + hop_cost
         np.add.at(cost, rows, reach[rows, child] * hop_cost)

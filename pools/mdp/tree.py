@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pools.cost import CostModel
+from pools.cost import MAX_COST, CostModel
 from pools.errors import UserError, shown
 from pools.types import (
     Context,
@@ -33,7 +33,7 @@ from pools.types import (
 
 IntArray = NDArray[np.int64]
 
-# The arrays hold 25 bytes a node; more than some gigabytes are a slip of the hand.
+# The arrays hold 17 bytes a node; more than some gigabytes are a slip of the hand.
 MAX_NODES = 200_000_000
 MAX_TOKENS = 2**31 - 1
 
@@ -46,8 +46,7 @@ class Tree:
         depth: `[N]` hops made at a node.
         known: `[I, N]` whether the hop into the node has been made; the root always is.
         score: float32 `[I, N]` score of the node's last response; 0 at the root, which answers nothing.
-        tokens_in, tokens_out: int32 `[I, N]` of the hop into the node.
-        billed: float64 `[I, N]` what the hop into the node cost, where that was recorded itself; else NaN.
+        cost: float64 `[I, N]` of the hop into the node, by `cost_model` or as it was recorded; 0 at the root.
         context_id: int32 `[I, N]` index into `contexts`; equal contexts, of whatever item or pipeline, share one.
     """
 
@@ -56,12 +55,14 @@ class Tree:
         items: Sequence[Item],
         models: Sequence[str],
         max_hops: int,
+        cost_model: CostModel,
         generator: Generator | None = None,
         scorer: Scorer | None = None,
     ) -> None:
         if max_hops < 1 or not models:
             raise UserError(f"a tree needs a hop and a model: got max_hops={max_hops} and {len(models)} models")
         self.items, self.models, self.max_hops = tuple(items), tuple(models), max_hops
+        self.cost_model = cost_model
         level_sizes, nodes = [1], 1
         for _ in range(max_hops):
             level_sizes.append(level_sizes[-1] * len(models))
@@ -77,9 +78,7 @@ class Tree:
         self.known = np.zeros(shape, bool)
         self.known[:, 0] = True
         self.score = np.zeros(shape, np.float32)
-        self.tokens_in = np.zeros(shape, np.int32)
-        self.tokens_out = np.zeros(shape, np.int32)
-        self.billed = np.full(shape, np.nan)
+        self.cost = np.zeros(shape)
         self.context_id = np.full(shape, -1, np.int32)
         self.contexts: list[Context] = []
         self._context_ids: dict[Context, int] = {}
@@ -146,13 +145,6 @@ class Tree:
         """The hop into the node, which is not the root and is known."""
         parent = self.context_id[item, (node - 1) // len(self.models)]
         return self._generations[(node - 1) % len(self.models), int(parent), self.items[item].settings]
-
-    def hop_cost(self, cost_model: CostModel, items: ArrayLike, nodes: ArrayLike) -> NDArray[np.float64]:
-        """What the hops into nodes below the root cost, elementwise."""
-        place = np.asarray(items, np.int64), np.asarray(nodes, np.int64)
-        if cost_model.billed:
-            return self.billed[place]
-        return cost_model.hop_cost(self.action(nodes), self.tokens_in[place], self.tokens_out[place])
 
     def generations(self, model: int) -> list[tuple[Context, GenerationSettings, Generation]]:
         """Every response of one model, with the context and the settings it was made for, each once."""
@@ -221,13 +213,14 @@ class Tree:
         if not 0 <= generation.tokens_in <= MAX_TOKENS or not 0 <= generation.tokens_out <= MAX_TOKENS:
             counts = f"{shown(generation.tokens_in)} and {shown(generation.tokens_out)}"
             raise UserError(f"a response has {counts} tokens, expected whole numbers from 0 to {MAX_TOKENS}")
+        cost = self.cost_model.hop_cost((node - 1) % len(self.models), generation)
+        if not 0 <= cost <= MAX_COST:
+            raise UserError(f"a response cost {shown(cost)}, expected a number from 0 to {MAX_COST:g}")
         utf8(generation.response)
         parent = self.context_id[item, (node - 1) // len(self.models)]
         self._generations[(node - 1) % len(self.models), int(parent), self.items[item].settings] = generation
         self.score[item, node] = score
-        self.tokens_in[item, node], self.tokens_out[item, node] = generation.tokens_in, generation.tokens_out
-        if generation.billed is not None:
-            self.billed[item, node] = generation.billed
+        self.cost[item, node] = cost
         self.context_id[item, node] = self._intern(self.contexts[parent].extended(generation.response))
         self.known[item, node] = True
 
@@ -242,8 +235,8 @@ class Tree:
     def subset(self, items: ArrayLike) -> Tree:
         """The tree of some of the items, in the order given; it shares nothing that is written to."""
         chosen = np.asarray(items, np.int64)
-        part = Tree([self.items[i] for i in chosen], self.models, self.max_hops, self._generator, self._scorer)
-        for name in ("known", "score", "tokens_in", "tokens_out", "billed"):
+        part = Tree([self.items[i] for i in chosen], self.models, self.max_hops, self.cost_model, self._generator, self._scorer)
+        for name in ("known", "score", "cost"):
             getattr(part, name)[:] = getattr(self, name)[chosen]
         used, local = np.unique(self.context_id[chosen], return_inverse=True)
         part.contexts = [self.contexts[c] for c in used if c >= 0]
@@ -266,8 +259,8 @@ class Tree:
         """
         if max_hops > self.max_hops:
             raise UserError(f"a tree of {self.max_hops} hops cannot be shortened to {max_hops}: ask for fewer hops")
-        part = Tree(self.items, self.models, max_hops, self._generator, self._scorer)
-        for name in ("known", "score", "tokens_in", "tokens_out", "billed", "context_id"):
+        part = Tree(self.items, self.models, max_hops, self.cost_model, self._generator, self._scorer)
+        for name in ("known", "score", "cost", "context_id"):
             getattr(part, name)[:] = getattr(self, name)[:, : part.nodes]
         part.contexts, part._context_ids = list(self.contexts), dict(self._context_ids)
         part._generations, part._scores = dict(self._generations), dict(self._scores)
@@ -288,7 +281,7 @@ class Tree:
                     "finish_reason": made.finish_reason,
                     "seconds": made.seconds,
                     "score": float(self.score[index, node]),
-                    **({} if made.billed is None else {"billed": float(self.billed[index, node])}),
+                    **({} if made.cost is None else {"billed": made.cost}),
                 }
 
 

@@ -11,7 +11,6 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from pools.cost import CostModel
 from pools.mdp.env import UNANSWERED, Embed, observation_space
 from pools.mdp.tree import IntArray, Tree
 from pools.types import Context
@@ -39,13 +38,12 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
     def __init__(
         self,
         tree: Tree,
-        cost_model: CostModel,
         embed: Embed,
         num_envs: int,
         cost_weight: float | Sequence[float] = 0.0,
         allow_stop: bool = False,
     ) -> None:
-        self.tree, self.cost_model, self.embed = tree, cost_model, embed
+        self.tree, self.embed = tree, embed
         self.num_envs, self.allow_stop = num_envs, allow_stop
         self.cost_weights = np.atleast_1d(np.asarray(cost_weight, np.float64))
         self.embeddings = np.empty((0, embed([Context("")]).shape[1]), np.float32)
@@ -100,8 +98,7 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
         node = np.where(stopped, self.node, self.tree.child(self.node, actions))
         self.tree.require(self.item, node)
         place = self.item, node
-        # A stopped episode made no hop; below the root any node will do for it.
-        hop_cost = np.where(stopped, 0.0, self.tree.hop_cost(self.cost_model, self.item, np.maximum(node, 1)))
+        hop_cost = np.where(stopped, 0.0, self.tree.cost[place])  # a stopped episode made no hop
         ended = stopped | (self.tree.depth[node] == self.tree.max_hops)
         final = np.where(node > 0, self.tree.score[place], UNANSWERED)
         rewards = np.where(ended, final, 0.0) - self.cost_weights[self.weight] * hop_cost

@@ -1,31 +1,29 @@
-import numpy as np
+from dataclasses import replace
+
 import pytest
 
-from pools import UserError
-from pools.cost import dollar_cost, paper_cost
+from pools import Generation, UserError
+from pools.cost import COST_MODELS, CostModel, paper_cost, register_cost_model
 from pools.pool import load_pool
 
 
+def answer(tokens_in, tokens_out, cost=None):
+    return Generation("", tokens_in, tokens_out, "stop", 0.0, cost)
+
+
 def test_paper():
-    cost = paper_cost((0.5, 2.0), "unit")
-    assert cost.hop_cost([0, 1], [10, 10], [3, 4]).tolist() == [0.5 * 13, 2.0 * 14]
-    assert cost.hop_cost(1, 10, 4) == 28
-    assert (cost.name, cost.unit) == ("paper", "unit")
+    model = paper_cost((0.5, 2.0), "unit")
+    assert [model.hop_cost(m, answer(10, 3 + m)) for m in (0, 1)] == [0.5 * 13, 2.0 * 14]
+    assert model.hop_cost(1, answer(2**31 - 1, 2**31 - 1)) == 2.0 * 2 * (2**31 - 1)
+    assert (model.name, model.unit) == ("paper", "unit")
 
 
-def test_dollars_have_two_prices():
-    cost = dollar_cost((1.0, 3.0), (2.0, 15.0), "price list")
-    assert cost.hop_cost([0, 1], [1_000_000, 0], [0, 1_000_000]).tolist() == [1.0, 15.0]
-    assert cost.hop_cost(1, 1000, 10) == pytest.approx((3.0 * 1000 + 15.0 * 10) / 1e6, rel=1e-12)
-    assert (cost.name, cost.unit, cost.source) == ("dollars", "US$", "price list")
-
-
-def test_arrays_of_any_shape():
-    cost = paper_cost((1.0, 10.0, 100.0), "unit")
-    tokens = np.arange(6, dtype=np.int32).reshape(2, 3)
-    assert cost.hop_cost(np.arange(3), tokens, tokens * 0).tolist() == [[0, 10, 200], [3, 40, 500]]
-    # Token counts are int32, their cost must not be.
-    assert cost.hop_cost(2, np.int32(2**31 - 1), np.int32(2**31 - 1)) == 100.0 * 2 * (2**31 - 1)
+def test_a_recorded_cost_is_what_counts():
+    assert paper_cost((0.5,), "unit").hop_cost(0, answer(10, 3, 7.25)) == 7.25
+    recorded = CostModel("billed", "US$", None, None)
+    assert recorded.hop_cost(0, answer(0, 0, 7.25)) == 7.25
+    with pytest.raises(UserError, match="lacks what it cost"):
+        recorded.hop_cost(0, answer(10, 3))
 
 
 POOL = """
@@ -42,7 +40,7 @@ def test_a_pool_s_cost_models(tmp_path):
     path = tmp_path / "priced.yaml"
     path.write_text(POOL)
     pool = load_pool(str(path))
-    assert pool.cost_model("paper").hop_cost([0, 1], 1, 2).tolist() == [3, 6]
+    assert [pool.cost_model("paper").hop_cost(m, answer(1, 2)) for m in (0, 1)] == [3, 6]
     assert pool.cost_model("paper").source == "made up"
     with pytest.raises(UserError, match="no price for b in pool priced"):
         pool.cost_model("dollars")
@@ -50,5 +48,25 @@ def test_a_pool_s_cost_models(tmp_path):
         pool.cost_model("euros")
     path.write_text(POOL.replace("base_rate: 2}", "base_rate: 2, price: {input: 0, output: 4, source: another}}"))
     dollars = load_pool(str(path)).cost_model("dollars")
-    assert dollars.hop_cost([0, 1], 10**6, 10**6).tolist() == [2.0, 4.0]
-    assert dollars.source == "another; list of 2026-01-01"
+    assert [dollars.hop_cost(m, answer(10**6, 10**6)) for m in (0, 1)] == [2.0, 4.0]
+    assert (dollars.name, dollars.unit, dollars.source) == ("dollars", "US$", "another; list of 2026-01-01")
+    assert replace(pool, billed=True).cost_model("dollars") == CostModel("billed", "unit", None, None, "made up")
+
+
+def test_a_cost_model_of_one_s_own(tmp_path):
+    class PerCall(CostModel):
+        def hop_cost(self, model, generation):
+            return 1.0
+
+    @register_cost_model("per call")
+    def per_call(pool):
+        """One for each call."""
+        return PerCall("per call", "calls", None, None)
+
+    try:
+        path = tmp_path / "priced.yaml"
+        path.write_text(POOL)
+        assert load_pool(str(path)).cost_model("per call").hop_cost(1, answer(10, 3)) == 1.0
+        assert COST_MODELS.names() == ["dollars", "paper", "per call"]
+    finally:
+        del COST_MODELS._entries["per call"]

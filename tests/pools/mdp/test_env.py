@@ -7,13 +7,15 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from pools import UserError
-from pools.cost import paper_cost
 from pools.data.recording import load_recording, save_recording
 from pools.mdp.env import UNANSWERED, RoutingEnv
 from pools.mdp.vector_env import RoutingVectorEnv
 
 WEIGHT = 0.1
-COST = paper_cost((0.01, 0.04), "unit")
+
+
+def tokens(made):
+    return made.tokens_in + made.tokens_out
 
 
 def embed(contexts):
@@ -29,7 +31,7 @@ def embed(contexts):
 
 @pytest.mark.parametrize("allow_stop", [False, True])
 def test_gymnasium_s_own_check(synthetic_tree, allow_stop):
-    env = RoutingEnv(synthetic_tree(), COST, embed, WEIGHT, allow_stop)
+    env = RoutingEnv(synthetic_tree(), embed, WEIGHT, allow_stop)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # Embeddings have no bounds; that, and the missing registration, is all that it may remark on.
@@ -41,21 +43,21 @@ def test_gymnasium_s_own_check(synthetic_tree, allow_stop):
 
 def test_an_episode(synthetic_tree):
     tree = synthetic_tree(models=2, max_hops=2)
-    env = RoutingEnv(tree, COST, embed, WEIGHT)
+    env = RoutingEnv(tree, embed, WEIGHT)
     observation, info = env.reset(options={"item": 2})
     assert info == {"item": 2, "node": 0}
     assert (observation["hop"], observation["cost"].tolist()) == (0, [0.0])
     assert observation["embedding"].tolist() == embed([tree.context(2, 0)])[0].tolist()
 
     first, second = tree.node((1,)), tree.node((1, 0))
-    cost = 0.04 * (tree.tokens_in[2, first] + tree.tokens_out[2, first])
+    cost = 0.02 * tokens(tree.generation(2, first))
     observation, reward, terminated, truncated, info = env.step(1)
     assert (reward, terminated, truncated) == (pytest.approx(-WEIGHT * cost), False, False)
     assert info == {"item": 2, "node": first}
     assert observation["hop"] == 1
     assert observation["cost"][0] == pytest.approx(cost)
 
-    last = 0.01 * (tree.tokens_in[2, second] + tree.tokens_out[2, second])
+    last = 0.01 * tokens(tree.generation(2, second))
     observation, reward, terminated, truncated, info = env.step(0)
     assert (terminated, truncated, observation["hop"]) == (True, False, 2)
     assert reward == pytest.approx(tree.score[2, second] - WEIGHT * last)
@@ -67,7 +69,7 @@ def test_an_episode(synthetic_tree):
 
 def test_stop(synthetic_tree):
     tree = synthetic_tree(models=2, max_hops=3)
-    env = RoutingEnv(tree, COST, embed, WEIGHT, allow_stop=True)
+    env = RoutingEnv(tree, embed, WEIGHT, allow_stop=True)
     env.reset(options={"item": 1})
     env.step(0)
     observation, reward, terminated, _, info = env.step(2)
@@ -80,18 +82,18 @@ def test_stop(synthetic_tree):
 
 @pytest.mark.parametrize(("allow_stop", "action"), [(False, 2), (False, -1), (True, 3)])
 def test_what_is_no_action_is_refused(synthetic_tree, allow_stop, action):
-    env = RoutingEnv(synthetic_tree(), COST, embed, WEIGHT, allow_stop)
+    env = RoutingEnv(synthetic_tree(), embed, WEIGHT, allow_stop)
     env.reset(seed=0)
     with pytest.raises(ValueError, match="action"):
         env.step(action)
-    many = RoutingVectorEnv(synthetic_tree(), COST, embed, 2, WEIGHT, allow_stop)
+    many = RoutingVectorEnv(synthetic_tree(), embed, 2, WEIGHT, allow_stop)
     many.reset(seed=0)
     with pytest.raises(ValueError, match="actions"):
         many.step(np.array([0, action]))
 
 
 def test_items_are_drawn_by_the_seed(synthetic_tree):
-    env = RoutingEnv(synthetic_tree(items=50), COST, embed)
+    env = RoutingEnv(synthetic_tree(items=50), embed)
     drawn = [env.reset(seed=3)[1]["item"]] + [env.reset()[1]["item"] for _ in range(5)]
     assert drawn == [env.reset(seed=3)[1]["item"]] + [env.reset()[1]["item"] for _ in range(5)]
     assert len(set(drawn)) > 2
@@ -100,8 +102,8 @@ def test_items_are_drawn_by_the_seed(synthetic_tree):
 @pytest.mark.parametrize("allow_stop", [False, True])
 def test_the_vector_env_gives_the_single_env_s_episodes(synthetic_tree, allow_stop):
     tree = synthetic_tree(items=9, models=2, max_hops=3, seed=4)
-    single = RoutingEnv(tree, COST, embed, WEIGHT, allow_stop)
-    many = RoutingVectorEnv(tree, COST, embed, 32, WEIGHT, allow_stop)
+    single = RoutingEnv(tree, embed, WEIGHT, allow_stop)
+    many = RoutingVectorEnv(tree, embed, 32, WEIGHT, allow_stop)
     random = np.random.default_rng(0)
     items = random.integers(9, size=32)
     observations, infos = many.reset(seed=0, options={"items": items})
@@ -147,7 +149,7 @@ def _equal(one, many, b):
 
 def test_an_ended_episode_begins_anew_in_the_same_step(synthetic_tree):
     tree = synthetic_tree(items=40, models=2, max_hops=1)
-    env = RoutingVectorEnv(tree, COST, embed, 64, WEIGHT)
+    env = RoutingVectorEnv(tree, embed, 64, WEIGHT)
     assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
     env.reset(seed=1)
     first = env.item.copy()
@@ -160,7 +162,7 @@ def test_an_ended_episode_begins_anew_in_the_same_step(synthetic_tree):
     assert infos["item"].tolist() == first.tolist()
     assert observations["embedding"].tolist() == embed([tree.context(i, 0) for i in env.item]).tolist()
     # Only the ended ones do.
-    env = RoutingVectorEnv(synthetic_tree(items=40, max_hops=2), COST, embed, 4, WEIGHT, allow_stop=True)
+    env = RoutingVectorEnv(synthetic_tree(items=40, max_hops=2), embed, 4, WEIGHT, allow_stop=True)
     env.reset(options={"items": [5, 6, 7, 8]})
     env.step(np.zeros(4, np.int64))
     _, _, ended, _, infos = env.step(np.array([2, 0, 2, 1]))
@@ -171,7 +173,7 @@ def test_an_ended_episode_begins_anew_in_the_same_step(synthetic_tree):
 def test_the_same_seed_draws_the_same_items(synthetic_tree):
     runs = []
     for _ in range(2):
-        env = RoutingVectorEnv(synthetic_tree(items=40), COST, embed, 16)
+        env = RoutingVectorEnv(synthetic_tree(items=40), embed, 16)
         env.reset(seed=9)
         drawn = [env.item.tolist()]
         for _ in range(4):
@@ -189,7 +191,7 @@ def test_every_context_is_embedded_once(synthetic_tree):
         return embed(contexts)
 
     tree = synthetic_tree(items=5, models=2, max_hops=2, complete=False)
-    env = RoutingVectorEnv(tree, COST, counting, 16)
+    env = RoutingVectorEnv(tree, counting, 16)
     seen.clear()  # the constructor asks for the dimension
     env.reset(seed=0)
     for step in range(8):
@@ -206,7 +208,7 @@ def test_live_equals_recorded(synthetic_tree, made_up_generator, tmp_path, made_
     recorded = load_recording(tmp_path / "recording").tree
     runs = []
     for tree in (live, complete, recorded):
-        env = RoutingVectorEnv(tree, COST, embed, 8, WEIGHT, allow_stop=True)
+        env = RoutingVectorEnv(tree, embed, 8, WEIGHT, allow_stop=True)
         random = np.random.default_rng(1)
         observations, _ = env.reset(seed=2)
         run = [observations["embedding"].tolist()]
@@ -222,7 +224,7 @@ def test_live_equals_recorded(synthetic_tree, made_up_generator, tmp_path, made_
 def test_a_recording_that_lacks_the_response_says_so(synthetic_tree):
     tree = synthetic_tree(items=2, complete=False)
     tree._generator = None
-    env = RoutingEnv(tree, COST, embed)
+    env = RoutingEnv(tree, embed)
     env.reset(seed=0)
     with pytest.raises(UserError, match="--live"):
         env.step(0)
@@ -232,13 +234,13 @@ def test_restore_goes_on_where_it_stood(synthetic_tree):
     def steps(env, random):
         return [env.step(random.integers(2, size=8))[1].tolist() for _ in range(6)]
 
-    env = RoutingVectorEnv(synthetic_tree(items=20), COST, embed, 8, WEIGHT)
+    env = RoutingVectorEnv(synthetic_tree(items=20), embed, 8, WEIGHT)
     env.reset(seed=0)
     env.step(np.zeros(8, np.int64))
     state = {name: values.tolist() for name, values in env.state().items()}
     random_state = env.random_state()
     expected = steps(env, np.random.default_rng(0))
-    other = RoutingVectorEnv(synthetic_tree(items=20), COST, embed, 8, WEIGHT)
+    other = RoutingVectorEnv(synthetic_tree(items=20), embed, 8, WEIGHT)
     other.reset(seed=77)
     other.restore(state, random_state)
     assert steps(other, np.random.default_rng(0)) == expected
@@ -247,7 +249,7 @@ def test_restore_goes_on_where_it_stood(synthetic_tree):
 def test_with_several_cost_weights_each_episode_draws_one_sees_it_and_is_charged_at_it(synthetic_tree):
     tree = synthetic_tree(items=6, models=2, max_hops=2)
     weights = (0.0, 0.01, 1.0)
-    env = RoutingVectorEnv(tree, COST, embed, 300, weights, allow_stop=False)
+    env = RoutingVectorEnv(tree, embed, 300, weights, allow_stop=False)
     seen, _ = env.reset(seed=3)
     assert env.observation_space.contains(seen)
     charged = seen["cost_weight"][:, 0].astype(float)

@@ -3,10 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pools.cost import paper_cost
 from pools.mdp.policy_value import expectation
-
-COST = paper_cost((0.01, 0.04, 0.02), "unit")
 
 
 def _policy(items, nodes, spent, models):
@@ -19,7 +16,7 @@ def _policy(items, nodes, spent, models):
 @pytest.mark.parametrize(("models", "hops"), [(2, 3), (3, 2), (1, 2)])
 def test_the_expectation_is_the_sum_over_all_pipelines(synthetic_tree, models, hops):
     tree = synthetic_tree(items=5, models=models, max_hops=hops)
-    found = expectation(tree, COST, lambda i, n, c: _policy(i, n, c, models))
+    found = expectation(tree, lambda i, n, c: _policy(i, n, c, models))
     for item in range(5):
         total = dict.fromkeys(("chance", "quality", "cost", "hops"), 0.0)
         calls = np.zeros(models)
@@ -29,7 +26,7 @@ def test_the_expectation_is_the_sum_over_all_pipelines(synthetic_tree, models, h
                 for model in pipeline:
                     chance *= _policy(*(np.array([v]) for v in (item, node, cost)), models)[0, model]
                     node = int(tree.child(node, model))
-                    cost += COST.hop_cost(model, tree.tokens_in[item, node], tree.tokens_out[item, node])
+                    cost += tree.cost[item, node]
                 assert found.reach[item, node] == pytest.approx(chance)
                 if length < hops:
                     chance *= _policy(*(np.array([v]) for v in (item, node, cost)), models)[0, models]

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from pools import Generation
-from pools.cost import paper_cost
-from pools.mdp.optimum import edge_costs, path_costs, solve
+from pools.mdp.optimum import path_costs, solve
 
 # Powers of two, so that equal costs are equal to the last bit and ties happen.
 RATES = (2.0**-6, 2.0**-5, 2.0**-5)
@@ -16,12 +15,13 @@ def _pipelines(tree, shortest):
     return [p for n in lengths for p in itertools.product(range(len(tree.models)), repeat=n)]
 
 
-def _outcome(tree, cost_model, item, pipeline):
+def _outcome(tree, item, pipeline):
     """Score and cost of one pipeline, hop by hop."""
     node, cost = 0, 0.0
     for model in pipeline:
         node = int(tree.child(node, model))
-        cost += float(cost_model.hop_cost(model, tree.tokens_in[item, node], tree.tokens_out[item, node]))
+        made = tree.generation(item, node)
+        cost += tree.cost_model.input_rate[model] * (made.tokens_in + made.tokens_out)
     return float(tree.score[item, node]), cost
 
 
@@ -29,11 +29,10 @@ def _outcome(tree, cost_model, item, pipeline):
 @pytest.mark.parametrize("allow_stop", [False, True])
 @pytest.mark.parametrize(("seed", "models", "hops"), [(0, 2, 3), (1, 3, 2), (2, 3, 3), (3, 2, 1), (4, 1, 2)])
 def test_solve_is_brute_force(synthetic_tree, seed, models, hops, allow_stop, weight):
-    tree = synthetic_tree(items=6, models=models, max_hops=hops, seed=seed)
-    cost_model = paper_cost(RATES[:models], "unit")
-    solution = solve(tree, cost_model, weight, allow_stop)
+    tree = synthetic_tree(items=6, models=models, max_hops=hops, seed=seed, rates=RATES[:models])
+    solution = solve(tree, weight, allow_stop)
     for item in range(6):
-        outcomes = [_outcome(tree, cost_model, item, p) for p in _pipelines(tree, 1 if allow_stop else hops)]
+        outcomes = [_outcome(tree, item, p) for p in _pipelines(tree, 1 if allow_stop else hops)]
         best = max(score - weight * cost for score, cost in outcomes)
         ties = [cost for score, cost in outcomes if score - weight * cost >= best - 1e-12]
         assert solution.value[item] == pytest.approx(best, abs=1e-12)
@@ -46,46 +45,46 @@ def test_solve_is_brute_force(synthetic_tree, seed, models, hops, allow_stop, we
             node = int(tree.child(node, action))
         assert len(pipeline) >= 1
         assert len(pipeline) == hops or allow_stop
-        quality, cost = _outcome(tree, cost_model, item, pipeline)
+        quality, cost = _outcome(tree, item, pipeline)
         assert (quality, cost) == pytest.approx((solution.quality[item], solution.cost[item]), abs=1e-12)
 
 
 def _planted(synthetic_tree, outcomes, hops=1):
     """A tree of one item whose first hops have these scores and costs; deeper ones are wrong and cost 1."""
-    tree = synthetic_tree(items=1, models=len(outcomes), max_hops=hops)
+    tree = synthetic_tree(items=1, models=len(outcomes), max_hops=hops, rates=[1.0] * len(outcomes))
     for node in range(1, tree.nodes):
         score, tokens = outcomes[node - 1] if node <= len(outcomes) else (0.0, 1)
         tree.put(0, node, Generation(f"answer {node}", tokens, 0, "stop", 0.0), score)
-    return tree, paper_cost((1.0,) * len(outcomes), "unit")
+    return tree
 
 
 @pytest.mark.parametrize("allow_stop", [False, True])
 def test_ties_go_to_the_cheaper(synthetic_tree, allow_stop):
-    tree, cost = _planted(synthetic_tree, [(1.0, 7), (1.0, 3), (1.0, 5)])
-    solution = solve(tree, cost, 0.0, allow_stop)
+    tree = _planted(synthetic_tree, [(1.0, 7), (1.0, 3), (1.0, 5)])
+    solution = solve(tree, 0.0, allow_stop)
     assert (solution.action[0, 0], solution.cost[0], solution.quality[0]) == (1, 3, 1)
     # Equal values of unequal quality: 1 - 0.1 * 10 = 0.5 - 0.1 * 5.
-    tree, cost = _planted(synthetic_tree, [(1.0, 10), (0.5, 5), (0.0, 1)])
-    solution = solve(tree, cost, 0.1, allow_stop)
+    tree = _planted(synthetic_tree, [(1.0, 10), (0.5, 5), (0.0, 1)])
+    solution = solve(tree, 0.1, allow_stop)
     assert (solution.action[0, 0], solution.cost[0], solution.quality[0]) == (1, 5, 0.5)
 
 
 def test_stopping_keeps_a_good_answer_and_something_must_answer(synthetic_tree):
-    tree, cost = _planted(synthetic_tree, [(1.0, 4), (0.0, 2)], hops=2)
-    solution = solve(tree, cost, 0.1, allow_stop=True)
+    tree = _planted(synthetic_tree, [(1.0, 4), (0.0, 2)], hops=2)
+    solution = solve(tree, 0.1, allow_stop=True)
     assert (solution.quality[0], solution.cost[0]) == (1.0, 4.0)
     assert solution.action[0].tolist()[:2] == [0, 2]
-    dear = solve(tree, cost, 100.0, allow_stop=True)  # answering nothing would be worth more, but is not open
+    dear = solve(tree, 100.0, allow_stop=True)  # answering nothing would be worth more, but is not open
     assert (dear.quality[0], dear.cost[0], dear.action[0, 0]) == (0.0, 2.0, 1)
-    assert solve(tree, cost, 0.1, allow_stop=False).quality[0] == 0.0
+    assert solve(tree, 0.1, allow_stop=False).quality[0] == 0.0
 
 
-def test_edge_and_path_costs(synthetic_tree):
-    tree, cost = synthetic_tree(items=3, models=2, max_hops=3), paper_cost((0.5, 3.0), "unit")
-    edges, paths = edge_costs(tree, cost), path_costs(tree, cost)
-    assert np.all(paths[:, 0] == 0)
+def test_hop_and_path_costs(synthetic_tree):
+    tree = synthetic_tree(items=3, models=2, max_hops=3, rates=[0.5, 3.0])
+    paths = path_costs(tree)
+    assert np.all(tree.cost[:, 0] == 0) and np.all(paths[:, 0] == 0)
     for item, node in itertools.product(range(3), range(1, tree.nodes)):
         pipeline = tree.pipeline(node)
-        expected = _outcome(tree, cost, item, pipeline)[1]
+        expected = _outcome(tree, item, pipeline)[1]
         assert paths[item, node] == pytest.approx(expected)
-        assert edges[item, node] == pytest.approx(expected - _outcome(tree, cost, item, pipeline[:-1])[1])
+        assert tree.cost[item, node] == pytest.approx(expected - _outcome(tree, item, pipeline[:-1])[1])

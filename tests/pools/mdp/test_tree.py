@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from pools import Context, GenerationSettings, Item, UserError
+from pools.cost import paper_cost
 from pools.mdp.tree import Tree
 
 
@@ -33,7 +34,7 @@ def test_one_model_is_a_chain(synthetic_tree):
 @pytest.mark.parametrize(("models", "hops"), [([], 2), (["a"], 0)])
 def test_a_tree_needs_a_model_and_a_hop(models, hops):
     with pytest.raises(UserError):
-        Tree([], models, hops)
+        Tree([], models, hops, paper_cost((), "unit"))
 
 
 def test_contexts_follow_the_pipelines(synthetic_tree):
@@ -42,7 +43,7 @@ def test_contexts_follow_the_pipelines(synthetic_tree):
         for node in range(1, tree.nodes):
             parent, made = int(tree.parent(node)), tree.generation(item, node)
             assert tree.context(item, node) == tree.context(item, parent).extended(made.response)
-            assert (tree.tokens_in[item, node], tree.tokens_out[item, node]) == (made.tokens_in, made.tokens_out)
+            assert tree.cost[item, node] == tree.cost_model.hop_cost(tree.action(node), made)
     assert np.all(tree.score[:, 0] == 0)
 
 
@@ -84,7 +85,7 @@ def test_a_response_is_not_asked_for_again_by_another_pipeline(synthetic_tree, m
 def test_settings_belong_to_the_request(made_up_generator):
     generator = made_up_generator()
     items = [Item("a", n, "same question", GenerationSettings((), 4 + n), "train") for n in range(2)]
-    tree = Tree(items, ["m"], 1, generator, lambda answers: [0.0] * len(answers))
+    tree = Tree(items, ["m"], 1, paper_cost((1.0,), "unit"), generator, lambda answers: [0.0] * len(answers))
     tree.require([0, 1], [1, 1])
     assert [len(batch) for _, batch in generator.calls] == [2]
     assert tree.context_id[0, 0] == tree.context_id[1, 0]
@@ -137,7 +138,7 @@ def _same(part, full, items, nodes):
         assert part.items[local] == full.items[index]
         for node in range(nodes):
             assert part.context(local, node) == full.context(index, node)
-            for name in ("known", "score", "tokens_in", "tokens_out"):
+            for name in ("known", "score", "cost"):
                 assert getattr(part, name)[local, node] == getattr(full, name)[index, node]
             if node:
                 assert part.generation(local, node) == full.generation(index, node)
