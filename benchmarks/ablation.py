@@ -23,9 +23,10 @@ from rich.table import Table
 
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.metrics import gap_closed, value
-from pools.cost import CostModel
+from pools.cost import CostModel, paper_cost, register_cost_model
 from pools.data.recording import load_recording
 from pools.mdp.tree import Tree
+from pools.pool import Pool
 from routers import RouterRequest, load
 from routers.ppo_hierrouter import Args, plain, request_for
 
@@ -60,20 +61,27 @@ class Options:
     total_timesteps: int = Args.total_timesteps
 
 
-def closed(args: Args, parts: dict[str, Tree], cost_model: CostModel) -> list[float]:
+@register_cost_model("equal rates")
+def equal_rates(pool: Pool) -> CostModel:
+    """The paper's cost model, every model at the rate of the most expensive one."""
+    rate = max(model.base_rate for model in pool.models)
+    return paper_cost((rate,) * len(pool.models), pool.cost_unit, pool.rates)
+
+
+def closed(args: Args, parts: dict[str, Tree]) -> list[float]:
     """Share of the gap closed on each part's items."""
-    request = request_for(args, parts["train"], parts["validation"], cost_model)
+    request = request_for(args, parts["train"], parts["validation"])
     router = load("hierrouter", request, options=plain(args))
     shares = []
     for tree in parts.values():
         request = RouterRequest(
-            models=tree.models, max_hops=tree.max_hops, cost_model=cost_model, cost_weight=args.cost_weight,
+            models=tree.models, max_hops=tree.max_hops, cost_model=tree.cost_model, cost_weight=args.cost_weight,
             evaluation=tree,
         )  # fmt: skip
         names = ("oracle", *(f"single:{model}" for model in tree.models))
-        optimum, *singles = (evaluate(load(name, request), tree, cost_model) for name in names)
+        optimum, *singles = (evaluate(load(name, request), tree) for name in names)
         best = max(singles, key=lambda outcome: value(outcome, args.cost_weight).mean())
-        share = gap_closed(evaluate(router, tree, cost_model), best, optimum, args.cost_weight)
+        share = gap_closed(evaluate(router, tree), best, optimum, args.cost_weight)
         shares.append(float("nan") if share is None else share)
     return shares
 
@@ -81,18 +89,14 @@ def closed(args: Args, parts: dict[str, Tree], cost_model: CostModel) -> list[fl
 def main() -> None:
     """Train every variant with every seed and print the table."""
     options = tyro.cli(Options, description=__doc__)
-    recording = load_recording(options.recording)
-    cost_model = recording.pool.cost_model("paper")
-    if options.equal_rates:
-        rates = (max(cost_model.input_rate),) * len(cost_model.input_rate)
-        cost_model = replace(cost_model, input_rate=rates, output_rate=rates)
+    recording = load_recording(options.recording, "equal rates" if options.equal_rates else "paper")
     parts = {name: recording.tree.select(name) for name in ("train", "validation", "test")}
     table = Table("variant", *parts, "seconds", title=f"gap closed, {options.seeds} seeds, {recording.pool.name}")
     for name in options.variants:
         given = replace(VARIANTS[name], cost_weight=options.cost_weight, weights=options.weights)
         given = replace(given, total_timesteps=options.total_timesteps)
         start = time.perf_counter()
-        shares = np.array([closed(replace(given, seed=n + 1), parts, cost_model) for n in range(options.seeds)])
+        shares = np.array([closed(replace(given, seed=n + 1), parts) for n in range(options.seeds)])
         seconds = (time.perf_counter() - start) / options.seeds
         cells = [f"{m:.1%} ± {s:.1%}" for m, s in zip(shares.mean(axis=0), shares.std(axis=0), strict=True)]
         table.add_row(name, *cells, f"{seconds:.1f}")

@@ -69,7 +69,7 @@ def record(items: list[Item], hops: int, live: LiveGenerator, tasks: list[Task])
     """What `python -m harness record` does: store, tree, scores."""
     with tempfile.TemporaryDirectory() as folder:
         live.store = TransitionStore(Path(folder) / "store.sqlite")
-        tree = Tree(items, live.pool.model_names, hops, live, scorer(tasks))
+        tree = Tree(items, live.pool.model_names, hops, live.pool.cost_model("paper"), live, scorer(tasks))
         for depth in range(1, hops + 1):
             rows, nodes = np.meshgrid(np.arange(len(items)), tree.level(depth), indexing="ij")
             tree.require(rows.ravel(), nodes.ravel())

@@ -28,7 +28,6 @@ import numpy as np
 import torch
 import tyro
 
-from pools.cost import CostModel
 from pools.data.recording import load_recording
 from pools.mdp.env import RoutingEnv
 from pools.mdp.tree import Tree
@@ -53,9 +52,9 @@ class Options:
     """each is measured so often, in turn; the best round counts"""
 
 
-def environment(tree: Tree, cost_model: CostModel, embed: ContextEncoder) -> gymnasium.Env[Any, Any]:
+def environment(tree: Tree, embed: ContextEncoder) -> gymnasium.Env[Any, Any]:
     """The recorded MDP as the two others take it: a flat observation."""
-    return gymnasium.wrappers.FlattenObservation(RoutingEnv(tree, cost_model, embed, Args.cost_weight, True))
+    return gymnasium.wrappers.FlattenObservation(RoutingEnv(tree, embed, Args.cost_weight, True))
 
 
 def cleanrl(path: Path, steps: int) -> float:
@@ -83,7 +82,7 @@ def stable_baselines(steps: int) -> float:
     return model.num_timesteps / (time.perf_counter() - start)
 
 
-def ours(tree: Tree, validation: Tree, cost_model: CostModel) -> tuple[float, float]:
+def ours(tree: Tree, validation: Tree) -> tuple[float, float]:
     """Steps per second of a whole training, and the seconds after which its return was at 95% of its last one."""
     seconds: list[float] = []
     returns: list[float] = []
@@ -93,7 +92,7 @@ def ours(tree: Tree, validation: Tree, cost_model: CostModel) -> tuple[float, fl
         returns.append(float(said.split()[1].rstrip(",")))
 
     start = time.perf_counter()
-    train(Args(), tree, validation, request_for(Args(), tree, validation, cost_model, report))
+    train(Args(), tree, validation, request_for(Args(), tree, validation, report))
     whole = time.perf_counter() - start
     # A moving mean over five iterations: a single one's sampled return is noisy.
     smooth = np.convolve(returns, np.ones(5) / 5, "valid")
@@ -107,15 +106,14 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     torch.set_num_threads(1)
     recording = load_recording(options.recording)
-    cost_model = recording.pool.cost_model("paper")
     tree, validation = recording.tree.select("train"), recording.tree.select("validation")
     embed = ContextEncoder(build_encoder("hashing", tree.contexts))
     embed(tree.contexts)
-    gymnasium.register(ENVIRONMENT, lambda **_: environment(tree, cost_model, embed))
+    gymnasium.register(ENVIRONMENT, lambda **_: environment(tree, embed))
     speeds: dict[str, list[float]] = {"ours": [], "CleanRL": [], "Stable-Baselines3": []}
     reached: list[float] = []
     for _ in range(options.rounds):
-        speed, after = ours(tree, validation, cost_model)
+        speed, after = ours(tree, validation)
         speeds["ours"].append(speed)
         reached.append(after)
         if options.cleanrl is not None:

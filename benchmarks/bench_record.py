@@ -72,7 +72,8 @@ def roll_out(tree: Tree) -> list[tuple[int, int]]:
 
 def record(items: list[Item], pool: Pool, hops: int, generator: Counted) -> Tree:
     """What `python -m harness record` does but for the scores: the tree, one level after the other."""
-    tree = Tree(items, pool.model_names, hops, generator, lambda answers: [0.0] * len(answers))
+    unscored = lambda answers: [0.0] * len(answers)  # noqa: E731
+    tree = Tree(items, pool.model_names, hops, pool.cost_model("paper"), generator, unscored)
     for depth in range(1, hops + 1):
         rows, nodes = np.meshgrid(np.arange(len(items)), tree.level(depth), indexing="ij")
         tree.require(rows.ravel(), nodes.ravel())

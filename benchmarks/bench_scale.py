@@ -91,7 +91,7 @@ def recording(items: int, models: int, seed: int, folder: Path, generator: Gener
     def score(answers: Sequence[tuple[Item, str]]) -> list[float]:
         return [float(response.startswith("right")) for _, response in answers]
 
-    tree = Tree(made, names, 2, generator or source, score)
+    tree = Tree(made, names, 2, pool(models).cost_model("paper"), generator or source, score)
     for depth in (1, 2):
         rows, nodes = np.meshgrid(np.arange(items), tree.level(depth), indexing="ij")
         tree.require(rows.ravel(), nodes.ravel())

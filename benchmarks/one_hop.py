@@ -25,7 +25,6 @@ from rich.text import Text
 from harness.evaluation.evaluate import Outcome, evaluate
 from harness.evaluation.frontier import aiq_resampled
 from harness.evaluation.metrics import Bootstrap, Estimate
-from pools.cost import CostModel
 from pools.data.recording import load_recording
 from pools.mdp.tree import Tree
 from routers import RouterRequest, load
@@ -56,16 +55,14 @@ class Options:
     AIQ then still has over the zero router is the bias of a hull over noisy points"""
 
 
-def curves(
-    options: Options, tree: Tree, cost_model: CostModel, name: str, fold_of: NDArray[np.int64]
-) -> tuple[FloatArray, FloatArray]:
+def curves(options: Options, tree: Tree, name: str, fold_of: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
     """Cost and quality `[W, I]` of every item at every cost weight, each by the router of its fold."""
     cost, quality = (np.zeros((len(options.cost_weights), len(tree.items))) for _ in range(2))
     for fold in range(options.folds):
         test, rest = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
         learnt = _shuffled(tree, options.seed) if options.shuffled else tree
         request = RouterRequest(
-            models=tree.models, max_hops=1, cost_model=cost_model, cost_weight=options.cost_weights[0],
+            models=tree.models, max_hops=1, cost_model=tree.cost_model, cost_weight=options.cost_weights[0],
             seed=options.seed, train=learnt.subset(rest[np.arange(len(rest)) % 8 > 0]),
             validation=learnt.subset(rest[::8]), evaluation=tree.subset(test), weights=options.weights,
             cost_weights=tuple(options.cost_weights),
@@ -79,7 +76,7 @@ def curves(
                 if isinstance(router, WeighingRouter)
                 else load(name, replace(request, cost_weight=weight), options=given)
             )
-            outcome: Outcome = evaluate(at, request.evaluation, cost_model, options.seed)
+            outcome: Outcome = evaluate(at, request.evaluation, options.seed)
             cost[row, test], quality[row, test] = outcome.cost, outcome.quality
     return cost, quality
 
@@ -105,14 +102,12 @@ def main() -> None:
     """Train and evaluate every router on every fold and print the tables."""
     options = tyro.cli(Options, description=__doc__)
     recording = load_recording(options.recording)
-    tree, cost_model = recording.tree, recording.pool.cost_model("paper")
-    rows = np.arange(len(tree.items))
-    dearest = float(tree.hop_cost(cost_model, rows[:, None], tree.level(1)).mean(axis=0).max())
-    options = replace(options, cost_weights=tuple(weight / dearest for weight in options.cost_weights))
+    tree = recording.tree
+    highest = float(tree.cost[:, tree.level(1)].mean(axis=0).max())
+    options = replace(options, cost_weights=tuple(weight / highest for weight in options.cost_weights))
     fold_of = np.random.default_rng(options.seed).permutation(len(tree.items)) % options.folds
     singles = {
-        model: curves(replace(options, cost_weights=(0.0,)), tree, cost_model, f"single:{model}", fold_of)
-        for model in tree.models
+        model: curves(replace(options, cost_weights=(0.0,)), tree, f"single:{model}", fold_of) for model in tree.models
     }
     bootstrap = Bootstrap.draw(len(tree.items), options.seed, RESAMPLES)
     every = np.concatenate([np.full((1, len(tree.items)), 1 / len(tree.items)), bootstrap.weights])
@@ -136,12 +131,12 @@ def main() -> None:
     )
     for model, (c, q) in singles.items():
         quality.add_row(model, shown(bootstrap.mean(q[0])), "", "", f"{c.mean():.3g}", "")
-    oracle = curves(replace(options, cost_weights=(0.0,)), tree, cost_model, "oracle", fold_of)
+    oracle = curves(replace(options, cost_weights=(0.0,)), tree, "oracle", fold_of)
     quality.add_row("oracle", shown(bootstrap.mean(oracle[1][0])), "", "a bound", f"{oracle[0].mean():.3g}", "")
     areas.add_row("zero router", shown([zero[0], *np.percentile(zero[1:], [2.5, 97.5])]), "", "")
     for name in options.routers:
         start = time.perf_counter()
-        c, q = curves(options, tree, cost_model, name, fold_of)
+        c, q = curves(options, tree, name, fold_of)
         ahead = bootstrap.mean(q[0] - singles[best][1][0])
         seconds = f"{time.perf_counter() - start:.0f}"
         quality.add_row(

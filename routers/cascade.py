@@ -106,8 +106,7 @@ def _learn(tree: Tree, embed: ContextEncoder) -> Judge:
 
 def _candidates(tree: Tree, judge: Judge, request: RouterRequest) -> list[tuple[float, tuple[int, ...], float]]:
     """Mean value, chain and threshold of every cascade of different models, the shortest first."""
-    assert request.cost_model is not None
-    value = tree.score - request.cost_weight * path_costs(tree, request.cost_model)
+    value = tree.score - request.cost_weight * path_costs(tree)
     rows = np.arange(len(tree.items))
     believed: dict[int, FloatArray] = {}
     for node in range(1, tree.decision_nodes):

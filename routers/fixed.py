@@ -46,8 +46,7 @@ def cheapest(request: RouterRequest) -> FixedRouter:
     if request.argument:
         raise UserError(f"router cheapest takes no argument, got {request.argument!r}; for a model's name use single:")
     tree = train_items(request, "cheapest")
-    assert request.cost_model is not None
-    cost = tree.hop_cost(request.cost_model, np.arange(len(tree.items))[:, None], tree.level(1))
+    cost = tree.cost[:, tree.level(1)]
     return FixedRouter((int(cost.mean(axis=0).argmin()),), len(request.models))
 
 
@@ -144,7 +143,6 @@ def best_pipeline_per_task(request: RouterRequest) -> TaskRouter:
 
 def _best(tree: Tree, request: RouterRequest, chosen: NDArray[np.bool_], hops: int | None = None) -> tuple[int, ...]:
     """The pipeline with the best mean of `score - cost_weight * cost` over the chosen items; of equals the shortest."""
-    assert request.cost_model is not None
-    values = (tree.score - request.cost_weight * path_costs(tree, request.cost_model))[chosen].mean(axis=0)
+    values = (tree.score - request.cost_weight * path_costs(tree))[chosen].mean(axis=0)
     allowed = tree.depth > 0 if hops is None else tree.depth == hops
     return tree.pipeline(int(np.where(allowed, values, -np.inf).argmax()))

@@ -55,8 +55,7 @@ def majority_vote(request: RouterRequest) -> MajorityVote:
     if request.argument:
         raise UserError(f"router majority-vote takes no argument, got {request.argument!r}")
     tree, _ = items_to_learn_from(request, "majority-vote")
-    assert request.cost_model is not None
     nodes = tree.level(1)
-    cost = tree.hop_cost(request.cost_model, np.arange(len(tree.items))[:, None], nodes)
+    cost = tree.cost[:, nodes]
     value = (tree.score[:, nodes] - request.cost_weight * cost).mean(axis=0)
     return MajorityVote(tuple(np.argsort(-value, kind="stable").tolist()))

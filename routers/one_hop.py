@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pools.cost import CostModel
 from pools.mdp.tree import Tree
 from pools.types import Context
 from routers._threads import one_library_thread, one_thread
@@ -98,11 +97,10 @@ class OneHopLearner(Protocol):
 
 def fit_one_hop(self: OneHopLearner, train: Tree, validation: Tree, request: RouterRequest) -> OneHopRouter:
     """Fit candidates on train items and keep the one with the best value on validation items."""
-    assert request.cost_model is not None
     queries = [Context(item.query) for item in train.items]
     embed = ContextEncoder(build_encoder(self.encoder, queries, request.seed, request.weights), ("query",))
-    learnt = examples(train, request.cost_model, embed)
-    held_out = examples(validation, request.cost_model, embed)
+    learnt = examples(train, embed)
+    held_out = examples(validation, embed)
     cost, rows = learnt.cost.mean(axis=0), np.arange(len(held_out.score))
 
     def value(predict: Predictor) -> float:
@@ -125,10 +123,10 @@ def load_one_hop(self: OneHopLearner, learnt: Learnt, request: RouterRequest) ->
     return OneHopRouter(embed, predict, cost, request.cost_weight)
 
 
-def examples(tree: Tree, cost_model: CostModel, embed: ContextEncoder) -> Examples:
+def examples(tree: Tree, embed: ContextEncoder) -> Examples:
     """The first hop of a tree's items."""
     nodes = tree.level(1)
-    cost = tree.hop_cost(cost_model, np.arange(len(tree.items))[:, None], nodes)
+    cost = tree.cost[:, nodes]
     return Examples(embed([Context(item.query) for item in tree.items]), tree.score[:, nodes].astype(np.float64), cost)
 
 

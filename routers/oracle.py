@@ -47,13 +47,13 @@ def oracle(request: RouterRequest) -> OracleRouter:
     if request.argument not in ("", "no-stop", "per-item"):
         raise UserError(f"unknown router oracle:{request.argument}: expected oracle, oracle:no-stop or oracle:per-item")
     tree = request.evaluation
-    if tree is None or request.cost_model is None:
+    if tree is None:
         raise UserError("router oracle needs the outcomes of the items: evaluate it on a recording")
     if not tree.complete:
         raise UserError("router oracle needs every response of every pipeline: evaluate it on a recording, not --live")
     # Equal values are decided by cost, so that with weight 0 the optimum is the cheapest way to the best score.
     weight = 0.0 if request.argument == "per-item" else request.cost_weight
-    solution = solve(tree, request.cost_model, weight, allow_stop=request.argument != "no-stop")
+    solution = solve(tree, weight, allow_stop=request.argument != "no-stop")
     pipelines = [tree.pipeline(node) for node in range(tree.decision_nodes)]
     actions: dict[tuple[str, tuple[int, ...]], int] = {}
     for item, row in zip(tree.items, solution.action.tolist(), strict=True):

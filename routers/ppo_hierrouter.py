@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from pools.cost import CostModel
 from pools.errors import UserError
 from pools.mdp.optimum import path_costs, solve
 from pools.mdp.policy_value import expectation
@@ -227,9 +226,7 @@ def train(
 
     from pools.mdp.vector_env import RoutingVectorEnv
 
-    allow_stop, cost_weight, cost_model = request.allow_stop, request.cost_weight, request.cost_model
-    training = request.training
-    assert cost_model is not None
+    allow_stop, cost_weight, training = request.allow_stop, request.cost_weight, request.training
     if not {"query", "response"} & set(args.sees):
         raise UserError(f"--sees {' '.join(args.sees)}: expected query, response or both among them")
     batch_size = args.num_envs * args.num_steps
@@ -241,11 +238,12 @@ def train(
     contexts = [tree.contexts[c] for c in seen if c >= 0]
     embed = ContextEncoder(build_encoder(args.encoder, contexts, request.seed, request.weights), args.sees)
     cost_weights = np.array(request.cost_weights or (cost_weight,))
-    env = RoutingVectorEnv(tree, cost_model, embed, args.num_envs, tuple(cost_weights), allow_stop)
+    env = RoutingVectorEnv(tree, embed, args.num_envs, tuple(cost_weights), allow_stop)
     torch.manual_seed(request.seed)
     generator = torch.Generator().manual_seed(request.seed)
-    highest = float(path_costs(tree, cost_model)[:, tree.level(tree.max_hops)].max()) if tree.complete else 0.0
-    cost_scale = highest or max(*cost_model.input_rate, *cost_model.output_rate, 1e-12) * 1000 * tree.max_hops
+    highest = float(path_costs(tree)[:, tree.level(tree.max_hops)].max()) if tree.complete else 0.0
+    rates = (*(tree.cost_model.input_rate or ()), *(tree.cost_model.output_rate or ()), 1e-12)
+    cost_scale = highest or max(rates) * 1000 * tree.max_hops
     features = StateFeatures(
         tree.max_hops, len(tree.models), cost_scale, "models" in args.sees, bool(request.cost_weights)
     )
@@ -255,11 +253,10 @@ def train(
 
     # --- exact evaluation ----------------------------------------------------------------------------------------
     complete = {name: t for name, t in (("train", tree), ("validation", validation)) if t is not None and t.complete}
-    optima = {name: solve(t, cost_model, cost_weight, allow_stop).value.mean() for name, t in complete.items()}
+    optima = {name: solve(t, cost_weight, allow_stop).value.mean() for name, t in complete.items()}
     # The value of the best single model, called once and stopped at, which is open to it whatever the policy may do.
     floors = {
-        name: (t.score - cost_weight * path_costs(t, cost_model))[:, t.level(1)].mean(axis=0).max()
-        for name, t in complete.items()
+        name: (t.score - cost_weight * path_costs(t))[:, t.level(1)].mean(axis=0).max() for name, t in complete.items()
     }
     tables = {name: torch.from_numpy(embed(t.contexts)) for name, t in complete.items()}
 
@@ -279,7 +276,7 @@ def train(
                 chance[:, : logits.shape[1]] = torch.softmax(logits.double(), 1).numpy()
             return chance
 
-        found = expectation(known, cost_model, choose)
+        found = expectation(known, choose)
         return float(found.quality.mean()), float(found.cost.mean())
 
     def exact(name: str) -> dict[str, float]:
@@ -494,12 +491,9 @@ def _identity(options: Options, tree: Tree, validation: Tree | None, request: Ro
         if part is not None:
             items = [[item.task, item.doc_id, item.query] for item in part.items]
             # A live tree fills up while it is trained on; a recorded one is what it is.
-            arrays = (
-                (part.score, part.tokens_in, part.tokens_out, part.billed, part.context_id) if part.complete else ()
-            )
+            arrays = (part.score, part.cost, part.context_id) if part.complete else ()
             seen.append([part.models, part.max_hops, items, [array.tobytes().hex() for array in arrays]])
-    assert request.cost_model is not None
-    goal = [request.allow_stop, request.cost_weight, request.cost_weights, request.seed, asdict(request.cost_model)]
+    goal = [request.allow_stop, request.cost_weight, request.cost_weights, request.seed, asdict(tree.cost_model)]
     return content_hash(plain(options), goal, seen)
 
 
@@ -552,7 +546,6 @@ def request_for(
     args: Args,
     train: Tree,
     validation: Tree | None,
-    cost_model: CostModel,
     report: Callable[[int, int, str], None] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> RouterRequest:
@@ -568,7 +561,7 @@ def request_for(
         models=train.models,
         max_hops=train.max_hops,
         allow_stop=args.allow_stop,
-        cost_model=cost_model,
+        cost_model=train.cost_model,
         cost_weight=args.cost_weight,
         cost_weights=args.cost_weights,
         seed=args.seed,
@@ -590,7 +583,7 @@ def main() -> None:
     from routers.registry import teach
 
     try:
-        recording = load_recording(args.recording)
+        recording = load_recording(args.recording, args.cost)
         tree = recording.tree
         if args.max_hops is not None and not 1 <= args.max_hops <= tree.max_hops:
             raise UserError(
@@ -600,7 +593,7 @@ def main() -> None:
         source = {"recording": args.recording.name, "suite": recording.manifest.get("suite")}
         with training_bar(shown=sys.stderr.isatty()) as report:
             parts = tree.select("train"), tree.select("validation")
-            request = request_for(args, *parts, recording.pool.cost_model(args.cost), report, {"source": source})
+            request = request_for(args, *parts, report, {"source": source})
             taught = teach("hierrouter", request, plain(args))
         if args.out is not None:
             taught.save(args.out)

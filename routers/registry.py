@@ -155,7 +155,7 @@ def train_items(request: RouterRequest, name: str, explores: bool = False) -> Tr
     explores: not every response has to be known.
     """
     tree = request.train
-    if tree is None or request.cost_model is None or not tree.items:
+    if tree is None or not tree.items:
         raise UserError(f"router {name} learns from train items, and there are none: raise --limit, or add tasks")
     if not tree.complete and not explores:
         raise UserError(f"router {name} learns from every model's responses: evaluate it on a recording, not --live")

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from harness.evaluation import router_output
 from harness.evaluation.rollout import STOPPED_AT_ONCE, rollout, states_at
-from pools.cost import CostModel
 from pools.errors import UserError
 from pools.mdp.policy_value import expectation
 from pools.mdp.tree import IntArray, Tree
@@ -37,18 +36,18 @@ class Outcome:
     exact: bool
 
 
-def evaluate(router: Router, tree: Tree, cost_model: CostModel, seed: int = 0) -> Outcome:
+def evaluate(router: Router, tree: Tree, seed: int = 0) -> Outcome:
     """Run a router on every item of a tree.
 
     A complete tree gives exact expectations. On one that is not (live models) a single episode per item is run, with
     actions drawn with `seed`, so that only what the router chooses is generated.
     """
     if isinstance(router, VotingRouter):
-        return vote(router, tree, cost_model)
-    return exact(router, tree, cost_model) if tree.complete else sample(router, tree, cost_model, seed)
+        return vote(router, tree)
+    return exact(router, tree) if tree.complete else sample(router, tree, seed)
 
 
-def exact(router: Router, tree: Tree, cost_model: CostModel) -> Outcome:
+def exact(router: Router, tree: Tree) -> Outcome:
     """The router's expected outcome, computed over all pipelines that it may choose."""
     pipelines = tree.pipelines()
     billed: list[tuple[IntArray, IntArray, FloatArray]] = []
@@ -58,16 +57,16 @@ def exact(router: Router, tree: Tree, cost_model: CostModel) -> Outcome:
         billed.append((items, nodes, router_output.own_cost(router, states)))
         return action_probabilities(router, states, len(tree.models))
 
-    found = expectation(tree, cost_model, choose)
+    found = expectation(tree, choose)
     own = np.zeros(len(tree.items))
     for items, nodes, bill in billed:
         np.add.at(own, items, found.reach[items, nodes] * bill)
     return Outcome(found.quality, found.cost, own, found.hops, found.calls, found.end, exact=True)
 
 
-def sample(router: Router, tree: Tree, cost_model: CostModel, seed: int) -> Outcome:
+def sample(router: Router, tree: Tree, seed: int) -> Outcome:
     """One episode per item."""
-    episodes = rollout(router, tree, cost_model, seed)
+    episodes = rollout(router, tree, seed)
     items = np.arange(len(tree.items))
     calls = np.zeros((len(items), len(tree.models)))
     for item, node in zip(items, episodes.node.tolist(), strict=True):
@@ -85,7 +84,7 @@ def sample(router: Router, tree: Tree, cost_model: CostModel, seed: int) -> Outc
     )
 
 
-def vote(router: VotingRouter, tree: Tree, cost_model: CostModel) -> Outcome:
+def vote(router: VotingRouter, tree: Tree) -> Outcome:
     """Every model's first hop is paid for, and one of the responses counts."""
     items, nodes = np.arange(len(tree.items)), tree.level(1)
     tree.require(items[:, None], nodes)
@@ -95,7 +94,7 @@ def vote(router: VotingRouter, tree: Tree, cost_model: CostModel) -> Outcome:
     end[items, nodes[chosen]] = 1.0
     return Outcome(
         quality=tree.score[items, nodes[chosen]].astype(np.float64),
-        cost=tree.hop_cost(cost_model, items[:, None], nodes).sum(axis=1),
+        cost=tree.cost[:, nodes].sum(axis=1),
         routing_cost=np.zeros(len(items)),
         hops=calls.sum(axis=1),
         calls=calls,

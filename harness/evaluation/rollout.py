@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.evaluation import router_output
-from pools.cost import CostModel
 from pools.errors import UserError
 from pools.mdp.tree import IntArray, Tree
 from routers.router import Router, RoutingStates, StochasticRouter
@@ -39,7 +38,6 @@ class Episodes:
 def rollout(
     router: Router,
     tree: Tree,
-    cost_model: CostModel,
     seed: int = 0,
     answer_last: bool = True,
     deciding: AbstractContextManager[Any] = ALONE,
@@ -72,7 +70,7 @@ def rollout(
             break
         child = tree.child(node[going], action)
         tree.require(going, child)
-        cost[going] += tree.hop_cost(cost_model, going, child)
+        cost[going] += tree.cost[going, child]
         node[going] = child
     return Episodes(node, cost, own, pending, drawn)
 

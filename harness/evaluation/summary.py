@@ -22,7 +22,6 @@ from harness.evaluation.metrics import (
     relative,
     value,
 )
-from pools.cost import CostModel
 from pools.mdp.tree import Tree
 from pools.schema import Schema
 
@@ -189,7 +188,6 @@ def summarise(
     best_single: Outcome | None,
     optimum_name: str,
     tree: Tree,
-    cost_model: CostModel,
     cost_weight: float,
     seed: int,
     notes: Mapping[str, Sequence[str]],
@@ -198,11 +196,11 @@ def summarise(
     """Quality, cost, regret and gap closed of every router: per task, their mean over tasks (`macro`) and overall.
 
     best_single: of the single model with the best value, what the ratios and the gap are measured against.
-    Where the cost model has no unit, no cost was recorded and none is given.
+    If the tree's cost model has no unit, no cost was recorded and none is given.
     optimum_name: which outcome is the exact optimum. Without one of them, what needs it is None.
     notes: what a reader of a router's row must know. routing_cost_unit: of what the routers' own models cost.
     """
-    optimum, costs = outcomes.get(optimum_name), bool(cost_model.unit)
+    optimum, costs = outcomes.get(optimum_name), bool(tree.cost_model.unit)
     bootstrap = Bootstrap.draw(len(tree.items), seed)
     task_of = np.array([item.task for item in tree.items])
     of_task = {task: task_of == task for task in dict.fromkeys(task_of.tolist())}
@@ -242,8 +240,8 @@ def summarise(
         macro = MacroFigures(**_figures(outcome, best_single, over_tasks.mean, costs), tasks=len(tasks))
         routers[name] = RouterSummary(overall=overall, macro=macro, tasks=tasks)
     return Summary(
-        cost_model=cost_model.name,
-        cost_unit=cost_model.unit,
+        cost_model=tree.cost_model.name,
+        cost_unit=tree.cost_model.unit,
         cost_weight=cost_weight,
         items=len(tree.items),
         routers=routers,

@@ -161,7 +161,7 @@ def _run(
         arguments=run.model_dump(),
         say=lambda text: console.print(text, highlight=False, markup=False),
     )
-    unit = evaluation.cost_model.unit
+    unit = evaluation.summary.cost_unit
     results = results_of(evaluation.outcomes, evaluation.tree, bool(unit))
     trained = tuple(router.name for router in evaluation.routers if router.taught is not None)
     return FinishedRun(results, unit, evaluation.manifest), trained

@@ -42,7 +42,7 @@ from harness.runs.wandb import track
 from harness.tables.export import latex, markdown, tidy
 from harness.tables.grid import Grid, grids
 from harness.tables.terminal import tables
-from pools.cost import MAX_RATE, CostModel
+from pools.cost import MAX_RATE
 from pools.errors import UserError, shown
 from pools.mdp.tree import Tree
 from pools.models.generator import Progress
@@ -75,7 +75,6 @@ class Evaluation:
     summary: Summary
     manifest: Manifest
     tree: Tree
-    cost_model: CostModel
     routers: tuple[RunRouter, ...]
     outcomes: dict[str, Outcome]
 
@@ -86,7 +85,7 @@ class Evaluation:
 
     def items(self) -> pd.DataFrame:
         """A row per router and item; the columns are documented in docs/reference/run-folder.md."""
-        return items_table(self.outcomes, self.tree, bool(self.cost_model.unit)).to_pandas()
+        return items_table(self.outcomes, self.tree).to_pandas()
 
     def markdown(self) -> str:
         """The tables as Markdown."""
@@ -114,7 +113,7 @@ class Evaluation:
                     router.taught.save(to / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', router.name)}.safetensors")
             # As an open file: pyarrow takes a path with a colon for an address.
             with (to / "items.parquet").open("wb") as file:
-                table = items_table(self.outcomes, self.tree, bool(self.cost_model.unit))
+                table = items_table(self.outcomes, self.tree)
                 pq.write_table(table, file, compression="zstd")
             write_text(self.markdown(), to / "tables.md")
             write_text("\n".join(latex(grid, self.summary.title) for grid in self.grids), to / "tables.tex")
@@ -185,18 +184,18 @@ def evaluate(
         choose_sandbox(sandbox, say)
     source = open_source(
         pool=pool, suite=suite, tasks=tasks, recording=recording, live=live, weights=weights, store=Path(store),
-        limit=limit, max_hops=max_hops, on_batch=on_batch,
+        limit=limit, max_hops=max_hops, cost=cost, on_batch=on_batch,
     )  # fmt: skip
     tree = source.tree if split == "all" else source.tree.select(split)
     if not tree.items:
         raise UserError(f"no items of split {split!r} in this selection; raise --limit, or use --split all")
     _check_two_models(strong, weak, lambdas, tree.models)
-    cost_model, train = source.pool.cost_model(cost), source.tree.select("train")
+    train = source.tree.select("train")
     request = RouterRequest(
         models=tree.models,
         max_hops=tree.max_hops,
         allow_stop=allow_stop and preset != "paper",
-        cost_model=cost_model,
+        cost_model=tree.cost_model,
         cost_weight=lambdas[0],
         cost_weights=lambdas if len(lambdas) > 1 else (),
         seed=seed,
@@ -219,12 +218,12 @@ def evaluate(
         return None if retrain else shipped_checkpoint(router, given, request, source, whole)
 
     assembled = assemble(with_them, options, checkpoint_of, checkpoint is None, request, say)
-    swept = [{r.name: outcome_of(r.router, tree, cost_model, seed) for r in assembled}]
+    swept = [{r.name: outcome_of(r.router, tree, seed) for r in assembled}]
     for weight in lambdas[1:]:
         at_weight = replace(request, cost_weight=weight)
-        swept.append({r.name: outcome_of(r.at(at_weight), tree, cost_model, seed) for r in assembled})
+        swept.append({r.name: outcome_of(r.at(at_weight), tree, seed) for r in assembled})
     notes = {router.name: router.notes(lambdas, seed, split) for router in assembled}
-    points = [_figures(*at, tree, cost_model, seed, notes) for at in zip(swept, lambdas, strict=True)]
+    points = [_figures(*at, tree, seed, notes) for at in zip(swept, lambdas, strict=True)]
     summary = points[0].model_copy(
         update={
             "title": _title(source, split, len(tree.items)),
@@ -236,14 +235,14 @@ def evaluate(
     manifest = Manifest(
         **provenance(),
         source=source.description,
-        cost_model=cost_model,
+        cost_model=tree.cost_model,
         seconds=round(time.monotonic() - start, 2),
         seed=seed,
         arguments=Arguments(**{"router": tuple(asked), **(arguments or {})}),
         suite=source.suite,
         pool=source.pool.to_dict(),
     )
-    return Evaluation(summary, manifest, tree, cost_model, tuple(assembled), swept[0])
+    return Evaluation(summary, manifest, tree, tuple(assembled), swept[0])
 
 
 def run(options: Run, console: Console) -> Path:
@@ -330,24 +329,23 @@ def _figures(
     outcomes: Mapping[str, Outcome],
     cost_weight: float,
     tree: Tree,
-    cost_model: CostModel,
     seed: int,
     notes: Mapping[str, Sequence[str]],
 ) -> Summary:
     """The figures at one cost weight."""
     singles = [outcome for name, outcome in outcomes.items() if name.startswith("single:")]
     best_single = max(singles, key=lambda outcome: value(outcome, cost_weight).mean(), default=None)
-    return summarise(outcomes, best_single, OPTIMUM, tree, cost_model, cost_weight, seed, notes, ENCODER_UNIT)
+    return summarise(outcomes, best_single, OPTIMUM, tree, cost_weight, seed, notes, ENCODER_UNIT)
 
 
 def _frontier_metrics(
     swept: Sequence[Mapping[str, Outcome]], request: RouterRequest, strong: str | None, weak: str | None
 ) -> FrontierMetrics:
     """AIQ, APGR and CPT over the cost weights. Live models that no row asked are not asked for it."""
-    tree, cost_model = request.evaluation, request.cost_model
-    assert tree is not None and cost_model is not None
+    tree = request.evaluation
+    assert tree is not None
     singles = {
-        model: swept[0].get(name) or outcome_of(load(name, request), tree, cost_model)
+        model: swept[0].get(name) or outcome_of(load(name, request), tree)
         for model in tree.models
         for name in [f"single:{model}"]
         if name in swept[0] or tree.complete
@@ -356,7 +354,7 @@ def _frontier_metrics(
         if strong is not None:
             raise UserError("--strong and --weak need every single model's answers: add --baselines yes")
         singles = {}
-    return frontier_metrics(swept, singles, bool(cost_model.unit), tree.max_hops, request.seed, strong, weak)
+    return frontier_metrics(swept, singles, bool(tree.cost_model.unit), tree.max_hops, request.seed, strong, weak)
 
 
 def _check_two_models(
@@ -374,7 +372,7 @@ def _check_two_models(
         raise UserError("--strong and --weak are for a frontier: give several cost weights, as 0,0.1,1")
 
 
-def items_table(outcomes: Mapping[str, Outcome], tree: Tree, costs: bool) -> pa.Table:
+def items_table(outcomes: Mapping[str, Outcome], tree: Tree) -> pa.Table:
     """A row per router and item: what it attained, in expectation; without costs their column is null."""
     import pyarrow as pa
 
@@ -387,7 +385,7 @@ def items_table(outcomes: Mapping[str, Outcome], tree: Tree, costs: bool) -> pa.
     }
     for name in ("quality", "cost", "routing_cost", "hops"):
         columns[name] = np.concatenate([getattr(outcome, name) for outcome in outcomes.values()]).tolist()
-    if not costs:
+    if not tree.cost_model.unit:
         columns["cost"] = [None] * len(columns["router"])
     likeliest = np.concatenate([outcome.end.argmax(axis=1) for outcome in outcomes.values()])
     columns["pipeline"] = [ARROW.join(pipeline_models(tree, node)) for node in likeliest.tolist()]

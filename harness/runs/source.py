@@ -61,19 +61,21 @@ def open_source(
     store: Path = LIVE_STORE,
     limit: int | None = None,
     max_hops: int | None = None,
+    cost: str = "paper",
     on_batch: Progress | None = None,
 ) -> Source:
     """A recording, by default the shipped one of the pool and suite; or, with `live`, the models themselves.
 
     tasks: only these, by default all. store: keeps what live models answer. limit: only the first so many documents of
-    each task. max_hops: by default the recording's, 2 with live models. on_batch: is told of each batch generated.
+    each task. max_hops: by default the recording's, 2 with live models. cost: name of the cost model. on_batch: is told
+    of each batch generated.
     Raises UserError for what is not there, or does not fit together.
     """
     if live:
         if recording is not None:
             raise UserError("--live and --recording exclude each other; name one")
         asked, hops = (pool or DEFAULT_POOL, suite or DEFAULT_SUITE), DEFAULT_HOPS if max_hops is None else max_hops
-        return live_source(*asked, hops, tasks, limit, weights, store, on_batch)
+        return live_source(*asked, hops, tasks, limit, weights, store, cost, on_batch)
     if recording is None:
         pool, suite = pool or DEFAULT_POOL, suite or DEFAULT_SUITE
     asked_pool = None if pool is None else load_pool(pool)
@@ -86,7 +88,7 @@ def open_source(
                 f"no recording of pool {pool} and suite {suite} ships; make one with python -m harness record --pool "
                 f"{pool} --suite {suite} and name it with --recording, or ask the models with --live"
             )
-    source = _recorded(recording, max_hops, tasks, limit)
+    source = _recorded(recording, max_hops, tasks, limit, cost)
     if asked_pool is not None and alike(asked_pool.models) != alike(source.pool.models):
         raise UserError(
             f"the recording {recording} was made with other models, templates or rates than those of pool {pool}; "
@@ -102,10 +104,10 @@ def alike(models: Sequence[CandidateModel]) -> list[CandidateModel]:
     return [replace(m, arguments=identity(m.arguments), batch_size=1, resources=Resources()) for m in models]
 
 
-def _recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: int | None) -> Source:
+def _recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: int | None, cost: str) -> Source:
     """The tree of a recording, or the part of it with fewer hops, tasks or items per task."""
     _check_positive(max_hops=max_hops, limit=limit)
-    recording = load_recording(folder)
+    recording = load_recording(folder, cost)
     tree, manifest = recording.tree, recording.manifest
     hops = tree.max_hops if max_hops is None else max_hops
     if hops > tree.max_hops:
@@ -147,6 +149,7 @@ def live_source(
     limit: int | None,
     weights_dir: Path | None,
     store: Path,
+    cost: str = "paper",
     progress: Progress | None = None,
     resident: int | None = None,
     ray: str | None = None,
@@ -167,7 +170,7 @@ def live_source(
         engine = RayEngine(pool, weights_dir, ray or None)
     kept = TransitionStore(store, origin(pool))
     generator = LiveGenerator(pool, weights_dir, kept, resident, progress, engine)
-    tree = Tree(items, pool.model_names, max_hops, generator, scorer(loaded))
+    tree = Tree(items, pool.model_names, max_hops, pool.cost_model(cost), generator, scorer(loaded))
     description = {
         "live": True,
         "store": str(store),

@@ -71,7 +71,7 @@ def train(
         choose_sandbox(sandbox, say)
     source = open_source(
         pool=pool, suite=suite, tasks=tasks, recording=recording, live=live, weights=weights, store=Path(store),
-        limit=limit, max_hops=max_hops, on_batch=on_batch,
+        limit=limit, max_hops=max_hops, cost=cost, on_batch=on_batch,
     )  # fmt: skip
     # The date and the command would make equal trainings differ; versions and the source of the items do not.
     selection = {key: given for key, given in (("task", list(tasks)), ("limit", limit)) if given}
@@ -82,7 +82,7 @@ def train(
         models=source.tree.models,
         max_hops=source.tree.max_hops,
         allow_stop=allow_stop,
-        cost_model=source.pool.cost_model(cost),
+        cost_model=source.tree.cost_model,
         cost_weight=cost_weight,
         cost_weights=tuple(cost_weights),
         seed=seed,
@@ -96,8 +96,7 @@ def train(
     if out is not None:
         taught.save(out)
     if validation.complete and validation.items:
-        assert request.cost_model is not None
-        attained, unit = evaluate(taught.router, validation, request.cost_model), request.cost_model.unit
+        attained, unit = evaluate(taught.router, validation), validation.cost_model.unit
         figures = f"quality {attained.quality.mean():.3f}"
         figures += f", cost {attained.cost.mean():.3g} {unit} per item" if unit else ""
         say(f"on {len(validation.items)} validation items, on which it was chosen: {figures}")

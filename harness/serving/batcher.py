@@ -150,7 +150,7 @@ class Dispatcher:
         """The episode of each query. The calls that were made are billed, also if a model cannot answer."""
         routed, tree, routing_cost = self.routed, self.routed.tree(queries), 0.0
         try:
-            episodes = rollout(routed.router, tree, routed.cost_model, next(self._seeds), deciding=self._deciding)
+            episodes = rollout(routed.router, tree, next(self._seeds), deciding=self._deciding)
             routing_cost = float(episodes.routing_cost.sum())
         finally:
             models = range(len(tree.models))
@@ -166,5 +166,5 @@ class Dispatcher:
         return answers
 
     def _hop(self, model: int, made: Generation) -> Hop:
-        cost = float(self.routed.cost_model.hop_cost(model, made.tokens_in, made.tokens_out))
+        cost = self.routed.cost_model.hop_cost(model, made)
         return Hop(self.routed.pool.model_names[model], made.tokens_in, made.tokens_out, cost)

@@ -17,7 +17,7 @@ from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.models.generator import LiveGenerator
 from pools.secrets import harmless
-from pools.types import GenerationSettings
+from pools.types import Generation, GenerationSettings
 from tasks.lm_eval_task import generation_settings
 
 # Of the hops before a multiple-choice question is scored; the task itself names none.
@@ -101,7 +101,8 @@ class RoutedLM(LM):
                 scored[n] = result
                 # Scoring a choice is a hop that ran: it reads the context and the continuation.
                 read, written = (len(lm.tok_encode(part)) for part in (text, requests[n].args[1]))
-                self._ledger["cost"] += float(self._routed.cost_model.hop_cost(model, read, written))
+                scoring = Generation("", read, written, "stop", 0.0)
+                self._ledger["cost"] += self._routed.cost_model.hop_cost(model, scoring)
                 self._ledger["hops"] += 1
         return scored
 
@@ -117,7 +118,7 @@ class RoutedLM(LM):
         """One episode of each distinct query, billed once; and which of them is that of each query."""
         place = {query: index for index, query in enumerate(dict.fromkeys(queries))}
         tree = self._routed.tree(list(place))
-        episodes = rollout(self._routed.router, tree, self._routed.cost_model, self._seed, answer_last)
+        episodes = rollout(self._routed.router, tree, self._seed, answer_last)
         self._ledger["requests"] += len(place)
         self._ledger["cost"] += float(episodes.cost.sum())
         self._ledger["routing_cost"] += float(episodes.routing_cost.sum())

@@ -43,7 +43,7 @@ class Routed:
         """The tree of these queries, of which nothing is known yet."""
         items = [Item("query", n, query, settings, "test") for n, (query, settings) in enumerate(queries)]
         unscored = lambda answers: [0.0] * len(answers)  # noqa: E731
-        return Tree(items, self.pool.model_names, self.max_hops, self.generator, unscored)
+        return Tree(items, self.pool.model_names, self.max_hops, self.cost_model, self.generator, unscored)
 
     def behind_servers(self) -> bool:
         """Whether servers answer for every model, so that the queries need no batches."""

@@ -51,9 +51,7 @@ class RoutingEnv(gymnasium.Env[dict[str, Any], int]):
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - gymnasium declares it so
 
-    def __init__(
-        self, tree: Tree, embed: Embed, cost_weight: float = 0.0, allow_stop: bool = False
-    ) -> None:
+    def __init__(self, tree: Tree, embed: Embed, cost_weight: float = 0.0, allow_stop: bool = False) -> None:
         self.tree, self.embed = tree, embed
         self.cost_weight, self.allow_stop = cost_weight, allow_stop
         dimension = embed([Context("")]).shape[1]

@@ -235,7 +235,7 @@ class Tree:
     def subset(self, items: ArrayLike) -> Tree:
         """The tree of some of the items, in the order given; it shares nothing that is written to."""
         chosen = np.asarray(items, np.int64)
-        part = Tree([self.items[i] for i in chosen], self.models, self.max_hops, self.cost_model, self._generator, self._scorer)
+        part = self._like([self.items[i] for i in chosen], self.max_hops)
         for name in ("known", "score", "cost"):
             getattr(part, name)[:] = getattr(self, name)[chosen]
         used, local = np.unique(self.context_id[chosen], return_inverse=True)
@@ -248,6 +248,9 @@ class Tree:
         part._scores = {(place[i], r): s for (i, r), s in self._scores.items() if i in place}
         return part
 
+    def _like(self, items: Sequence[Item], max_hops: int) -> Tree:
+        return Tree(items, self.models, max_hops, self.cost_model, self._generator, self._scorer)
+
     def select(self, split: Split) -> Tree:
         """The tree of one split's items."""
         return self.subset([i for i, item in enumerate(self.items) if item.split == split])
@@ -259,7 +262,7 @@ class Tree:
         """
         if max_hops > self.max_hops:
             raise UserError(f"a tree of {self.max_hops} hops cannot be shortened to {max_hops}: ask for fewer hops")
-        part = Tree(self.items, self.models, max_hops, self.cost_model, self._generator, self._scorer)
+        part = self._like(self.items, max_hops)
         for name in ("known", "score", "cost", "context_id"):
             getattr(part, name)[:] = getattr(self, name)[:, : part.nodes]
         part.contexts, part._context_ids = list(self.contexts), dict(self._context_ids)

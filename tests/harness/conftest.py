@@ -123,10 +123,11 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory, harness: Callable[...,
         Item(HOSTILE_TASKS[n // 3 % 2], n, f"{HOSTILE} {n:02d}", settings, ("train", "validation", "test")[n // 6 % 3])
         for n in range(36)
     ]
-    tree = Tree(items, HOSTILE_MODELS, 3, _Hostile(), _score)
-    tree.require([[n] for n in range(len(items))], [range(tree.nodes)])
     models = tuple(CandidateModel(name, "hf", 0.01 * 3**n) for n, name in enumerate(HOSTILE_MODELS))
-    save_recording(tree, Pool("hostile", models, "<i>units</i>", "made up"), {"suite": "<u>suite</u>"}, folder / "r")
+    pool = Pool("hostile", models, "<i>units</i>", "made up")
+    tree = Tree(items, HOSTILE_MODELS, 3, pool.cost_model("paper"), _Hostile(), _score)
+    tree.require([[n] for n in range(len(items))], [range(tree.nodes)])
+    save_recording(tree, pool, {"suite": "<u>suite</u>"}, folder / "r")
     arguments = ("--recording", folder / "r", "--router", "knn", "random", "--out", folder / "hostile")
     assert harness("run", *arguments) == 0
     return folder / "hostile"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fuzzing import NUMBERS, SURROGATES, fuzz, junk, texts, told
 from pools import Context, Generation, GenerationSettings, Item, UserError
+from pools.cost import paper_cost
 from pools.data.recording import load_recording, save_recording
 from pools.data.store import TransitionStore
 from pools.mdp.tree import Tree
@@ -25,6 +26,7 @@ from pools.template import CONCATENATION, render
 MEGABYTE = 1_000_000
 LONG = ("", "\U0001f600" * (MEGABYTE // 4), "\x00\n" * (MEGABYTE // 2))
 SETTINGS = GenerationSettings(("\n",), 8)
+COST = paper_cost((1.0,), "unit")
 ANY = texts(surrogates=True)
 
 
@@ -96,7 +98,7 @@ class Says:
 
 def _recorded(query: str, responses: list[str], score: Any, folder: Path) -> None:
     settings = GenerationSettings((query,) if query else (), 8)
-    tree = Tree([Item("task", 0, query, settings, "test")], ["m"], 2, Says(responses), lambda a: [score] * len(a))
+    tree = Tree([Item("task", 0, query, settings, "test")], ["m"], 2, COST, Says(responses), lambda a: [score] * len(a))
     tree.require([0], [2])
     assert tree.context(0, 2) == Context(query, tuple(responses))
     pool = Pool("p", (CandidateModel("m", "hf", 1.0),), "unit", "made up")
@@ -127,7 +129,7 @@ SCORES = st.sampled_from([float("nan"), float("inf"), -float("inf"), -0.1, 1.1, 
 @fuzz("scores", 150)
 @given(SCORES | NUMBERS | st.none() | st.text(max_size=3) | st.just([1.0]) | st.just(1j))
 def test_a_score_is_a_number_from_0_to_1(score: Any) -> None:
-    tree = Tree([Item("task", 0, "q", SETTINGS, "test")], ["m"], 1, Says(["r"]), lambda a: [score] * len(a))
+    tree = Tree([Item("task", 0, "q", SETTINGS, "test")], ["m"], 1, COST, Says(["r"]), lambda a: [score] * len(a))
     told(lambda: tree.require([0], [1]), "score")
     number = isinstance(score, int | float) and 0 <= score <= 1
     assert bool(tree.known[0, 1]) == number

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pools.cost import CostModel, paper_cost
+from pools.cost import paper_cost
 from pools.mdp.tree import Tree
 from pools.types import Context, Generation, GenerationSettings, Item
 from routers import RouterRequest
@@ -34,7 +34,7 @@ def planted_score(answers: list[tuple[Item, str]]) -> list[float]:
 
 
 @pytest.fixture(scope="session")
-def planted() -> tuple[Tree, CostModel]:
+def planted() -> Tree:
     """A complete tree of two families of items, told apart by their text, with an optimum that is known."""
     rng = np.random.default_rng(0)
     items = []
@@ -46,29 +46,29 @@ def planted() -> tuple[Tree, CostModel]:
             else f"Which colour has {name}'s cube number {n}?"
         )
         items.append(Item("sums" if n % 2 else "colours", n, query, SETTINGS, "train" if n < 60 else "validation"))
-    tree = Tree(items, ("a", "b", "c"), 2, Echo(), planted_score)
+    tree = Tree(items, ("a", "b", "c"), 2, paper_cost((1.0, 1.0, 2.0), "unit"), Echo(), planted_score)
     rows, nodes = np.indices(tree.known.shape)
     tree.require(rows.ravel(), nodes.ravel())
-    return tree, paper_cost((1.0, 1.0, 2.0), "unit")
+    return tree
 
 
 @pytest.fixture(scope="session")
-def request_(planted: tuple[Tree, CostModel]) -> RouterRequest:
+def request_(planted: Tree) -> RouterRequest:
     """What a router is asked for on these items."""
-    tree, cost_model = planted
+    tree = planted
     return RouterRequest(
-        models=tree.models, max_hops=2, cost_model=cost_model, cost_weight=0.001, train=tree.select("train"),
+        models=tree.models, max_hops=2, cost_model=tree.cost_model, cost_weight=0.001, train=tree.select("train"),
         validation=tree.select("validation"), evaluation=tree,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def train(planted: tuple[Tree, CostModel]) -> Callable[[Args], HierRouter]:
+def train(planted: Tree) -> Callable[[Args], HierRouter]:
     """`train(args)`: HierRouter, as the command line trains it, on the planted items; its checkpoint is `args.out`."""
-    tree, cost_model = planted
+    tree = planted
 
     def on_planted(args: Args) -> HierRouter:
-        request = request_for(args, tree.select("train"), tree.select("validation"), cost_model)
+        request = request_for(args, tree.select("train"), tree.select("validation"))
         taught = teach("hierrouter", request, plain(args))
         if args.out is not None:
             taught.save(args.out)

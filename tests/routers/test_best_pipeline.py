@@ -10,7 +10,7 @@ from routers import load
 
 
 def value(router, given):
-    outcome = evaluate(router, given.train, given.cost_model)
+    outcome = evaluate(router, given.train)
     return (outcome.quality - given.cost_weight * outcome.cost).mean()
 
 
@@ -28,7 +28,7 @@ def test_per_task_it_takes_each_tasks_own_and_reaches_what_was_planted(request_)
     router = load("best-pipeline-per-task", request_)
     assert router.pipelines["sums"].pipeline == (0, 1)
     assert router.pipelines["colours"].pipeline == (2,)
-    outcome = evaluate(router, request_.evaluation, request_.cost_model)
+    outcome = evaluate(router, request_.evaluation)
     assert outcome.quality.tolist() == [1.0] * len(request_.evaluation.items)
     sums = np.array([item.task == "sums" for item in request_.evaluation.items])
     assert set(outcome.hops[sums]) == {2.0} and set(outcome.hops[~sums]) == {1.0}
@@ -37,8 +37,7 @@ def test_per_task_it_takes_each_tasks_own_and_reaches_what_was_planted(request_)
 def test_an_unknown_query_gets_the_best_pipeline_overall(request_):
     known = replace(request_, evaluation=None, validation=None)
     unseen, overall = (
-        evaluate(load(name, known), request_.validation, request_.cost_model)
-        for name in ("best-pipeline-per-task", "best-pipeline")
+        evaluate(load(name, known), request_.validation) for name in ("best-pipeline-per-task", "best-pipeline")
     )
     assert unseen.quality.tolist() == overall.quality.tolist()
 

@@ -33,11 +33,11 @@ def score(answers: list[tuple[Item, str]]) -> list[float]:
 def request_() -> RouterRequest:
     splits = ("train", "validation", "test")
     items = [Item("t", n, f"Question {n} of many", SETTINGS, splits[n // 2 % 3]) for n in range(120)]
-    tree = Tree(items, ("cheap", "dear"), 2, Two(), score)  # type: ignore[arg-type]
+    tree = Tree(items, ("cheap", "dear"), 2, paper_cost((0.0001, 0.01), "unit"), Two(), score)  # type: ignore[arg-type]
     rows, nodes = np.indices(tree.known.shape)
     tree.require(rows.ravel(), nodes.ravel())
     return RouterRequest(
-        models=tree.models, max_hops=2, cost_model=paper_cost((0.0001, 0.01), "unit"), cost_weight=1.0,
+        models=tree.models, max_hops=2, cost_model=tree.cost_model, cost_weight=1.0,
         train=tree.select("train"), validation=tree.select("validation"), evaluation=tree.select("test"),
     )  # fmt: skip
 
@@ -45,7 +45,7 @@ def request_() -> RouterRequest:
 def test_it_asks_the_dear_model_only_where_the_cheap_one_is_not_sure(request_: RouterRequest) -> None:
     router: Any = load("cascade", request_)
     assert router.chain == (0, 1)
-    outcome = evaluate(router, request_.evaluation, request_.cost_model)
+    outcome = evaluate(router, request_.evaluation)
     assert outcome.quality.tolist() == [1.0] * 40
     sure = np.array([int(item.query.split()[1]) % 2 == 1 for item in request_.evaluation.items])
     assert set(outcome.hops[sure]) == {1.0} and set(outcome.hops[~sure]) == {2.0}
@@ -53,17 +53,17 @@ def test_it_asks_the_dear_model_only_where_the_cheap_one_is_not_sure(request_: R
 
 def test_the_cost_weight_decides_how_far_it_goes(request_: RouterRequest) -> None:
     free, costly = (load("cascade", replace(request_, cost_weight=weight)) for weight in (0.0, 100.0))
-    assert evaluate(free, request_.evaluation, request_.cost_model).quality.mean() == 1.0
-    assert evaluate(costly, request_.evaluation, request_.cost_model).hops.max() == 1
+    assert evaluate(free, request_.evaluation).quality.mean() == 1.0
+    assert evaluate(costly, request_.evaluation).hops.max() == 1
 
 
 def test_the_judges_encoder_is_billed_where_it_judges(request_: RouterRequest) -> None:
     router: Any = load("cascade", request_)
     router.judge.embed.encoder.base_rate = 1.0
-    outcome = evaluate(router, request_.evaluation, request_.cost_model)
+    outcome = evaluate(router, request_.evaluation)
     assert set(outcome.routing_cost) == {4.0 + 3.0}, "each query and the first response, in words"
     alone = replace(router, chain=(0,))
-    assert evaluate(alone, request_.evaluation, request_.cost_model).routing_cost.sum() == 0
+    assert evaluate(alone, request_.evaluation).routing_cost.sum() == 0
 
 
 def test_where_every_answer_is_right_it_still_learns(request_: RouterRequest) -> None:

@@ -32,7 +32,7 @@ def planted(items: int = 240, noise: float = 0.0) -> Tree:
         words = ["soup", "leeks", "bread", "salt"] if food else ["rain", "cloud", "storm", "wind"]
         query = f"Tell me about {' and '.join(rng.permutation(words)[:3])}, number {n}"
         made.append(Item("food" if food else "weather", n, query, SETTINGS, ("train", "validation", "test")[n % 3]))
-    tree = Tree(made, ("weather", "food", "both"), 1)
+    tree = Tree(made, ("weather", "food", "both"), 1, paper_cost((0.001, 0.001, 0.01), "unit"))
     for n, item in enumerate(made):
         for model in range(3):
             right = model == 2 or (item.task == "food") == (model == 1)
@@ -43,7 +43,7 @@ def planted(items: int = 240, noise: float = 0.0) -> Tree:
 
 def request(tree: Tree, **changes: Any) -> RouterRequest:
     made = RouterRequest(
-        models=tree.models, max_hops=1, cost_model=paper_cost((0.001, 0.001, 0.01), "unit"), cost_weight=1.0,
+        models=tree.models, max_hops=1, cost_model=tree.cost_model, cost_weight=1.0,
         train=tree.select("train"), validation=tree.select("validation"), evaluation=tree.select("test"),
     )  # fmt: skip
     return replace(made, **changes)
@@ -52,7 +52,7 @@ def request(tree: Tree, **changes: Any) -> RouterRequest:
 @pytest.mark.parametrize("name", NAMES)
 def test_it_finds_the_specialists_on_items_that_it_never_saw(name: str) -> None:
     given = request(planted())
-    outcome = evaluate(load(name, given), given.evaluation, given.cost_model)
+    outcome = evaluate(load(name, given), given.evaluation)
     assert outcome.quality.mean() == 1.0
     assert outcome.cost.tolist() == pytest.approx([0.01] * len(given.evaluation.items)), "never the dear one"
     assert (outcome.hops == 1).all() and (outcome.routing_cost == 0).all()
@@ -77,7 +77,7 @@ def test_another_cost_weight_needs_no_fit(name: str) -> None:
     tree.score[:, 1:3] *= 0.5
     given = request(tree, cost_weight=0.0)
     router: Any = load(name, given)
-    costs = [evaluate(router.at(w), given.evaluation, given.cost_model).cost.mean() for w in (0.0, 1000.0)]
+    costs = [evaluate(router.at(w), given.evaluation).cost.mean() for w in (0.0, 1000.0)]
     assert costs == pytest.approx([0.1, 0.01])
 
 
@@ -102,7 +102,7 @@ def test_the_encoder_is_billed_for_what_it_reads() -> None:
     given = request(planted(60))
     router: Any = load("knn", given)
     router.embed.encoder.base_rate = 0.5
-    outcome = evaluate(router, given.evaluation, given.cost_model)
+    outcome = evaluate(router, given.evaluation)
     words = [0.5 * len(item.query.split()) for item in given.evaluation.items]
     assert outcome.routing_cost.tolist() == words
 
@@ -114,7 +114,7 @@ def test_what_is_saved_is_loaded_and_decides_the_same(name: str, tmp_path: Path)
     taught.save(tmp_path / "router.safetensors")
     here = replace(given, train=None, validation=None)
     loaded = load(name, here, checkpoint=tmp_path / "router.safetensors")
-    first, again = (evaluate(router, given.evaluation, given.cost_model) for router in (taught.router, loaded))
+    first, again = (evaluate(router, given.evaluation) for router in (taught.router, loaded))
     assert first.calls.tolist() == again.calls.tolist()
     taught_again = loaded.save()  # type: ignore[attr-defined]
     for part, value in taught.router.save().items():

@@ -35,7 +35,7 @@ def score(answers):
 @pytest.fixture
 def tree():
     items = [Item("task", n, str(n), GenerationSettings((), 9), "train") for n in range(len(SAID))]
-    tree = Tree(items, ("a", "b", "c"), 2, Said(), score)
+    tree = Tree(items, ("a", "b", "c"), 2, COST, Said(), score)
     tree.require(np.arange(len(items))[:, None], np.arange(tree.nodes))
     return tree
 
@@ -65,7 +65,7 @@ def test_the_majority_is_taken_and_all_are_paid_for(tree):
     router = load("majority-vote", request(tree))
     # Alone, on these items: a has none right, b three and c two, so b leads where nobody has a majority.
     assert router.order[0] == 1
-    outcome = evaluate(router, tree, COST)
+    outcome = evaluate(router, tree)
     assert outcome.quality.tolist() == [1, 0, 1, 1]
     paid = [sum(rate * (10 + len(text)) for rate, text in zip((1, 2, 4), row, strict=True)) for row in SAID]
     np.testing.assert_allclose(outcome.cost, paid)
@@ -80,8 +80,8 @@ def test_of_as_many_votes_the_first_in_order_counts():
 
 
 def test_a_live_tree_is_asked_for_the_first_hop_alone(tree):
-    live = Tree(tree.items, tree.models, 2, Said(), score)
-    evaluate(MajorityVote((0, 1, 2)), live, COST)
+    live = Tree(tree.items, tree.models, 2, COST, Said(), score)
+    evaluate(MajorityVote((0, 1, 2)), live)
     assert live.known.sum(axis=1).tolist() == [4] * len(tree.items)
 
 

@@ -13,7 +13,6 @@ import torch
 
 import routers
 from harness.evaluation.evaluate import Outcome, evaluate
-from pools.cost import CostModel
 from pools.errors import UserError
 from pools.mdp.optimum import solve
 from pools.mdp.tree import Tree
@@ -35,8 +34,8 @@ def held_out(request_: RouterRequest) -> Tree:
 
 
 @pytest.fixture
-def outcome_of(planted: tuple[Tree, CostModel], held_out: Tree) -> Evaluate:
-    return lambda router: evaluate(router, held_out, planted[1])
+def outcome_of(planted: Tree, held_out: Tree) -> Evaluate:
+    return lambda router: evaluate(router, held_out)
 
 
 def value(outcome: Outcome, cost_weight: float) -> float:
@@ -45,28 +44,28 @@ def value(outcome: Outcome, cost_weight: float) -> float:
 
 @pytest.mark.parametrize("allow_stop", [True, False])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_finds_the_planted_optimum(planted: tuple[Tree, CostModel], train: Train, seed: int, allow_stop: bool) -> None:
-    tree, cost_model = planted
+def test_finds_the_planted_optimum(planted: Tree, train: Train, seed: int, allow_stop: bool) -> None:
+    tree = planted
     router = train(replace(QUICK, seed=seed, allow_stop=allow_stop))
     for part in (tree.select("train"), tree.select("validation")):
-        optimum = solve(part, cost_model, QUICK.cost_weight, allow_stop).value.mean()
+        optimum = solve(part, QUICK.cost_weight, allow_stop).value.mean()
         assert optimum > 0.8
-        assert value(evaluate(router, part, cost_model), QUICK.cost_weight) >= 0.99 * optimum
+        assert value(evaluate(router, part), QUICK.cost_weight) >= 0.99 * optimum
 
 
 def test_one_policy_is_optimal_at_every_cost_weight_that_it_was_shown(
-    planted: tuple[Tree, CostModel], train: Train, held_out: Tree, outcome_of: Evaluate, tmp_path: Path
+    planted: Tree, train: Train, held_out: Tree, outcome_of: Evaluate, tmp_path: Path
 ) -> None:
-    tree, cost_model = planted
+    tree = planted
     out, weights = tmp_path / "policy.safetensors", (0.0, 0.002, 0.05)
     args = replace(QUICK, cost_weights=weights, total_timesteps=120_000, out=out)
     trained, hops = train(args), set()
     for weight in weights:
         outcome = outcome_of(trained.at(weight))
-        assert value(outcome, weight) >= solve(held_out, cost_model, weight, True).value.mean() - 0.02
+        assert value(outcome, weight) >= solve(held_out, weight, True).value.mean() - 0.02
         hops.add(round(float(outcome.hops.mean()), 2))
     assert len(hops) > 1, "where a hop costs more than an answer is worth, fewer are made"
-    request = RouterRequest(models=tree.models, max_hops=2, cost_model=cost_model, cost_weight=0.05)
+    request = RouterRequest(models=tree.models, max_hops=2, cost_model=tree.cost_model, cost_weight=0.05)
     assert routers.load("hierrouter", request, checkpoint=out).cost_weight == 0.05  # type: ignore[attr-defined]
     assert routers.load("hierrouter", checkpoint=out).cost_weight == args.cost_weight  # type: ignore[attr-defined]
     assert trained.notes([0.002]) == [] and trained.notes([1.0]) == ["trained at cost weights 0 to 0.05"]
@@ -84,9 +83,7 @@ def test_what_the_policy_sees_is_an_option_that_the_checkpoint_keeps(
     assert outcomes[0].quality.mean() > 0.9
 
 
-def test_the_papers_preset(
-    planted: tuple[Tree, CostModel], train: Train, held_out: Tree, outcome_of: Evaluate, tmp_path: Path
-) -> None:
+def test_the_papers_preset(planted: Tree, train: Train, held_out: Tree, outcome_of: Evaluate, tmp_path: Path) -> None:
     out = tmp_path / "policy.safetensors"
     trained = train(replace(QUICK, preset="paper", cost_weights=(0.0, 1.0), sees=("query",), out=out))
     assert (trained.embed.sees, trained.fitted_for.cost_weights) == (("query", "response"), ())
@@ -140,7 +137,7 @@ def test_resumed_equals_uninterrupted(train: Train, tmp_path: Path, monkeypatch:
         train(replace(stopped, resume=True, gae_lambda=0.5))
 
 
-def test_a_checkpoint_is_all_a_router_needs(planted: tuple[Tree, CostModel], train: Train, tmp_path: Path) -> None:
+def test_a_checkpoint_is_all_a_router_needs(planted: Tree, train: Train, tmp_path: Path) -> None:
     tree, _ = planted
     out = tmp_path / "policy.safetensors"
     trained, loaded = train(replace(QUICK, out=out)), routers.load("hierrouter", checkpoint=out)
@@ -157,20 +154,18 @@ def test_a_checkpoint_is_all_a_router_needs(planted: tuple[Tree, CostModel], tra
     assert (chance[np.arange(len(hop)), stochastic.act(states)] > 0).all()
 
 
-def test_a_checkpoint_for_something_else_is_refused(
-    planted: tuple[Tree, CostModel], train: Train, tmp_path: Path
-) -> None:
-    tree, cost_model = planted
+def test_a_checkpoint_for_something_else_is_refused(planted: Tree, train: Train, tmp_path: Path) -> None:
+    tree = planted
     out, junk = tmp_path / "policy.safetensors", tmp_path / "junk.safetensors"
     train(replace(SHORT, out=out))
     junk.write_bytes(b"junk")
-    here = RouterRequest(models=tree.models, max_hops=2, cost_model=cost_model)
+    here = RouterRequest(models=tree.models, max_hops=2, cost_model=tree.cost_model)
     assert routers.load("hierrouter", here, checkpoint=out)
     for request, path, message in (
         (replace(here, models=("x", "y")), out, "the pool has x, y"),
         (replace(here, max_hops=3), out, "for 2 hops"),
         (replace(here, allow_stop=False), out, "may stop early"),
-        (replace(here, cost_model=replace(cost_model, name="dollars")), out, "--cost paper"),
+        (replace(here, cost_model=replace(tree.cost_model, name="dollars")), out, "--cost paper"),
         (here, tmp_path / "none.safetensors", "no such checkpoint"),
         (here, junk, "not the checkpoint of a router"),
     ):
@@ -178,9 +173,7 @@ def test_a_checkpoint_for_something_else_is_refused(
             routers.load("hierrouter", request, checkpoint=path)
 
 
-def test_tracks_with_the_usual_names(
-    planted: tuple[Tree, CostModel], train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tracks_with_the_usual_names(planted: Tree, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb")
     logged: dict[str, float] = {}
 
@@ -199,10 +192,10 @@ def test_tracks_with_the_usual_names(
     wanted = [f"losses/{n}" for n in losses] + [f"charts/{n}" for n in charts] + [f"exact/{n}" for n in exact]
     assert set(wanted) <= set(logged)
     assert all(np.isfinite(figure) for figure in logged.values())
-    tree, cost_model = planted
+    tree = planted
     part, weight = tree.select("validation"), QUICK.cost_weight
-    floor = max(value(evaluate(FixedRouter((m,), 3), part, cost_model), weight) for m in range(3))
-    optimum = solve(part, cost_model, weight, True).value.mean()
+    floor = max(value(evaluate(FixedRouter((m,), 3), part), weight) for m in range(3))
+    optimum = solve(part, weight, True).value.mean()
     attained = logged["exact/validation_quality"] - weight * logged["exact/validation_cost"]
     assert logged["exact/validation_gap_closed"] == pytest.approx((attained - floor) / (optimum - floor))
 

@@ -9,31 +9,28 @@ import pytest
 
 from harness.evaluation.evaluate import evaluate, sample
 from harness.evaluation.rollout import rollout
-from pools.cost import paper_cost
 from pools.errors import UserError
 from pools.mdp.optimum import path_costs, solve
 from pools.mdp.tree import Tree
 from routers import RouterRequest, RoutingStates, load
 from routers.fixed import FixedRouter
 
-COST = paper_cost((1.0, 3.0, 0.5), "unit")
-
 
 @pytest.fixture(scope="module")
 def tree(synthetic_tree: Callable[..., Tree]) -> Tree:
-    return synthetic_tree(items=30, models=3, max_hops=3, seed=5)
+    return synthetic_tree(items=30, models=3, max_hops=3, seed=5, rates=(1.0, 3.0, 0.5))
 
 
 def request(tree: Tree, **more: object) -> RouterRequest:
-    given = {"models": tree.models, "max_hops": tree.max_hops, "cost_model": COST, "evaluation": tree}
+    given = {"models": tree.models, "max_hops": tree.max_hops, "cost_model": tree.cost_model, "evaluation": tree}
     return RouterRequest(**{**given, **more})  # type: ignore[arg-type]
 
 
 def test_random_is_the_mean_over_all_pipelines(tree: Tree) -> None:
-    outcome = evaluate(load("random", request(tree)), tree, COST)
+    outcome = evaluate(load("random", request(tree)), tree)
     leaves = tree.level(3)
     np.testing.assert_allclose(outcome.quality, tree.score[:, leaves].mean(axis=1), rtol=1e-6)
-    np.testing.assert_allclose(outcome.cost, path_costs(tree, COST)[:, leaves].mean(axis=1))
+    np.testing.assert_allclose(outcome.cost, path_costs(tree)[:, leaves].mean(axis=1))
     np.testing.assert_allclose(outcome.hops, 3)
     np.testing.assert_allclose(outcome.calls, 1)
     assert outcome.exact
@@ -42,10 +39,10 @@ def test_random_is_the_mean_over_all_pipelines(tree: Tree) -> None:
 def test_every_fixed_pipeline_is_its_node(tree: Tree) -> None:
     for length in (1, 2, 3):
         for pipeline in product(range(3), repeat=length):
-            outcome = evaluate(FixedRouter(pipeline, 3), tree, COST)
+            outcome = evaluate(FixedRouter(pipeline, 3), tree)
             node = tree.node(pipeline)
             np.testing.assert_allclose(outcome.quality, tree.score[:, node])
-            np.testing.assert_allclose(outcome.cost, path_costs(tree, COST)[:, node])
+            np.testing.assert_allclose(outcome.cost, path_costs(tree)[:, node])
             assert (outcome.hops == length).all()
 
 
@@ -53,7 +50,7 @@ def test_every_fixed_pipeline_is_its_node(tree: Tree) -> None:
 @pytest.mark.parametrize("cost_weight", [0.0, 0.001, 0.01])
 def test_the_oracle_router_attains_the_solution(tree: Tree, cost_weight: float, allow_stop: bool) -> None:
     router = load("oracle" if allow_stop else "oracle:no-stop", request(tree, cost_weight=cost_weight))
-    outcome, solution = evaluate(router, tree, COST), solve(tree, COST, cost_weight, allow_stop)
+    outcome, solution = evaluate(router, tree), solve(tree, cost_weight, allow_stop)
     np.testing.assert_allclose(outcome.quality, solution.quality)
     np.testing.assert_allclose(outcome.cost, solution.cost)
 
@@ -62,8 +59,8 @@ def test_the_oracle_router_attains_the_solution(tree: Tree, cost_weight: float, 
 def test_the_oracle_per_item_is_the_cheapest_way_to_the_best_score_whatever_cost_weighs(
     tree: Tree, cost_weight: float
 ) -> None:
-    outcome = evaluate(load("oracle:per-item", request(tree, cost_weight=cost_weight)), tree, COST)
-    scores, costs = tree.score[:, 1:], path_costs(tree, COST)[:, 1:]  # of every pipeline
+    outcome = evaluate(load("oracle:per-item", request(tree, cost_weight=cost_weight)), tree)
+    scores, costs = tree.score[:, 1:], path_costs(tree)[:, 1:]  # of every pipeline
     best = scores.max(axis=1)
     assert (best == 0).any()  # what nothing solves is charged its cheapest attempt
     np.testing.assert_allclose(outcome.quality, best)
@@ -86,8 +83,8 @@ class Leaning:
 
 
 def test_expectations_are_what_sampling_tends_to(tree: Tree) -> None:
-    exact = evaluate(Leaning(), tree, COST)
-    drawn = [sample(Leaning(), tree, COST, seed) for seed in range(400)]
+    exact = evaluate(Leaning(), tree)
+    drawn = [sample(Leaning(), tree, seed) for seed in range(400)]
     for name in ("quality", "cost", "hops", "routing_cost"):
         means = np.array([getattr(outcome, name).mean() for outcome in drawn])
         error = means.std() / np.sqrt(len(means))
@@ -97,10 +94,10 @@ def test_expectations_are_what_sampling_tends_to(tree: Tree) -> None:
 
 def test_on_live_models_only_what_is_chosen_is_generated(synthetic_tree: Callable[..., Tree]) -> None:
     live = synthetic_tree(items=6, models=3, max_hops=2, complete=False)
-    outcome = evaluate(load("random", request(live, max_hops=2)), live, COST, seed=3)
+    outcome = evaluate(load("random", request(live, max_hops=2)), live, seed=3)
     assert not outcome.exact
     assert live.known[:, 1:].sum() == 12
-    again = evaluate(load("random", request(live, max_hops=2)), live, COST, seed=3)
+    again = evaluate(load("random", request(live, max_hops=2)), live, seed=3)
     np.testing.assert_array_equal(outcome.cost, again.cost)
 
 
@@ -153,16 +150,16 @@ class Billing(Returning):
 def test_what_no_router_may_return_is_refused(tree: Tree, router: Any, message: str) -> None:
     for run in (evaluate, *([] if isinstance(router, Voting) else [rollout])):
         with pytest.raises(UserError, match=message) as refused:
-            run(router, tree, COST)
+            run(router, tree)
         assert "\n" not in str(refused.value)
 
 
 def test_actions_and_probabilities_of_other_types_are_read(tree: Tree) -> None:
-    right = evaluate(Returning(1), tree, COST)
+    right = evaluate(Returning(1), tree)
     in_single_precision = np.full(3, 1 / 3, np.float32)
     assert in_single_precision.astype(np.float64).sum() != 1
     for router in (Returning(1.0), Returning(np.uint8(1)), Returning(True), Drawing([0, 1, 0]), Drawing([0, 1, 0, 0])):
-        assert evaluate(router, tree, COST).quality.tolist() == right.quality.tolist()
-        assert rollout(router, tree, COST).cost.tolist() == pytest.approx(right.cost.tolist())
-    evenly = evaluate(load("random", request(tree)), tree, COST)
-    np.testing.assert_allclose(evaluate(Drawing(in_single_precision), tree, COST).quality, evenly.quality, atol=1e-6)
+        assert evaluate(router, tree).quality.tolist() == right.quality.tolist()
+        assert rollout(router, tree).cost.tolist() == pytest.approx(right.cost.tolist())
+    evenly = evaluate(load("random", request(tree)), tree)
+    np.testing.assert_allclose(evaluate(Drawing(in_single_precision), tree).quality, evenly.quality, atol=1e-6)

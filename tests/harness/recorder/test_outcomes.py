@@ -72,7 +72,7 @@ def test_a_long_table(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert tree.items[3].query == rows[6]["prompt"] and tree.items[3].split == split_of(rows[6]["prompt"])
     expected = np.array([[row["score"], row["cost"]] for row in rows]).reshape(60, 2, 2)
     np.testing.assert_array_equal(tree.score[:, 1:], expected[..., 0])
-    np.testing.assert_array_equal(tree.billed[:, 1:], expected[..., 1])
+    np.testing.assert_array_equal(tree.cost[:, 1:], expected[..., 1])
     assert recording.manifest["single_hop"] is True and recording.pool.cost_model("paper").unit == "US$"
     if kind == "parquet":  # the same recording
         return
@@ -129,7 +129,7 @@ def test_routerbenchs_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     tree = load_recording(tmp_path / "out").tree
     assert tree.models == ("x", "y/z")
     assert tree.score[:, 1:].tolist() == [[0, 0.5], [1, 0.5]] * 2
-    assert tree.billed[:, 1:].tolist() == [[0.25, 0.5]] * 4
+    assert tree.cost[:, 1:].tolist() == [[0.25, 0.5]] * 4
     assert tree.generation(1, 1).response == "x 1"
 
 
@@ -146,7 +146,7 @@ def test_routellms_table_is_billed_by_prices_and_a_tokenizer(
     assert call(monkeypatch, *command, *prices) == 0
     tree = load_recording(tmp_path / "out").tree
     assert tree.score[:, 1:].tolist() == [[1, 1], [0, 1]] * 2
-    np.testing.assert_allclose(tree.billed[:, 1:], [[23e-6, 86e-6]] * 4)
+    np.testing.assert_allclose(tree.cost[:, 1:], [[23e-6, 86e-6]] * 4)
 
 
 @pytest.mark.skipif(not GSM8K.is_file(), reason="the table of RouteLLM does not lie beside this checkout")
@@ -252,7 +252,7 @@ def test_items_that_ask_the_same_are_one_and_text_stays_text(
     assert "1 repeated items left out" in capsys.readouterr().out
     recording = load_recording(tmp_path / "out")
     assert [item.query for item in recording.tree.items][2:4] == ["0042", "true"]
-    assert recording.tree.billed[2, 1] == rows[4]["cost"] != 9.0
+    assert recording.tree.cost[2, 1] == rows[4]["cost"] != 9.0
     assert recording.manifest["item_names"] == {"mixed": ["000", "001", "002", "003", "005", "006", "007"]}
 
 

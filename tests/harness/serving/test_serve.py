@@ -54,7 +54,7 @@ def client(server: str) -> Any:
 
 def test_the_openai_client_gets_the_recorded_answer_and_what_it_cost(client: Any, items: list[Item]) -> None:
     recording = load_recording(RECORDING)
-    tree, cost_model = recording.tree, recording.pool.cost_model("paper")
+    tree = recording.tree
     for item in items[:3]:
         index = tree.items.index(item)
         first, node = (tree.node(map(tree.models.index, HOPS[:hops])) for hops in (1, 2))
@@ -65,7 +65,7 @@ def test_the_openai_client_gets_the_recorded_answer_and_what_it_cost(client: Any
         hops = [tree.generation(index, n) for n in (first, node)]
         assert got.usage.prompt_tokens == sum(hop.tokens_in for hop in hops)
         assert got.usage.completion_tokens == sum(hop.tokens_out for hop in hops)
-        cost = float(tree.hop_cost(cost_model, [index] * 2, [first, node]).sum())
+        cost = float(tree.cost[index, [first, node]].sum())
         assert got.usage.cost == pytest.approx(cost) and float(raw.headers["x-cost"]) == pytest.approx(cost, rel=1e-5)
         assert [hop["model"] for hop in got.usage.route] == HOPS
         assert raw.headers["x-route"] == " > ".join(HOPS)

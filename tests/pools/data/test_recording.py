@@ -38,7 +38,7 @@ def test_round_trip(tree, made_up_pool, folder):
     assert recording.manifest["format"] == FORMAT
     assert recording.manifest["complete"] is True
     assert (loaded.items, loaded.models, loaded.max_hops) == (tree.items, tree.models, tree.max_hops)
-    for name in ("known", "score", "tokens_in", "tokens_out"):
+    for name in ("known", "score", "cost"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(tree, name))
     for item in range(5):
         for node in range(tree.nodes):

@@ -168,13 +168,13 @@ def test_only_so_many_models_stay_loaded(pool, monkeypatch):
 
 def test_a_live_tree(generator, pool):
     items = [Item("task", n, query, SETTINGS, "train") for n, query in enumerate(QUERIES[:2])]
-    tree = Tree(items, pool.model_names, 2, generator, lambda answers: [1.0] * len(answers))
+    tree = Tree(items, pool.model_names, 2, pool.cost_model("paper"), generator, lambda answers: [1.0] * len(answers))
     tree.require(*(a.ravel() for a in np.indices(tree.known.shape)))
     assert tree.complete
-    assert tree.tokens_in[:, 1:].min() > 0
+    assert min(made.tokens_in for _, _, made in tree.generations(0)) > 0
     first = tree.generation(0, 1).response
     assert tree.context(0, tree.node((0, 1))).responses[0] == first
-    assert tree.tokens_in[0, tree.node((0, 1))] == len(f"[user] {QUERIES[0]}\n\n{first}\n\n\n[assistant] ")
+    assert tree.generation(0, tree.node((0, 1))).tokens_in == len(f"[user] {QUERIES[0]}\n\n{first}\n\n\n[assistant] ")
 
 
 def test_nothing_is_printed(pool, capfd):
