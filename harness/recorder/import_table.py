@@ -153,7 +153,7 @@ def _wide(table: Sequence[Cells], kind: str, task: str, file: Path) -> Iterator[
     of_item, of_model = WIDE[kind]
     suffix = next(iter(of_model.values()))
     models = [column.removesuffix(suffix) for column in table[0] if column.endswith(suffix)]
-    _check_columns(table, [*of_item.values(), *(models or [f"MODEL and MODEL{suffix}"])], file)
+    _check_columns(table, [*of_item.values(), *(models or [f"MODEL{suffix}"])], file)
     for number, row in enumerate(table, 1):
         shared = {"item": number, "task": task, **{field: row[column] for field, column in of_item.items()}}
         for model in models:
