@@ -100,8 +100,6 @@ def verify(options: Verify, console: Console) -> bool:
     pool = load_pool(options.pool or recording.pool.name)
     if pool.model_names != recording.pool.model_names:
         raise UserError(f"pool {pool.name} is not what {folder} was recorded with; name that pool's file (--pool)")
-    if not tree.known[:, 1:].any():
-        raise UserError(f"{folder} holds no response that could be generated again; name another recording")
     sample = draw(tree, options.sample, options.seed)
     tasks = suite_tasks(load_suite(options.suite or suite_of(recording, folder)))
     now = live_description(pool, tasks, options.weights)
