@@ -116,7 +116,7 @@ def import_outcomes(options: Import, console: Console) -> Path:
 
 
 def read_table(path: Path, parquet: bool) -> list[dict[str, Any]]:
-    """The rows of a Parquet or else a CSV file. Nothing is unpickled. Raises UserError where it is none."""
+    """The rows of a Parquet, or else a CSV file. Raises UserError for another file, and for a table without rows."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet

@@ -281,17 +281,14 @@ def test_a_wrong_baseline_is_one_line_and_exit_code_2(
     assert list(baseline.parent.iterdir()) == [baseline] and baseline.read_bytes() == before
 
 
-@pytest.mark.parametrize("text", ["", "[" * 100_000, '{"format": 1e999}'])
-def test_damaged_json_is_one_line_and_exit_code_2_and_is_not_overwritten(
-    text: str, tmp_path: Path, harness: Run, capsys: Any
-) -> None:
+def test_a_damaged_baseline_is_not_overwritten(tmp_path: Path, harness: Run, capsys: Any) -> None:
     path = tmp_path / "b.json"
-    path.write_text(text)
+    path.write_text("[" * 100_000)
     for update in ((), ("--update",)):
         assert harness("check", "--baseline", path, *update) == 2
         error = capsys.readouterr().err
         assert "cannot be read" in error and error.count("\n") == 1
-    assert path.read_text() == text and list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "[" * 100_000 and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
