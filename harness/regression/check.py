@@ -157,16 +157,13 @@ def _same_items(before: Results, cost_unit: str, now: FinishedRun, path: Path) -
         raise UserError(
             f"the baseline's costs are in {cost_unit or 'no unit'}, this run's in {now.cost_unit or 'no unit'}; {renew}"
         )
-    for where, items, others in (
-        ("baseline", before.items, set(now.results.items)),
-        ("run", now.results.items, set(before.items)),
-    ):
-        alone = [f"{task} {doc_id}" for task, doc_id in items if (task, doc_id) not in others]
-        if alone:
-            raise UserError(
-                f"the items are not those of the baseline {path}: {len(alone)} only in the {where} "
-                f"({', '.join(alone[:3])}, ...); {renew}"
-            )
+    different = sorted({*before.items} ^ {*now.results.items})
+    if different:
+        task, doc_id = different[0]
+        raise UserError(
+            f"the items are not those of the baseline {path}: {len(different)} are in one of the two alone, as {task} "
+            f"{doc_id}; {renew}"
+        )
     return now.results.on(before.items)
 
 
