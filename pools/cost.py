@@ -74,6 +74,11 @@ def dollars(pool: Pool) -> CostModel:
     return CostModel("dollars", "US$", *rates, source)
 
 
+def recorded_cost(unit: str, source: str = "") -> CostModel:
+    """What was recorded with every response; without a unit there are no costs at all."""
+    return CostModel("billed", unit, None, None, source)
+
+
 def paper_cost(base_rates: tuple[float, ...], unit: str, source: str = "") -> CostModel:
     """The paper's cost model from the rates alone."""
     return CostModel("paper", unit, base_rates, base_rates, source)

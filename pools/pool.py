@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pools.cost import COST_MODELS, MAX_RATE, CostModel
+from pools.cost import COST_MODELS, MAX_RATE, CostModel, recorded_cost
 from pools.errors import UserError, shown
 from pools.names import check_distinct, check_name
 from pools.schema import WRITTEN, Schema, from_plain
@@ -115,7 +115,7 @@ class Pool:
     def cost_model(self, name: str) -> CostModel:
         """The cost model of this name. Raises UserError for another name, and if a model has no price."""
         make = COST_MODELS.find(name)[1]
-        return CostModel("billed", self.cost_unit, None, None, self.rates) if self.billed else make(self)
+        return recorded_cost(self.cost_unit, self.rates) if self.billed else make(self)
 
     def fingerprint(self, model: CandidateModel, weights_dir: Path | None = None) -> str:
         """Hash of all that decides a model's answers: weights, tokenizer, lm-eval type and arguments, template.

@@ -88,6 +88,11 @@ class Comparison:
     quality: Change
     cost: Change | None
 
+    @property
+    def same(self) -> bool:
+        """Whether neither differs but in the last bits."""
+        return self.quality.same and (self.cost is None or self.cost.same)
+
 
 def results_of(outcomes: Mapping[str, Outcome], tree: Tree, costs: bool) -> Results:
     """The outcomes of a run as results; `costs` says whether any were recorded."""

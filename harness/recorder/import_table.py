@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import BeforeValidator, Field, ValidationError
 from rich.console import Console
 
 from harness.runs.manifest import provenance
@@ -19,6 +19,7 @@ from pools.mdp.tree import Tree
 from pools.names import check_distinct, check_name
 from pools.numbers import read_number
 from pools.pool import CandidateModel, Pool
+from pools.schema import Schema, one_line
 from pools.types import Generation, GenerationSettings, Item, Split
 from pools.weights import file_hash
 from tasks import split_of
@@ -27,42 +28,82 @@ from tasks.split import normalised
 if TYPE_CHECKING:
     from harness.recorder.config import Import
 
-Format = Literal["csv", "parquet", "routellm", "routerbench"]
+Cells = Mapping[str, Any]
 COLUMNS = ("item", "task", "prompt", "model", "score", "cost")
+# Of tables with a row per item: which columns are about the item, and what follows a model's name in those of a model.
+WIDE = {
+    "routellm": ({"prompt": "prompt"}, {"response": "_response"}),
+    "routerbench": (
+        {"item": "sample_id", "task": "eval_name", "prompt": "prompt"},
+        {"cost": "|total_cost", "response": "|model_response"},
+    ),
+}
 
 
-@dataclass(frozen=True)
-class Row:
-    """What one model answered to one item. cost, split: None where none is given."""
+def _text(cell: Any) -> Any:
+    return str(cell) if type(cell) is int else cell
 
-    item: str
-    task: str
-    prompt: str
-    model: str
-    score: float
-    cost: float | None
-    response: str = ""
+
+def _number(cell: Any) -> Any:
+    """A cell that pydantic makes a number of: of a text the number that it writes, or whether it is true."""
+    if not isinstance(cell, str):
+        return cell
+    return cell.lower() == "true" if cell.lower() in ("true", "false") else read_number(cell, float)
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+Number = Annotated[float, BeforeValidator(_number), Field(strict=False, ge=0)]
+
+
+class Row(Schema):
+    """What one model answered to one item."""
+
+    item: Text
+    task: Text
+    prompt: Text
+    model: Text
+    score: Annotated[Number, Field(le=1)]
+    cost: Annotated[Number, Field(le=MAX_COST)] = 0.0
+    response: Text = ""
     split: Split | None = None
 
 
 def import_outcomes(options: Import, console: Console) -> Path:
     """Read a table, check it, and write the recording; where it is. Raises UserError for a table that is not whole."""
-    out = options.out or Path("runs") / "recordings" / _table_name(options)
-    check_recording_target(out, replace=options.force)
+    name = options.file.stem if options.name is None else options.name
+    check_name(name, "the name of the pool and the suite (--name, or else the file's name)")
     check_name(options.cost_unit, "--cost-unit")
-    rows = read_table(options.file, parquet=options.format == "parquet" or options.file.suffix == ".parquet")
-    reader: Callable[[Sequence[Mapping[str, Any]], Import], Iterable[Row]] = {
-        "csv": _long,
-        "parquet": _long,
-        "routellm": _routellm,
-        "routerbench": _routerbench,
-    }[options.format]
-    if options.prices and (options.format != "routellm" or options.quality_only):
+    out = options.out or Path("runs") / "recordings" / name
+    check_recording_target(out, replace=options.force)
+    costs = not options.quality_only
+    billed_by_prices = costs and options.format == "routellm"
+    if options.prices and not billed_by_prices:
         raise UserError("--prices is for --format routellm with costs; other tables say what each call cost")
-    tree, pool, names, left_out = build(list(reader(rows, options)), options)
+    table = read_table(options.file, parquet=options.format == "parquet" or options.file.suffix == ".parquet")
+    fields = [field for field in Row.model_fields if field != "cost" or (costs and not billed_by_prices)]
+    if options.format in WIDE:
+        cells = _wide(table, options.format, name, options.file)
+    else:
+        _check_columns(table, [column for column in COLUMNS if column in fields], options.file)
+        cells = enumerate(table, 1)
+    outcomes = list(read_rows(cells, fields))
+    if billed_by_prices:
+        charge = _charger(dict.fromkeys(outcome.model for outcome in outcomes), options.prices, options.tokenizer)
+        outcomes = [outcome.model_copy(update={"cost": charge(outcome)}) for outcome in outcomes]
+    rates = f"--prices {' '.join(options.prices)}" if options.prices else f"as recorded in {options.file.name}"
+    cost_model = recorded_cost(options.cost_unit if costs else "", rates)
+    tree, names, left_out = build(outcomes, cost_model, options.drop_incomplete)
+    pool = Pool(
+        name=name,
+        models=tuple(CandidateModel(name=model, lm_eval="recorded", base_rate=0.0) for model in tree.models),
+        cost_unit=cost_model.unit,
+        rates=cost_model.source,
+        description="A table of outcomes of one call each.",
+        billed=True,
+    )
     manifest = {
         **provenance(),
-        "suite": _table_name(options),
+        "suite": name,
         "single_hop": True,
         "source": {"file": options.file.name, "sha256": file_hash(options.file), "format": options.format},
         "models": {},
@@ -77,31 +118,29 @@ def import_outcomes(options: Import, console: Console) -> Path:
 
 
 def read_table(path: Path, parquet: bool) -> list[dict[str, Any]]:
-    """The rows of a Parquet or else a CSV file. Nothing is unpickled. Raises UserError where it is none."""
+    """The rows of a Parquet, or else a CSV file. Raises UserError for another file, and for a table without rows."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
 
     if not path.is_file():
         raise UserError(f"no such file: {path}; name a CSV or Parquet file of outcomes")
-    if path.suffix in {".pkl", ".pickle"}:
-        raise UserError(f"{path} is a pickle, which can run anything when it is read; convert it to Parquet or CSV")
     try:
         if parquet:
             with path.open("rb") as file:  # pyarrow takes a path with a colon for an address
-                table = pa.parquet.read_table(file)
+                table = pa.parquet.read_table(file, use_threads=False, pre_buffer=False)
         else:
             # Everything as text: a question that reads "0042" or "true" is not to become a number or a truth value.
             quoted = pa.csv.ParseOptions(newlines_in_values=True)
             with pa.csv.open_csv(path, parse_options=quoted) as rows_of:
                 texts = dict.fromkeys(rows_of.schema.names, pa.string())
             convert = pa.csv.ConvertOptions(column_types=texts)
-            table = pa.csv.read_csv(path, parse_options=quoted, convert_options=convert)
+            one = pa.csv.ReadOptions(use_threads=False)
+            table = pa.csv.read_csv(path, read_options=one, parse_options=quoted, convert_options=convert)
         names, rows = table.column_names, table.to_pylist()
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # also a text or a date that is none
-        reason = " ".join(str(error).split())[:200]
         kind = "a Parquet file" if parquet else "a CSV file in UTF-8, or --format parquet"
-        raise UserError(f"{path} cannot be read: {reason}; expected {kind}") from None
+        raise UserError(f"{path} cannot be read: {error}; expected {kind}") from None
     if not rows:
         raise UserError(f"{path} has no rows")
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -109,8 +148,51 @@ def read_table(path: Path, parquet: bool) -> list[dict[str, Any]]:
     return list(rows)
 
 
-def build(outcomes: Sequence[Row], options: Import) -> tuple[Tree, Pool, dict[str, list[str]], dict[str, int]]:
-    """The tree of one hop, the pool, the items' names by task in the order of `doc_id`, and how many were left out.
+def _wide(table: Sequence[Cells], kind: str, task: str, file: Path) -> Iterator[tuple[int, Cells]]:
+    """The cells of each outcome of a table with a row per item, and the number of its row.
+
+    task: of a table that names none; its items are called by their numbers.
+    """
+    of_item, of_model = WIDE[kind]
+    suffix = next(iter(of_model.values()))
+    models = [column.removesuffix(suffix) for column in table[0] if column.endswith(suffix)]
+    _check_columns(table, [*of_item.values(), *(models or [f"MODEL{suffix}"])], file)
+    for number, row in enumerate(table, 1):
+        shared = {"item": number, "task": task, **{field: row[column] for field, column in of_item.items()}}
+        for model in models:
+            own = {field: row.get(f"{model}{end}") for field, end in of_model.items()}
+            yield number, {**shared, "model": model, "score": row[model], **own}
+
+
+def _check_columns(table: Sequence[Cells], expected: Sequence[str], file: Path) -> None:
+    missing = [column for column in expected if column not in table[0]]
+    if missing:
+        hint = " (without costs give --quality-only)" if missing == ["cost"] else ""
+        raise UserError(
+            f"{file} has no column {missing[0]}{hint}: expected {', '.join(expected)}, separated by commas, got "
+            f"{shown(', '.join(table[0]))}"
+        )
+
+
+def read_rows(cells: Iterable[tuple[int, Cells]], fields: Sequence[str]) -> Iterator[Row]:
+    """What the cells, each with the number of its row, say of these fields. Without a score or a cost there is none."""
+    for number, of in cells:
+        given = {field: of[field] for field in fields if of.get(field) not in (None, "")}
+        if any(field in fields and field not in given for field in ("score", "cost")):
+            continue
+        try:
+            row = Row.model_validate(given)
+        except ValidationError as error:
+            raise UserError(f"row {number}: {one_line(error)}") from None
+        for field in ("item", "task", "model"):
+            check_name(getattr(row, field), f"row {number}: {field}")
+        yield row
+
+
+def build(
+    outcomes: Sequence[Row], cost_model: CostModel, drop_incomplete: bool
+) -> tuple[Tree, dict[str, list[str]], dict[str, int]]:
+    """The tree of one hop, the items' names by task in the order of `doc_id`, and how many items were left out.
 
     Of items that ask the same the first stays, as in every suite: they would be on both sides of a split.
     """
@@ -127,126 +209,43 @@ def build(outcomes: Sequence[Row], options: Import) -> tuple[Tree, Pool, dict[st
         of_item[outcome.model] = outcome
     whole = {key: found for key, found in by_item.items() if len(found) == len(models)}
     dropped = len(by_item) - len(whole)
-    if dropped and not options.drop_incomplete:
-        (task, item, _), found = next((key, found) for key, found in by_item.items() if len(found) < len(models))
-        also = "several prompts and with one of them " * (sum(key[:2] == (task, item) for key in by_item) > 1)
+    if dropped and not drop_incomplete:
+        (task, item, prompt), found = next((key, found) for key, found in by_item.items() if key not in whole)
         lacking = next(model for model in models if model not in found)
         raise UserError(
-            f"item {item} of {task} has {also}no outcome of {lacking} ({dropped} of {len(by_item)} items are "
-            "incomplete); complete the table, or leave these items out with --drop-incomplete"
+            f"item {item} of {task}, with the prompt {shown(prompt)}, has no outcome of {lacking} ({dropped} of "
+            f"{len(by_item)} items are incomplete); complete the table, or leave these items out with --drop-incomplete"
         )
     if not whole:
         raise UserError("no item has an outcome of every model")
     if twice := next((key for key, number in Counter(key[:2] for key in whole).items() if number > 1), None):
         raise UserError(f"item {twice[1]} of {twice[0]} has several prompts; one is expected")
     names: dict[str, list[str]] = {}
-    items: list[Item] = []
-    kept: dict[str, dict[str, Row]] = {}
-    for (task, name, _), found in whole.items():
-        row = next(iter(found.values()))
-        if any(other.split != row.split for other in found.values()):
+    items: dict[str, Item] = {}
+    kept: list[dict[str, Row]] = []
+    for (task, name, prompt), found in whole.items():
+        splits = {outcome.split for outcome in found.values()}
+        if len(splits) > 1:
             raise UserError(f"item {name} of {task} has several splits; one is expected")
-        if normalised(row.prompt) in kept:
+        if normalised(prompt) in items:
             continue
-        kept[normalised(row.prompt)] = found
         of_task = names.setdefault(task, [])
-        items.append(Item(task, len(of_task), row.prompt, GenerationSettings((), 0), row.split or split_of(row.prompt)))
+        split = splits.pop() or split_of(prompt)
+        items[normalised(prompt)] = Item(task, len(of_task), prompt, GenerationSettings((), 0), split)
         of_task.append(name)
-    tree = Tree(items, models, 1)
-    for index, found in enumerate(kept.values()):
+        kept.append(found)
+    tree = Tree(list(items.values()), models, 1, cost_model)
+    for index, found in enumerate(kept):
         for action, model in enumerate(models):
-            outcome = found[model]
-            cost = 0.0 if outcome.cost is None else outcome.cost
-            tree.put(index, 1 + action, Generation(outcome.response, 0, 0, "stop", 0.0, cost), outcome.score)
-    pool = Pool(
-        name=_table_name(options),
-        models=tuple(CandidateModel(name=model, lm_eval="recorded", base_rate=0.0) for model in models),
-        cost_unit="" if options.quality_only else options.cost_unit,
-        rates=f"--prices {' '.join(options.prices)}" if options.prices else f"as recorded in {options.file.name}",
-        description="A table of outcomes of one call each.",
-        billed=True,
-    )
-    return tree, pool, names, {"incomplete": dropped, "repeated": len(whole) - len(kept)}
+            row = found[model]
+            tree.put(index, 1 + action, Generation(row.response, 0, 0, "stop", 0.0, row.cost), row.score)
+    return tree, names, {"incomplete": dropped, "repeated": len(whole) - len(kept)}
 
 
-def _long(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Row]:
-    """One row per item and model: COLUMNS, and `split` and `response` where they are given."""
-    wanted = [name for name in COLUMNS if name != "cost" or not options.quality_only]
-    missing = [name for name in wanted if name not in rows[0]]
-    if missing:
-        hint = "; without costs give --quality-only" if missing == ["cost"] else ""
-        if len(rows[0]) == 1:  # another separator, as a spreadsheet may write it
-            hint = f", separated by commas; its one column is {shown(next(iter(rows[0])))}"
-        raise UserError(f"{options.file} has no column {missing[0]!r}: expected {', '.join(COLUMNS)}{hint}")
-    for number, row in enumerate(rows, 1):
-        if any(_empty(row[name]) for name in wanted if name in ("score", "cost")):
-            continue
-        split = str(row["split"]) if row.get("split") not in (None, "") else None
-        if split is not None and split not in get_args(Split):
-            raise UserError(f"row {number}: split {shown(split)}, expected one of {', '.join(get_args(Split))}")
-        yield Row(
-            item=_name(row, "item", number),
-            task=_name(row, "task", number),
-            prompt=_text(row, "prompt", number),
-            model=_name(row, "model", number),
-            score=_score(row["score"], number),
-            cost=None if options.quality_only else _cost(row["cost"], number),
-            response=_response(row, "response", number),
-            split=split,  # type: ignore[arg-type]
-        )
-
-
-def _routellm(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Row]:
-    """RouteLLM's tables: `prompt`, per model whether it was right, under its name, and `<model>_response`."""
-    suffix = "_response"
-    models = [name.removesuffix(suffix) for name in rows[0] if name.endswith(suffix)]
-    missing = [name for name in ("prompt", *models) if name not in rows[0]]
-    if missing or not models:
-        raise UserError(
-            f"{options.file} is no table of RouteLLM's: expected `prompt` and, per model, a column of its name and "
-            f"one of its name with {suffix}; missing: {', '.join(missing) or 'any model'}"
-        )
-    for model in models:
-        check_name(model, "model")
-    task = _table_name(options)
-    charge = None if options.quality_only else _charger(models, options)
-    for number, row in enumerate(rows, 1):
-        prompt = _text(row, "prompt", number)
-        for model in models:
-            if _empty(row[model]):
-                continue
-            response = _response(row, model + suffix, number)
-            cost = None if charge is None else charge(model, prompt, response)
-            yield Row(str(number), task, prompt, model, _score(row[model], number), cost, response)
-
-
-def _routerbench(rows: Sequence[Mapping[str, Any]], options: Import) -> Iterable[Row]:
-    """RouterBench's table: `sample_id`, `prompt`, `eval_name`, and per model its score and `<model>|total_cost`."""
-    suffix = "|total_cost"
-    models = [name.removesuffix(suffix) for name in rows[0] if name.endswith(suffix)]
-    missing = [name for name in ("sample_id", "prompt", "eval_name", *models) if name not in rows[0]]
-    if missing or not models:
-        raise UserError(
-            f"{options.file} is no table of RouterBench's: expected sample_id, prompt, eval_name and, per model, a "
-            f"column of its name and one of its name with {suffix}; missing: {', '.join(missing) or 'any model'}"
-        )
-    for model in models:
-        check_name(model, "model")
-    for number, row in enumerate(rows, 1):
-        item, task = (_name(row, name, number) for name in ("sample_id", "eval_name"))
-        prompt = _text(row, "prompt", number)
-        for model in models:
-            if _empty(row[model]) or (not options.quality_only and _empty(row[model + suffix])):
-                continue
-            cost = None if options.quality_only else _cost(row[model + suffix], number)
-            response = _response(row, f"{model}|model_response", number)
-            yield Row(item, task, prompt, model, _score(row[model], number), cost, response)
-
-
-def _charger(models: Sequence[str], options: Import) -> Callable[[str, str, str], float]:
-    """Dollars of a call, from the prices given and a tokenizer's count of the two texts."""
-    prices: dict[str, tuple[float, float]] = {}
-    for text in options.prices:
+def _charger(models: Iterable[str], prices: Sequence[str], tokenizer_name: str | None) -> Callable[[Row], float]:
+    """Dollars of a call, from MODEL=INPUT,OUTPUT in US$ per million tokens and a tokenizer's count of the two texts."""
+    price_of: dict[str, tuple[float, float]] = {}
+    for text in prices:
         model, _, pair = text.rpartition("=")
         try:
             read, written = (read_number(part, float) for part in pair.split(","))
@@ -256,82 +255,25 @@ def _charger(models: Sequence[str], options: Import) -> Callable[[str, str, str]
             raise UserError(
                 f"--prices {text}: expected MODEL=INPUT,OUTPUT in US$ per million tokens, each from 0 to {MAX_RATE:g}"
             )
-        prices[model] = read, written
-    unpriced = [model for model in models if model not in prices]
-    if unpriced or options.tokenizer is None:
+        price_of[model] = read, written
+    unpriced = [model for model in models if model not in price_of]
+    if unpriced or tokenizer_name is None:
         raise UserError(
-            f"{options.file} holds neither costs nor tokens: give --prices MODEL=INPUT,OUTPUT for "
-            f"{', '.join(unpriced or models)} and a --tokenizer to count with, or --quality-only"
+            "--format routellm holds neither costs nor tokens: give --prices MODEL=INPUT,OUTPUT for "
+            f"{', '.join(unpriced) or 'each model'} and a --tokenizer to count with, or --quality-only"
         )
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_name)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--tokenizer {options.tokenizer} cannot be loaded: {reason}") from None
+        raise UserError(f"--tokenizer {tokenizer_name} cannot be loaded: {error}") from None
 
     def count(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    def charge(model: str, prompt: str, response: str) -> float:
-        read, written = prices[model]
-        return (read * count(prompt) + written * count(response)) / 1e6
+    def charge(row: Row) -> float:
+        read, written = price_of[row.model]
+        return (read * count(row.prompt) + written * count(row.response)) / 1e6
 
     return charge
-
-
-def _empty(cell: Any) -> bool:
-    """Whether a score or a cost is not there: its outcome is none, and its item incomplete."""
-    return cell is None or cell == ""
-
-
-def _text(row: Mapping[str, Any], name: str, number: int) -> str:
-    if row[name] is None or row[name] == "":
-        raise UserError(f"row {number}: {name} is empty")
-    if not isinstance(row[name], str | int) or isinstance(row[name], bool):
-        raise UserError(f"row {number}: {name} is {shown(row[name])}, expected a text, or a whole number")
-    return str(row[name])
-
-
-def _name(row: Mapping[str, Any], name: str, number: int) -> str:
-    return check_name(_text(row, name, number), f"row {number}: {name}")
-
-
-def _table_name(options: Import) -> str:
-    """What the pool and the suite are called."""
-    if options.name is not None:
-        return check_name(options.name, "--name")
-    return check_name(options.file.stem, "the file's name, which names the pool and the suite unless --name does,")
-
-
-def _response(row: Mapping[str, Any], name: str, number: int) -> str:
-    """A response, which may be empty and need not be given."""
-    return "" if row.get(name) in (None, "") else _text(row, name, number)
-
-
-def _score(value: Any, number: int) -> float:
-    """A score in [0, 1]; a truth value counts as 0 or 1."""
-    truth = {"true": 1.0, "false": 0.0}.get(value.lower()) if isinstance(value, str) else None
-    score = _number(value) if truth is None else truth
-    if not 0 <= score <= 1:
-        raise UserError(f"row {number}: score {shown(value)}, expected a number from 0 to 1")
-    return score
-
-
-def _cost(value: Any, number: int) -> float:
-    cost = _number(value)
-    if not 0 <= cost <= MAX_COST:
-        raise UserError(
-            f"row {number}: cost {shown(value)}, expected a number >= 0, at most {MAX_COST:g}; without costs give "
-            "--quality-only"
-        )
-    return cost
-
-
-def _number(value: Any) -> float:
-    """What a cell of a table says; NaN where it is no number."""
-    try:
-        return read_number(value, float) if isinstance(value, str) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from rich.console import Console
@@ -22,11 +22,10 @@ from harness.runs.source import (
     recording_name,
 )
 from pools.data.recording import check_recording_target, load_recording, save_recording
-from pools.data.store import transition_key
+from pools.data.store import TransitionStore, transition_key
 from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.models.generator import Progress
-from pools.types import GenerationSettings
 
 if TYPE_CHECKING:
     from harness.recorder.config import Record
@@ -73,37 +72,45 @@ def record(
         *(store or Path("runs") / "stores" / f"{name}.sqlite", on_batch, resident),
         *([ray_address or ""] if engine == "ray" else []),
     )
-    tree = source.tree
+    assert source.generator is not None and source.generator.store is not None
+    tree, kept, fingerprints = source.tree, source.generator.store, source.description["models"]
     _check_replaced(folder, source, limit)
     if reuse is not None:
-        say(f"{_reuse(source, reuse):,} responses taken from {reuse}")
+        say(f"{_reuse(reuse, kept, fingerprints):,} responses taken from {reuse}")
     for depth in range(1, max_hops + 1):
         items, nodes = np.meshgrid(np.arange(len(tree.items)), tree.level(depth), indexing="ij")
         say(f"hop {depth} of {max_hops}: {items.size:,} responses, equal requests merged")
         tree.require(items.ravel(), nodes.ravel())
-    assert source.generator is not None and source.generator.store is not None
-    store_used, speed = source.generator.store, speeds(tree)
+    speed = speeds(tree)
     keys = [
-        transition_key(source.description["models"][tree.models[action]], settings, tree.contexts[context])
-        for context, action, settings in requests(tree)
+        transition_key(fingerprints[name], settings, context)
+        for model, name in enumerate(tree.models)
+        for context, settings, _ in tree.generations(model)
     ]
     manifest = {
         **provenance(),
         "command": _command(pool, suite, tasks, max_hops, limit),
         "suite": source.suite,
-        "models": source.description["models"],
+        "models": fingerprints,
         "tasks": source.description["tasks"],
         "limit": limit,
         "sandbox": graded,
-        "origins": [{"responses": number, **(made or {})} for number, made in store_used.provenance(keys)],
-        "counts": counts(tree),
+        "origins": [{"responses": number, **(made or {})} for number, made in kept.provenance(keys)],
+        "counts": {
+            "items": len(tree.items),
+            "transitions": int(tree.known[:, 1:].sum()),
+            "distinct_requests": len(keys),
+            "distinct_contexts": len(tree.contexts),
+            "tokens_in": sum(model["tokens_in"] for model in speed.values()),
+            "tokens_out": sum(model["tokens_out"] for model in speed.values()),
+        },
         "speed": speed,
-        "reused_responses": store_used.hits,
+        "reused_responses": kept.hits,
         "generation_hours": round(sum(model["seconds"] for model in speed.values()) / 3600, 3),
         "command_hours": round((time.monotonic() - start) / 3600, 3),
     }
     save_recording(tree, source.pool, manifest, folder)
-    store_used.close()
+    kept.close()
     return folder
 
 
@@ -125,22 +132,21 @@ def _check_replaced(folder: Path, source: Source, limit: int | None) -> None:
         return
     there = load_recording(folder)
     earlier, suite, hops = there.manifest.get("limit"), there.manifest.get("suite"), there.tree.max_hops
-    tasks = [list(dict.fromkeys(item.task for item in tree.items)) for tree in (there.tree, source.tree)]
-    has = (there.pool.name, suite, set(tasks[0]), earlier, hops)
-    if has != (source.pool.name, source.suite, set(tasks[1]), limit, source.tree.max_hops):
+    tasks, asked = (list(dict.fromkeys(item.task for item in tree.items)) for tree in (there.tree, source.tree))
+    has = (there.pool.name, suite, set(tasks), earlier, hops)
+    if has != (source.pool.name, source.suite, set(asked), limit, source.tree.max_hops):
         raise UserError(
-            f"{folder} holds a recording of pool {there.pool.name} on {', '.join(tasks[0])} of suite {suite} with "
+            f"{folder} holds a recording of pool {there.pool.name} on {', '.join(tasks)} of suite {suite} with "
             f"--limit {earlier} and {hops} hops, which this one would replace; name another --out, or remove it"
         )
 
 
-def _reuse(source: Source, folder: Path) -> int:
+def _reuse(folder: Path, store: TransitionStore, now: Mapping[str, str]) -> int:
     """Copy what the same models answered in an earlier recording, or an exported store, into the store; how many.
 
-    Each response keeps its origin: how it was made. Raises UserError where there is none of these models.
+    now: the fingerprints of the models by name. Each response keeps its origin: how it was made. Raises UserError where
+    there is none of these models.
     """
-    assert source.generator is not None and source.generator.store is not None
-    store, now = source.generator.store, source.description["models"]
     taken = 0
     if folder.suffix == ".parquet":
         import pyarrow.parquet as pq
@@ -152,15 +158,15 @@ def _reuse(source: Source, folder: Path) -> int:
     else:
         earlier = load_recording(folder)
         then, origins = earlier.manifest.get("models", {}), earlier.manifest.get("origins")
-        for action, name in enumerate(earlier.tree.models):
+        for model, name in enumerate(earlier.tree.models):
             if name in now and now[name] == then.get(name):
-                entries = earlier.tree.generations(action)
+                entries = earlier.tree.generations(model)
                 store.put(now[name], entries, {"recording": folder.name, "origins": origins})
                 taken += len(entries)
     if not taken:
         raise UserError(
-            f"--reuse {folder}: none of its models is one of pool {source.pool.name} as it is now (weights, arguments, "
-            "template); leave --reuse away, or name the pool that it was recorded with (--pool)"
+            f"--reuse {folder}: none of its models is one of the pool's as it is now (weights, arguments, template); "
+            "omit --reuse, or name the pool that it was recorded with (--pool)"
         )
     return taken
 
@@ -174,40 +180,18 @@ def _command(pool: str, suite: str, tasks: Sequence[str], max_hops: int, limit: 
     return " ".join([*words, "--weights DIR"])
 
 
-def requests(tree: Tree) -> dict[tuple[int, int, GenerationSettings], tuple[int, int]]:
-    """The distinct requests `(context, action, settings)` of a tree, each with its first `(item, node)`."""
-    found: dict[tuple[int, int, GenerationSettings], tuple[int, int]] = {}
-    for i, n in np.argwhere(tree.known):
-        if n == 0:  # the root is no request
-            continue
-        request = (int(tree.context_id[i, tree.parent(n)]), int(tree.action(n)), tree.items[i].settings)
-        found.setdefault(request, (int(i), int(n)))
-    return found
-
-
-def counts(tree: Tree) -> dict[str, Any]:
-    """How much a tree holds; the tokens are those of the distinct requests."""
-    made = [tree.generation(*place) for place in requests(tree).values()]
-    return {
-        "items": len(tree.items),
-        "transitions": int(tree.known[:, 1:].sum()),
-        "distinct_requests": len(made),
-        "distinct_contexts": len(tree.contexts),
-        "tokens_in": sum(generation.tokens_in for generation in made),
-        "tokens_out": sum(generation.tokens_out for generation in made),
-    }
-
-
 def speeds(tree: Tree) -> dict[str, dict[str, float]]:
     """Per model its distinct requests, their tokens and seconds, and tokens a second, read and written together."""
-    found = {name: {"requests": 0, "tokens_in": 0, "tokens_out": 0, "seconds": 0.0} for name in tree.models}
-    for (_, action, _), place in requests(tree).items():
-        model, made = found[tree.models[action]], tree.generation(*place)
-        model["requests"] += 1
-        for name in ("tokens_in", "tokens_out", "seconds"):
-            model[name] += getattr(made, name)
-    for model in found.values():
-        model["seconds"] = round(model["seconds"], 1)
-        tokens = model["tokens_in"] + model["tokens_out"]
-        model["tokens_per_second"] = round(tokens / model["seconds"], 1) if model["seconds"] else 0.0
+    found = {}
+    for model, name in enumerate(tree.models):
+        made = [generation for _, _, generation in tree.generations(model)]
+        tokens_in, tokens_out = sum(one.tokens_in for one in made), sum(one.tokens_out for one in made)
+        seconds = round(sum(one.seconds for one in made), 1)
+        found[name] = {
+            "requests": len(made),
+            "tokens_in": tokens_in,
+            "tokens_out": tokens_out,
+            "seconds": seconds,
+            "tokens_per_second": round((tokens_in + tokens_out) / seconds, 1) if seconds else 0.0,
+        }
     return found

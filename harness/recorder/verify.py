@@ -6,9 +6,10 @@ counts, which every cost is made of, are compared too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,26 +24,27 @@ from harness.runs.source import (
     DEFAULT_SUITE,
     check_weights_folder,
     choose_sandbox,
+    live_description,
     recording_folder,
     scorer,
     suite_of,
     suite_tasks,
 )
-from pools.data.recording import Recording, load_recording
+from pools.data.recording import load_recording
 from pools.errors import UserError, shown
 from pools.mdp.tree import Tree
 from pools.models.generator import LiveGenerator
 from pools.pool import load_pool
 from pools.types import Generation
-from tasks import Task, load_suite
+from tasks import load_suite
 
 if TYPE_CHECKING:
     from harness.recorder.config import Verify
 
 
 @dataclass(frozen=True)
-class Flip:
-    """A transition that came out differently, or whose recorded score is not what its task gives now.
+class Compared:
+    """A transition as it was recorded, and as it comes out now.
 
     recorded, generated: the two responses. score: as recorded. rescored: of the recorded response, computed anew.
     new_score: of the new response. tokens, new_tokens: read and written, as recorded and now.
@@ -90,63 +92,55 @@ def verify(options: Verify, console: Console) -> bool:
     if not 0 <= options.at_least <= 1:
         raise UserError(f"--at-least {options.at_least}: expected a share, from 0 to 1")
     check_weights_folder(options.weights)
-    asked = (
-        DEFAULT_POOL if options.pool is None else options.pool,
-        DEFAULT_SUITE if options.suite is None else options.suite,
-    )
-    folder = options.recording or recording_folder(*asked)
+    folder = options.recording or recording_folder(options.pool or DEFAULT_POOL, options.suite or DEFAULT_SUITE)
     recording = load_recording(folder)
     tree = recording.tree
     if recording.manifest.get("single_hop"):
         raise UserError(f"{folder} is a table of outcomes that was imported: there are no models to ask again")
-    pool = load_pool(recording.pool.name if options.pool is None else options.pool)
+    pool = load_pool(options.pool or recording.pool.name)
     if pool.model_names != recording.pool.model_names:
-        raise UserError(
-            f"pool {options.pool or pool.name} is not what {folder} was recorded with; name that pool's file (--pool)"
-        )
-    if tree.max_hops < 1 or not tree.known[:, 1:].any():
-        raise UserError(f"{folder} holds no response that could be generated again; name another recording")
+        raise UserError(f"pool {pool.name} is not what {folder} was recorded with; name that pool's file (--pool)")
     sample = draw(tree, options.sample, options.seed)
-    tasks = suite_tasks(load_suite(suite_of(recording, folder) if options.suite is None else options.suite))
-    _check_tasks(recording, tasks, {tree.items[i].task for i, _ in sample}, folder)
+    tasks = suite_tasks(load_suite(options.suite or suite_of(recording, folder)))
+    now = live_description(pool, tasks, options.weights)
+    _check_same("task", {tree.items[i].task for i, _ in sample}, now["tasks"], recording.manifest.get("tasks", {}))
+    _check_same("model", pool.model_names, now["models"], recording.manifest.get("models", {}))
     choose_sandbox(options.sandbox, lambda text: console.print(text, highlight=False))
     with generation_progress(console) as on_batch:
-        generator = LiveGenerator(pool, options.weights, resident=1, progress=on_batch)
-        _check_fingerprints(recording, {m.name: pool.fingerprint(m, options.weights) for m in pool.models}, folder)
-        generated = regenerate(tree, sample, generator)
+        generated = regenerate(tree, sample, LiveGenerator(pool, options.weights, resident=1, progress=on_batch))
     score = scorer(tasks)
     recorded = [tree.generation(i, n) for i, n in sample]
     items = [tree.items[i] for i, _ in sample]
     rescored = score([(item, made.response) for item, made in zip(items, recorded, strict=True)])
     new_scores = score([(item, made.response) for item, made in zip(items, generated, strict=True)])
     compared = [
-        Flip(
+        Compared(
             task=item.task,
             doc_id=item.doc_id,
             pipeline=tuple(tree.models[a] for a in tree.pipeline(n)),
-            recorded=then.response,
-            generated=now.response,
+            recorded=before.response,
+            generated=after.response,
             score=float(tree.score[i, n]),
             rescored=rescored[k],
             new_score=new_scores[k],
-            tokens=(then.tokens_in, then.tokens_out),
-            new_tokens=(now.tokens_in, now.tokens_out),
+            tokens=(before.tokens_in, before.tokens_out),
+            new_tokens=(after.tokens_in, after.tokens_out),
         )
-        for k, ((i, n), item, then, now) in enumerate(zip(sample, items, recorded, generated, strict=True))
+        for k, ((i, n), item, before, after) in enumerate(zip(sample, items, recorded, generated, strict=True))
     ]
-    differ = [flip for flip in compared if flip.text_differs or flip.score_differs or flip.tokens_differ]
-    flips = [flip for flip in differ if flip.text_differs]
-    wrong = sum(flip.score_differs for flip in differ)
-    miscounted = sum(flip.tokens_differ for flip in differ)
-    equal = 1 - len(flips) / len(sample)
-    for table in (_per_model(tree, sample, flips), *([_listed(differ)] if differ else [])):
-        console.print(table)
-    holds = equal >= options.at_least and not wrong and not miscounted
+    differ = [one for one in compared if one.text_differs or one.score_differs or one.tokens_differ]
+    total = len(compared)
+    equal = 1 - sum(one.text_differs for one in differ) / total
+    scores_equal = total - sum(one.score_differs for one in differ)
+    counts_equal = total - sum(one.tokens_differ for one in differ)
+    holds = equal >= options.at_least and scores_equal == counts_equal == total
+    console.print(_per_model(tree.models, compared))
+    if differ:
+        console.print(_listed(differ))
     console.print(
-        f"{folder.name}: {equal:.1%} of {len(sample)} responses equal (asked for: "
-        f"{options.at_least:.0%}), {len(sample) - wrong} of {len(sample)} scores re-computed equal, "
-        f"{len(sample) - miscounted} of {len(sample)} token counts: "
-        + ("the recording holds" if holds else "the recording does NOT hold"),
+        f"{folder.name}: {equal:.1%} of {total} responses equal (asked for: {options.at_least:.0%}), "
+        f"{scores_equal} of {total} scores re-computed equal, {counts_equal} of {total} token counts: "
+        f"the recording {'holds' if holds else 'does NOT hold'}",
         highlight=False,
         markup=False,
     )
@@ -154,13 +148,13 @@ def verify(options: Verify, console: Console) -> bool:
         report = {
             **provenance(),
             "recording": folder.name,
-            "sample": len(sample),
+            "sample": total,
             "seed": options.seed,
             "equal": equal,
-            "scores_equal": len(sample) - wrong,
-            "token_counts_equal": len(sample) - miscounted,
+            "scores_equal": scores_equal,
+            "token_counts_equal": counts_equal,
             "holds": holds,
-            "differ": [asdict(flip) for flip in differ],
+            "differ": [asdict(one) for one in differ],
         }
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(report, options.out)
@@ -177,66 +171,50 @@ def draw(tree: Tree, number: int, seed: int) -> list[tuple[int, int]]:
 
 def regenerate(tree: Tree, sample: list[tuple[int, int]], generator: LiveGenerator) -> list[Generation]:
     """What each transition's model answers the recorded context before it, in the order of the sample."""
-    answers: dict[int, Generation] = {}
-    for model in range(len(tree.models)):
-        mine = [k for k, (_, n) in enumerate(sample) if int(tree.action(n)) == model]
-        requests = [(tree.context(sample[k][0], int(tree.parent(sample[k][1]))), tree.items[sample[k][0]].settings)
-                    for k in mine]  # fmt: skip
-        if requests:
-            answers |= zip(mine, generator.generate(model, requests), strict=True)
-    return [answers[k] for k in range(len(sample))]
+    asked = defaultdict(list)
+    for i, n in sample:
+        asked[int(tree.action(n))].append((tree.context(i, int(tree.parent(n))), tree.items[i].settings))
+    made = {model: iter(generator.generate(model, asked[model])) for model in sorted(asked)}
+    return [next(made[int(tree.action(n))]) for _, n in sample]
 
 
-def _check_tasks(recording: Recording, tasks: Sequence[Task], asked: set[str], folder: Path) -> None:
-    """Raise UserError where a task is missing, or its items or its configuration are not those that were recorded.
+def _check_same(what: str, names: Iterable[str], now: Mapping[str, str], then: Mapping[str, str]) -> None:
+    """Raise UserError where a fingerprint is missing, or another one than when it was recorded.
 
-    Of scoring, the fingerprint knows the functions that the configuration names, not what these call: a change there
-    shows in the scores that are computed anew.
+    Of scoring, a task's fingerprint knows the functions that the configuration names, not what these call: a change
+    there shows in the scores that are computed anew.
     """
-    now = {task.name: task.fingerprint for task in tasks if task.name in asked}
-    then = recording.manifest.get("tasks", {})
-    changed = sorted(name for name in asked if name not in now or now[name] != then.get(name))
-    if changed:
-        raise UserError(
-            f"task {changed[0]} is missing or another one than when {folder.name} was recorded (its configuration or "
-            "its items changed); name the suite that was recorded (--suite), or record anew"
-        )
+    for name in sorted(names):
+        if name not in now or now[name] != then.get(name):
+            of = {"task": "configuration, items", "model": "weights, arguments, template"}[what]
+            raise UserError(
+                f"{what} {name} is missing or another one than was recorded ({of}); name the pool and the suite that "
+                "were recorded (--pool, --suite, --weights), or record anew"
+            )
 
 
-def _check_fingerprints(recording: Recording, now: dict[str, str], folder: Path) -> None:
-    """Raise UserError where a model's weights, arguments or template are not those that were recorded."""
-    then = recording.manifest.get("models", {})
-    changed = [name for name, fingerprint in now.items() if then.get(name) != fingerprint]
-    if changed:
-        raise UserError(
-            f"{changed[0]} is another model now than when {folder.name} was recorded (weights, arguments or template); "
-            "use those of the recording, or record anew"
-        )
-
-
-def _per_model(tree: Tree, sample: list[tuple[int, int]], flips: list[Flip]) -> Table:
+def _per_model(models: Sequence[str], compared: Sequence[Compared]) -> Table:
     table = Table("model", "compared", "equal", title="generated again")
-    for index, name in enumerate(tree.models):
-        compared = sum(int(tree.action(n)) == index for _, n in sample)
-        flipped = sum(flip.pipeline[-1] == name for flip in flips)
-        table.add_row(escape(name), f"{compared}", f"{compared - flipped}")
+    for name in models:
+        differs = [one.text_differs for one in compared if one.pipeline[-1] == name]
+        table.add_row(escape(name), f"{len(differs)}", f"{differs.count(False)}")
     return table
 
 
-def _listed(differ: list[Flip]) -> Table:
+def _listed(differ: Sequence[Compared]) -> Table:
     table = Table("item", "pipeline", "recorded", "generated", "score", title="what differs")
-    for flip in differ:
-        first = next((k for k, (a, b) in enumerate(zip(flip.recorded, flip.generated, strict=False)) if a != b), None)
-        start = max(0, (min(len(flip.recorded), len(flip.generated)) if first is None else first) - 15)
-        scores = f"{flip.score:g} -> {flip.new_score:g}"
-        if flip.score_differs:
-            scores += f" (recorded response now scores {flip.rescored:g})"
-        if flip.tokens_differ:
-            scores += f" (tokens {flip.tokens} recorded, {flip.new_tokens} counted)"
+    for one in differ:
+        equal = takewhile(lambda pair: pair[0] == pair[1], zip(one.recorded, one.generated, strict=False))
+        start = max(0, len(list(equal)) - 15)
+        scores = f"{one.score:g} -> {one.new_score:g}"
+        if one.score_differs:
+            scores += f" (recorded response now scores {one.rescored:g})"
+        if one.tokens_differ:
+            scores += f" (tokens {one.tokens} recorded, {one.new_tokens} counted)"
         table.add_row(
-            f"{flip.task} {flip.doc_id}",
-            escape(" > ".join(flip.pipeline)),
-            *(escape(repr(text[start : start + 40])) for text in (flip.recorded, flip.generated)),
+            f"{one.task} {one.doc_id}",
+            escape(" > ".join(one.pipeline)),
+            *(escape(repr(text[start : start + 40])) for text in (one.recorded, one.generated)),
             scores,
         )
     return table

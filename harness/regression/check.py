@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from rich.console import Console
 
 from harness.evaluation.metrics import NOISE
-from harness.evaluation.paired import Change, Comparison, ItemKey, Results, compare_routers, results_of
+from harness.evaluation.paired import Change, Comparison, Results, compare_routers, results_of
 from harness.regression.baseline import (
     MEASURES,
     BaselineFile,
     BaselineRun,
-    new_baseline,
+    Distances,
+    RouterSpread,
     read_baseline,
-    run_of,
     write_baseline,
 )
 from harness.runs.checkpoints import shipped_path
 from harness.runs.folder import FinishedRun, read_run
 from harness.runs.manifest import Arguments, Manifest, differences
-from harness.runs.run import evaluate
-from harness.runs.source import RESULTS, open_source
+from harness.runs.run import Evaluation, evaluate
+from harness.runs.source import DEFAULT_POOL, DEFAULT_SUITE, RESULTS, recording_folder
 from harness.tables.grid import difference_grid
 from harness.tables.terminal import tables
 from pools.errors import UserError
@@ -61,27 +60,42 @@ def check(options: Check, console: Console) -> bool:
     """Compare with the baseline, print what is worse, and say whether nothing is; or, with `--update`, rewrite it."""
     start = time.monotonic()
     path = options.baseline or SHIPPED
-    _check_flags(options, path)
-    if options.update:
-        _update(options, path, console)
-        return True
-    baseline = read_baseline(path)
-    now, trained = (read_run(options.run), None) if options.run else _evaluated(options, baseline, console)
-    results = _same_items(baseline, now, path)
-    pairs = [(name, name) for name in baseline.results.routers]
-    comparisons = compare_routers(baseline.results, results, pairs, bool(now.cost_unit), baseline.run.seed)
-    findings = [f for c in comparisons for f in _judge(c, baseline, options)]
-    _show_changes(f"compared with the baseline {path.name}: {len(results.items)} items", comparisons, now, console)
+    given = {name: getattr(options, name) for name in BaselineRun.model_fields}
+    given = {name: str(g) if isinstance(g, Path) else g for name, g in given.items() if g not in (None, ())}
+    if options.update and (options.run is not None or options.junit is not None):
+        raise UserError("--update runs the routers anew and checks nothing; leave out --run and --junit")
+    foreign = [name for name in given if options.run is not None or name not in STAND_IN]
+    if foreign and not options.update:
+        flag = f"--{foreign[0].replace('_', '-')}"
+        raise UserError(f"{flag} says what a baseline runs: give it with --update, else leave it out")
+    tolerances = {"quality": options.tolerance_quality, "cost": options.tolerance_cost}
+    for measure, tolerance in tolerances.items():
+        if not 0 <= tolerance < math.inf:
+            raise UserError(f"--tolerance-{measure} {tolerance}: expected a number >= 0")
+    for file in (path, options.junit):
+        if file is not None and file.is_dir():
+            raise UserError(f"{file} is a folder; name a file")
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    if options.update:
+        _update(path, given, options.weights, console)
+        return True
+    baseline = read_baseline(path)
+    before = baseline.results
+    now = read_run(options.run) if options.run else _evaluated(baseline.run, given, options.weights, console)
+    after = _same_items(before, baseline.cost_unit, now, path)
+    pairs = [(name, name) for name in before.routers]
+    comparisons = compare_routers(before, after, pairs, bool(now.cost_unit), baseline.run.seed)
+    findings = [
+        finding
+        for c in comparisons
+        for finding in _judge(c, baseline.spread.get(c.router, RouterSpread()).of(c.task), tolerances, now.cost_unit)
+    ]
+    _show_changes(f"compared with the baseline {path.name}: {len(after.items)} items", comparisons, now, console)
     for line in differences(_manifest(baseline), now.manifest):
         say(f"differs from the baseline in {line}")
-    recording = now.manifest.source.get("recording", "")
-    ships = [name for name in trained or () if shipped_path(recording, name, baseline.run.seed)]
-    if ships and not baseline.spread:
-        say(f"{', '.join(ships)}: trained by this check, which the baseline's was not; nothing is tolerated for that")
     worse = [f.worse for f in findings if f.worse]
     better = [f.better for f in findings if f.better]
     for text in better:
@@ -93,78 +107,43 @@ def check(options: Check, console: Console) -> bool:
     counted = f"{len(findings)} figures of {len(pairs)} routers"
     say(f"check FAILED: {len(worse)} of {counted} are worse" if worse else f"check passed: none of {counted} is worse")
     if options.junit is not None:
-        cases = [Case(f.router, f"{f.scope} {f.measure}", f.worse) for f in findings]
-        write_junit("harness.regression.check", cases, time.monotonic() - start, options.junit)
+        options.junit.parent.mkdir(parents=True, exist_ok=True)
+        write_junit(findings, time.monotonic() - start, options.junit)
     return not worse
 
 
 def _show_changes(title: str, comparisons: Sequence[Comparison], now: FinishedRun, console: Console) -> None:
     """Every router overall, and the tasks where something differs."""
-    shown = [c for c in comparisons if c.task is None or not c.quality.same or not (c.cost is None or c.cost.same)]
+    shown = [c for c in comparisons if c.task is None or not c.same]
     left_out = len(comparisons) - len(shown)
     caption = f"{left_out} rows of tasks where nothing differs are left out" if left_out else ""
     for table in tables(difference_grid(title, shown, now.cost_unit, caption), console.width):
         console.print(table)
 
 
-def _check_flags(options: Check, path: Path) -> None:
-    given = [name for name in BaselineRun.model_fields if getattr(options, name) not in (None, ())]
-    if options.update and (options.run is not None or options.junit is not None):
-        raise UserError("--update runs the routers anew and checks nothing; leave out --run and --junit")
-    foreign = [name for name in given if options.run is not None or name not in STAND_IN]
-    if foreign and not options.update:
-        flag = f"--{foreign[0].replace('_', '-')}"
-        raise UserError(f"{flag} says what a baseline runs: give it with --update, else leave it out")
-    for name in ("tolerance_quality", "tolerance_cost"):
-        tolerance = getattr(options, name)
-        if not 0 <= tolerance < math.inf:
-            raise UserError(f"--{name.replace('_', '-')} {tolerance}: expected a number >= 0")
-    for file in (path, options.junit):
-        if file is not None and file.is_dir():
-            raise UserError(f"{file} is a folder; name a file")
-    if options.junit is not None:
-        options.junit.parent.mkdir(parents=True, exist_ok=True)
+def _evaluated(run: BaselineRun, given: Mapping[str, str], weights: Path | None, console: Console) -> FinishedRun:
+    """What the baseline's routers attain now, on the recording or with the policy that is given in place of its own."""
+    checkpoint = given.get("checkpoint", run.checkpoint)
+    if "recording" in given and checkpoint is None:
+        # Of another recording nothing ships. Trained anew, it would differ from the baseline's for that reason alone.
+        own = Path(run.recording or recording_folder(run.pool or DEFAULT_POOL, run.suite or DEFAULT_SUITE)).name
+        policies = [shipped_path(own, name, run.seed) for name in run.router if learns(name)]
+        checkpoint = next((str(path) for path in policies if path is not None), None)
+    return _finished(_run(run.model_copy(update=given), weights, console, checkpoint=checkpoint))
 
 
-def _evaluated(options: Check, baseline: BaselineFile, console: Console) -> tuple[FinishedRun, tuple[str, ...]]:
-    """What the baseline's routers attain now, and which of them were trained for it."""
-    instead = {name: str(getattr(options, name)) for name in STAND_IN if getattr(options, name) is not None}
-    run = baseline.run.model_copy(update=instead)
-    if "recording" not in instead or run.checkpoint is not None:
-        return _run(run, options.weights, console)
-    # Of another recording nothing ships. Trained anew, it would differ from the baseline's for that reason alone.
-    shipped = _checkpoint_that_shipped(baseline.run)
-    now, trained = _run(run.model_copy(update={"checkpoint": shipped}), options.weights, console)
-    arguments = now.manifest.arguments.model_copy(update={"checkpoint": None})
-    return replace(now, manifest=now.manifest.model_copy(update={"arguments": arguments})), trained
-
-
-def _checkpoint_that_shipped(run: BaselineRun) -> str | None:
-    """The shipped checkpoint that a run uses, where its recording can be read."""
-    try:
-        source = open_source(
-            pool=run.pool, suite=run.suite, recording=None if run.recording is None else Path(run.recording)
-        )
-    except UserError:
-        return None
-    paths = (shipped_path(source.description["recording"], name, run.seed) for name in run.router if learns(name))
-    return next((str(path) for path in paths if path is not None), None)
-
-
-def _run(
-    run: BaselineRun, weights: Path | None, console: Console, retrain: bool = False
-) -> tuple[FinishedRun, tuple[str, ...]]:
-    evaluation = evaluate(
-        **run.parameters(),
+def _run(run: BaselineRun, weights: Path | None, console: Console, **instead: Any) -> Evaluation:
+    return evaluate(
+        **{**run.parameters(), **instead},
         weights=weights,
-        retrain=retrain,
         arguments=run.model_dump(),
         say=lambda text: console.print(text, highlight=False, markup=False),
     )
+
+
+def _finished(evaluation: Evaluation) -> FinishedRun:
     unit = evaluation.summary.cost_unit
-    results = results_of(evaluation.outcomes, evaluation.tree, bool(unit))
-    trained = tuple(router.name for router in evaluation.routers if router.taught is not None)
-    return FinishedRun(results, unit, evaluation.manifest), trained
+    return FinishedRun(results_of(evaluation.outcomes, evaluation.tree, bool(unit)), unit, evaluation.manifest)
 
 
 def _manifest(baseline: BaselineFile) -> Manifest:
@@ -174,44 +153,30 @@ def _manifest(baseline: BaselineFile) -> Manifest:
     return Manifest(**dict(baseline.provenance), seed=run.seed, arguments=arguments, suite=run.suite or "", pool={})
 
 
-def _same_items(baseline: BaselineFile, now: FinishedRun, path: Path) -> Results:
+def _same_items(before: Results, cost_unit: str, now: FinishedRun, path: Path) -> Results:
     """The results in the order of the baseline's items. Raises UserError where there is nothing to compare."""
     renew = f"python -m harness check --baseline {path} --update makes a new baseline"
-    missing = [name for name in baseline.results.routers if name not in now.results.routers]
+    missing = [name for name in before.routers if name not in now.results.routers]
     if missing:
         raise UserError(
             f"router {missing[0]} of the baseline is not in the run, which has {', '.join(now.results.routers)}; name "
             "a run with all of the baseline's routers"
         )
-    if now.cost_unit != baseline.cost_unit:
+    if now.cost_unit != cost_unit:
         raise UserError(
-            f"the baseline's costs are in {baseline.cost_unit or 'no unit'}, this run's in "
-            f"{now.cost_unit or 'no unit'}; {renew}"
+            f"the baseline's costs are in {cost_unit or 'no unit'}, this run's in {now.cost_unit or 'no unit'}; {renew}"
         )
-    old, new = set(baseline.results.items), set(now.results.items)
-    parts = [
-        f"{len(alone)} only in the {where} ({_few(alone)})"
-        for where, items, other in (("baseline", baseline.results.items, new), ("run", now.results.items, old))
-        for alone in [[item for item in items if item not in other]]
-        if alone
-    ]
-    if parts:
-        raise UserError(f"the items are not those of the baseline {path}: {'; '.join(parts)}; {renew}")
-    return now.results.on(baseline.results.items)
+    different = sorted({*before.items} ^ {*now.results.items})
+    if different:
+        task, doc_id = different[0]
+        raise UserError(
+            f"the items are not those of the baseline {path}: {len(different)} are in one of the two alone, as {task} "
+            f"{doc_id}; {renew}"
+        )
+    return now.results.on(before.items)
 
 
-def _few(items: Sequence[ItemKey]) -> str:
-    """Items by task, a few of each: `rg_aiw 3, 7, 12 and 5 more`."""
-    by_task: dict[str, list[int]] = defaultdict(list)
-    for task, doc_id in items:
-        by_task[task].append(doc_id)
-    return "; ".join(
-        f"{task} {', '.join(map(str, ids[:3]))}" + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
-        for task, ids in by_task.items()
-    )
-
-
-def _judge(c: Comparison, baseline: BaselineFile, options: Check) -> Iterator[Finding]:
+def _judge(c: Comparison, spread: Distances, tolerances: Mapping[str, float], unit: str) -> Iterator[Finding]:
     """Worse is a quality whose interval lies below what is tolerated, or a cost whose interval lies above it."""
     scope = "overall" if c.task is None else c.task
     where = "overall" if c.task is None else f"on {c.task}"
@@ -219,40 +184,39 @@ def _judge(c: Comparison, baseline: BaselineFile, options: Check) -> Iterator[Fi
         change: Change | None = getattr(c, measure)
         if change is None:
             continue
-        spread = baseline.tolerated.get((c.router, c.task, measure), 0.0)
-        if measure == "quality":
-            tolerated = options.tolerance_quality + spread
-            is_worse, is_better = change.high < -tolerated - NOISE, change.risen
-            size, unit = f"by {abs(change.difference):.3g}", ""
-        else:
-            tolerated = options.tolerance_cost * abs(change.before) + spread
-            is_worse, is_better = change.low > tolerated + NOISE, change.fallen
-            size = f"by {_percent(abs(change.difference / change.before))}" if change.before else "from 0"
-            unit = f" {baseline.cost_unit}"
+        tolerated = tolerances[measure] * (abs(change.before) if measure == "cost" else 1) + spread.get(measure, 0.0)
         verb = "rose" if change.difference > 0 else "fell"
-        interval = f"({change.difference:+.2g} [{change.low:.2g}, {change.high:.2g}]{unit})"
-        text = f"{c.router}: {measure} {where} {verb} {size} {interval}"
+        interval = f"{change.difference:+.2g} [{change.low:.2g}, {change.high:.2g}]"
+        if measure == "quality":
+            worse, better = change.high < -tolerated - NOISE, change.risen
+            size = f"by {abs(change.difference):.3g} ({interval})"
+        else:
+            worse, better = change.low > tolerated + NOISE, change.fallen
+            size = f"by {_percent(abs(change.difference / change.before))}" if change.before else "from 0"
+            size += f" ({interval} {unit})"
+        text = f"{c.router}: {measure} {where} {verb} {size}"
         allowed = f", more than the {tolerated:.2g} that is tolerated" if tolerated else ""
-        yield Finding(c.router, scope, measure, text + allowed if is_worse else "", text if is_better else "")
+        yield Finding(c.router, scope, measure, text + allowed if worse else "", text if better else "")
 
 
 def _percent(share: float) -> str:
     return f"{share:.1%}" if share >= 0.001 else f"{100 * share:.1g}%"
 
 
-def _update(options: Check, path: Path, console: Console) -> None:
-    """Run what the flags say, else what the baseline that is there says, and write the baseline."""
+def _update(path: Path, given: Mapping[str, Any], weights: Path | None, console: Console) -> None:
+    """Run what is given, for the rest what the baseline that is there says, and write the baseline."""
     old = read_baseline(path) if path.exists() else None
-    names = BaselineRun.model_fields
-    given = {name: getattr(options, name) for name in names if getattr(options, name) not in (None, ())}
-    run = run_of(given, old.run if old else None)
+    run = (old.run if old else BaselineRun()).model_copy(update=given)
     run = run.model_copy(update={"router": tuple(dict.fromkeys(run.router))})
-    now, trained = _run(run, options.weights, console)
-    spread = _spread(run, now.results, trained, options.weights, console) if trained else {}
-    write_baseline(new_baseline(run, now.results, now.cost_unit, spread, now.manifest), path)
-    if old is not None and set(old.results.items) == set(now.results.items) and old.cost_unit == now.cost_unit:
-        both = [(name, name) for name in now.results.routers if name in old.results.routers]
-        changes = compare_routers(old.results, now.results.on(old.results.items), both, bool(now.cost_unit), run.seed)
+    evaluation = _run(run, weights, console)
+    now = _finished(evaluation)
+    trained = tuple(router.name for router in evaluation.routers if router.taught is not None)
+    spread = _spread(run, now.results, trained, weights, console) if trained else {}
+    write_baseline(path, run, now.results, now.cost_unit, spread, now.manifest)
+    before = old.results if old else None
+    if before and old and set(before.items) == set(now.results.items) and old.cost_unit == now.cost_unit:
+        both = [(name, name) for name in now.results.routers if name in before.routers]
+        changes = compare_routers(before, now.results.on(before.items), both, bool(now.cost_unit), run.seed)
         _show_changes(f"the new {path.name} compared with the old", changes, now, console)
     console.print(
         f"baseline written to {path}: {len(now.results.routers)} routers, {len(now.results.items)} items",
@@ -264,52 +228,39 @@ def _update(options: Check, path: Path, console: Console) -> None:
 
 def _spread(
     run: BaselineRun, results: Results, trained: tuple[str, ...], weights: Path | None, console: Console
-) -> dict[tuple[str, str | None, str], float]:
+) -> dict[str, RouterSpread]:
     """How far the means of trainings with other seeds are at most from the results', overall and per task.
 
     Training is repeated exactly on one machine, but arithmetic of another order makes it another draw on another
     processor, as another seed does: so what other seeds do is what another processor may do.
     """
     console.print(f"training {OTHER_SEEDS} times more, with other seeds: how far one training is from another ...")
-    spread: dict[tuple[str, str | None, str], float] = defaultdict(float)
+    spread = {name: RouterSpread() for name in trained}
     for seed in range(run.seed + 1, run.seed + 1 + OTHER_SEEDS):
         again = run.model_copy(update={"router": trained, "seed": seed})
-        other, _ = _run(again, weights, Console(quiet=True), retrain=True)
-        for c in compare_routers(results, other.results, [(name, name) for name in trained], True, run.seed):
+        other = _finished(_run(again, weights, Console(quiet=True), retrain=True)).results
+        for c in compare_routers(results, other, [(name, name) for name in trained], True, run.seed):
+            furthest = spread[c.router].of(c.task)
             for measure in MEASURES:
                 change: Change | None = getattr(c, measure)
                 if change is not None:
-                    key = (c.router, c.task, measure)
-                    spread[key] = max(spread[key], abs(change.difference))
-    return dict(spread)
+                    furthest[measure] = max(furthest.get(measure, 0.0), abs(change.difference))
+    return spread
 
 
-@dataclass(frozen=True)
-class Case:
-    """One thing that was checked. failure: why it failed, in one line; empty where it did not."""
-
-    group: str
-    name: str
-    failure: str = ""
-
-
-def write_junit(suite: str, cases: Sequence[Case], seconds: float, path: Path) -> None:
-    """Write one test suite, whole or not at all: `testsuites` > `testsuite` > `testcase` (> `failure`)."""
-    counts = {
-        "tests": str(len(cases)),
-        "failures": str(sum(bool(case.failure) for case in cases)),
-        "errors": "0",
-        "time": f"{seconds:.3f}",
-    }
+def write_junit(findings: Sequence[Finding], seconds: float, path: Path) -> None:
+    """Write one test suite, a test case for each finding: `testsuites` > `testsuite` > `testcase` (> `failure`)."""
+    name = "harness.regression.check"
+    failures = str(sum(bool(finding.worse) for finding in findings))
+    counts = {"tests": str(len(findings)), "failures": failures, "errors": "0", "time": f"{seconds:.3f}"}
     root = ElementTree.Element("testsuites", counts)
-    element = ElementTree.SubElement(root, "testsuite", {"name": suite, "skipped": "0", **counts})
-    for case in cases:
-        found = ElementTree.SubElement(
-            element, "testcase", {"classname": f"{suite}.{case.group}", "name": case.name, "time": "0"}
-        )
-        if case.failure:
-            failure = ElementTree.SubElement(found, "failure", {"message": case.failure, "type": "regression"})
-            failure.text = case.failure
+    suite = ElementTree.SubElement(root, "testsuite", {"name": name, "skipped": "0", **counts})
+    for finding in findings:
+        of = {"classname": f"{name}.{finding.router}", "name": f"{finding.scope} {finding.measure}", "time": "0"}
+        case = ElementTree.SubElement(suite, "testcase", of)
+        if finding.worse:
+            failure = ElementTree.SubElement(case, "failure", {"message": finding.worse, "type": "regression"})
+            failure.text = finding.worse
     ElementTree.indent(root)
     with whole_file(path) as partial:
         ElementTree.ElementTree(root).write(partial, encoding="utf-8", xml_declaration=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,7 +134,7 @@ def _inside(name: str, run: FinishedRun, against: str, asked: Sequence[str], see
 
 def _table(block: Block) -> Grid:
     """One row per router and task; of a router that is the same on all of them only the first."""
-    differing = {c.router for c in block.comparisons if not (c.quality.same and (c.cost is None or c.cost.same))}
+    differing = {c.router for c in block.comparisons if not c.same}
     told = [c for c in block.comparisons if c.task is None or c.router in differing]
     caption = "of a router that is the same on every task the tasks are left out" if told != block.comparisons else ""
     return difference_grid(block.title, told, block.unit, caption)
@@ -142,11 +143,8 @@ def _table(block: Block) -> Grid:
 def _write(blocks: Sequence[Block], path: Path) -> None:
     """Write Markdown, CSV or JSON, by the suffix; whole or not at all."""
     if path.suffix == ".md":
-        parts = [
-            "\n".join(["".join(f"- {note.strip()}\n" for note in block.notes), markdown(_table(block))])
-            for block in blocks
-        ]
-        text = "\n".join(parts)
+        parts = [["".join(f"- {note.strip()}\n" for note in block.notes), markdown(_table(block))] for block in blocks]
+        text = "\n".join(itertools.chain(*parts))
     elif path.suffix == ".json":
         found = [
             {
@@ -160,10 +158,10 @@ def _write(blocks: Sequence[Block], path: Path) -> None:
         ]
         text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     else:
+        rows = [_row(block, c) for block in blocks for c in block.comparisons]
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, list(_row(blocks[0], blocks[0].comparisons[0])), lineterminator="\n")
+        writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        rows = (_row(block, c) for block in blocks for c in block.comparisons)
         writer.writerows({name: csv_cell(given) for name, given in row.items()} for row in rows)
         text = buffer.getvalue()
     write_text(text, path)
@@ -171,11 +169,11 @@ def _write(blocks: Sequence[Block], path: Path) -> None:
 
 def _row(block: Block, c: Comparison) -> dict[str, object]:
     """One line of the CSV file; `task` is empty for all items, what is not compared is empty too."""
-
-    def columns(measure: str, change: Change | None) -> dict[str, object]:
-        keys = Change.__dataclass_fields__
-        return {f"{measure}_{key}": "" if change is None else getattr(change, key) for key in keys}
-
+    changes = {
+        f"{measure}_{field.name}": getattr(getattr(c, measure), field.name, "")
+        for measure in ("quality", "cost")
+        for field in fields(Change)
+    }
     return {
         "before": block.before,
         "after": block.after,
@@ -183,7 +181,6 @@ def _row(block: Block, c: Comparison) -> dict[str, object]:
         "router": c.router,
         "task": c.task or "",
         "items": c.items,
-        **columns("quality", c.quality),
-        **columns("cost", c.cost),
+        **changes,
         "cost_unit": block.unit,
     }

@@ -75,7 +75,7 @@ def open_source(
         if recording is not None:
             raise UserError("--live and --recording exclude each other; name one")
         asked, hops = (pool or DEFAULT_POOL, suite or DEFAULT_SUITE), DEFAULT_HOPS if max_hops is None else max_hops
-        return live_source(*asked, hops, tasks, limit, weights, store, cost, on_batch)
+        return live_source(*asked, hops, tasks, limit, weights, store, on_batch, cost=cost)
     if recording is None:
         pool, suite = pool or DEFAULT_POOL, suite or DEFAULT_SUITE
     asked_pool = None if pool is None else load_pool(pool)
@@ -149,10 +149,10 @@ def live_source(
     limit: int | None,
     weights_dir: Path | None,
     store: Path,
-    cost: str = "paper",
     progress: Progress | None = None,
     resident: int | None = None,
     ray: str | None = None,
+    cost: str = "paper",
 ) -> Source:
     """A tree that asks the pool's models for what it does not know, by way of a transition store.
 

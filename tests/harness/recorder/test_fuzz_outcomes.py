@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzzing import ODDITIES, command, damaged, fuzz, junk, mutated, texts
+from fuzzing import ODDITIES, command, damaged, fuzz, junk, mutated
 from pools.data.recording import load_recording
 
 ROWS: list[dict[str, Any]] = [
@@ -76,18 +76,6 @@ def test_a_damaged_csv_file(folder: Path, content: bytes) -> None:
     path = folder / "bytes.csv"
     path.write_bytes(content)
     imported(path)
-
-
-@fuzz("CSV: encodings", 40)
-@given(st.sampled_from(["utf-8-sig", "utf-16", "utf-32", "latin-1", "cp1252"]), st.sampled_from(["\r\n", "\n", "\r"]),
-       texts(), st.booleans())  # fmt: skip
-def test_encodings_and_line_ends(folder: Path, encoding: str, end: str, text: str, quoted: bool) -> None:
-    table = as_csv([{**row, "prompt": f"{row['prompt']} {text}" if quoted else row["prompt"]} for row in ROWS])
-    path = folder / "encoded.csv"
-    path.write_bytes(table.replace("\r\n", end).encode(encoding, "replace"))
-    recording = imported(path)
-    if recording is not None:
-        assert {name for names in recording.manifest["item_names"].values() for name in names} <= {"000", "001", "002"}
 
 
 CELLS: tuple[Any, ...] = (
@@ -159,34 +147,12 @@ def test_a_byte_order_mark_does_not_make_names_numbers(tmp_path: Path) -> None:
     assert recording.manifest["item_names"] == {"t": ["000", "001", "002"]}
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_column_that_is_there_twice_is_refused(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / f"t.{kind}"
-    if kind == "csv":
-        path.write_text(as_csv(ROWS).replace("split", "score", 1))
-    else:
-        table = pa.Table.from_pylist(ROWS)
-        pq.write_table(table.append_column("score", table["cost"]), path)
-    ended = command("import", path, "--format", kind, "--out", tmp_path / "out")
-    assert ended.refused and "score" in ended.err
-
-
-@pytest.mark.parametrize("name", ["prompt", "item", "model", "response"])
-@pytest.mark.parametrize(
-    "array", [[b"text"], [["a"]], [{"a": 1}], [1.5], [float("nan")], [True], _bytes_as_text("text")]
-)
-def test_a_column_of_texts_holds_texts(name: str, array: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("array", [[b"text"], [["a"]], [1.5], [True], _bytes_as_text("text")])
+def test_a_column_of_texts_holds_texts(array: Any, tmp_path: Path) -> None:
     """A column of bytes became the text "b'...'", one of lists "['...']", and bytes that are no UTF-8 a traceback."""
     table = pa.Table.from_pylist(ROWS[:1])
     array = array if isinstance(array, pa.Array) else pa.array(array)
     path = tmp_path / "t.parquet"
-    pq.write_table(table.set_column(table.column_names.index(name), name, array), path)
+    pq.write_table(table.set_column(table.column_names.index("prompt"), "prompt", array), path)
     ended = command("import", path, "--format", "parquet", "--out", tmp_path / "out")
-    assert ended.refused and (name in ended.err or "cannot be read" in ended.err)
-
-
-def test_a_response_of_0_is_no_empty_response(tmp_path: Path) -> None:
-    path = tmp_path / "t.parquet"
-    pq.write_table(pa.Table.from_pylist([{**row, "response": 0} for row in ROWS]), path)
-    recording = imported(path, "--format", "parquet")
-    assert {row["response"] for row in recording.tree.rows()} == {"0"}
+    assert ended.refused and ("prompt" in ended.err or "cannot be read" in ended.err)

@@ -3,59 +3,34 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import sysconfig
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-import harness
-from command_line import call
+import harness as package
 from pools.data.recording import load_recording
 
 pytest.importorskip("ray")
-ROOT = Path(harness.__file__).parent.parent
-# Else a token that another Ray left in the home folder is asked for.
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """The address of a cluster that has one `here`, which no other Ray has."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    folder = tempfile.mkdtemp(prefix="ray")  # a short path: sockets go there
-    start = [str(Path(sysconfig.get_path("scripts")) / "ray"), "start", "--head", "--block", "--disable-usage-stats"]
-    has = ["--node-ip-address", "127.0.0.1", "--num-cpus", "2", "--resources", '{"here": 1}', "--temp-dir", folder]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    asked = [*start, *has, "--port", str(port), "--include-dashboard", "false"]
-    head = subprocess.Popen(asked, env=ENVIRONMENT, **quiet)
-    deadline = time.monotonic() + 60
-    while True:
-        with suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        assert head.poll() is None and time.monotonic() < deadline, "the cluster did not start"
-        time.sleep(0.2)
-    yield f"127.0.0.1:{port}"
-    head.send_signal(signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        head.wait(20)
-    with suppress(ProcessLookupError):
-        os.killpg(head.pid, signal.SIGKILL)
-    shutil.rmtree(folder, ignore_errors=True)
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # else a token that another Ray left in the home folder is asked for
+        has = {"num_cpus": 2, "resources": {"here": 1}, "include_dashboard": False}
+        started = Cluster(initialize_head=True, head_node_args=has)
+        yield started.address
+        started.shutdown()
 
 
 def test_record_on_a_cluster(
-    cluster: str, tiny_pool_file: Path, tiny_tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: str, tiny_pool_file: Path, tiny_tasks: Path, tmp_path: Path, harness: Callable[..., int]
 ) -> None:
     here = tiny_pool_file.with_name("tiny-here.yaml")
     needs = "    resources: {num_cpus: 0.5, custom: {here: 0.5}}\n"
@@ -68,14 +43,15 @@ def test_record_on_a_cluster(
 
     def start(name: str, *engine: str, **environment: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "harness", *record(name, *engine)]
+        own = {"PYTHONPATH": str(Path(package.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
-        return subprocess.Popen(command, env={**ENVIRONMENT, **environment}, **quiet)
+        return subprocess.Popen(command, env={**os.environ, **own, **environment}, **quiet)
 
     started = [
         start("ray", "--engine", "ray", "--ray-address", cluster),
         start("alone", "--engine", "ray", RAY_ADDRESS=cluster),  # no address was given, so this is not joined
     ]
-    assert call(monkeypatch, *record("local")) == 0  # in the meantime
+    assert harness(*record("local")) == 0  # in the meantime
     said = [process.communicate()[1] for process in started]
     assert [process.returncode for process in started] == [0, 2], said
     assert "needs 0.5 here for its 1 actors, the cluster has 0" in said[1]

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +15,28 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from command_line import call
 from harness.evaluation.paired import Figures, Results, compare_routers
 from harness.runs.source import recording_folder
 from harness.tables.grid import difference_grid
 from harness.tables.terminal import tables
 
 RECORDING = recording_folder("lightweight", "offline")
+Run = Callable[..., int]
 QA, MATHS = "single:qa-specialist", "single:math-specialist"
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three runs: `one` and `two` hops, which share routers, and `train`, of other items."""
+def runs(harness: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs: `one` and `two` hops, which share routers, and `train` and `all`, of other items."""
     folder = tmp_path_factory.mktemp("runs")
-    on = ("run", "--recording", RECORDING, "--baselines", "no")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        one = ("--router", "random", QA, MATHS, "--max-hops", 1, "--cost-weight", 0)
-        two = ("--router", "random", QA, "knn", "--seed", 2)
-        assert call(monkeypatch, *on, *one, "--out", folder / "one") == 0
-        assert call(monkeypatch, *on, *two, "--out", folder / "two") == 0
-        assert call(monkeypatch, *on, *one, "--split", "train", "--out", folder / "train") == 0
-        assert call(monkeypatch, *on, *one, "--split", "all", "--out", folder / "all") == 0
+    one = ("--router", "random", QA, MATHS, "--max-hops", 1, "--cost-weight", 0)
+    two = ("--router", "random", QA, "knn", "--seed", 2)
+    for name, *arguments in (
+        *(("one", *one), ("two", *two)),
+        *(("train", *one, "--split", "train"), ("all", *one, "--split", "all")),
+    ):
+        on = ("--recording", RECORDING, "--baselines", "no", "--out", folder / name)
+        assert harness("run", *on, *arguments) == 0
     return folder
 
 
@@ -44,9 +45,9 @@ def rows(folder: Path, router: str) -> dict[tuple[str, int], dict[str, Any]]:
     return {(row["task"], row["doc_id"]): row for row in found if row["router"] == router}
 
 
-def test_differences_are_those_of_the_items(runs: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_differences_are_those_of_the_items(runs: Path, tmp_path: Path, harness: Run, capsys: Any) -> None:
     out = tmp_path / "deep" / "c.json"
-    assert call(monkeypatch, "compare", runs / "one", runs / "two", "--out", out) == 0
+    assert harness("compare", runs / "one", runs / "two", "--out", out) == 0
     [block] = json.loads(out.read_text())
     found = {(c["router"], c["task"]): c for c in block["comparisons"]}
     tasks = list(dict.fromkeys(task for task, _ in rows(runs / "one", QA)))
@@ -70,71 +71,56 @@ def test_differences_are_those_of_the_items(runs: Path, tmp_path: Path, monkeypa
     for said in ("seed: 1 -> 2", "cost weight: 0 -> 0.1", "max hops: 1 -> none", f"only one has the routers {MATHS}"):
         assert said in shown
     assert "only two has the routers knn" in shown and "costs are not compared" not in shown
+    out = tmp_path / "c.md"
+    assert harness("compare", runs / "one", runs / "two", runs / "all", "--out", out) == 0
+    text = out.read_text()
+    assert text.count("| router | quality | difference | cost | difference |") == 2
+    assert "- differs in seed: 1 -> 2" in text and f"| {QA} (" in text
 
 
-def test_the_same_run_is_the_same(runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    assert call(monkeypatch, "compare", runs / "one", runs / "one") == 0
+def test_the_same_run_is_the_same(runs: Path, harness: Run, capsys: Any) -> None:
+    assert harness("compare", runs / "one", runs / "one") == 0
     shown = capsys.readouterr().out
     # In quality and in cost, a row for each router; that tasks are left out is said once more.
     assert "differs in" not in shown and shown.count("same") == 3 * 2 + 1 and "rg_aiw" not in shown
     assert str(runs / "one") in shown.replace("\n", "")  # two folders of one name are told apart by their paths
 
 
-def test_items_of_one_run_alone_are_counted_and_left_out(
-    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_items_of_one_run_alone_are_counted_and_left_out(runs: Path, tmp_path: Path, harness: Run, capsys: Any) -> None:
     out = tmp_path / "c.json"
-    assert call(monkeypatch, "compare", runs / "train", runs / "all", "--out", out) == 0
+    assert harness("compare", runs / "train", runs / "all", "--out", out) == 0
     common, every = len(rows(runs / "train", QA)), len(rows(runs / "all", QA))
     shown = capsys.readouterr().out
     assert f"{every - common} items of all are not in the other run: left out" in shown
     assert "split: train -> all" in shown and "items of train" not in shown
     assert {c["items"] for c in json.loads(out.read_text())[0]["comparisons"] if c["task"] is None} == {common}
-    assert call(monkeypatch, "compare", runs / "train", runs / "one") == 2
+    assert harness("compare", runs / "train", runs / "one") == 2
     assert "no item in common" in capsys.readouterr().err
 
 
-def test_costs_in_other_units_are_not_compared(
-    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_costs_in_other_units_are_not_compared(runs: Path, tmp_path: Path, harness: Run, capsys: Any) -> None:
     other = Path(shutil.copytree(runs / "one", tmp_path / "dollars"))
     for name, change in (("summary.json", {"cost_unit": "US$"}), ("manifest.json", {"sha256": {}})):
         (other / name).write_text(json.dumps({**json.loads((other / name).read_text()), **change}))
     out = tmp_path / "c.json"
-    assert call(monkeypatch, "compare", runs / "one", other, "--out", out) == 0
+    assert harness("compare", runs / "one", other, "--out", out) == 0
     assert "costs are not compared: in T param-tokens there, in US$ here" in capsys.readouterr().out
     assert all(c["cost"] is None and c["quality"] for c in json.loads(out.read_text())[0]["comparisons"])
 
 
-def test_routers_of_one_run(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = tmp_path / "c.csv"
-    assert call(monkeypatch, "compare", runs / "one", runs / "all", "--against", QA, "--out", out) == 0
+def test_routers_of_one_run(runs: Path, tmp_path: Path, harness: Run) -> None:
+    out, formula = tmp_path / "c.csv", Path(shutil.copytree(runs / "all", tmp_path / "@all"))
+    assert harness("compare", runs / "one", formula, "--against", QA, "--out", out) == 0
     found = list(csv.DictReader(io.StringIO(out.read_text())))
     assert [(r["before"], r["reference"], r["router"]) for r in found if not r["task"]] == [
-        (run, QA, router) for run in ("one", "all") for router in ("random", MATHS)
+        (run, QA, router) for run in ("one", "'@all") for router in ("random", MATHS)
     ]
     mine = [rows(runs / "one", name) for name in (QA, MATHS)]
     expected = np.mean([mine[1][item]["quality"] - mine[0][item]["quality"] for item in mine[0]])
     [row] = [r for r in found if (r["before"], r["router"], r["task"]) == ("one", MATHS, "")]
     assert float(row["quality_difference"]) == pytest.approx(expected)
-    assert call(monkeypatch, "compare", runs / "one", "--against", QA, "--router", MATHS, "--out", out) == 0
+    assert harness("compare", runs / "one", "--against", QA, "--router", MATHS, "--out", out) == 0
     assert {r["router"] for r in csv.DictReader(io.StringIO(out.read_text()))} == {MATHS}
-
-
-def test_no_cell_of_the_csv_file_is_a_formula(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    odd, out = tmp_path / "@odd", tmp_path / "c.csv"
-    shutil.copytree(runs / "one", odd)
-    assert call(monkeypatch, "compare", odd, "--against", QA, "--out", out) == 0
-    assert {row["before"] for row in csv.DictReader(io.StringIO(out.read_text()))} == {"'@odd"}
-
-
-def test_markdown_has_the_notes_and_the_rows(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = tmp_path / "c.md"
-    assert call(monkeypatch, "compare", runs / "one", runs / "two", runs / "all", "--out", out) == 0
-    text = out.read_text()
-    assert text.count("| router | quality | difference | cost | difference |") == 2
-    assert "- differs in seed: 1 -> 2" in text and f"| {QA} (" in text
-    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_mark_means_that_the_interval_excludes_0() -> None:
@@ -156,21 +142,18 @@ def test_a_mark_means_that_the_interval_excludes_0() -> None:
     [
         ("", "expected at least 2"),
         ("{runs}/one", "--against ROUTER"),
-        ("--against knn", "expected at least 1"),
         ("{runs}/one {runs}", "it has no summary.json"),
-        ("{runs}/one {runs}/none", "it has no summary.json"),
         ("{runs}/one {runs}/two --router knn", "router knn is not in both runs"),
         ("{runs}/one --against knn", "has no router 'knn'"),
         ("{runs}/one --against random --router random", "no router to compare with random"),
         ("{runs}/one {runs}/two --out {tmp}/c.txt", "ends in .md, .csv, .json"),
-        ("{runs}/one {runs}/two --out {tmp}", "ends in .md, .csv, .json"),
         ("{runs}/one {runs}/two --seed -1", "--seed -1"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    runs: Path, arguments: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    runs: Path, arguments: str, message: str, tmp_path: Path, harness: Run, capsys: Any
 ) -> None:
-    assert call(monkeypatch, "compare", *arguments.format(runs=runs, tmp=tmp_path).split()) == 2
+    assert harness("compare", *arguments.format(runs=runs, tmp=tmp_path).split()) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("harness: ") and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
