@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from rich.console import Console
 
 from harness.runs.manifest import provenance
-from pools.cost import MAX_COST, MAX_RATE
+from pools.cost import MAX_COST, MAX_RATE, CostModel, recorded_cost
 from pools.data.recording import check_recording_target, save_recording
 from pools.errors import UserError, shown
 from pools.mdp.tree import Tree
