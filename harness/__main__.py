@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import traceback
+from typing import NoReturn
 
 _AFTER_STOP = {
     "record": "what was stored stays, the same command goes on from there",
@@ -32,34 +33,33 @@ def _execute() -> None:
 
     try:
         for argument in sys.argv[1:]:
-            if not argument.isascii():
-                argument.encode()
+            argument.encode()
         execute(parse(sys.argv[1:]))
     except UserError as error:
-        print(f"harness: {_line(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        _end(_line(str(error)))
     except UnicodeEncodeError as error:  # half of a surrogate pair, in an argument or in a JSON file
-        print(f"harness: {_line(repr(error.object))} holds what UTF-8 cannot; expected Unicode", file=sys.stderr)
-        sys.exit(2)
+        _end(f"{_line(repr(error.object))} holds what UTF-8 cannot; expected Unicode")
     except KeyboardInterrupt:
-        print(f"harness: stopped; {_AFTER_STOP.get(sys.argv[1], 'run it again')}", file=sys.stderr)
-        sys.exit(130)
+        _end(f"stopped; {_next_step()}", 130)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a full disk, a folder that may not be written
-        name = error.filename or "the file system"
-        next_step = f"; make room, then: {_AFTER_STOP.get(sys.argv[1], 'run it again')}" if _is_full(error) else ""
-        print(f"harness: {_line(f'{name}: {error.strerror or error}')}{next_step}", file=sys.stderr)
-        sys.exit(2)
+        said = _line(f"{error.filename or 'the file system'}: {error.strerror or error}")
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        _end(f"{said}; make room, then: {_next_step()}" if full else said)
     except Exception:
         # Python would exit with 1, which is what `check` says of a router that became worse.
         traceback.print_exc()
-        print("harness: an error in a router or a task of yours, or in this program; see above", file=sys.stderr)
-        sys.exit(2)
+        _end("an error in a router or a task of yours, or in this program; see above")
 
 
-def _is_full(error: OSError) -> bool:
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+def _end(text: str, code: int = 2) -> NoReturn:
+    print(f"harness: {text}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _next_step() -> str:
+    return _AFTER_STOP.get(sys.argv[1], "run it again")
 
 
 def _line(text: str) -> str:

@@ -123,7 +123,7 @@ def provenance() -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "-m", "harness", *clean_command(sys.argv[1:])]),
         "commit": git_commit(),
-        "versions": {"python": platform.python_version(), **package_versions()},
+        "versions": package_versions(),
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
     }
 
@@ -132,15 +132,15 @@ def origin(pool: Pool) -> dict[str, Any]:
     """How a response comes about that a pool's models give now, as a transition store keeps it with the response."""
     return {
         "commit": git_commit(),
-        "versions": {"python": platform.python_version(), **package_versions()},
+        "versions": package_versions(),
         "processor": platform.machine(),
         "batching": {m.name: f"up to {m.at_once} of the same settings, longest query first" for m in pool.models},
     }
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that results depend on."""
-    found = {}
+    """Versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)

@@ -37,7 +37,7 @@ from harness.runs.routers import (
     options_of_learners,
     with_baselines,
 )
-from harness.runs.source import choose_sandbox, open_source, recording_name
+from harness.runs.source import Source, choose_sandbox, open_source, recording_name
 from harness.runs.wandb import track
 from harness.tables.export import latex, tidy
 from harness.tables.grid import Grid, grids
@@ -222,14 +222,9 @@ def evaluate(
         swept.append({r.name: outcome_of(r.at(at_weight), tree, cost_model, seed) for r in assembled})
     notes = {router.name: router.notes(lambdas, seed, split) for router in assembled}
     points = [_figures(*at, tree, cost_model, seed, notes) for at in zip(swept, lambdas, strict=True)]
-    one_hop = ", one call each" if source.description.get("single_hop") else ""
-    replayed = source.description.get("recording")
-    usual = live or one_hop or replayed == recording_name(source.pool.name, source.suite)
-    of = "" if usual else f" (recording {replayed})"
-    on = f"{len(tree.items)} items" if split == "all" else f"{len(tree.items)} {split} items"
     summary = points[0].model_copy(
         update={
-            "title": f"{source.pool.name} on {source.suite}{of}: {on}{one_hop}",
+            "title": _title(source, split, len(tree.items)),
             "split": split,
             "frontier": [frontier_point(point) for point in points] if len(points) > 1 else None,
             "frontier_metrics": _frontier_metrics(swept, request, strong, weak) if len(points) > 1 else None,
@@ -318,6 +313,14 @@ def _checked_weights(weights: float | Sequence[float], text: str = "") -> tuple[
             "or several as in 0,0.1,1"
         )
     return several
+
+
+def _title(source: Source, split: str, items: int) -> str:
+    """What was evaluated on what, in one line; a recording is named unless it is the usual one."""
+    recording, one_hop = source.description.get("recording"), source.description.get("single_hop")
+    usual = one_hop or recording in (None, recording_name(source.pool.name, source.suite))
+    on = f"{source.pool.name} on {source.suite}" + ("" if usual else f" (recording {recording})")
+    return f"{on}: {items} {'' if split == 'all' else f'{split} '}items" + (", one call each" if one_hop else "")
 
 
 def _figures(

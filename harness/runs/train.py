@@ -10,9 +10,10 @@ from rich.console import Console
 
 from harness.evaluation.evaluate import evaluate
 from harness.runs.config import LIVE_STORE
-from harness.runs.manifest import provenance
+from harness.runs.manifest import package_versions
 from harness.runs.progress import generation_progress
 from harness.runs.source import choose_sandbox, open_source
+from harness.runs.wandb import PROJECT
 from pools.errors import UserError
 from pools.models.generator import Progress
 from routers import RouterRequest
@@ -24,8 +25,6 @@ from routers.router import Training
 
 if TYPE_CHECKING:
     from harness.runs.config import Train
-
-WANDB_PROJECT = "hierrouter-harness"
 
 
 def train(
@@ -76,7 +75,7 @@ def train(
     )  # fmt: skip
     # The date and the command would make equal trainings differ; versions and the source of the items do not.
     selection = {key: given for key, given in (("task", list(tasks)), ("limit", limit)) if given}
-    facts = {"source": source.description, "versions": provenance()["versions"], "selection": selection}
+    facts = {"source": source.description, "versions": package_versions(), "selection": selection}
     items, validation = source.tree.select("train"), source.tree.select("validation")
     say(f"training {router if isinstance(router, str) else router.__name__} on {len(items.items)} items ...")
     request = RouterRequest(
@@ -91,9 +90,7 @@ def train(
         train=items,
         validation=validation,
         # Over live models the bars are the generator's: two at once would overwrite each other.
-        training=Training(
-            state, resume, {"project": WANDB_PROJECT} if track else None, None if live else report, facts
-        ),
+        training=Training(state, resume, {"project": PROJECT} if track else None, None if live else report, facts),
     )
     taught = teach(router, request, {**options, **(router_args or {})})
     if out is not None:
@@ -109,12 +106,12 @@ def train(
 
 def train_command(options: Train, console: Console) -> Path:
     """Train with a bar, and write the checkpoint; where it is."""
-    given = {key: value for key, value in vars(options).items() if key not in _OF_THE_COMMAND}
+    of_the_command = ("task", "router_args", "total_timesteps", "out")
     steps = {} if options.total_timesteps is None else {"total_timesteps": options.total_timesteps}
     out = options.out or Path("runs") / f"{registered_name(options.router)}.safetensors"
     with generation_progress(console) as on_batch, training_bar(shown=console.is_terminal and not options.live) as bar:
         train(
-            **given,
+            **{key: given for key, given in vars(options).items() if key not in of_the_command},
             tasks=options.task,
             router_args={**steps, **parse_arguments(options.router_args)},
             out=out,
@@ -123,6 +120,3 @@ def train_command(options: Train, console: Console) -> Path:
             report=bar,
         )
     return out
-
-
-_OF_THE_COMMAND = ("task", "router_args", "total_timesteps", "out")

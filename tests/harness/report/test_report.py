@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import re
@@ -59,7 +60,7 @@ def copied(run: Path, to: Path, **changes: Any) -> Path:
     summary = json.loads((to / "summary.json").read_text())
     (to / "summary.json").write_text(json.dumps(summary | changes))
     manifest = json.loads((to / "manifest.json").read_text())
-    del manifest["sha256"]  # as an earlier version wrote it
+    manifest["sha256"]["summary.json"] = hashlib.sha256((to / "summary.json").read_bytes()).hexdigest()
     (to / "manifest.json").write_text(json.dumps(manifest))
     return to
 

@@ -17,7 +17,7 @@ from harness.runs.source import recording_folder
 from pools.data.recording import load_recording
 from pools.data.store import TransitionStore
 from pools.models.generator import Batch
-from routers import RouterRequest, RoutingStates, ppo_hierrouter, registry
+from routers import ppo_hierrouter
 
 RECORDING = recording_folder("lightweight", "offline")
 Harness = Callable[..., int]
@@ -125,27 +125,6 @@ def test_what_flatters_a_router_and_what_bounds_it_is_said_in_its_row(tmp_path: 
     # The optimum that may stop bounds them all, the single models too, which always may.
     assert all(row["regret"] >= -1e-12 for name, row in rows.items())
     assert rows["oracle:no-stop"]["value"] < rows["oracle"]["value"]
-
-
-def test_a_routers_own_model_is_billed_in_the_unit_of_the_papers_cost_model(
-    hostile_run: Path, tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Billed:
-        def __init__(self, request: RouterRequest) -> None: ...
-
-        def act(self, states: RoutingStates) -> Any:
-            return np.zeros(len(states.contexts), np.int64)
-
-        def routing_cost(self, states: RoutingStates) -> Any:
-            return np.full(len(states.contexts), 0.25)
-
-    monkeypatch.setitem(registry.ROUTERS._entries, "billed-by-test", Billed)
-    recording = ("--recording", hostile_run.parent / "r", "--baselines", "no", "--max-hops", 1)
-    assert harness("run", *recording, "--router", "billed-by-test", "--out", tmp_path / "out") == 0
-    found = summary(tmp_path / "out")
-    overall = found["routers"]["billed-by-test"]["overall"]
-    assert found["cost_unit"] == "<i>units</i>"
-    assert (overall["routing_cost"], overall["routing_cost_unit"]) == (0.25, "T param-tokens")
 
 
 def test_another_pool_than_was_recorded_is_refused(

@@ -125,7 +125,7 @@ def test_a_run_replaces_a_run_and_nothing_else(
 def test_paths_with_a_colon(
     tiny_pool_file: Path, tiny_tasks: Path, tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """pyarrow takes `exp:1` for an address; every command that writes or reads such a path."""
+    """pyarrow takes `exp:1` for an address; every command whose files pyarrow writes or reads."""
     monkeypatch.chdir(tmp_path)
     rows = [
         {"item": str(n), "task": "t", "prompt": f"question {n}", "model": model, "score": n % 2, "cost": 0.5}
@@ -138,15 +138,8 @@ def test_paths_with_a_colon(
         pq.write_table(table, file)
     for file_format in ("csv", "parquet"):
         assert harness("import", f"t:1.{file_format}", "--format", file_format, "--out", f"{file_format}:1") == 0
-    recording = ("--recording", "csv:1")
-    assert harness("train", *recording, "--total-timesteps", 600, "--out", "p:1.safetensors") == 0
-    run = ("run", *recording, "--router", "hierrouter", "--checkpoint", "p:1.safetensors")
-    assert harness(*run, "--out", "exp:1") == harness(*run, "--seed", 2, "--out", "exp:2") == 0
-    assert harness("report", "exp:1", "exp:2", "--out", "page:1.html") == harness("report", "exp:1") == 0
-    assert harness("compare", "exp:1", "exp:2", "--out", "c:1.csv") == 0
-    check = ("check", "--baseline", "b:1.json")
-    assert harness(*check, "--update", *recording, "--router", "random") == 0
-    assert harness(*check, "--run", "exp:1", "--junit", "j:1.xml") == 0
+    assert harness("run", "--recording", "csv:1", "--router", "random", "--out", "exp:1") == 0
+    assert harness("report", "exp:1", "--out", "page:1.html") == 0
     selection = ("--pool", tiny_pool_file, "--suite", tiny_tasks / "suite.yaml", "--max-hops", 1, "--limit", 12)
     record = ("record", *selection, "--sandbox", "rlimits")
     assert harness(*record, "--store", "s:1", "--out", "rec:1") == 0
@@ -154,7 +147,6 @@ def test_paths_with_a_colon(
     store.export_parquet(Path("e:1.parquet"))
     store.close()
     assert harness(*record, "--store", "s:2", "--reuse", "e:1.parquet", "--out", "rec:2") == 0
-    assert harness("run", "--recording", "rec:2", "--router", "random", "--out", "exp:3") == 0
 
 
 def test_runs_without_a_name_have_a_folder_each(
