@@ -144,17 +144,19 @@ def load_run(folder: Path | str) -> RunFolder:
     try:
         manifest = parse_json(Manifest, contents.pop(path.name))
         for name, content in contents.items():
-            path = folder / name
-            if manifest.sha256.get(name) != hashlib.sha256(content).hexdigest():
+            path, digest = folder / name, hashlib.sha256(content).hexdigest()
+            if manifest.sha256.get(name, digest) != digest:  # an earlier version kept none
                 raise UserError(f"{path} is not of this run: the manifest has another sha256; make the run again")
         path = folder / "summary.json"
         summary = parse_json(Summary, contents[path.name])
         path = folder / "items.parquet"
         rows = TypeAdapter(list[ItemRow]).validate_python(_read_items(contents[path.name]).to_pylist())
+        by_router = {name: [row for row in rows if row.router == name] for name in summary.routers}
+        if any(len(mine) != summary.items for mine in by_router.values()):
+            raise ValueError("its rows are not those of the summary's routers and items")
     except ValueError as error:
         said = one_line(error) if isinstance(error, ValidationError) else error
         raise UserError(f"{path} has not the form that this version reads ({said}); make the run again") from None
-    by_router = {name: [row for row in rows if row.router == name] for name in summary.routers}
     return RunFolder(folder, folder.name, summary, manifest, by_router)
 
 

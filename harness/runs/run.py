@@ -173,6 +173,9 @@ def evaluate(
     start = time.monotonic()
     recording, weights, checkpoint = (None if p is None else Path(p) for p in (recording, weights, checkpoint))
     lambdas = _checked_weights(cost_weights)
+    if checkpoint is not None and not checkpoint.is_file():
+        what = "is a folder; name a .safetensors file" if checkpoint.is_dir() else "is not there"
+        raise UserError(f"--checkpoint {checkpoint} {what}; train one with python -m harness train")
     if not 0 <= seed < 2**32:
         raise UserError(f"--seed {shown(seed)}: expected a whole number >= 0, and below 2**32")
     asked = named(routers)

@@ -49,7 +49,7 @@ def test_help_imports_nothing_heavy() -> None:
         ("run --recording {tmp}", "is not a recording"),
         ("run --recording {tmp} --live", "exclude each other"),
         ("run --recording {shipped} --suite paper", "is of suite offline"),
-        ("run --checkpoint {tmp}/none.safetensors", "no such checkpoint"),
+        ("run --checkpoint {tmp}/none.safetensors", "is not there; train one with"),
         ("run --checkpoint {tmp}/broken.yaml", "not the checkpoint of a router"),
         ("run --router random --checkpoint {policy}", "is of router hierrouter"),
         ("run --checkpoint {policy} --router-args ent_coef=0.5", "was trained with other options"),

