@@ -36,15 +36,15 @@ def _execute() -> None:
             argument.encode()
         execute(parse(sys.argv[1:]))
     except UserError as error:
-        _end(_line(str(error)))
+        _end(str(error))
     except UnicodeEncodeError as error:  # half of a surrogate pair, in an argument or in a JSON file
-        _end(f"{_line(repr(error.object))} holds what UTF-8 cannot; expected Unicode")
+        _end(f"{error.object!r} holds what UTF-8 cannot; expected Unicode")
     except KeyboardInterrupt:
         _end(f"stopped; {_next_step()}", 130)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a full disk, a folder that may not be written
-        said = _line(f"{error.filename or 'the file system'}: {error.strerror or error}")
+        said = f"{error.filename or 'the file system'}: {error.strerror or error}"
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         _end(f"{said}; make room, then: {_next_step()}" if full else said)
     except Exception:
@@ -53,20 +53,16 @@ def _execute() -> None:
         _end("an error in a router or a task of yours, or in this program; see above")
 
 
-def _end(text: str, code: int = 2) -> NoReturn:
-    print(f"harness: {text}", file=sys.stderr)
-    sys.exit(code)
-
-
 def _next_step() -> str:
     return _AFTER_STOP.get(sys.argv[1], "run it again")
 
 
-def _line(text: str) -> str:
-    """A text of one line that a terminal shows as it is: no control characters, and not without end."""
+def _end(text: str, code: int = 2) -> NoReturn:
+    """Say it in one line that a terminal shows as it is: no control characters, and not without end."""
     text = " ".join(text.split())
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]} ..."
+    print(f"harness: {text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + ' ...'}", file=sys.stderr)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

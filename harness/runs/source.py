@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -207,13 +206,11 @@ def scorer(tasks: Sequence[Task]) -> Any:
     by_name = {task.name: task for task in tasks}
 
     def score(answers: Sequence[tuple[Item, str]]) -> list[float]:
-        grouped: dict[str, list[int]] = defaultdict(list)
-        for number, (item, _) in enumerate(answers):
-            grouped[item.task].append(number)
         scores = [0.0] * len(answers)
-        for name, numbers in grouped.items():
-            given = by_name[name].score([(answers[n][0].doc_id, answers[n][1]) for n in numbers])
-            for number, value in zip(numbers, given, strict=True):
+        for name in dict.fromkeys(item.task for item, _ in answers):
+            mine = [n for n, (item, _) in enumerate(answers) if item.task == name]
+            given = by_name[name].score([(answers[n][0].doc_id, answers[n][1]) for n in mine])
+            for number, value in zip(mine, given, strict=True):
                 scores[number] = value
         return scores
 

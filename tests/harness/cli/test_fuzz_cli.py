@@ -131,20 +131,6 @@ def test_any_command_line(folder: Path, words: list[str]) -> None:
     assert not list(folder.rglob("*.partial"))
 
 
-@fuzz("command lines: numbers", 40)
-@given(st.sampled_from(COMMANDS), st.data())
-def test_any_number(folder: Path, name: str, data: st.DataObject) -> None:
-    """Every flag that takes a number takes each of these, or says why not."""
-    hints = get_type_hints(CLASSES[name])
-    numeric = [f for f in flags(name) if any(kind in str(hints[f]) for kind in ("int", "float"))]
-    if not numeric:
-        return
-    words = [name, *POSITIONAL.get(name, []), *(["--recording", "r"] if "recording" in flags(name) else [])]
-    flag = data.draw(st.sampled_from(numeric)).replace("_", "-")
-    value = data.draw(st.sampled_from(["0", "-1", "nan", "inf", "9" * 25, "9" * 4000, "1e308", "65536", "40"]))
-    ended_well([*words, f"--{flag}", value])
-
-
 @pytest.mark.parametrize(
     ("line", "said"),
     [
