@@ -22,6 +22,9 @@ even the square of what that weighs, below 1e97, is far from a float's 1.8e308.
 MAX_COST = 1e25
 """Of what one call cost, where that was recorded itself."""
 
+RECORDED = "billed"
+"""Name of the cost model of responses that were recorded with their costs."""
+
 
 @dataclass(frozen=True)
 class CostModel:
@@ -76,7 +79,7 @@ def dollars(pool: Pool) -> CostModel:
 
 def recorded_cost(unit: str, source: str = "") -> CostModel:
     """What was recorded with every response; without a unit there are no costs at all."""
-    return CostModel("billed", unit, None, None, source)
+    return CostModel(RECORDED, unit, None, None, source)
 
 
 def paper_cost(base_rates: tuple[float, ...], unit: str, source: str = "") -> CostModel:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pools.cost import MAX_COST
+from pools.cost import MAX_COST, RECORDED
 from pools.errors import UserError
 from pools.files import whole_file
 from pools.schema import Schema, parse_json
@@ -51,7 +51,7 @@ class Problem(Schema):
             models=request.models,
             max_hops=request.max_hops,
             allow_stop=request.allow_stop,
-            cost=None if cost is None or cost.billed else cost.name,
+            cost=None if cost is None or cost.name == RECORDED else cost.name,
             cost_weight=request.cost_weight,
             cost_weights=request.cost_weights,
         )
@@ -82,7 +82,7 @@ class Problem(Schema):
         if self.allow_stop and not request.allow_stop:
             raise UserError(f"{path} may stop early and this run may not; drop --no-allow-stop, or train another")
         cost = request.cost_model
-        if cost is not None and not cost.billed and self.cost not in (None, cost.name):
+        if cost is not None and cost.name != RECORDED and self.cost not in (None, cost.name):
             raise UserError(
                 f"{path} sees costs as --cost {self.cost}, this run has {cost.name}; use --cost {self.cost}, or "
                 "another checkpoint"
