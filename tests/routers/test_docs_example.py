@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -17,52 +16,34 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def installed(site: Path) -> None:
-    """Put the page's module and its entry points into a folder for packages."""
+@pytest.fixture
+def page(tmp_path: Path) -> list[str]:
+    """The page's two routers as files, with the code of each."""
     text = (ROOT / "docs" / "routers.md").read_text(encoding="utf-8")
-    module, declared = (re.search(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "toml"))
-    assert module is not None and declared is not None
-    (site / "my_router.py").write_text(module[1], encoding="utf-8")
-    info = site / "my_router-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-router\nVersion: 1.0\n", encoding="utf-8")
-    groups = tomllib.loads(declared[1])["project"]["entry-points"]
-    lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in entries.items()) for group, entries in groups.items()]
-    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+    sources: list[str] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for name, source in zip(("my_router.py", "word_router.py"), sources, strict=True):
+        (tmp_path / name).write_text(source, encoding="utf-8")
+    return sources
 
 
-def test_a_router_in_a_package_of_its_own_is_known_by_name(tmp_path: Path) -> None:
-    installed(tmp_path)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-
-    def harness(*arguments: str) -> str:
-        command = [sys.executable, "-m", "harness", *arguments]
-        return subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-
-    assert "longest-to-coder" in harness("list", "routers")
-    harness("run", "--router", "longest-to-coder", "--baselines", "no", "--out", "run")
-    rows = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["routers"]
-    calls = rows["longest-to-coder"]["overall"]["calls"]
-    # HumanEval's queries hold code, and only they: the coder gets those, the first model all others.
-    tasks = rows["longest-to-coder"]["tasks"]
-    share = tasks["human_eval"]["items"] / sum(task["items"] for task in tasks.values())
-    assert calls["qwen2.5-coder-0.5b"] == pytest.approx(share)
-    assert calls["qa-specialist"] == 0
-
-
-def test_the_file_alone_is_enough(tmp_path: Path) -> None:
-    installed(tmp_path)
+def test_the_file_alone_is_enough(page: list[str], tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import nothing_of_that_name", encoding="utf-8")
     (tmp_path / "empty.py").write_text("", encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
-    def run(router: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "harness", "run", "--router", router, "--baselines", "no", "--out", "run"]
+    def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "harness", *arguments]
         return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
 
+    def run(router: str) -> subprocess.CompletedProcess[str]:
+        return harness("run", "--router", router, "--baselines", "no", "--out", "run")
+
     assert run("my_router.py").returncode == 0
-    rows = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["routers"]
-    assert rows["my_router.py"]["overall"]["calls"]["qwen2.5-coder-0.5b"] > 0
+    row = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["routers"]["my_router.py"]
+    # HumanEval's queries hold code, and only they: the coder gets those, the first model all others.
+    share = row["tasks"]["human_eval"]["items"] / sum(task["items"] for task in row["tasks"].values())
+    assert row["overall"]["calls"]["qwen2.5-coder-0.5b"] == pytest.approx(share)
+    assert row["overall"]["calls"]["qa-specialist"] == 0
     for router, said in (
         ("my_router.py:other", "it registers longest-to-coder"),
         ("broken.py", "No module named 'nothing_of_that_name'"),
@@ -71,13 +52,13 @@ def test_the_file_alone_is_enough(tmp_path: Path) -> None:
     ):
         refused = run(router)
         assert refused.returncode == 2 and said in refused.stderr and refused.stderr.count("\n") == 1
+    assert "How many queries of average value" in harness("list", "routers", "word_router.py").stdout
 
 
-def test_a_router_of_another_package_that_learns_is_trained_saved_run_compared_and_served(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "routers.md").read_text(encoding="utf-8")
-    source = re.search(r"```python\n(# word_router.py\n.*?)```", text, re.DOTALL)
-    assert source is not None and source[1].count("\n") < 60
-    (tmp_path / "word_router.py").write_text(source[1], encoding="utf-8")
+def test_a_router_of_another_package_that_learns_is_trained_saved_run_compared_and_served(
+    page: list[str], tmp_path: Path
+) -> None:
+    assert page[1].count("\n") < 60
     info = tmp_path / "word_router-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: word-router\nVersion: 1.0\n", encoding="utf-8")
@@ -90,7 +71,7 @@ def test_a_router_of_another_package_that_learns_is_trained_saved_run_compared_a
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert "smoothing" in harness("list", "routers", "words")
+    assert "words" in harness("list", "routers")
     harness("train", "--router", "words", "--router-args", "smoothing=5", "--out", "words.safetensors")
     given = ("--router", "words", "--baselines", "no", "--out")
     harness("run", "--checkpoint", "words.safetensors", *given, "loaded")

@@ -16,7 +16,6 @@ from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.types import Context, Generation, GenerationSettings, Item
 from routers import RouterRequest, load
-from routers.one_hop import OneHopRouter
 from routers.options import parse_arguments
 from routers.registry import items_to_learn_from, teach
 
@@ -83,46 +82,32 @@ def test_the_number_of_threads_decides_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_where_cost_counts_for_nothing_the_best_model_is_taken(name: str) -> None:
-    tree = planted(noise=0.0)
-    tree.score[:, 1:3] *= 0.5  # the two cheap ones are half right
+def test_another_cost_weight_needs_no_fit(name: str) -> None:
+    """The two cheap models are half right, the dear one is right everywhere: what is taken turns with the weight."""
+    tree = planted()
+    tree.score[:, 1:3] *= 0.5
     given = request(tree, cost_weight=0.0)
     assert given.evaluation is not None and given.cost_model is not None
-    outcome = evaluate(load(name, given), given.evaluation, given.cost_model)
-    assert outcome.calls.sum(axis=0).tolist() == [0, 0, len(given.evaluation.items)]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_another_cost_weight_needs_no_fit(name: str) -> None:
-    """The dear model is right everywhere, the cheap ones on half: what is taken turns with the weight."""
-    given = request(planted(), cost_weight=0.0)
-    assert given.evaluation is not None and given.cost_model is not None
     router: Any = load(name, given)
-    costs = [evaluate(router.at(w), given.evaluation, given.cost_model).cost.mean() for w in (0.0, 1.0, 1000.0)]
-    assert costs[0] >= costs[1] >= costs[2] == pytest.approx(0.01)
-    assert router.cost_weight == 0.0
+    costs = [evaluate(router.at(w), given.evaluation, given.cost_model).cost.mean() for w in (0.0, 1000.0)]
+    assert costs == pytest.approx([0.1, 0.01])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_cannot_be_learnt_from_is_refused(name: str) -> None:
+def test_what_cannot_be_learnt_from_is_refused() -> None:
     given = request(planted(30))
-    with pytest.raises(UserError, match="takes no argument"):
-        load(f"{name}:x", given)
+    with pytest.raises(UserError, match="expected knn"):
+        load("knn:x", given)
     with pytest.raises(UserError, match="there are none"):
-        load(name, replace(given, train=None))
+        load("knn", replace(given, train=None))
     assert given.train is not None
     given.train.known[0, 1] = False
     with pytest.raises(UserError, match="every model's responses"):
-        load(name, given)
+        load("knn", given)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_without_validation_items_some_train_items_are_held_out(name: str) -> None:
-    given = request(planted(noise=0.3), validation=None)
-    assert given.cost_model is not None
-    clean = planted().select("test")
-    assert evaluate(load(name, given), clean, given.cost_model).quality.mean() > 0.8
-    learnt, chosen_on = items_to_learn_from(given, name)
+def test_without_validation_items_some_train_items_are_held_out() -> None:
+    learnt, chosen_on = items_to_learn_from(request(planted(), validation=None), "knn")
+    assert (len(learnt.items), len(chosen_on.items)) == (64, 16)
     assert not {item.doc_id for item in learnt.items} & {item.doc_id for item in chosen_on.items}
 
 
@@ -136,12 +121,6 @@ def test_the_encoder_is_billed_for_what_it_reads() -> None:
     assert outcome.routing_cost.tolist() == words
 
 
-def test_a_model_that_is_always_right_needs_no_regression() -> None:
-    given = request(planted())
-    assert given.train is not None and set(given.train.score[:, 3]) == {1.0}
-    assert load("logistic", given)
-
-
 @pytest.mark.parametrize("name", [*NAMES, "cascade"])
 def test_what_is_saved_is_loaded_and_decides_the_same(name: str, tmp_path: Path) -> None:
     given = request(planted(noise=0.2))
@@ -152,18 +131,17 @@ def test_what_is_saved_is_loaded_and_decides_the_same(name: str, tmp_path: Path)
     loaded = load(name, here, checkpoint=tmp_path / "router.safetensors")
     first, again = (evaluate(router, given.evaluation, given.cost_model) for router in (taught.router, loaded))
     assert first.calls.tolist() == again.calls.tolist()
-    if isinstance(loaded, OneHopRouter):
-        contexts = [Context(item.query) for item in given.evaluation.items]
-        assert isinstance(taught.router, OneHopRouter)
-        scores = [router.predict(router.embed(contexts)) for router in (taught.router, loaded)]
-        assert scores[0].tolist() == scores[1].tolist()
+    taught_again = loaded.save()  # type: ignore[attr-defined]
+    for part, value in taught.router.save().items():
+        np.testing.assert_array_equal(value, taught_again[part])
     with pytest.raises(UserError, match="checkpoint of router"):
         load("hierrouter", here, checkpoint=tmp_path / "router.safetensors")
 
 
 def test_options_are_read_as_their_types() -> None:
     given = request(planted(60))
-    assert teach("knn", given, parse_arguments("neighbours=[3,7],encoder=hashing")).learner.neighbours == (3, 7)
+    options = teach("knn", given, parse_arguments("neighbours=[3,7],encoder=hashing")).header.options
+    assert options == {"neighbours": [3, 7], "encoder": "hashing"}
     for text, message in (
         ("neighbour=3", "did you mean neighbours"),
         ("neighbours=[x]", "neighbours"),
