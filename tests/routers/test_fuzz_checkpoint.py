@@ -117,9 +117,11 @@ def test_tensors(whole: Path, data: st.DataObject) -> None:
         kind = data.draw(st.sampled_from(["int64", "int8", "bool", "float16", "float64", "uint8"]))
         tensors[name] = array.astype(kind)
     elif how == "shape":
-        tensors[name] = data.draw(st.sampled_from([array.ravel(), array[None], array[:1], array.T.copy()]))
+        tensors[name] = data.draw(
+            st.sampled_from([array.ravel(), array[None], np.atleast_1d(array)[:1], array.T.copy()])
+        )
     elif how == "empty":
-        tensors[name] = array[:0]
+        tensors[name] = np.atleast_1d(array)[:0]
     else:
         tensors[name] = array.copy()
         value = data.draw(st.sampled_from([np.nan, np.inf, -np.inf, 1e9]))

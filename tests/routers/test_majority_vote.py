@@ -41,10 +41,8 @@ def tree():
 
 
 def request(tree, **changes):
-    return replace(
-        RouterRequest(models=tree.models, max_hops=2, cost_model=COST, train=tree, validation=None, evaluation=tree),
-        **changes,
-    )
+    made = RouterRequest(models=tree.models, max_hops=2, cost_model=COST, train=tree, evaluation=tree)
+    return replace(made, **changes)
 
 
 @pytest.mark.parametrize(
@@ -54,9 +52,7 @@ def request(tree, **changes):
         ("The answer is  Ann  Lee. ", "ann lee"),
         ("Answer: 3? No. ANSWER = 4", "4"),
         ("  Red! ", "red"),
-        ("-8", "-8"),
         ("I give no answer", "i give no answer"),
-        ("Answer: 42. I hope this answer helps.", "42. i hope this answer helps"),
         ("answers vary", "answers vary"),
         ("", ""),
     ],
@@ -101,5 +97,5 @@ def test_cheapest(tree):
     assert load("cheapest", request(tree, cost_model=dear)).pipeline == (2,)
     with pytest.raises(UserError, match="takes no argument"):
         load("cheapest:a", request(tree))
-    with pytest.raises(UserError, match="needs every model's responses"):
+    with pytest.raises(UserError, match="learns from train items"):
         load("cheapest", request(tree, train=None))
