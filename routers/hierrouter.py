@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pools.cost import MAX_COST
 from pools.mdp.tree import Tree
+from routers import ppo_hierrouter
 from routers.encoders.base import ContextEncoder, load_encoder, save_encoder
-from routers.ppo_hierrouter import Options, StateFeatures
+from routers.ppo_hierrouter import Agent, Options, StateFeatures
 from routers.registry import register
 from routers.router import Learnt, RouterRequest, RoutingStates
-
-if TYPE_CHECKING:
-    from routers.ppo_hierrouter import Agent
 
 
 @register("hierrouter")
@@ -37,16 +35,12 @@ class HierRouterPPO(Options):
 
     def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> HierRouter:
         """Train with PPO; the policy with the best value on validation items is kept."""
-        from routers.ppo_hierrouter import train as train_ppo
-
-        agent, features, embed = train_ppo(self, train, validation, request)
-        return HierRouter(agent, features, embed, request, self.greedy)
+        agent, features, embed = ppo_hierrouter.train(self, train, validation, request)
+        return HierRouter(agent, features, embed, request, request.cost_weight, self.greedy)
 
     def load(self, learnt: Learnt, request: RouterRequest) -> HierRouter:
         """The router that was saved."""
         import torch
-
-        from routers.ppo_hierrouter import Agent
 
         embed = ContextEncoder(load_encoder(learnt, request.weights), self.sees)
         shown = "models" in self.sees, bool(request.cost_weights)
@@ -61,32 +55,27 @@ class HierRouterPPO(Options):
             raise ValueError(f"policy.actor.0.weight is {found}, its options ask for {form}")
         agent = Agent(embed.dimension, features.dimension, len(request.models), request.allow_stop, self.hidden)
         agent.nets.load_state_dict({name: torch.from_numpy(np.asarray(array)) for name, array in weights.items()})
-        return HierRouter(agent, features, embed, request, self.greedy)
+        return HierRouter(agent, features, embed, request, request.cost_weight, self.greedy)
 
 
+@dataclass(eq=False)
 class HierRouter:
     """Embeds the context and lets the policy choose: the most probable action, or with `greedy=False` a drawn one.
 
-    request: what it was fitted for; its cost weight is shown to a policy that was trained for several.
+    cost_weight: is shown to a policy that was trained for several.
     """
 
-    def __init__(
-        self, agent: Agent, features: StateFeatures, embed: ContextEncoder, request: RouterRequest, greedy: bool = True
-    ) -> None:
-        self.agent, self.features, self.embed, self.greedy = agent, features, embed, greedy
-        self.fitted_for, self.cost_weight = request, request.cost_weight
-        self._generator = np.random.default_rng(0)
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Names of the candidate models, in the order of the actions."""
-        return self.fitted_for.models
+    agent: Agent
+    features: StateFeatures
+    embed: ContextEncoder
+    fitted_for: RouterRequest
+    cost_weight: float
+    greedy: bool
+    drawn: np.random.Generator = field(init=False, default_factory=lambda: np.random.default_rng(0))
 
     def at(self, cost_weight: float) -> HierRouter:
         """The same policy, shown another lambda."""
-        other = HierRouter(self.agent, self.features, self.embed, self.fitted_for, self.greedy)
-        other.cost_weight = cost_weight
-        return other
+        return replace(self, cost_weight=cost_weight)
 
     def notes(self, cost_weights: Sequence[float]) -> list[str]:
         """At which cost weights it was trained, where these are others."""
@@ -113,8 +102,8 @@ class HierRouter:
         chance = self.probabilities(states)
         if self.greedy:
             return np.asarray(chance.argmax(axis=1), np.int64)
-        drawn = self._generator.random((len(chance), 1)) > chance.cumsum(axis=1)
-        return np.asarray(drawn.sum(axis=1).clip(max=chance.shape[1] - 1), np.int64)
+        above = self.drawn.random((len(chance), 1)) > chance.cumsum(axis=1)
+        return np.asarray(above.sum(axis=1).clip(max=chance.shape[1] - 1), np.int64)
 
     def routing_cost(self, states: RoutingStates) -> NDArray[np.float64]:
         """`[B]` cost of the encoder at each state; 0 for `hashing`, which runs no model."""

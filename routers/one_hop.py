@@ -26,7 +26,7 @@ FloatArray = NDArray[np.float64]
 Vectors = NDArray[np.floating]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictor:
     """Predicts each model's score: a function of `FORMS` with the arrays that were fitted, which a checkpoint keeps."""
 
@@ -48,7 +48,7 @@ class Examples:
     cost: FloatArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OneHopRouter:
     """Calls the model with the best `predicted score - cost_weight * mean cost`, then stops.
 

@@ -43,7 +43,6 @@ def request_() -> RouterRequest:
 
 
 def test_it_asks_the_dear_model_only_where_the_cheap_one_is_not_sure(request_: RouterRequest) -> None:
-    assert request_.evaluation is not None and request_.cost_model is not None
     router: Any = load("cascade", request_)
     assert router.chain == (0, 1)
     outcome = evaluate(router, request_.evaluation, request_.cost_model)
@@ -53,14 +52,12 @@ def test_it_asks_the_dear_model_only_where_the_cheap_one_is_not_sure(request_: R
 
 
 def test_the_cost_weight_decides_how_far_it_goes(request_: RouterRequest) -> None:
-    assert request_.evaluation is not None and request_.cost_model is not None
     free, costly = (load("cascade", replace(request_, cost_weight=weight)) for weight in (0.0, 100.0))
     assert evaluate(free, request_.evaluation, request_.cost_model).quality.mean() == 1.0
     assert evaluate(costly, request_.evaluation, request_.cost_model).hops.max() == 1
 
 
 def test_the_judges_encoder_is_billed_where_it_judges(request_: RouterRequest) -> None:
-    assert request_.evaluation is not None and request_.cost_model is not None
     router: Any = load("cascade", request_)
     router.judge.embed.encoder.base_rate = 1.0
     outcome = evaluate(router, request_.evaluation, request_.cost_model)
@@ -70,7 +67,6 @@ def test_the_judges_encoder_is_billed_where_it_judges(request_: RouterRequest) -
 
 
 def test_where_every_answer_is_right_it_still_learns(request_: RouterRequest) -> None:
-    assert request_.train is not None
     right = request_.train.subset(range(len(request_.train.items)))
     right.score[:, 1:] = 1.0
     router: Any = load("cascade", replace(request_, train=right, validation=right))

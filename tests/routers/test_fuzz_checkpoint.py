@@ -52,7 +52,7 @@ def usable(router: HierRouter | None) -> None:
     states = RoutingStates([Context("a question")], np.array([0]), np.array([0.5]), called)
     chance = router.probabilities(states)
     assert np.isfinite(chance).all() and chance.sum() == pytest.approx(1)
-    assert 0 <= router.act(states)[0] <= len(router.models)
+    assert 0 <= router.act(states)[0] <= len(router.fitted_for.models)
 
 
 def parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

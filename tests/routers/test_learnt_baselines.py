@@ -52,21 +52,10 @@ def request(tree: Tree, **changes: Any) -> RouterRequest:
 @pytest.mark.parametrize("name", NAMES)
 def test_it_finds_the_specialists_on_items_that_it_never_saw(name: str) -> None:
     given = request(planted())
-    assert given.evaluation is not None and given.cost_model is not None
     outcome = evaluate(load(name, given), given.evaluation, given.cost_model)
     assert outcome.quality.mean() == 1.0
     assert outcome.cost.tolist() == pytest.approx([0.01] * len(given.evaluation.items)), "never the dear one"
     assert (outcome.hops == 1).all() and (outcome.routing_cost == 0).all()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_same_seed_decides_the_same_and_noise_does_no_harm(name: str) -> None:
-    given = request(planted(noise=0.15))
-    assert given.evaluation is not None and given.cost_model is not None
-    first, again = (evaluate(load(name, given), given.evaluation, given.cost_model) for _ in range(2))
-    assert first.calls.tolist() == again.calls.tolist()
-    clean = planted().select("test")
-    assert evaluate(load(name, given), clean, given.cost_model).quality.mean() > 0.9
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,7 +76,6 @@ def test_another_cost_weight_needs_no_fit(name: str) -> None:
     tree = planted()
     tree.score[:, 1:3] *= 0.5
     given = request(tree, cost_weight=0.0)
-    assert given.evaluation is not None and given.cost_model is not None
     router: Any = load(name, given)
     costs = [evaluate(router.at(w), given.evaluation, given.cost_model).cost.mean() for w in (0.0, 1000.0)]
     assert costs == pytest.approx([0.1, 0.01])
@@ -99,7 +87,6 @@ def test_what_cannot_be_learnt_from_is_refused() -> None:
         load("knn:x", given)
     with pytest.raises(UserError, match="there are none"):
         load("knn", replace(given, train=None))
-    assert given.train is not None
     given.train.known[0, 1] = False
     with pytest.raises(UserError, match="every model's responses"):
         load("knn", given)
@@ -113,7 +100,6 @@ def test_without_validation_items_some_train_items_are_held_out() -> None:
 
 def test_the_encoder_is_billed_for_what_it_reads() -> None:
     given = request(planted(60))
-    assert given.evaluation is not None and given.cost_model is not None
     router: Any = load("knn", given)
     router.embed.encoder.base_rate = 0.5
     outcome = evaluate(router, given.evaluation, given.cost_model)
@@ -124,7 +110,6 @@ def test_the_encoder_is_billed_for_what_it_reads() -> None:
 @pytest.mark.parametrize("name", [*NAMES, "cascade"])
 def test_what_is_saved_is_loaded_and_decides_the_same(name: str, tmp_path: Path) -> None:
     given = request(planted(noise=0.2))
-    assert given.evaluation is not None and given.cost_model is not None
     taught = teach(name, given, {})
     taught.save(tmp_path / "router.safetensors")
     here = replace(given, train=None, validation=None)

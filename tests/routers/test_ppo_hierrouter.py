@@ -31,7 +31,6 @@ SHORT = replace(QUICK, total_timesteps=10_240)
 
 @pytest.fixture
 def held_out(request_: RouterRequest) -> Tree:
-    assert request_.validation is not None
     return request_.validation
 
 
