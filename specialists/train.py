@@ -7,7 +7,7 @@
 These are the commands of the specialists that ship: the math one at commit 51dc3f3, in bfloat16 on one core that has
 units for it; the QA one as the code is now, in float32 on two cores that have none, in 40 minutes.
 
-A training that was interrupted goes on with `--resume`, to the same weights. What is taught is in `specialist_data`.
+A training that was interrupted goes on with `--resume`, to the same weights. What is taught is in `specialists.lessons`.
 The recipe: a Llama of 2.6 million parameters, a byte-pair encoding of 2,048 tokens with single digits, loss on the
 replies alone, Muon for the hidden matrices and AdamW for the rest.
 """
@@ -188,14 +188,11 @@ def make_optimizers(model: Any, recipe: Recipe) -> list[Any]:
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     chosen = {id(p) for p in hidden}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    if recipe.autocast:
-        muon: Any = torch.optim.Muon(hidden, lr=recipe.muon_rate)
-    else:
-        from specialists.muon import Muon
+    from specialists.muon import Muon
 
-        muon = Muon(hidden, lr=recipe.muon_rate)
+    muon: Any = torch.optim.Muon if recipe.autocast else Muon
     return [
-        muon,
+        muon(hidden, lr=recipe.muon_rate),
         torch.optim.AdamW(rest, lr=recipe.adamw_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
@@ -243,7 +240,9 @@ def train(
         if not checkpoint.is_file():
             raise UserError(f"nothing to resume: {checkpoint} is missing; start without --resume")
         state = torch.load(checkpoint, weights_only=True)
-        _check_same(state["recipe"], recipe, state["place"][1], checkpoint)
+        if state["recipe"] != dataclasses.asdict(recipe):
+            given = state["recipe"]
+            raise UserError(f"{checkpoint} is of another recipe: {given}; give its options, or start without --resume")
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -298,18 +297,6 @@ def train(
             break
     save()
     return model, tokenizer, losses
-
-
-def _check_same(saved: dict[str, Any], recipe: Recipe, tokens: int, checkpoint: Path) -> None:
-    """Raise UserError unless going on gives what the recipe gives from the start.
-
-    The number of tokens may change as long as neither training's rates have begun to fall.
-    """
-    flat = (1 - recipe.decay) * min(saved["tokens"], recipe.tokens)
-    if {**saved, "tokens": 0} != {**dataclasses.asdict(recipe), "tokens": 0}:
-        raise UserError(f"{checkpoint} is of another recipe: {saved}; give the same options, or start without --resume")
-    if saved["tokens"] != recipe.tokens and tokens > flat:
-        raise UserError(f"{checkpoint} is beyond the first {flat:,.0f} tokens; resume with --tokens {saved['tokens']}")
 
 
 # --- command line ----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from fuzzing import command, damaged, fuzz, mutated, told
+from fuzzing import command, fuzz, mutated, told
 from pools import Context, UserError
 from routers import checkpoint
 from routers import load as load_router
@@ -81,18 +81,6 @@ def both(path: Path) -> None:
     told(lambda: read_checkpoint(path), path)
     usable(told(lambda: load_checkpoint(path), path))
     usable(told(lambda: load_checkpoint(path, "hierrouter:stochastic"), path))
-
-
-@fuzz("checkpoints: bytes", 120)
-@given(st.data())
-def test_damaged_bytes(whole: Path, data: st.DataObject) -> None:
-    path = whole.with_name("bytes.safetensors")
-    content = whole.read_bytes()
-    head = 8 + struct.unpack("<Q", content[:8])[0]
-    # Most of a file is weights: what says how they are read is damaged as often.
-    damage = data.draw(st.one_of(damaged(content), damaged(content[:head]).map(lambda h: h + content[head:])))
-    path.write_bytes(damage)
-    both(path)
 
 
 @fuzz("checkpoints: configuration", 150)

@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 
 from pools.errors import UserError
-from pools.template import render
-from pools.types import Context
 from specialists.card import write_card
 from specialists.evaluate import ask, final, load, table
 from specialists.lessons import (
@@ -215,19 +213,8 @@ def test_another_recipe_is_not_resumed(source, tmp_path):
     train(source, tiny(), tmp_path, stop_after=1)
     with pytest.raises(UserError, match="another recipe"):
         train(source, tiny(seed=1), tmp_path, resume=True)
-
-
-def test_the_length_can_change_until_the_rates_fall(source, tmp_path):
-    _, _, losses = train(source, tiny(tokens=6_000), tmp_path / "short")
-    train(source, tiny(tokens=20_000), tmp_path / "long", stop_after=3)
-    assert train(source, tiny(tokens=6_000), tmp_path / "long", resume=True)[2] == losses
-    with pytest.raises(UserError, match="resume with --tokens 6000"):
-        train(source, tiny(tokens=20_000), tmp_path / "long", resume=True)
-
-
-def test_the_template_takes_a_context(source):
-    text = render(TEMPLATE, Context("q", ("a", "b")))
-    assert text == "q\n###\na\n###\nb\n###\n"
+    with pytest.raises(UserError, match="nothing to resume"):
+        train(source, tiny(), tmp_path / "none", resume=True)
 
 
 def test_errors_are_one_line(capsys, tmp_path):
