@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from pools.cost import MAX_RATE, CostModel
-from pools.errors import UserError, shown
+from pools.cost import CostModel
+from pools.errors import UserError
 from pools.mdp.optimum import path_costs, solve
 from pools.mdp.policy_value import expectation
 from pools.mdp.tree import Tree
@@ -231,7 +231,8 @@ def train(
     allow_stop, cost_weight, cost_model = request.allow_stop, request.cost_weight, request.cost_model
     training = request.training
     assert cost_model is not None
-    _check(args, request)
+    if not {"query", "response"} & set(args.sees):
+        raise UserError(f"--sees {' '.join(args.sees)}: expected query, response or both among them")
     batch_size = args.num_envs * args.num_steps
     num_iterations = max(1, args.total_timesteps // batch_size)
 
@@ -480,17 +481,6 @@ def training_bar(shown: bool) -> Iterator[Callable[[int, int, str], None]]:
 
     with bar:
         yield report
-
-
-def _check(args: Options, request: RouterRequest) -> None:
-    """Raise UserError for what is not said by the types of the options."""
-    if not 0 <= request.seed < 2**32:
-        raise UserError(f"--seed {shown(request.seed)}: expected a whole number from 0, and below 2**32")
-    for name, weights in (("cost-weights", request.cost_weights), ("cost-weight", (request.cost_weight,))):
-        if any(not 0 <= weight <= MAX_RATE for weight in weights):
-            raise UserError(f"--{name} {shown(weights)}: expected numbers of at least 0 and at most {MAX_RATE:g}")
-    if not {"query", "response"} & set(args.sees):
-        raise UserError(f"--sees {' '.join(args.sees)}: expected query, response or both among them")
 
 
 def plain(options: Options) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pools.errors import UserError
+from pools.cost import MAX_RATE
+from pools.errors import UserError, shown
 from pools.mdp.tree import Tree
 from pools.registry import Registry
 from routers.checkpoint import (
@@ -100,11 +101,21 @@ def teach(router: str | type, request: RouterRequest, options: Mapping[str, Any]
     learner = entry(**{**read_options(entry, options, name), **_variant(entry, name, argument)})
     if hasattr(learner, "narrowed"):
         request = learner.narrowed(request)
+    _check_numbers(request)
     train, validation = items_to_learn_from(request, name, explores=getattr(learner, "explores", False))
     learnt = learner.fit(train, validation, replace(request, train=None, validation=None, evaluation=None))
     fitted_with = options_as_saved(learner)
     training = {"options": fitted_with, "seed": request.seed, **request.training.facts}
     return Taught(learnt, Header(router=name, options=fitted_with, problem=Problem.of(request), training=training))
+
+
+def _check_numbers(request: RouterRequest) -> None:
+    if not 0 <= request.seed < 2**32:
+        raise UserError(f"--seed {shown(request.seed)}: expected a whole number from 0, and below 2**32")
+    weights = [("cost-weight", request.cost_weight), *(("cost-weights", each) for each in request.cost_weights)]
+    for name, weight in weights:
+        if not 0 <= weight <= MAX_RATE:
+            raise UserError(f"--{name} {shown(weight)}: expected a number of at least 0 and at most {MAX_RATE:g}")
 
 
 def load_taught(router: str | type, path: Path, request: RouterRequest) -> Taught:

@@ -7,7 +7,7 @@
 These are the commands of the specialists that ship: the math one at commit 51dc3f3, in bfloat16 on one core that has
 units for it; the QA one as the code is now, in float32 on two cores that have none, in 40 minutes.
 
-A training that was interrupted goes on with `--resume`, to the same weights. What is taught is in `specialists.lessons`.
+A training that was interrupted goes on with `--resume`, to the same weights. `specialists.lessons` is what is taught.
 The recipe: a Llama of 2.6 million parameters, a byte-pair encoding of 2,048 tokens with single digits, loss on the
 replies alone, Muon for the hidden matrices and AdamW for the rest.
 """
