@@ -60,7 +60,7 @@ class HashingEncoder:
         idf = TfidfTransformer().fit(counts).idf_.astype(np.float32)
         size = max(1, min(dimension, len(texts) - 1))
         # Of a single text the variance is zero.
-        with one_library_thread(), np.errstate(invalid="ignore"):
+        with one_library_thread(), np.errstate(invalid="ignore", divide="ignore"):
             fitted = TruncatedSVD(size, random_state=seed).fit(counts.multiply(idf).tocsr())
         components = fitted.components_.astype(np.float32)
         # Padded to the full size, so that a checkpoint's shapes do not depend on how much there was to fit on.
