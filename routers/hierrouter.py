@@ -79,12 +79,11 @@ class HierRouter:
 
     def notes(self, cost_weights: Sequence[float]) -> list[str]:
         """At which cost weights it was trained, where these are others."""
-        trained = self.fitted_for.cost_weights
-        if not trained and set(cost_weights) != {self.fitted_for.cost_weight}:
-            return [f"trained at cost weight {self.fitted_for.cost_weight:g} alone"]
-        if trained and not min(trained) <= min(cost_weights) <= max(cost_weights) <= max(trained):
-            return [f"trained at cost weights {min(trained):g} to {max(trained):g}"]
-        return []
+        trained = self.fitted_for.cost_weights or (self.fitted_for.cost_weight,)
+        if min(trained) <= min(cost_weights) <= max(cost_weights) <= max(trained):
+            return []
+        several = f"s {min(trained):g} to {max(trained):g}" if len(trained) > 1 else f" {trained[0]:g} alone"
+        return [f"trained at cost weight{several}"]
 
     def probabilities(self, states: RoutingStates) -> NDArray[np.float64]:
         """`[B, A]` probability of each action; one-hot where the router is greedy."""
