@@ -64,10 +64,3 @@ def test_the_judges_encoder_is_billed_where_it_judges(request_: RouterRequest) -
     assert set(outcome.routing_cost) == {4.0 + 3.0}, "each query and the first response, in words"
     alone = replace(router, chain=(0,))
     assert evaluate(alone, request_.evaluation).routing_cost.sum() == 0
-
-
-def test_where_every_answer_is_right_it_still_learns(request_: RouterRequest) -> None:
-    right = request_.train.subset(range(len(request_.train.items)))
-    right.score[:, 1:] = 1.0
-    router: Any = load("cascade", replace(request_, train=right, validation=right))
-    assert router.chain == (0,)

@@ -138,7 +138,7 @@ def test_resumed_equals_uninterrupted(train: Train, tmp_path: Path, monkeypatch:
 
 
 def test_a_checkpoint_is_all_a_router_needs(planted: Tree, train: Train, tmp_path: Path) -> None:
-    tree, _ = planted
+    tree = planted
     out = tmp_path / "policy.safetensors"
     trained, loaded = train(replace(QUICK, out=out)), routers.load("hierrouter", checkpoint=out)
     contexts = [tree.context(n, node) for n in range(20) for node in range(tree.decision_nodes)]
