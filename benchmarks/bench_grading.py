@@ -65,8 +65,7 @@ def main() -> None:
     problems, cores = list(load()["test"]), default_threads()
     for isolation in get_args(Isolation):
         try:
-            with Session(isolation=isolation) as session:
-                session.start()
+            Session(isolation=isolation).close()
         except SandboxUnavailable as reason:
             print(f"{isolation}: left out, {reason}")
             continue

@@ -18,8 +18,7 @@ REQUIRED = os.environ.get("HARNESS_TEST_ISOLATIONS", "").split()
 
 @functools.cache
 def _works(isolation: Isolation) -> bool:
-    with contextlib.suppress(SandboxUnavailable), Session(isolation=isolation) as session:
-        session.start()
+    with contextlib.suppress(SandboxUnavailable), Session(isolation=isolation):
         return True
     return False
 
@@ -44,12 +43,12 @@ def shut_off(request: pytest.FixtureRequest) -> Isolation:
 
 
 def _processes(caller: int) -> dict[int, str]:
-    """Processes that belong to the sandboxes of a caller, each with its name: `sandboxed`, or that of the nursery."""
+    """Processes that belong to the sandboxes of a caller, each with its name: `sandboxed`, or that of the fork server."""
     found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):
-                if f"--nursery-of={caller}".encode() in (folder / "cmdline").read_bytes().split(b"\0"):
+                if f"--fork-server-of={caller}".encode() in (folder / "cmdline").read_bytes().split(b"\0"):
                     found[int(folder.name)] = (folder / "comm").read_text().strip()
     return found
 
@@ -62,7 +61,7 @@ def processes() -> Callable[[int], dict[int, str]]:
 
 @pytest.fixture
 def children() -> Callable[[], set[int]]:
-    """The sandboxed processes of this one; the nurseries that they are forked from do not count."""
+    """The sandboxed processes of this one; the fork servers that they are forked from do not count."""
     return lambda: {pid for pid, name in _processes(os.getpid()).items() if name == "sandboxed"}
 
 
@@ -70,7 +69,7 @@ def children() -> Callable[[], set[int]]:
 def nothing_stays_behind(children: Callable[[], set[int]]) -> Iterator[None]:
     """No process, no folder and no open descriptor is left by a test."""
     for isolation in get_args(Isolation):
-        _works(isolation)  # its nursery stays
+        _works(isolation)  # its fork server stays
     descriptors = len(os.listdir("/proc/self/fd"))
     yield
     assert children() == set()

@@ -41,15 +41,18 @@ import logging
 import os
 import select
 import signal
+import socket
+import subprocess
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Literal, cast, get_args
 
 from pools.errors import UserError
 from tasks.code.sandbox import _wire as wire
-from tasks.code.sandbox.process import start
+from tasks.code.sandbox.fork_server import START_SECONDS, start
 
 Isolation = Literal["bwrap", "namespaces", "rlimits"]
 Role = Literal["answer", "examine"]
@@ -57,8 +60,8 @@ Role = Literal["answer", "examine"]
 ISOLATION_VARIABLE = "HARNESS_SANDBOX"
 """Environment variable that forces an isolation; unset or `auto`: the strongest one that works here."""
 
-START_SECONDS = 60
-"""How long a sandbox may take to start, which on a machine that is busy with other work is not a moment."""
+REMOVE_SECONDS = 10
+"""How long grading waits until what a program left is removed, which on a slow disk may be minutes."""
 
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What reading a reply that is none may raise."""
@@ -80,8 +83,6 @@ class Limits:
     """Size of any one file."""
     disk_bytes: int = 32 << 20
     """Size of all files together (not with rlimits)."""
-    processes: int = 1
-    """Processes and threads of the program, itself included."""
     output_bytes: int = 4 << 20
     """Length of one message from the program."""
 
@@ -104,85 +105,55 @@ class SandboxUnavailable(UserError):
 
 
 class Session:
-    """One sandboxed process and the channel to it. A context manager; leaving it kills whatever still runs.
+    """One sandboxed process and the channel to it. A context manager; leaving it kills what still runs.
 
     Raises SandboxUnavailable.
     """
 
     def __init__(self, role: Role = "answer", limits: Limits | None = None, isolation: Isolation | None = None) -> None:
-        self.limits = limits or Limits()
         self.isolation: Isolation = isolation or default_isolation()
         self.ended: str | None = None
         """Why the channel closed; None while it is open."""
-        self.filtered = False
-        """Whether system calls are filtered; known once it has started."""
-        self._buffer = bytearray()
-        self._searched = 0
-        """How much of the buffer is known to hold no line end."""
+        self._limits = limits or Limits()
+        self._rest = b""
+        """What has been read behind the last line."""
         self._deadline = time.monotonic() + START_SECONDS
-        self._ready = False
-        self._config = {"role": role, "isolation": self.isolation, "limits": asdict(self.limits)}
-        self._open()
-
-    def _open(self) -> None:
+        self._scratch = _make_scratch() if self.isolation == "rlimits" else None
+        order = {"role": role, "limits": asdict(self._limits), "scratch": self._scratch and f"{self._scratch}/own"}
+        self._channel, theirs = socket.socketpair()
         try:
-            self._program = start(self.isolation, self._config)
+            with theirs:
+                self._server, self._pid = start(self.isolation, order, theirs)
         except OSError as error:
+            self._clean()
             raise SandboxUnavailable(f"no sandbox by {self.isolation}: {error}") from error
-        self._to, self._from = self._program.requests, self._program.replies
-
-    def start(self) -> None:
-        """Wait until the process is shut in. `send` does this by itself; two sessions can start side by side."""
-        if self._ready:
-            return
-        line = self.receive()
-        if line is None and self._program.orphaned:  # the nursery was being killed: the next order makes another
-            self.ended = None
-            self._open()
-            line = self.receive()
-        hello = json.loads(line) if line else {"failed": self.ended}
-        if hello.get("ready") != self.isolation:
+        hello = json.loads(self.receive() or wire.dump({"failed": self.ended}))
+        if "failed" in hello:
             self.close()
-            raise SandboxUnavailable(f"no sandbox by {self.isolation}: {hello.get('failed')}")
-        self._ready, self.filtered = True, bool(hello.get("filtered"))
-        self._deadline = time.monotonic() + self.limits.wall_seconds
+            raise SandboxUnavailable(f"no sandbox by {self.isolation}: {hello['failed']}")
+        self._deadline = time.monotonic() + self._limits.wall_seconds
 
     def send(self, line: bytes) -> None:
         """Send one line (with its line end). Does nothing once the channel is closed."""
-        self.start()
-        view = memoryview(line)
-        while view and self.ended is None:
-            if not self._wait(self._to, select.POLLOUT):
-                return
-            try:
-                view = view[os.write(self._to, view) :]
-            except BlockingIOError:
-                continue
-            except BrokenPipeError:
-                return self._end("the program ended")
+        if self.ended is None:
+            self._try(lambda: self._channel.sendall(line))
 
     def receive(self) -> bytes | None:
         """The next line, or None when the program ended, ran out of time or said too much: then `ended` says which."""
+        line, chunk = bytearray(), self._rest
         while self.ended is None:
-            end = self._buffer.find(b"\n", self._searched)
-            if end >= 0:
-                line = bytes(self._buffer[:end])
-                del self._buffer[: end + 1]
-                self._searched = 0
-                return line
-            self._searched = len(self._buffer)
-            if len(self._buffer) > self.limits.output_bytes:
+            head, end, self._rest = chunk.partition(b"\n")
+            line += head
+            if end:
+                return bytes(line)
+            if len(line) > self._limits.output_bytes:
                 self._end("the answer is too long")
-            elif self._wait(self._from, select.POLLIN):
-                try:
-                    chunk = os.read(self._from, 1 << 16)
-                except BlockingIOError:
-                    continue
+            else:
+                if 0 < len(head) < select.PIPE_BUF:
+                    time.sleep(0.001)  # a program that writes byte by byte would keep this process busy
+                chunk = self._try(lambda: self._channel.recv(1 << 16)) or b""
                 if not chunk:
                     self._end("the program ended")
-                elif len(chunk) < select.PIPE_BUF and b"\n" not in chunk:
-                    time.sleep(0.001)  # a program that writes byte by byte would keep this process busy
-                self._buffer += chunk
         return None
 
     def define(self, source: str) -> str | None:
@@ -216,32 +187,36 @@ class Session:
             return {"error": "the reply is malformed"}
 
     def close(self) -> None:
-        """Kill everything inside and wait until it is gone. Safe to call twice."""
-        if self.ended is None:
-            self._end("closed")
+        """Kill what still runs and wait until it is gone. Safe to call twice."""
+        self._end("closed")
 
-    def _wait(self, descriptor: int, event: int) -> bool:
-        poll = select.poll()
-        poll.register(descriptor, event)
-        left = self._deadline - time.monotonic()
-        if left > 0 and poll.poll(left * 1000):
-            return True
-        if self._deadline - time.monotonic() <= 0:
+    def _try(self, operation: Callable[[], bytes | None]) -> bytes | None:
+        """Send or receive; end the session if that fails or takes too long."""
+        try:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._channel.settimeout(left)
+            return operation()
+        except TimeoutError:
             self._end("out of time")
-        return False
+        except OSError:
+            self._end("the program ended")
+        return None
 
     def _end(self, reason: str) -> None:
         if self.ended is not None:
             return
         self.ended = reason
-        # A program that only closed its channel has not ended.
-        if reason != "the program ended" or self._program.exit_code(0.5) is None:
-            self._program.kill()
-        code = self._program.exit_code()
-        if reason == "the program ended" and code is not None and code > 128:
-            with contextlib.suppress(ValueError):
-                self.ended = f"{reason} ({signal.Signals(code - 128).name})"
-        self._program.clean()
+        code = self._server.end(self._pid)
+        if reason == "the program ended" and code < 0:
+            self.ended += f" ({signal.strsignal(-code)})"
+        self._clean()
+
+    def _clean(self) -> None:
+        self._channel.close()
+        if self._scratch is not None:
+            _remove(self._scratch)
 
     def __enter__(self) -> Session:
         return self
@@ -275,6 +250,27 @@ def call(
         return session.ask({"function": function, "args": wire.encode(list(args)), "kwargs": named})
 
 
+def _make_scratch() -> str:
+    """An empty folder `own`, in one that the program cannot rename."""
+    folder = tempfile.mkdtemp(prefix=f"sandbox-{os.getpid()}-")
+    os.chmod(folder, 0o711)
+    os.mkdir(f"{folder}/own")
+    return folder
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder whatever is in it. Waits a while; `rm` then goes on by itself. What stays is logged."""
+    with contextlib.suppress(OSError):  # most programs leave nothing
+        os.rmdir(f"{folder}/own")
+        return os.rmdir(folder)
+    script = 'chmod -R u+rwX "$1"; exec rm -rf "$1"'
+    command = ["sh", "-c", script, "sh", folder]
+    removal = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        if removal.wait(REMOVE_SECONDS) != 0:
+            _LOG.warning("What a program left in %s stays", folder)
+
+
 def choose_isolation(wanted: str) -> Isolation:
     """Set the isolation that is in force from now on, `auto` or one by name; that which was chosen.
 
@@ -283,8 +279,7 @@ def choose_isolation(wanted: str) -> Isolation:
     os.environ[ISOLATION_VARIABLE] = wanted
     chosen = default_isolation()
     if wanted != "auto":
-        with Session(isolation=chosen) as session:
-            session.start()
+        Session(isolation=chosen).close()
     return chosen
 
 
@@ -309,8 +304,7 @@ def _strongest() -> Isolation:
     reasons = []
     for isolation in get_args(Isolation)[:-1]:
         try:
-            with Session(isolation=isolation) as session:
-                session.start()
+            Session(isolation=isolation).close()
             return cast(Isolation, isolation)
         except SandboxUnavailable as reason:
             reasons.append(str(reason))
