@@ -5,31 +5,31 @@ Three isolations, the strongest first; `default_isolation()` says which one is i
 `bwrap`       New mount, network, process, IPC and host-name namespaces, made by bubblewrap where it is installed. The
               program sees a read-only file system with the standard library, the shared libraries below /lib and
               /usr/lib and three devices, plus an empty, size-limited /tmp; no /proc, no installed packages, no network
-              device that is up, no process but its own. Works as root and, where unprivileged user namespaces are on,
+              device that is up, no process of the host. Works as root and, where unprivileged user namespaces are on,
               as an ordinary user.
-`namespaces`  The same, made by this project's own code (Linux >= 5.12), which fewer eyes have seen than bubblewrap's.
+`namespaces`  The same, made by `unshare` of util-linux and a script of mounts.
 `rlimits`     Resource limits, a clean environment, an empty folder, no inherited descriptors, and as root a user id
-              that nobody has (in a user namespace: one of its own). For containers and kernels that refuse the above.
+              that nobody has. For containers and kernels that refuse the above.
 
-All limit CPU time, address space, file size, processes and wall-clock time, read a bounded amount of output, start
-with an empty environment, and leave no process and no folder behind. On x86-64 and ARM64 a seccomp filter refuses the
-network, signals to other processes, memory that no limit counts (shared mappings and files without a name among it)
-and some eighty system calls that computing does not need (`_syscalls.py`). Only the standard library can be
-imported. The hash seed is fixed, so that an answer does not change with the order of a set.
+All limit CPU time, address space, file size and wall-clock time, let a program start neither process nor thread, read a
+bounded amount of output, start with an empty environment, and leave no process and no folder behind. On x86-64 and
+ARM64 a seccomp filter refuses the network, signals to other processes, memory that no limit counts (shared mappings and
+files without a name among it) and some eighty system calls that computing does not need (`_syscalls.py`). Only the
+standard library can be imported. The hash seed is fixed, so that an answer does not change with the order of a set.
 
 NOT protected. With `bwrap` and `namespaces`: bugs of the kernel in the system calls that are left; side channels such
-as timing; memory up to `memory_bytes` times `processes` plus `disk_bytes`, plus what the kernel keeps for 64
-descriptors (pipes and sockets full of data, locks: tens of MiB); the text of whatever lies below /lib and /usr/lib is
-readable. With `rlimits` moreover: files that the user may read can be read, among them installed data sets with their
-answers (as root: what everybody may read, but all files where only root may read the interpreter's library, as below
-/root), and where the caller is not root the environment of its other processes by way of /proc, and their memory can
-be read and written where the kernel does not restrict tracing (yama); files can be made or deleted wherever the user
-may (as root: only where everybody may), of at most `file_bytes` each, in any number (below /dev/shm they are memory),
-and those outside of the program's folder stay. The host's name can be read from files, and from the kernel unless root
-may make namespaces of host names. Root of a user namespace that has no other id is not root here: its programs keep the
-id, without any capability, and so may do with files what the user outside may, as with an ordinary caller.
-On other architectures, with `rlimits`, the network is open too, and where the caller is not root the program can send
-signals to the caller's other processes. Use `rlimits` for models you trust not to attack.
+as timing; memory up to `memory_bytes` plus `disk_bytes`, plus what the kernel keeps for 64 descriptors (pipes and
+sockets full of data, locks: tens of MiB); the text of whatever lies below /lib and /usr/lib is readable. With `rlimits`
+moreover: files that the user may read can be read, among them installed data sets with their answers (as root: what
+everybody may read, but all files where only root may read the interpreter's library, as below /root), and where the
+caller is not root the environment of its other processes by way of /proc, and their memory can be read and written
+where the kernel does not restrict tracing (yama); files can be made or deleted wherever the user may (as root: only
+where everybody may), of at most `file_bytes` each, in any number (below /dev/shm they are memory), and those outside of
+the program's folder stay. The host's name can be read from files, and from the kernel unless root may make namespaces
+of host names. Root of a user namespace that has no other id is not root here: its programs keep the id, without any
+capability, and so may do with files what the user outside may, as with an ordinary caller. On other architectures, with
+`rlimits`, the network is open too, and where the caller is not root the program can send signals to the caller's other
+processes. Use `rlimits` for models you trust not to attack.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 from pools.errors import UserError
 from tasks.code.sandbox import _wire as wire
@@ -63,8 +63,8 @@ ISOLATION_VARIABLE = "HARNESS_SANDBOX"
 REMOVE_SECONDS = 10
 """How long grading waits until what a program left is removed, which on a slow disk may be minutes."""
 
-_MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""What reading a reply that is none may raise."""
+MAX_DEFINED = 10_000
+"""Bytes of the reply to a definition; it says no more than that it worked, or why not."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -74,30 +74,17 @@ class Limits:
     """What one program may use; seconds and bytes."""
 
     cpu_seconds: int = 5
-    """CPU time of each process."""
+    """CPU time."""
     wall_seconds: int = 20
     """Time from start to end; generous, because it also runs while the machine is busy with other work."""
     memory_bytes: int = 512 << 20
-    """Address space of each process, the interpreter included (about 30 MiB)."""
+    """Address space, the interpreter included (about 30 MiB)."""
     file_bytes: int = 16 << 20
     """Size of any one file."""
     disk_bytes: int = 32 << 20
     """Size of all files together (not with rlimits)."""
     output_bytes: int = 4 << 20
     """Length of one message from the program."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What came of one request: a value, or the reason why there is none."""
-
-    value: Any = None
-    error: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is a value."""
-        return self.error is None
 
 
 class SandboxUnavailable(UserError):
@@ -158,33 +145,17 @@ class Session:
 
     def define(self, source: str) -> str | None:
         """Have a session of role `answer` define a program; why that failed, or None. No value is decoded."""
-        return self._exchange({"source": source}, longest=10_000).get("error")
-
-    def ask(self, request: Mapping[str, Any]) -> Reply:
-        """Send one request to a session of role `answer` and read its reply."""
-        reply = self._exchange(request)
-        if "error" in reply:
-            return Reply(error=reply["error"])
-        try:
-            return Reply(wire.decode(reply["value"]))
-        except wire.TooLarge as error:
-            return Reply(error=f"the reply is too large: {error}")
-        except _MALFORMED:
-            return Reply(error="the reply is malformed")
-
-    def _exchange(self, request: Mapping[str, Any], longest: int | None = None) -> dict[str, Any]:
-        """`{"value": ...}`, which is still to be decoded, or `{"error": str}`. longest: bytes that are parsed."""
-        self.send(wire.dump(dict(request)))
+        self.send(wire.dump({"source": source}))
         line = self.receive()
         if line is None:
-            return {"error": self.ended}
-        if longest is not None and len(line) > longest:
-            return {"error": "the reply is too large"}
+            return self.ended
+        if len(line) > MAX_DEFINED:
+            return "the reply is too large"
         try:
             reply = json.loads(line)
-            return {"error": str(reply["error"])[:500]} if "error" in reply else {"value": reply["value"]}
-        except _MALFORMED:
-            return {"error": "the reply is malformed"}
+            return str(reply["error"]) if "error" in reply else None
+        except (ValueError, TypeError, RecursionError):
+            return "the reply is malformed"
 
     def close(self) -> None:
         """Kill what still runs and wait until it is gone. Safe to call twice."""
@@ -227,29 +198,6 @@ class Session:
         self.close()
 
 
-def call(
-    source: str,
-    function: str,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    limits: Limits | None = None,
-    isolation: Isolation | None = None,
-) -> Reply:
-    """Define `source` in a sandbox, call one of its functions, return what it returned.
-
-    Arguments and value are literals: None, bool, int, float (inf and nan too), complex, str, bytes, list, tuple, dict,
-    set, frozenset, Decimal and Fraction in any nesting. A value that is none of these comes back as an object that
-    equals nothing. Never raises for what the program does: see `Reply.error`. The value is decoded in this process:
-    its size is capped (`MAX_NUMBER`, `MAX_TEXT`, `MAX_VALUES` of `_wire.py`), and one that is over is an error.
-    """
-    with Session("answer", limits, isolation) as session:
-        failed = session.define(source)
-        if failed is not None:
-            return Reply(error=failed)
-        named = {name: wire.encode(value) for name, value in (kwargs or {}).items()}
-        return session.ask({"function": function, "args": wire.encode(list(args)), "kwargs": named})
-
-
 def _make_scratch() -> str:
     """An empty folder `own`, in one that the program cannot rename."""
     folder = tempfile.mkdtemp(prefix=f"sandbox-{os.getpid()}-")
@@ -289,14 +237,13 @@ def default_isolation() -> Isolation:
     Raises UserError if the variable holds anything else.
     """
     wanted = os.environ.get(ISOLATION_VARIABLE, "auto")
-    for isolation in get_args(Isolation):
-        if wanted == isolation:
-            return cast(Isolation, isolation)
-    if wanted != "auto":
+    if wanted == "auto":
+        return _strongest()
+    if wanted not in get_args(Isolation):
         raise UserError(
             f"{ISOLATION_VARIABLE}={wanted!r}: expected auto, {', '.join(get_args(Isolation))}; unset it for auto"
         )
-    return _strongest()
+    return cast(Isolation, wanted)
 
 
 @functools.cache

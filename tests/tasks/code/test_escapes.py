@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sandbox_call import call
 
-from tasks.code.sandbox.session import Isolation, Limits, call
+from tasks.code.sandbox.session import Isolation, Limits
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_behind")
 
