@@ -66,7 +66,7 @@ def get(name: str, metric: str | None = None, filter_name: str | None = None, li
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    from tasks.lm_eval_task import LmEvalTask, check_config, default_threads
+    from tasks.lm_eval_task import LmEvalTask, check_config
 
     ours = FOLDER in path.resolve().parents
     try:
@@ -102,7 +102,7 @@ def get(name: str, metric: str | None = None, filter_name: str | None = None, li
                 "on the Hugging Face hub or in the local cache: check the network, HF_HOME and HF_HUB_OFFLINE"
             ) from error
         parallel = ours and (config.get("metadata") or {}).get("scores_in_threads", False)
-        return LmEvalTask(task, metric, filter_name, limit, default_threads() if parallel else 1)
+        return LmEvalTask(task, metric, filter_name, limit, os.cpu_count() or 1 if parallel else 1)
 
 
 def _settle_offline() -> None:

@@ -17,19 +17,7 @@ ARM64 a seccomp filter refuses the network, signals to other processes, memory t
 files without a name among it) and some eighty system calls that computing does not need (`_syscalls.py`). Only the
 standard library can be imported. The hash seed is fixed, so that an answer does not change with the order of a set.
 
-NOT protected. With `bwrap` and `namespaces`: bugs of the kernel in the system calls that are left; side channels such
-as timing; memory up to `memory_bytes` plus `disk_bytes`, plus what the kernel keeps for 64 descriptors (pipes and
-sockets full of data, locks: tens of MiB); the text of whatever lies below /lib and /usr/lib is readable. With `rlimits`
-moreover: files that the user may read can be read, among them installed data sets with their answers (as root: what
-everybody may read, but all files where only root may read the interpreter's library, as below /root), and where the
-caller is not root the environment of its other processes by way of /proc, and their memory can be read and written
-where the kernel does not restrict tracing (yama); files can be made or deleted wherever the user may (as root: only
-where everybody may), of at most `file_bytes` each, in any number (below /dev/shm they are memory), and those outside of
-the program's folder stay. The host's name can be read from files, and from the kernel unless root may make namespaces
-of host names. Root of a user namespace that has no other id is not root here: its programs keep the id, without any
-capability, and so may do with files what the user outside may, as with an ordinary caller. On other architectures, with
-`rlimits`, the network is open too, and where the caller is not root the program can send signals to the caller's other
-processes. Use `rlimits` for models you trust not to attack.
+What is not protected is listed in docs/sandbox.md. Use `rlimits` for models you trust not to attack.
 """
 
 from __future__ import annotations

@@ -130,17 +130,6 @@ def test_a_malformed_reply_to_a_definition_is_an_error(line: str) -> None:
         assert session.define(program)
 
 
-@pytest.mark.parametrize("tag", ["set", "frozenset", "dict"])
-def test_a_set_of_numbers_that_all_hash_alike_is_too_large(tag: str) -> None:
-    """Each was compared with all before it: within the length that a reply may have, for a quarter of an hour."""
-    alike = [n * (2**61 - 1) for n in range(1, 100_000)]
-    with deadline():
-        body = [[n, 0] for n in alike] if tag == "dict" else alike
-        with pytest.raises(wire.TooLarge):
-            wire.decode({tag: body})
-        assert wire.decode(wire.encode(set(range(50_000))))
-
-
 @fuzz("sandbox: texts", 25)
 @example("\ud800\udfff")
 @given(texts(surrogates=True))

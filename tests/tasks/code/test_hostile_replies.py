@@ -57,7 +57,6 @@ HOSTILE = {
     "a text of 4 million characters": "value('\"' + 'x' * 4_000_000 + '\"')",
     "a deep list": "value('[' * 2_000_000 + ']' * 2_000_000)",
     "a set whose items hash alike": "value(set_of(alike(150_000)))",
-    "sets of sets that hash alike": "value(set_of(set_of([*alike(399), *alike(1, n)]) for n in range(500, 899)))",
     "an error of a million lists": '\'{"error": \' + many("[]", 1_000_000) + "}"',
 }
 
@@ -99,8 +98,6 @@ FULL = 16 ** (wire.MAX_NUMBER - 2) - 1
         ("ä" * wire.MAX_TEXT, "ä" * (wire.MAX_TEXT + 1)),
         (b"\xff" * (wire.MAX_TEXT // 2), b"\xff" * (wire.MAX_TEXT // 2 + 1)),
         ([0] * (wire.MAX_VALUES - 1), [0] * wire.MAX_VALUES),
-        ({2**n for n in range(500)}, {2**n for n in range(2000)}),  # they hash alike
-        ({(x, y) for x in range(-20, 20) for y in range(-20, 20)}, None),  # -1 and -2 hash alike
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -109,6 +106,5 @@ def test_a_value_comes_back_up_to_the_cap(value: Any, larger: Any) -> None:
         return json.loads(wire.dump({"value": wire.encode(value)}))["value"]
 
     assert wire.decode(sent(value)) == value
-    if larger is not None:
-        with pytest.raises(wire.TooLarge):
-            wire.decode(sent(larger))
+    with pytest.raises(wire.TooLarge):
+        wire.decode(sent(larger))
