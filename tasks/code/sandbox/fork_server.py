@@ -46,7 +46,8 @@ class ForkServer:
             except ConnectionError:
                 self.close()
                 complaints.seek(0)
-                raise OSError(complaints.read(1000).decode(errors="replace").strip() or "it ended at once") from None
+                said = complaints.read(1000).decode(errors="replace").split()
+                raise OSError(" ".join(said) or "it ended at once") from None
 
     def start(self, order: Mapping[str, Any], channel: socket.socket) -> int:
         """Fork a program that answers on `channel`; its process id, as the server sees it."""
