@@ -184,7 +184,6 @@ def test_a_metric_where_less_is_better_is_refused(sums: Path) -> None:
     ("old", "new", "complaint"),
     [
         ("do_sample: false", "do_sample: true", "samples its responses"),
-        ("do_sample: false", "temperature: 0.7", "samples its responses"),
         ("do_sample: false", "num_beams: 4", "sets num_beams"),
         ("num_fewshot: 3", "repeats: 2", "asks every item 2 times"),
         ("output_type: generate_until", "output_type: loglikelihood", "multiple-choice tasks run through"),
@@ -203,7 +202,6 @@ def test_what_is_not_greedy_text_is_refused(sums: Path, old: str, new: str, comp
         ({"until": "Q:", "max_gen_toks": 7}, GenerationSettings(("Q:",), 7)),
         ({"until": ["a", "b"], "max_new_tokens": 8}, GenerationSettings(("a", "b"), 8)),
         ({"max_tokens": 5, "max_gen_toks": 6, "temperature": 0.0, "num_beams": 1}, GenerationSettings((), 6)),
-        ({"do_sample": False, "temperature": 0.8, "top_p": 0.9}, GenerationSettings((), 256)),
     ],
 )
 def test_generation_settings(arguments: dict[str, Any], settings: GenerationSettings) -> None:

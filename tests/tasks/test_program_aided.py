@@ -52,11 +52,8 @@ def test_what_counts_as_the_answer(value, right):
     ("response", "score"),
     [
         ("```python\ndef solve():\n    return 3\n```", 1.0),
-        ("```python\ndef solve():\n    return 3\n", 1.0),  # cut off behind the function
         ("```python\ndef other():\n    return 3\n```", 0.0),
-        ("```python\ndef solve(n):\n    return 3\n```", 0.0),
         ("```python\ndef solve():\n    print(3)\n```", 0.0),
-        ("3", 0.0),
         ("Answer: unknown", 0.0),
     ],
 )

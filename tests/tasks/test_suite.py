@@ -45,7 +45,6 @@ def test_a_suite_of_ones_own(tmp_path: Path) -> None:
     ("text", "complaint"),
     [
         ("name: [", "expected YAML"),
-        ("", "Input should be an object"),
         ("{name: x, tasks: []}", "tasks: Tuple should have at least 1 item"),
         ("{name: x, tasks: [{name: rg_aiw}]}", "`tasks.0.domain` is missing"),
         (
@@ -61,7 +60,6 @@ def test_a_suite_of_ones_own(tmp_path: Path) -> None:
         ("{name: x, tasks: [{name: rg_aiw, domain: qa}, {name: rg_aiw, domain: qa}]}", "task rg_aiw is used twice"),
         ('{name: "x\\u2066", tasks: [{name: rg_aiw, domain: qa}]}', "holds U+2066"),
         ('{name: " x", tasks: [{name: rg_aiw, domain: qa}]}', "has spaces at an end"),
-        ("name: !!python/object/apply:os.system [echo]", "expected YAML"),
     ],
 )
 def test_broken_files_are_one_line(tmp_path: Path, text: str, complaint: str) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from sandbox_call import call
 
 from fuzzing import deadline, fuzz, junk, mutated, texts
 from tasks.code.extract import program
@@ -128,11 +127,3 @@ def test_a_malformed_reply_to_a_definition_is_an_error(line: str) -> None:
     program = f"import os\nos.write(3, {line!r}.encode('latin-1') + b'\\n')\nos._exit(0)"
     with Session() as session:
         assert session.define(program)
-
-
-@fuzz("sandbox: texts", 25)
-@example("\ud800\udfff")
-@given(texts(surrogates=True))
-def test_a_text_goes_into_the_sandbox_and_comes_back(text: str) -> None:
-    joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")  # two halves are one in JSON
-    assert call("def echo(x): return x", "echo", [text]).value == joined

@@ -60,8 +60,7 @@ import json, os, sys
 from sandbox_call import call
 
 PROGRAM = '''
-import ctypes, os, resource
-libc = ctypes.CDLL(None, use_errno=True)
+import os
 
 def works(function):
     try:
@@ -79,12 +78,7 @@ def f(host):
     open('own', 'w').close()
     status = dict(line.split(':\\\\t', 1) for line in open('/proc/self/status').read().splitlines())
     gained = {
-        'mount': libc.mount(b'none', b'/tmp', b'tmpfs', 0, None) == 0,
         'chown': works(lambda: os.chown('own', 1, 1)),
-        'kill': works(lambda: os.kill(host['caller'], 0)),
-        'nice': works(lambda: os.setpriority(os.PRIO_PROCESS, 0, -5)),
-        'name': libc.sethostname(b'x', 1) == 0,
-        'limit': works(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))),
         'user': works(lambda: os.setresuid(1, 1, 1)) or works(lambda: os.setgroups([1])),
         'environment': works(lambda: open(f"/proc/{host['caller']}/environ").close()),
         'memory': works(lambda: open(f"/proc/{host['caller']}/mem", 'rb').close()),
