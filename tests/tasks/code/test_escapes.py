@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox_call import call
 
+from sandbox_call import call
 from tasks.code.sandbox.session import Isolation, Limits
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_behind")

@@ -10,9 +10,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sandbox_call import call
 
 from pools.errors import UserError
+from sandbox_call import call
 from tasks.code.grade import examine
 from tasks.code.sandbox import session as sandbox
 from tasks.code.sandbox.session import Limits, Session

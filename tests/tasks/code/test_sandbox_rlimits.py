@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from sandbox_call import call
 
+from sandbox_call import call
 from tasks.code.sandbox import session
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_behind")
