@@ -9,6 +9,7 @@ than if each sandbox starts Python.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -22,7 +23,6 @@ import tyro
 
 from tasks.code.sandbox.session import Isolation, SandboxUnavailable, Session
 from tasks.human_eval.utils import load, verdict
-from tasks.lm_eval_task import default_threads
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,10 @@ def start_interpreters(number: int, threads: int) -> None:
 def main() -> None:
     """Measure and print."""
     args = tyro.cli(Args, description=__doc__)
-    problems, cores = list(load()["test"]), default_threads()
+    problems, cores = list(load()["test"]), os.cpu_count() or 1
     for isolation in get_args(Isolation):
         try:
-            with Session(isolation=isolation) as session:
-                session.start()
+            Session(isolation=isolation).close()
         except SandboxUnavailable as reason:
             print(f"{isolation}: left out, {reason}")
             continue

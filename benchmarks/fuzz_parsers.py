@@ -21,10 +21,10 @@ import atheris
 
 ROOT = Path(__file__).parent.parent
 # The modules by themselves: the package `tasks` would import much more.
-sys.path[:0] = [str(ROOT), str(ROOT / "tasks")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tasks/code"), str(ROOT / "tasks/code/sandbox")]
 with atheris.instrument_imports():
     import _wire
-    import program as programs
+    import extract as programs
     import yaml  # noqa: F401 - instrumented before it is used
 
     from pools.errors import UserError
@@ -41,7 +41,14 @@ def program(data: bytes) -> None:
 
 def wire(data: bytes) -> None:
     """What a program in the sandbox sends."""
-    expected = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)  # by Session.ask
+    expected = (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    )  # by `examine`, which takes any
     with contextlib.suppress(*expected):
         _wire.decode(json.loads(data))
 

@@ -11,7 +11,6 @@ import dataclasses
 import inspect
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -129,7 +128,7 @@ class LmEvalTask:
         if wanted <= self._built:
             return
         self._task.set_fewshot_seed(seed=FEWSHOT_SEED)  # anew, so that the examples do not depend on earlier calls
-        with _quiet():
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bars; its warnings go through logging
             self._task.build_all_requests(limit=None if wanted == math.inf else wanted)
         self._instances, self._items, self._duplicates = {}, [], 0
         seen: set[str] = set()
@@ -179,25 +178,11 @@ def generation_settings(name: str, arguments: Mapping[str, Any]) -> GenerationSe
     until = arguments.get("until") or []
     until = [until] if isinstance(until, str) else until
     limit = next((arguments[key] for key in TOKEN_LIMITS if arguments.get(key) is not None), DEFAULT_NEW_TOKENS)
-    if isinstance(limit, str) and limit.isdecimal() and len(limit) < 10:
-        limit = int(limit)
     if not isinstance(until, list | tuple) or not all(isinstance(text, str) for text in until):
         raise UserError(f"task '{name}' has until {shown(until)} in generation_kwargs, expected texts")
     if not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit < 2**31:
         raise UserError(f"task '{name}' has a limit of {shown(limit)} tokens in generation_kwargs, expected a number")
     return GenerationSettings(tuple(text for text in until if text), limit)
-
-
-def default_threads() -> int:
-    """As many as there are cores for this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """Without lm-eval's progress bars; its warnings go through logging and are not touched."""
-    with contextlib.redirect_stderr(io.StringIO()):
-        yield
 
 
 def _plain(value: Any) -> Any:

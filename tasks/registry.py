@@ -29,30 +29,27 @@ _DECLARATION = re.compile(
 
 def names() -> list[str]:
     """The tasks of this project; lm-eval's own are known by name too."""
-    return sorted(_declared(FOLDER)[0])
+    return sorted(_declared(FOLDER))
 
 
 def lm_eval_names() -> list[str]:
     """The tasks of the installed lm-eval, of every output type."""
-    return sorted(_declared(_lm_eval_folder())[0])
+    return sorted(_declared(_lm_eval_folder()))
 
 
 def check(name: str) -> Path:
     """The file that declares a task; raises UserError where none does, with the names that come close."""
     if name.endswith(".yaml") and Path(name).is_file():
         return Path(name)
-    ours, _ = _declared(FOLDER)
+    ours = _declared(FOLDER)
     if name in ours:
         return ours[name]
-    theirs, groups = _declared(_lm_eval_folder())
+    theirs = _declared(_lm_eval_folder())
     if name in theirs:
         return theirs[name]
-    if name in groups:
-        members = [task for task in theirs if task.startswith(name)][:5]
-        raise UserError(f"'{name}' is a group of tasks in lm-eval, expected a task: for instance {', '.join(members)}")
     close = difflib.get_close_matches(name, [*ours, *theirs], n=4)
     hint = f"did you mean {', '.join(close)}?" if close else f"ours are {', '.join(sorted(ours))}"
-    raise UserError(f"unknown task '{name}': expected one of ours or of lm-eval's; {hint}")
+    raise UserError(f"unknown task '{name}': expected one of ours or of lm-eval's, and no group; {hint}")
 
 
 def get(name: str, metric: str | None = None, filter_name: str | None = None, limit: int | None = None) -> Task:
@@ -62,11 +59,12 @@ def get(name: str, metric: str | None = None, filter_name: str | None = None, li
     documents. Raises UserError: no such task, a task that is not answered by text, or data that cannot be had.
     """
     path = check(name)
-    _settle_offline()
+    if os.environ.get("HF_HUB_OFFLINE") == "1":  # which has to be enough: `datasets` would retry for long
+        os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    from tasks.lm_eval_task import LmEvalTask, check_config, default_threads
+    from tasks.lm_eval_task import LmEvalTask, check_config
 
     ours = FOLDER in path.resolve().parents
     try:
@@ -102,30 +100,21 @@ def get(name: str, metric: str | None = None, filter_name: str | None = None, li
                 "on the Hugging Face hub or in the local cache: check the network, HF_HOME and HF_HUB_OFFLINE"
             ) from error
         parallel = ours and (config.get("metadata") or {}).get("scores_in_threads", False)
-        return LmEvalTask(task, metric, filter_name, limit, default_threads() if parallel else 1)
-
-
-def _settle_offline() -> None:
-    """Let `HF_HUB_OFFLINE=1` alone be enough: without it, `datasets` retries for a long while."""
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
-        os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+        return LmEvalTask(task, metric, filter_name, limit, os.cpu_count() or 1 if parallel else 1)
 
 
 @cache
-def _declared(folder: Path) -> tuple[dict[str, Path], set[str]]:
-    """Tasks and groups that the folder's YAML files declare, by a scan of their first-level lines.
+def _declared(folder: Path) -> dict[str, Path]:
+    """Tasks that the folder's YAML files declare, by a scan of their first-level lines.
 
     lm-eval's own index parses every file: 4 to 8 seconds for its 13,000; this takes less than one.
     """
     found: dict[str, Path] = {}
-    groups: set[str] = set()
     for path in sorted(folder.rglob("*.yaml"), key=lambda path: path.as_posix()):
         declarations = dict(_DECLARATION.findall(path.read_bytes()))
-        if group := declarations.get(b"group"):
-            groups.add(group.decode())
-        elif task := declarations.get(b"task"):
-            found.setdefault(task.decode(), path)
-    return found, groups
+        if b"group" not in declarations and b"task" in declarations:
+            found.setdefault(declarations[b"task"].decode(), path)
+    return found
 
 
 def _lm_eval_folder() -> Path:

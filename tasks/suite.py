@@ -67,20 +67,13 @@ def load_suite(name_or_path: str) -> Suite:
             raise UserError(
                 f"unknown suite '{name_or_path}': {hint}expected {', '.join(suite_names())} or a path to a .yaml file"
             )
-    return _parse(path)
-
-
-def _parse(path: Path) -> Suite:
-    declared = read_yaml(path, "suite")
     where = f"suite file {path}"
-    if isinstance(declared, dict) and isinstance(declared.get("tasks"), list):
-        for number, entry in enumerate(declared["tasks"], start=1):
-            task = from_plain(SuiteTask, entry, f"{where}: task {number}")
-            try:
-                registry.check(task.name)
-            except UserError as error:
-                raise UserError(f"{where}: task {number}: {error}") from error
-    suite = from_plain(Suite, declared, where)
+    suite = from_plain(Suite, read_yaml(path, "suite"), where)
     check_name(suite.name, f"{where}: name")
     check_distinct([task.name for task in suite.tasks], f"{where}: task")
+    for task in suite.tasks:
+        try:
+            registry.check(task.name)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
     return suite

@@ -44,7 +44,7 @@ def load(**_):
     rows = [{"a": n, "b": n * n % 7} for n in range(100)]
     return {"train": datasets.Dataset.from_list(rows), "test": datasets.Dataset.from_list(rows[:30] + rows[:5])}
 def length(doc, results):
-    return {"length": float(len(results[0])), "surprise": 2.0, "yes": True}
+    return {"length": float(len(results[0])), "yes": True}
 """
 
 
@@ -160,9 +160,7 @@ def eval_sum(query: str) -> int:
     return int(left) + int(right)
 
 
-@pytest.mark.parametrize(
-    ("metric", "outcome"), [("length", "gave 2.0"), ("surprise", "gave 2.0"), ("yes", 1.0), (None, "gave 2.0")]
-)
+@pytest.mark.parametrize(("metric", "outcome"), [("length", "gave 2.0"), ("yes", 1.0)])
 def test_a_score_is_a_number_from_0_to_1(sums: Path, metric: str | None, outcome: Any) -> None:
     names = "\n".join(f"  - {{metric: {m}, aggregation: mean, higher_is_better: true}}" for m in ("length", "yes"))
     text = FEWSHOT[: FEWSHOT.index("metric_list")]
@@ -186,7 +184,6 @@ def test_a_metric_where_less_is_better_is_refused(sums: Path) -> None:
     ("old", "new", "complaint"),
     [
         ("do_sample: false", "do_sample: true", "samples its responses"),
-        ("do_sample: false", "temperature: 0.7", "samples its responses"),
         ("do_sample: false", "num_beams: 4", "sets num_beams"),
         ("num_fewshot: 3", "repeats: 2", "asks every item 2 times"),
         ("output_type: generate_until", "output_type: loglikelihood", "multiple-choice tasks run through"),
@@ -202,11 +199,9 @@ def test_what_is_not_greedy_text_is_refused(sums: Path, old: str, new: str, comp
     ("arguments", "settings"),
     [
         ({}, GenerationSettings((), 256)),
-        ({"until": None}, GenerationSettings((), 256)),
         ({"until": "Q:", "max_gen_toks": 7}, GenerationSettings(("Q:",), 7)),
-        ({"until": ["a", "b"], "max_new_tokens": "8"}, GenerationSettings(("a", "b"), 8)),
+        ({"until": ["a", "b"], "max_new_tokens": 8}, GenerationSettings(("a", "b"), 8)),
         ({"max_tokens": 5, "max_gen_toks": 6, "temperature": 0.0, "num_beams": 1}, GenerationSettings((), 6)),
-        ({"do_sample": False, "temperature": 0.8, "top_p": 0.9}, GenerationSettings((), 256)),
     ],
 )
 def test_generation_settings(arguments: dict[str, Any], settings: GenerationSettings) -> None:

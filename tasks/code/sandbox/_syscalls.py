@@ -1,9 +1,9 @@
 """The system calls that a sandboxed program is refused, by a seccomp filter that it cannot take off.
 
-Refused are those that reach other processes, the network, other users' objects or seldom used parts of the kernel, and
-those that hold memory which no limit counts; what computing needs is left. Signals and limits may be sent and set by a
-process to itself alone. The number of each call is fixed for good by the kernel's interface, as are the fields of
-`struct seccomp_data` (seccomp(2)).
+Refused are those that start or reach other processes, the network, other users' objects or seldom used parts of the
+kernel, and those that hold memory which no limit counts; what computing needs is left. Signals and limits may be sent
+and set by a process to itself alone. The number of each call is fixed for good by the kernel's interface, as are the
+fields of `struct seccomp_data` (seccomp(2)).
 
 Of an argument the lower half is looked at, whatever the upper one holds: of those below the kernel reads no more, or
 has all their flags there.
@@ -21,7 +21,6 @@ ALLOW, ERRNO, KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 LOAD, EQUAL, ANY_BIT, AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06  # of classic BPF, on words and constants
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # offsets; an argument has 8 bytes, the lower half first on both machines
 X32_BIT = 0x40000000
-NEW_NAMESPACES = 0x7E020000  # CLONE_NEW*, but for CLONE_NEWTIME, which clone(2) does not take
 SHARED = 1  # the bit that MAP_SHARED and MAP_SHARED_VALIDATE have in common, and MAP_PRIVATE has not
 AF_UNIX = 1
 
@@ -54,6 +53,10 @@ REFUSED = {
     "quotactl_fd": (443, 443),
     "fanotify_init": (300, 262),
     # other processes
+    "clone": (56, 220),
+    "clone3": (435, 435),
+    "fork": (57, 220),  # ARM64 has clone alone
+    "vfork": (58, 220),
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
@@ -137,8 +140,7 @@ COMMANDS = {
     "ioctl": ((16, 29), (0x8901, 0x8902, 0x5412)),
 }
 """Refused where the second argument is one of these."""
-FORKS = {"clone": (56, 220), "fork": (57, 220), "vfork": (58, 220)}  # ARM64 has the first alone
-CLONE, CLONE3, MMAP = FORKS["clone"], (435, 435), (9, 222)
+MMAP = (9, 222)
 
 
 class _Instruction(ctypes.Structure):
@@ -153,8 +155,8 @@ Word = tuple[int, int, int, int]
 """Operation, how far to jump if true and if false, operand."""
 
 
-def instructions(architecture: int, column: int, pid: int, alone: bool = False) -> list[Word]:
-    """The filter for the process `pid`. alone: also refuse to start processes and threads."""
+def instructions(architecture: int, column: int, pid: int) -> list[Word]:
+    """The filter for the process `pid`."""
     allow, refuse = (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, ERRNO | errno.EPERM)
     made = [
         (LOAD, 0, 0, ARCHITECTURE),
@@ -164,10 +166,8 @@ def instructions(architecture: int, column: int, pid: int, alone: bool = False) 
         (AT_LEAST, 0, 1, X32_BIT),
         refuse,
     ]
-    for numbers in [*REFUSED.values(), *(FORKS.values() if alone else ())]:
-        made += [(EQUAL, 0, 1, numbers[column]), refuse]
-    # Its flags lie in memory, where no filter sees them: as if the kernel did not have it, and clone is used instead.
-    made += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, ERRNO | errno.ENOSYS)]
+    for number in sorted({numbers[column] for numbers in REFUSED.values()}):
+        made += [(EQUAL, 0, 1, number), refuse]
 
     def judge(number: int, argument: int, test: int, values: Sequence[int], hit: Word, otherwise: Word) -> list[Word]:
         """Of the call `number`: `hit` where the argument passes the test with one of the values."""
@@ -181,22 +181,18 @@ def instructions(architecture: int, column: int, pid: int, alone: bool = False) 
     made += judge(SOCKETPAIR[column], 0, EQUAL, [AF_UNIX], allow, refuse)
     for numbers, commands in COMMANDS.values():
         made += judge(numbers[column], 1, EQUAL, commands, refuse, allow)
-    made += judge(CLONE[column], 0, ANY_BIT, [NEW_NAMESPACES], refuse, allow)
     # Shared memory lives as long as one page of it is mapped, and that page is all that the limit counts.
     made += judge(MMAP[column], 3, ANY_BIT, [SHARED], refuse, allow)
     return [*made, allow]
 
 
-def restrict(alone: bool = False) -> bool:
-    """Refuse them to this process, and to all that it starts; whether this machine's calls are known and it worked.
-
-    The process must have set PR_SET_NO_NEW_PRIVS. alone: also refuse to start processes and threads.
-    """
+def restrict() -> None:
+    """Refuse them to this process, where this machine's calls are known. It must have set PR_SET_NO_NEW_PRIVS."""
     known = ARCHITECTURES.get(os.uname().machine)
     if known is None:
-        return False
-    words = instructions(*known, os.getpid(), alone)
+        return
+    words = instructions(*known, os.getpid())
     program = _Program(len(words), (_Instruction * len(words))(*(_Instruction(*word) for word in words)))
     plain = [ctypes.c_ulong(0)] * 2
-    libc = ctypes.CDLL(None)
-    return bool(libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(program), *plain) == 0)
+    # Fails where the kernel has no filters.
+    ctypes.CDLL(None).prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(program), *plain)

