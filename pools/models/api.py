@@ -55,13 +55,18 @@ def attach_usage(lm: Any, name: str) -> None:
         text.tokens = _tokens(outputs)
         text.finish_reason = ended if ended in ("stop", "length") else None
         if text.tokens is None and getattr(lm, "tokenizer", None) is None:
-            raise UserError(
-                f"model {name} gives no token counts, so its cost is unknown: its server says none (`usage`); name "
-                "`tokenizer` and, for a chat server, `tokenizer_backend: huggingface` in its arguments"
-            )
+            raise uncounted(name)
         return [text]
 
     lm.parse_generations = parse
+
+
+def uncounted(name: str) -> UserError:
+    """The error of a model without token counts."""
+    return UserError(
+        f"model {name} gives no token counts, so its cost is unknown: its server says none (`usage`); name "
+        "`tokenizer` and, for a chat server, `tokenizer_backend: huggingface` in its arguments"
+    )
 
 
 def _response(reply: Any) -> tuple[str, Any]:
@@ -211,7 +216,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _retry_after(state: RetryCallState) -> float:
-    """Seconds, which HTTP gives as such or as a date (RFC 9110, 10.2.3); 0 where the server says nothing of the kind."""
+    """Seconds, which HTTP gives as such or as a date (RFC 9110, 10.2.3); 0 if the server says nothing of it."""
     error = state.outcome and state.outcome.exception()
     said = (getattr(error, "headers", None) or {}).get("Retry-After", "")
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pools.errors import QueryError, UserError
-from pools.models.api import TRIES, ServerText, ask_patiently, attach_usage, reason
+from pools.models.api import TRIES, ServerText, ask_patiently, attach_usage, reason, uncounted
 from pools.pool import CandidateModel, Pool
 from pools.registry import Registry
 from pools.secrets import clean_logs, harmless, remember
@@ -36,20 +36,12 @@ class Unanswered:
 Answers = Sequence[Generation | Unanswered]
 
 ENGINES: Registry[Any] = Registry("engine", "harness.engines", "pools.models", skip=("hf",))
-"""What is registered are classes of engines."""
+"""What is registered are classes of engines with a method `build(argument, local)`: see `build_engine`."""
 register_engine = ENGINES.register
 
 
 class Engine(Protocol):
     """Runs batches of requests; all requests of a batch have the same settings."""
-
-    @classmethod
-    def build(cls, argument: str, local: LocalEngine) -> Engine:
-        """An engine from the text behind the colon of its name. local: has the pool and the folder of weights.
-
-        Raises UserError for what it cannot be.
-        """
-        ...
 
     def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, Answers]]:
         """Run the batches of each model, by its number; yields `(model, batch, answers)` as they come, in any order."""
@@ -57,7 +49,10 @@ class Engine(Protocol):
 
 
 def build_engine(spec: str, local: LocalEngine) -> Engine:
-    """An engine by name, as in `local` or `ray:ADDRESS`. Raises UserError for one that is not known."""
+    """An engine by name, as in `local` or `ray:ADDRESS`. Raises UserError for one that is not known.
+
+    It is built from the text behind the colon and from the local engine, which has the pool and the folder of weights.
+    """
     _, kind, argument = ENGINES.find(spec)
     engine: Engine = kind.build(argument, local)
     return engine
@@ -128,7 +123,6 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
         if model.weights.file and model.weights.file.endswith(".gguf"):
             arguments["gguf_file"] = model.weights.file
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import lm_eval.models  # fills the registry
     import torch
     import transformers
     from lm_eval.api.registry import get_model
@@ -180,11 +174,6 @@ def _silence() -> None:
     transformers.logging.disable_progress_bar()
     for name in ("lm_eval.models", "lm_eval.utils"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def prompt_text(prompt: Any) -> str:
-    """The text of what lm-eval's model is handed."""
-    return prompt if isinstance(prompt, str) else str(prompt.prompt)
 
 
 def is_server(lm: Any) -> bool:
@@ -244,7 +233,7 @@ def _generation(
     if said.tokens is not None:
         tokens_in, tokens_out = said.tokens
     else:
-        tokens_in = int(min(_count_read(lm, model, prompt), room))
+        tokens_in = int(min(_count(lm, model, _text_read(lm, prompt)), room))
         tokens_out = _count(lm, model, str(response), add_special_tokens=False)
     # lm-eval returns text alone: a response as long as the limit was cut off by it.
     counted: FinishReason = "length" if tokens_out >= settings.max_new_tokens else "stop"
@@ -257,23 +246,20 @@ def _readable(lm: Any, settings: GenerationSettings) -> float:
     return length - settings.max_new_tokens if isinstance(length, int) else float("inf")
 
 
-def _count_read(lm: Any, model: CandidateModel, prompt: Any) -> int:
-    """Tokens that a model reads. A chat server applies its template itself, so here the tokenizer's is counted."""
+def _text_read(lm: Any, prompt: Any) -> str:
+    """What a model reads. A chat server applies its template itself, so here the tokenizer's stands for it."""
     if isinstance(prompt, str):
-        return _count(lm, model, prompt)
-    messages = json.loads(prompt.prompt)
-    if getattr(getattr(lm, "tokenizer", None), "chat_template", None):
-        return _count(lm, model, lm.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    return sum(_count(lm, model, message["content"]) for message in messages)
+        return prompt
+    [message] = json.loads(prompt.prompt)
+    if not getattr(lm.tokenizer, "chat_template", None):
+        return str(message["content"])
+    return str(lm.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True))
 
 
 def _count(lm: Any, model: CandidateModel, text: str, **options: bool) -> int:
     tokenizer = getattr(lm, "tokenizer", None)
     if tokenizer is None:
-        raise UserError(
-            f"model {model.name} gives no token counts, so its cost is unknown: name `tokenizer` and, for a chat "
-            "server, `tokenizer_backend: huggingface` in its arguments"
-        )
+        raise uncounted(model.name)
     tokens = lm.tok_encode(text, **options)
     if isinstance(tokens, str):  # lm-eval's chat servers hand the text back
         special = {"add_special_tokens": False} if hasattr(tokenizer, "chat_template") else {}

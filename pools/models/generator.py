@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pools.data.store import TransitionStore
-from pools.models.engine import Engine, LocalEngine, Request, Unanswered, build_engine, is_server, prompt_text
+from pools.models.engine import Engine, LocalEngine, Request, Unanswered, build_engine, is_server
 from pools.pool import Pool
 from pools.types import Context, Generation, GenerationSettings, UpstreamError
 
@@ -114,7 +114,8 @@ class LiveGenerator:
 
     def text(self, model: int, context: Context) -> str:
         """What the model reads: its template, and its tokenizer's chat template where the pool file asks for that."""
-        return prompt_text(self._local.prompt(model, context))
+        prompt = self._local.prompt(model, context)
+        return prompt if isinstance(prompt, str) else str(prompt.prompt)
 
     def language_model(self, model: int) -> Any:
         """The lm-eval model in this process. Raises UserError where its weights or its type are missing."""
