@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential
+from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from pools.errors import UserError
 from pools.secrets import clean
@@ -144,7 +144,12 @@ def ask_patiently(lm: Any, at_once: int) -> None:
     at_once: how many requests are under way at a time where several threads ask.
     """
     tries, lm.max_retries = lm.max_retries, 1
-    send, places, failing = lm.amodel_call, threading.Semaphore(at_once), False
+    send, send_alone, places, failing = lm.amodel_call, lm.model_call, threading.Semaphore(at_once), False
+
+    def pause(state: RetryCallState) -> float:
+        return max(BACKOFF(state), min(_retry_after(state), lm.timeout))
+
+    policy: dict[str, Any] = {"retry": retry_if_exception(_may_pass), "wait": pause, "reraise": True}
 
     async def ask_once(waiting: Waiting | None, request: dict[str, Any]) -> list[str]:
         if waiting is None or waiting.alone:  # lm-eval counts the requests of its own thread
@@ -165,24 +170,23 @@ def ask_patiently(lm: Any, at_once: int) -> None:
                 return state.attempt_number >= (1 if failing else tries)
             return state.attempt_number >= min(tries, TRIES_AWAITED) or state.upcoming_sleep >= waiting.left
 
-        def pause(state: RetryCallState) -> float:
-            return max(BACKOFF(state), min(_retry_after(state), lm.timeout))
-
-        retrying = AsyncRetrying(retry=retry_if_exception(_may_pass), stop=enough, wait=pause, reraise=True)
+        retrying = AsyncRetrying(stop=enough, **policy)
         try:
             answers = await _while_awaited(waiting, retrying(ask_once, waiting, request))
             failing = False
             return answers
-        except UserError:
-            raise
         except Exception as error:
+            if isinstance(error, UserError) or not request.get("generate", True):
+                raise
             failing = failing or retrying.statistics.get("attempt_number", 0) >= tries
             text = ServerText()
             text.failure = reason(error)
             return [text]
 
-    def ask_alone(messages: Any, *, gen_kwargs: dict[str, Any], **_: Any) -> str:
-        """As lm-eval asks where `num_concurrent` is 1."""
+    def ask_alone(messages: Any, *, generate: bool = True, gen_kwargs: Any = None, **more: Any) -> Any:
+        """As lm-eval asks where `num_concurrent` is 1: the text, or the reply with the likelihoods."""
+        if not generate:
+            return Retrying(stop=stop_after_attempt(tries), **policy)(send_alone, messages, generate=False, **more)
         [[text]] = asyncio.run(lm.get_batched_requests(messages, [None], gen_kwargs=gen_kwargs))
         return text
 
@@ -210,15 +214,21 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _status(error: BaseException) -> int | None:
-    """Of HTTP: aiohttp's errors have it, and what LiteLLM raises."""
-    status = getattr(error, "status", getattr(error, "status_code", None))
+    """Of HTTP."""
+    answer = _answer(error)
+    status = getattr(answer, "status_code", getattr(answer, "status", None))
     return status if isinstance(status, int) else None
+
+
+def _answer(error: BaseException | None) -> Any:
+    """What has status and headers: aiohttp's errors have them, those of requests and LiteLLM their response."""
+    return getattr(error, "response", error)
 
 
 def _retry_after(state: RetryCallState) -> float:
     """Seconds, which HTTP gives as such or as a date (RFC 9110, 10.2.3); 0 if the server says nothing of it."""
     error = state.outcome and state.outcome.exception()
-    said = (getattr(error, "headers", None) or {}).get("Retry-After", "")
+    said = (getattr(_answer(error), "headers", None) or {}).get("Retry-After", "")
     try:
         if said.strip().isdecimal():
             return float(said)

@@ -293,7 +293,7 @@ def test_a_server_is_given_the_time_that_it_asks_for(slept: list[float]) -> None
         error.status, error.headers = 429, {"Retry-After": next(said)}
         raise error
 
-    lm: Any = SimpleNamespace(amodel_call=is_busy, max_retries=8, timeout=300)
+    lm: Any = SimpleNamespace(amodel_call=is_busy, model_call=None, max_retries=8, timeout=300)
     ask_patiently(lm, 1)
     asyncio.run(lm.amodel_call())
     assert slept[:6] == [20, 300, 2, 4, 8, 10] and 55 < slept[6] <= 60
