@@ -147,7 +147,8 @@ def ask_patiently(lm: Any, at_once: int) -> None:
     send, send_alone, places, failing = lm.amodel_call, lm.model_call, threading.Semaphore(at_once), False
 
     def pause(state: RetryCallState) -> float:
-        return max(BACKOFF(state), min(_retry_after(state), lm.timeout))
+        error = state.outcome.exception() if state.outcome else None
+        return max(BACKOFF(state), min(_retry_after(error), lm.timeout))
 
     policy: dict[str, Any] = {"retry": retry_if_exception(_may_pass), "wait": pause, "reraise": True}
 
@@ -225,9 +226,8 @@ def _answer(error: BaseException | None) -> Any:
     return getattr(error, "response", error)
 
 
-def _retry_after(state: RetryCallState) -> float:
+def _retry_after(error: BaseException | None) -> float:
     """Seconds, which HTTP gives as such or as a date (RFC 9110, 10.2.3); 0 if the server says nothing of it."""
-    error = state.outcome and state.outcome.exception()
     said = (getattr(_answer(error), "headers", None) or {}).get("Retry-After", "")
     try:
         if said.strip().isdecimal():
