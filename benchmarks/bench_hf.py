@@ -32,18 +32,23 @@ class Args:
     recording: Path = RESULTS / "recordings" / "lightweight-offline"
     model: tuple[str, ...] = ()
     """of the pool; by default all"""
+    task: tuple[str, ...] = ()
+    """of the recording; by default all"""
+    hops: tuple[int, ...] = ()
+    """by default all"""
     items: int = 2
     """of each task"""
     rounds: int = 2
     seed: int = 7
 
 
-def sampled(tree: Tree, items: int, seed: int) -> list[int]:
+def sampled(tree: Tree, tasks: tuple[str, ...], items: int, seed: int) -> list[int]:
     """So many items of each task, at random."""
     rng = random.Random(seed)
     of_task: dict[str, list[int]] = {}
     for number, item in enumerate(tree.items):
-        of_task.setdefault(item.task, []).append(number)
+        if not tasks or item.task in tasks:
+            of_task.setdefault(item.task, []).append(number)
     return [number for numbers in of_task.values() for number in rng.sample(numbers, items)]
 
 
@@ -66,12 +71,12 @@ def main() -> None:
 
     recording = load_recording(args.recording)
     tree, live = recording.tree, LiveGenerator(recording.pool, args.weights)
-    items = sampled(tree, args.items, args.seed)
+    items = sampled(tree, args.task, args.items, args.seed)
     kinds: dict[str, Any] = {"ours": SharedPrefixHFLM._model_generate, "plain": HFLM._model_generate}
     for model, name in enumerate(tree.models):
         if args.model and name not in args.model:
             continue
-        hops = [requests(tree, items, model, hop) for hop in range(1, tree.max_hops + 1)]
+        hops = [requests(tree, items, model, hop) for hop in args.hops or range(1, tree.max_hops + 1)]
         recorded = [response for hop in hops for response in hop.values()]
         live.generate(model, list(hops[0])[:1])
         took: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
