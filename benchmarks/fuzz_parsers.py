@@ -28,7 +28,7 @@ with atheris.instrument_imports():
     import yaml  # noqa: F401 - instrumented before it is used
 
     from pools.errors import UserError
-    from pools.models.api import keep_what_the_server_says
+    from pools.models.api import attach_usage
     from pools.yaml_file import read_yaml
 
 PROMPT = 'import math\n\n\ndef helper(x):\n    return x\n\n\ndef solve(x):\n    """Solve it."""\n'
@@ -70,7 +70,7 @@ def server(data: bytes) -> None:
         return [choice["message"]["content"] for choice in outputs["choices"] if "message" in choice]
 
     lm = SimpleNamespace(parse_generations=parse, tokenizer=object())
-    keep_what_the_server_says(lm, "m")
+    attach_usage(lm, "m")
     try:
         reply = json.loads(data)
         if not isinstance(reply, list):

@@ -35,8 +35,9 @@ class Record:
     generated again."""
     resident: int | None = None
     """How many models stay in memory at once; by default all of the pool's."""
-    engine: Literal["local", "ray"] = "local"
-    """Where the models run: in this process, or in actors of a Ray cluster, as `resources` in the pool file says."""
+    engine: str = "local"
+    """Where the models run: local, in this process; ray, in actors of a Ray cluster, as `resources` in the pool file
+    says; or FILE.py, with an engine of one's own."""
     ray_address: str | None = None
     """Address of a running Ray cluster, or auto; by default a Ray of this machine."""
     sandbox: Sandbox = field(default_factory=chosen_sandbox)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -43,7 +43,7 @@ def record(
     store: Path | str | None = None,
     reuse: Path | str | None = None,
     sandbox: str = "auto",
-    engine: Literal["local", "ray"] = "local",
+    engine: str = "local",
     resident: int | None = None,
     ray_address: str | None = None,
     say: Callable[[str], None] = lambda text: None,
@@ -62,15 +62,16 @@ def record(
         raise UserError(f"--max-hops {max_hops}: expected at least 1")
     if resident is not None and resident < 1:
         raise UserError(f"--resident {resident}: expected at least 1")
-    if engine == "local" and ray_address is not None:
-        raise UserError("--ray-address belongs to --engine ray; name both, or neither")
+    if ray_address is not None:
+        if engine != "ray":
+            raise UserError("--ray-address belongs to --engine ray; name both, or neither")
+        engine = f"ray:{ray_address}"
     check_recording_target(folder)
     graded = choose_sandbox(sandbox, say)
     start = time.monotonic()
     source = live_source(
         *(pool, suite, max_hops, tasks, limit, weights),
-        *(store or Path("runs") / "stores" / f"{name}.sqlite", on_batch, resident),
-        *([ray_address or ""] if engine == "ray" else []),
+        *(store or Path("runs") / "stores" / f"{name}.sqlite", on_batch, resident, engine),
     )
     assert source.generator is not None and source.generator.store is not None
     tree, kept, fingerprints = source.tree, source.generator.store, source.description["models"]

@@ -151,23 +151,18 @@ def live_source(
     store: Path,
     progress: Progress | None = None,
     resident: int | None = None,
-    ray: str | None = None,
+    engine: str = "local",
     cost: str = "paper",
 ) -> Source:
     """A tree that asks the pool's models for what it does not know, by way of a transition store.
 
-    ray: run the models on the Ray cluster of this address, or, where it is "", on a Ray of this machine.
+    engine: where the models run, as `local` or `ray:ADDRESS`.
     """
     _check_positive(max_hops=max_hops, limit=limit)
     check_weights_folder(weights_dir)
     pool, suite = load_pool(pool_name), load_suite(suite_name)
     loaded = suite_tasks(suite, tasks)
     items = [item for task in loaded for item in task.items(limit)]
-    engine = None
-    if ray is not None:
-        from pools.models.ray import RayEngine
-
-        engine = RayEngine(pool, weights_dir, ray or None)
     kept = TransitionStore(store, origin(pool))
     generator = LiveGenerator(pool, weights_dir, kept, resident, progress, engine)
     tree = Tree(items, pool.model_names, max_hops, pool.cost_model(cost), generator, scorer(loaded))

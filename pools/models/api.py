@@ -7,22 +7,21 @@ are billed, why a response ended, and why there is none.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import itertools
 import math
-import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from pools.errors import UserError, shown
+from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+
+from pools.errors import UserError
 from pools.secrets import clean
 from pools.types import FinishReason
 
@@ -38,64 +37,48 @@ class ServerText(str):
     failure: str | None = None
 
 
-def keep_what_the_server_says(lm: Any, name: str) -> None:
+def attach_usage(lm: Any, name: str) -> None:
     """Make an API model of lm-eval, of the pool's model `name`, give a ServerText for each response.
 
     Each reply is to one prompt (`batch_size` 1): the counts of several would be one sum. A reply that holds no text is
     then an error, which is asked again for, and no longer an empty response.
     """
-    parse = lm.parse_generations
+    from lm_eval.models.utils import postprocess_generated_text
 
-    def parse_and_keep(outputs: Any, **options: Any) -> list[str]:
-        if isinstance(outputs, ServerText):  # parsed already, or a failure
+    def parse(outputs: Any, **_: Any) -> list[str]:
+        if isinstance(outputs, ServerText):  # parsed already
             return [outputs]
-        choice = the_choice(outputs)
-        said = parse(outputs=outputs, **options)
-        if len(said) != 1 or not _is_of(said[0], choice, getattr(lm, "think_end_token", None)):
-            raise ValueError(f"its reply holds no response (lm-eval reads another): {clean(str(outputs))[:100]}")
+        content, ended = _response(outputs)
+        answer = postprocess_generated_text(content, None, getattr(lm, "think_end_token", None))
         # JSON can hold half of a surrogate pair, as of an emoji that was cut in two, and no file can.
-        text = ServerText(said[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+        text = ServerText(answer.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
         text.tokens = _tokens(outputs)
-        ended = choice.get("finish_reason")
         text.finish_reason = ended if ended in ("stop", "length") else None
         if text.tokens is None and getattr(lm, "tokenizer", None) is None:
-            raise UserError(
-                f"model {name} gives no token counts, so its cost is unknown: its server says none (`usage`); name "
-                "`tokenizer` and, for a chat server, `tokenizer_backend: huggingface` in its arguments"
-            )
+            raise uncounted(name)
         return [text]
 
-    lm.parse_generations = parse_and_keep
+    lm.parse_generations = parse
 
 
-def the_choice(reply: Any) -> dict[str, Any]:
-    """The one choice of a reply to one prompt. Raises ValueError where it is not of OpenAI's form, or has no text.
+def uncounted(name: str) -> UserError:
+    """The error of a model without token counts."""
+    return UserError(
+        f"model {name} gives no token counts, so its cost is unknown: its server says none (`usage`); name "
+        "`tokenizer` and, for a chat server, `tokenizer_backend: huggingface` in its arguments"
+    )
 
-    lm-eval places texts by their `index`, and a wrong one would make an empty response without a word. A choice that
-    names none gets the only one there is.
-    """
+
+def _response(reply: Any) -> tuple[str, Any]:
+    """Text and finish reason of a reply in OpenAI's form. Raises ValueError where it has not one choice with a text."""
     try:
-        choices = reply["choices"]
-        if len(choices) != 1:
-            raise IndexError(f"{len(choices)} choices to one prompt")
-        choice = choices[0]
+        [choice] = reply["choices"]
         text = choice["message"]["content"] if "message" in choice else choice["text"]
-        if not isinstance(text, str):
-            raise TypeError("no text")
-        index = choice.setdefault("index", 0)
-        if type(index) is not int or index != 0:
-            raise IndexError(f"index {shown(index)} of the only choice")
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"its reply holds no response ({error or type(error).__name__}): {clean(str(reply))[:100]}"
-        ) from None
-    return choice
-
-
-def _is_of(text: Any, choice: dict[str, Any], think_end: str | None) -> bool:
-    """Whether what lm-eval reads is what the choice says; it leaves reasoning away, up to `think_end_token`."""
-    content = choice["message"]["content"] if "message" in choice else choice["text"]
-    return text == content or (bool(think_end) and isinstance(text, str) and content.endswith(text))
+    except (KeyError, TypeError, ValueError):
+        text = None
+    if not isinstance(text, str):
+        raise ValueError(f"its reply holds no response (one choice with a text): {clean(str(reply))[:100]}")
+    return text, choice.get("finish_reason")
 
 
 def _tokens(reply: dict[str, Any]) -> tuple[int, int] | None:
@@ -110,6 +93,9 @@ def _tokens(reply: dict[str, Any]) -> tuple[int, int] | None:
 
 TRIES = 8
 """How often a request is sent at most where `max_retries` does not say; the pauses between are 36 seconds at least."""
+TRIES_AWAITED = 2
+"""The same while a client waits."""
+BACKOFF = wait_exponential(multiplier=0.5, min=1, max=10)
 _PASSES = {408, 409, 425, 429}  # the refusals that may be none a little later
 
 
@@ -117,13 +103,12 @@ _PASSES = {408, 409, 425, 429}  # the refusals that may be none a little later
 class Waiting:
     """Somebody who waits for an answer.
 
-    until: as `time.monotonic` counts. gone: done once nobody waits any more. tries: how often a server is asked.
-    alone: whether no other thread asks meanwhile.
+    until: as `time.monotonic` counts. gone: done once nobody waits any more. alone: whether no other thread asks
+    meanwhile.
     """
 
     until: float = math.inf
     gone: Future[None] = field(default_factory=Future)
-    tries: int = 2
     alone: bool = False
 
     @property
@@ -159,169 +144,106 @@ def ask_patiently(lm: Any, at_once: int) -> None:
     at_once: how many requests are under way at a time where several threads ask.
     """
     tries, lm.max_retries = lm.max_retries, 1
-    one, several = lm.model_call, lm.amodel_call
-    places, failing = threading.Semaphore(at_once), False
+    send, send_alone, places, failing = lm.amodel_call, lm.model_call, threading.Semaphore(at_once), False
 
-    def pause(error: Exception, tried: int, waiting: Waiting | None, generate: bool) -> float | None:
-        """Seconds until the next try; None where there is none. Raises an error that is not of this prompt alone."""
-        nonlocal failing
-        most = 1 if failing and waiting is None else tries
-        seconds = _pause(error, tried, most if waiting is None else min(most, waiting.tries), lm.timeout)
-        if seconds is not None and (waiting is None or seconds < waiting.left):
-            return seconds
-        if isinstance(error, UserError) or not generate:
-            raise error
-        failing = failing or tried >= tries
-        return None
+    def pause(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return max(BACKOFF(state), min(_retry_after(error), lm.timeout))
 
-    def ask_one(*arguments: Any, **named: Any) -> Any:
+    policy: dict[str, Any] = {"retry": retry_if_exception(_may_pass), "wait": pause, "reraise": True}
+
+    async def ask_once(waiting: Waiting | None, request: dict[str, Any]) -> list[str]:
+        if waiting is None or waiting.alone:  # lm-eval counts the requests of its own thread
+            return await send(**request)
+        while not places.acquire(timeout=0.1):
+            await asyncio.sleep(0)
+        try:
+            return await send(**request)
+        finally:
+            places.release()
+
+    async def ask(**request: Any) -> list[str]:
         nonlocal failing
-        waiting, generate = _waiting.get(), named.get("generate", True)
-        for tried in itertools.count(1):
-            try:
-                with _place(places, waiting):
-                    longest = math.inf if waiting is None else waiting.left
-                    reply = _in_time(lambda: one(*arguments, **named), lm.timeout, longest)
-                if generate:
-                    [reply] = lm.parse_generations(outputs=reply)
-                failing = False
-                return reply
-            except Exception as error:
-                seconds = pause(error, tried, waiting, generate)
-                if seconds is None:
-                    return _failed(error)
+        waiting = _waiting.get()
+
+        def enough(state: RetryCallState) -> bool:
             if waiting is None:
-                time.sleep(seconds)
-            else:
-                concurrent.futures.wait([waiting.gone], seconds)
+                return state.attempt_number >= (1 if failing else tries)
+            return state.attempt_number >= min(tries, TRIES_AWAITED) or state.upcoming_sleep >= waiting.left
 
-    async def ask_several(*arguments: Any, **named: Any) -> Any:
-        nonlocal failing
-        waiting, generate = _waiting.get(), named.get("generate", True)
+        retrying = AsyncRetrying(stop=enough, **policy)
         try:
-            async with _while_awaited(waiting):
-                for tried in itertools.count(1):
-                    try:
-                        with _place(places, waiting):
-                            made = await several(*arguments, **named)
-                        failing = False
-                        return made
-                    except Exception as error:
-                        seconds = pause(error, tried, waiting, generate)
-                        if seconds is None:
-                            return [_failed(error)]
-                    await asyncio.sleep(seconds)
-        except TimeoutError as error:
-            if waiting is None or not generate:
+            answers = await _while_awaited(waiting, retrying(ask_once, waiting, request))
+            failing = False
+            return answers
+        except Exception as error:
+            if isinstance(error, UserError) or not request.get("generate", True):
                 raise
-            return [_failed(error)]
+            failing = failing or retrying.statistics.get("attempt_number", 0) >= tries
+            text = ServerText()
+            text.failure = reason(error)
+            return [text]
 
-    lm.model_call, lm.amodel_call = ask_one, ask_several
+    def ask_alone(messages: Any, *, generate: bool = True, gen_kwargs: Any = None, **more: Any) -> Any:
+        """As lm-eval asks where `num_concurrent` is 1: the text, or the reply with the likelihoods."""
+        if not generate:
+            return Retrying(stop=stop_after_attempt(tries), **policy)(send_alone, messages, generate=False, **more)
+        [[text]] = asyncio.run(lm.get_batched_requests(messages, [None], gen_kwargs=gen_kwargs))
+        return text
 
-
-@contextmanager
-def _place(places: threading.Semaphore, waiting: Waiting | None) -> Iterator[None]:
-    """One of the requests that may be under way at a time. Where one thread asks, lm-eval counts them."""
-    if waiting is None or waiting.alone:
-        yield
-        return
-    left = waiting.left
-    if not places.acquire(timeout=None if left == math.inf else left):
-        raise TimeoutError("others were asked until nobody waited any more")
-    try:
-        if not waiting.left:
-            raise TimeoutError("nobody waits any more")
-        yield
-    finally:
-        places.release()
+    lm.model_call, lm.amodel_call = ask_alone, ask
 
 
-@asynccontextmanager
-async def _while_awaited(waiting: Waiting | None) -> AsyncIterator[None]:
-    """Break off what is in it once nobody waits any more. Raises TimeoutError then."""
+async def _while_awaited(waiting: Waiting | None, answer: Awaitable[list[str]]) -> list[str]:
+    """The answer. Raises TimeoutError once nobody waits any more, and breaks it off."""
     if waiting is None:
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(None if waiting.left == math.inf else waiting.left) as limit:
-
-            def end() -> None:
-                with suppress(RuntimeError):  # it has ended
-                    limit.reschedule(0)
-
-            def notice(_: Future[None]) -> None:
-                with suppress(RuntimeError):  # the loop has ended
-                    loop.call_soon_threadsafe(end)
-
-            waiting.gone.add_done_callback(notice)
-            yield
-    except TimeoutError:
-        raise TimeoutError("no reply for as long as somebody waited") from None
+        return await answer
+    task = asyncio.ensure_future(answer)
+    while not task.done():
+        if not waiting.left:
+            task.cancel()
+            raise TimeoutError("no reply for as long as somebody waited")
+        await asyncio.wait({task}, timeout=min(0.1, waiting.left))
+    return task.result()
 
 
-def _in_time(call: Callable[[], Any], timeout: float, longest: float) -> Any:
-    """What the call returns. Raises TimeoutError where that takes longer.
-
-    The client's own timeout holds for each read: a server that sends a byte now and then would be waited for for good.
-    """
-    replies: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            replies.put((call(), None))
-        except BaseException as error:
-            replies.put((None, error))
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        reply, error = replies.get(timeout=min(timeout + 1, longest))  # what the client itself notices says more
-    except queue.Empty:
-        raise TimeoutError(f"no whole reply within {min(timeout, longest):.3g} seconds") from None
-    if error is not None:
-        raise error
-    return reply
+def _may_pass(error: BaseException) -> bool:
+    """Whether asking again may help."""
+    status = _status(error)
+    for_good = status is not None and 400 <= status < 500 and status not in _PASSES
+    return isinstance(error, Exception) and not isinstance(error, UserError) and not for_good
 
 
-def _pause(error: Exception, tried: int, tries: int, longest: float) -> float | None:
-    """Seconds until asking again may help; None where it does not, or was tried often enough."""
-    answer = getattr(error, "response", error)  # requests keeps it apart, aiohttp's error has it itself
+def _status(error: BaseException) -> int | None:
+    """Of HTTP."""
+    answer = _answer(error)
     status = getattr(answer, "status_code", getattr(answer, "status", None))
-    for_good = isinstance(status, int) and 400 <= status < 500 and status not in _PASSES
-    if for_good or tried >= tries or isinstance(error, UserError):
-        return None
-    named = _retry_after((getattr(answer, "headers", None) or {}).get("Retry-After", ""))
-    return max(min(named, longest), 1.0, min(2.0 ** (tried - 2), 10.0))
+    return status if isinstance(status, int) else None
 
 
-def _failed(error: Exception) -> ServerText:
-    text = ServerText()
-    text.failure = reason(error)
-    return text
+def _answer(error: BaseException | None) -> Any:
+    """What has status and headers: aiohttp's errors have them, those of requests and LiteLLM their response."""
+    return getattr(error, "response", error)
 
 
-def reason(error: BaseException) -> str:
-    """Why a server did not answer, in one line, without what a library quotes of the request: it holds the key."""
-    answer = getattr(error, "response", error)
-    status = getattr(answer, "status_code", getattr(answer, "status", None))
-    if isinstance(status, int):
-        said = f"status {status} {getattr(answer, 'reason', getattr(answer, 'message', '')) or ''}"
-    elif type(error) in (ValueError, TimeoutError):  # ours, but for a timeout of aiohttp, which says nothing
-        said = str(error) or type(error).__name__
-    else:
-        first = error
-        while (before := first.__cause__ or first.__context__) is not None:
-            first = before
-        why = first.strerror if isinstance(first, OSError) else None
-        said = f"{type(error).__name__} ({why})" if why else type(error).__name__
-    return " ".join("".join(c if c.isprintable() else " " for c in clean(said)[:200]).split())
-
-
-def _retry_after(said: str) -> float:
-    """Seconds, which HTTP gives as such or as a date (RFC 9110, 10.2.3); 0 where it says nothing of the kind."""
+def _retry_after(error: BaseException | None) -> float:
+    """Seconds, which HTTP gives as such or as a date (RFC 9110, 10.2.3); 0 if the server says nothing of it."""
+    said = (getattr(_answer(error), "headers", None) or {}).get("Retry-After", "")
     try:
         if said.strip().isdecimal():
             return float(said)
         return (parsedate_to_datetime(said).astimezone(UTC) - datetime.now(UTC)).total_seconds()
     except (ValueError, OverflowError):
         return 0.0
+
+
+def reason(error: BaseException) -> str:
+    """Why a server did not answer, in one line, without what a library quotes of the request: it holds the key."""
+    if (status := _status(error)) is not None:
+        said = f"status {status} {getattr(error, 'message', '')}"
+    elif type(error) in (ValueError, TimeoutError):  # ours, but for a timeout of aiohttp, which says nothing
+        said = str(error) or "no whole reply in time"
+    else:
+        why = getattr(error, "strerror", None)
+        said = f"{type(error).__name__} ({why})" if why else type(error).__name__
+    return " ".join("".join(c if c.isprintable() else " " for c in clean(said)[:200]).split())

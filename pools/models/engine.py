@@ -9,14 +9,15 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from pools.errors import QueryError, UserError
-from pools.models.api import TRIES, ServerText, ask_patiently, keep_what_the_server_says, reason
+from pools.models.api import TRIES, ServerText, ask_patiently, attach_usage, reason, uncounted
 from pools.pool import CandidateModel, Pool
+from pools.registry import Registry
 from pools.secrets import clean_logs, harmless, remember
 from pools.template import render
 from pools.types import Context, FinishReason, Generation, GenerationSettings, UpstreamError
@@ -34,6 +35,10 @@ class Unanswered:
 
 Answers = Sequence[Generation | Unanswered]
 
+ENGINES: Registry[Any] = Registry("engine", "harness.engines", "pools.models", skip=("hf",))
+"""What is registered are classes of engines with a method `build(argument, local)`: see `build_engine`."""
+register_engine = ENGINES.register
+
 
 class Engine(Protocol):
     """Runs batches of requests; all requests of a batch have the same settings."""
@@ -43,6 +48,17 @@ class Engine(Protocol):
         ...
 
 
+def build_engine(spec: str, local: LocalEngine) -> Engine:
+    """An engine by name, as in `local` or `ray:ADDRESS`. Raises UserError for one that is not known.
+
+    It is built from the text behind the colon and from the local engine, which has the pool and the folder of weights.
+    """
+    _, kind, argument = ENGINES.find(spec)
+    engine: Engine = kind.build(argument, local)
+    return engine
+
+
+@register_engine("local")
 class LocalEngine:
     """The models in this process, each loaded when it is first asked.
 
@@ -57,6 +73,11 @@ class LocalEngine:
         for model in pool.models:
             remember(model.arguments)
         clean_logs()
+
+    @classmethod
+    def build(cls, argument: str, local: LocalEngine) -> LocalEngine:
+        """The local one itself; it takes no argument."""
+        return local
 
     def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, Answers]]:
         """The batches one after the other, model by model."""
@@ -102,37 +123,30 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
         if model.weights.file and model.weights.file.endswith(".gguf"):
             arguments["gguf_file"] = model.weights.file
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import lm_eval.models
     import torch
     import transformers
-    from lm_eval.api.registry import get_model, model_registry
+    from lm_eval.api.registry import get_model
     from lm_eval.models.api_models import TemplateAPI
     from lm_eval.models.huggingface import HFLM
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    known = lm_eval.models.MODEL_MAPPING.keys() | model_registry.keys()  # other packages' models are in the latter
-    if model.lm_eval not in known:
-        names = ", ".join(sorted(known))
-        raise UserError(f"model {model.name}: lm-eval has no model type {model.lm_eval!r}; it has {names}")
-    if model.lm_eval in {"hf", "hf-auto", "huggingface"}:
-        arguments.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
-    model_class = get_model(model.lm_eval)
-    if model_class is HFLM:
-        from pools.models.hf import SharedPrefixHFLM as model_class
-    if isinstance(model_class, type) and issubclass(model_class, TemplateAPI):
-        # One prompt a request: only so are several under way at once, and each is billed by the server's own counts.
-        arguments = {"max_retries": TRIES, **arguments, "batch_size": 1}
+    _silence()
     try:
-        with _quiet():
-            loaded = model_class(**arguments)
+        model_class = get_model(model.lm_eval)
+        if model_class is HFLM:
+            from pools.models.hf import SharedPrefixHFLM as model_class
+
+            arguments.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
+        if issubclass(model_class, TemplateAPI):
+            # One prompt a request: so several are under way at once, and each is billed by the server's own counts.
+            arguments = {"max_retries": TRIES, **arguments, "batch_size": 1}
+        loaded = model_class(**arguments)
     except Exception as error:  # whatever a library says of weights and arguments that the user named
         shown = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"model {model.name} cannot be loaded as lm-eval `{model.lm_eval}`: {shown}; check arguments and weights"
         ) from harmless(error)
     if isinstance(loaded, TemplateAPI):
-        keep_what_the_server_says(loaded, model.name)
+        attach_usage(loaded, model.name)
         ask_patiently(loaded, max(1, int(arguments.get("num_concurrent", model.batch_size))))
     if "gguf_file" in arguments and isinstance(loaded, HFLM):
         # Not what may lie in a file beside the weights, of which the fingerprint knows nothing.
@@ -140,45 +154,26 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
     return loaded
 
 
-_quiet_lock, _quiet_threads, _loud_again = threading.Lock(), 0, ExitStack()
+@cache
+def _silence() -> None:
+    """Switch off the bars and notes of lm-eval's models and of transformers: our own progress bar is on the terminal.
 
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and notes of the libraries on the terminal, where our own progress bar is.
-
-    Not by TQDM_DISABLE: tqdm reads that when it is imported, which may be long past. Of several threads the first
-    switches them off, and the last on again.
+    An error that lm-eval logs is raised, too, and said in a line of ours.
     """
-    from tqdm.std import tqdm
+    import transformers
+    from lm_eval.models import api_models
+    from tqdm.asyncio import tqdm_asyncio
+    from transformers import modeling_gguf_pytorch_utils
 
-    global _quiet_threads
-    logger = logging.getLogger("lm_eval")
+    class Silent(tqdm_asyncio):
+        def __init__(self, *positional: Any, **named: Any) -> None:
+            super().__init__(*positional, **{**named, "disable": True})
 
-    with _quiet_lock:
-        _quiet_threads += 1
-        if _quiet_threads == 1:
-            original = tqdm.__init__
-
-            def silent(self: Any, *positional: Any, **named: Any) -> None:
-                original(self, *positional, **{**named, "disable": True})
-
-            _loud_again.callback(setattr, tqdm, "__init__", original)
-            _loud_again.callback(logger.setLevel, logger.level)
-            tqdm.__init__ = silent
-            logger.setLevel(logging.CRITICAL)  # an error that it logs is raised, too, and said in a line of ours
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_threads -= 1
-            if not _quiet_threads:
-                _loud_again.close()
-
-
-def prompt_text(prompt: Any) -> str:
-    """The text of what lm-eval's model is handed."""
-    return prompt if isinstance(prompt, str) else str(prompt.prompt)
+    api_models.tqdm = api_models.tqdm_asyncio = modeling_gguf_pytorch_utils.tqdm = Silent
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    for name in ("lm_eval.models", "lm_eval.utils"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def is_server(lm: Any) -> bool:
@@ -202,8 +197,7 @@ def _run_batch(lm: Any, model: CandidateModel, prompts: list[Any], settings: Gen
     quiet = {"disable_tqdm": True} if "disable_tqdm" in inspect.signature(lm.generate_until).parameters else {}
     start = time.perf_counter()
     try:
-        with _quiet():
-            responses = lm.generate_until(instances, **quiet)
+        responses = lm.generate_until(instances, **quiet)
     except Exception as error:
         if not hasattr(lm, "base_url") or isinstance(error, UserError):
             raise
@@ -239,7 +233,7 @@ def _generation(
     if said.tokens is not None:
         tokens_in, tokens_out = said.tokens
     else:
-        tokens_in = int(min(_count_read(lm, model, prompt), room))
+        tokens_in = int(min(_count(lm, model, _text_read(lm, prompt)), room))
         tokens_out = _count(lm, model, str(response), add_special_tokens=False)
     # lm-eval returns text alone: a response as long as the limit was cut off by it.
     counted: FinishReason = "length" if tokens_out >= settings.max_new_tokens else "stop"
@@ -252,23 +246,20 @@ def _readable(lm: Any, settings: GenerationSettings) -> float:
     return length - settings.max_new_tokens if isinstance(length, int) else float("inf")
 
 
-def _count_read(lm: Any, model: CandidateModel, prompt: Any) -> int:
-    """Tokens that a model reads. A chat server applies its template itself, so here the tokenizer's is counted."""
+def _text_read(lm: Any, prompt: Any) -> str:
+    """What a model reads. A chat server applies its template itself, so here the tokenizer's stands for it."""
     if isinstance(prompt, str):
-        return _count(lm, model, prompt)
-    messages = json.loads(prompt.prompt)
-    if getattr(getattr(lm, "tokenizer", None), "chat_template", None):
-        return _count(lm, model, lm.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    return sum(_count(lm, model, message["content"]) for message in messages)
+        return prompt
+    [message] = json.loads(prompt.prompt)
+    if not getattr(lm.tokenizer, "chat_template", None):
+        return str(message["content"])
+    return str(lm.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True))
 
 
 def _count(lm: Any, model: CandidateModel, text: str, **options: bool) -> int:
     tokenizer = getattr(lm, "tokenizer", None)
     if tokenizer is None:
-        raise UserError(
-            f"model {model.name} gives no token counts, so its cost is unknown: name `tokenizer` and, for a chat "
-            "server, `tokenizer_backend: huggingface` in its arguments"
-        )
+        raise uncounted(model.name)
     tokens = lm.tok_encode(text, **options)
     if isinstance(tokens, str):  # lm-eval's chat servers hand the text back
         special = {"add_special_tokens": False} if hasattr(tokenizer, "chat_template") else {}

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pools.data.store import TransitionStore
-from pools.models.engine import Engine, LocalEngine, Request, Unanswered, is_server, prompt_text
+from pools.models.engine import Engine, LocalEngine, Request, Unanswered, build_engine, is_server
 from pools.pool import Pool
-from pools.template import render
 from pools.types import Context, Generation, GenerationSettings, UpstreamError
 
 
@@ -44,7 +43,8 @@ class LiveGenerator:
     responses first, then the longest queries. Every batch is written to the store as soon as it is there, and what the
     store held when `generate` was called is not asked for again.
 
-    engine: where the models run; by default in this process, at most `resident` of them loaded at once.
+    engine: where the models run, by name or as an object; by default in this process, at most `resident` of them
+    loaded at once.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class LiveGenerator:
         store: TransitionStore | None = None,
         resident: int | None = None,
         progress: Progress | None = None,
-        engine: Engine | None = None,
+        engine: Engine | str = "local",
     ) -> None:
         self.pool, self.weights_dir, self.store, self.progress = pool, weights_dir, store, progress
         self._local = LocalEngine(pool, weights_dir, resident)
-        self._engine: Engine = engine or self._local
+        self._engine: Engine = build_engine(engine, self._local) if isinstance(engine, str) else engine
         self._fingerprints: dict[int, str] = {}
 
     def generate(self, model: int, requests: Sequence[Request]) -> list[Generation]:
@@ -114,7 +114,8 @@ class LiveGenerator:
 
     def text(self, model: int, context: Context) -> str:
         """What the model reads: its template, and its tokenizer's chat template where the pool file asks for that."""
-        return prompt_text(self._local.prompt(model, context))
+        prompt = self._local.prompt(model, context)
+        return prompt if isinstance(prompt, str) else str(prompt.prompt)
 
     def language_model(self, model: int) -> Any:
         """The lm-eval model in this process. Raises UserError where its weights or its type are missing."""
@@ -138,16 +139,16 @@ class LiveGenerator:
         read once; the longest come first, so that memory runs out early if at all, and what is left of the time is
         rather over- than underestimated.
         """
-        declared = self.pool.models[model]
-        texts = {n: render(declared.template, requests[n][0]) for n in missing}
+        at_once = self.pool.models[model].at_once
         batches: list[list[int]] = []
-        for number in sorted(missing, key=lambda n: (*_longest_first(*requests[n]), -len(texts[n]), texts[n])):
+        for number in sorted(missing, key=lambda n: _longest_first(*requests[n])):
             last = batches[-1] if batches else []
-            if not last or len(last) == declared.at_once or requests[last[0]][1] != requests[number][1]:
+            if not last or len(last) == at_once or requests[last[0]][1] != requests[number][1]:
                 batches.append([])
             batches[-1].append(number)
         return batches
 
 
 def _longest_first(context: Context, settings: GenerationSettings) -> tuple[Any, ...]:
-    return -settings.max_new_tokens, settings.until, -len(context.query), context.query
+    responses = -sum(map(len, context.responses)), context.responses
+    return -settings.max_new_tokens, settings.until, -len(context.query), context.query, *responses

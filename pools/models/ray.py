@@ -6,16 +6,14 @@ Ray's memory; a batch whose actor died is handed out again.
 
 from __future__ import annotations
 
-import itertools
 import socket
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pools.errors import UserError
-from pools.models.engine import Answers, LocalEngine, Request
+from pools.models.engine import Answers, LocalEngine, Request, register_engine
 from pools.pool import CandidateModel, Pool
 from pools.secrets import clean, harmless
 
@@ -36,16 +34,7 @@ class Worker:
         return self._engine.run_batch(self._model, requests)
 
 
-@dataclass
-class _Work:
-    """What is left of one model's batches, and who is at it."""
-
-    batches: Sequence[Sequence[Request]]
-    waiting: deque[int]
-    actors: list[Any] = field(default_factory=list)
-    tries: dict[int, int] = field(default_factory=dict)
-
-
+@register_engine("ray")
 class RayEngine:
     """Runs each model in as many actors as its `resources` in the pool file say.
 
@@ -70,9 +59,14 @@ class RayEngine:
                 ray.init(address=address or "local", **quiet)
             except (OSError, ValueError, OverflowError, RuntimeError) as error:
                 said = clean(" ".join(str(error).split()))[:200]
-                raise UserError(f"no Ray cluster at {address}: {said}; check the address, or leave it away") from None
+                raise UserError(f"no Ray cluster at {address}: {said}; check the address, or omit it") from None
         for model in pool.models:
             self._check_room(model)
+
+    @classmethod
+    def build(cls, argument: str, local: LocalEngine) -> RayEngine:
+        """On the cluster of an address, or on a Ray of this machine where none is named."""
+        return cls(local.pool, local.weights_dir, argument or None)
 
     def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, Answers]]:
         """The batches of all models at the same time, as far as the cluster has room; yields them as they end.
@@ -85,67 +79,59 @@ class RayEngine:
     def _run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, Answers]]:
         import ray
 
-        works = {model: _Work(of_model, deque(range(len(of_model)))) for model, of_model in batches.items()}
+        waiting = {model: deque(enumerate(of_model)) for model, of_model in batches.items()}
+        actors: list[tuple[int, Any]] = []
         running: dict[Any, tuple[int, int, Any]] = {}
+
+        def hand_out(model: int, actor: Any) -> None:
+            if waiting[model]:
+                number, batch = waiting[model].popleft()
+                running[actor.run.remote(list(batch))] = model, number, actor
+
         try:
-            for model, work in works.items():
-                number = min(self.pool.models[model].resources.replicas, len(work.batches))
-                work.actors = [self._actor(model) for _ in range(number)]
-                for actor in itertools.chain.from_iterable(itertools.repeat(work.actors, _IN_FLIGHT)):
-                    self._hand_out(model, work, actor, running)
+            for model, of_model in batches.items():
+                replicas = min(self.pool.models[model].resources.replicas, len(of_model))
+                actors += [(model, self._actor(model)) for _ in range(replicas)]
+            for model, actor in actors * _IN_FLIGHT:
+                hand_out(model, actor)
             while running:
-                (ended, *_), _ = ray.wait(list(running), num_returns=1)
+                [ended], _ = ray.wait(list(running), num_returns=1)
                 model, number, actor = running.pop(ended)
-                work = works[model]
-                try:
-                    made = ray.get(ended)
-                except ray.exceptions.RayActorError as error:
-                    self._count_failure(model, work, number, error)
-                    work.waiting.appendleft(number)
-                    if actor in work.actors:  # its other batch may have been told first
-                        work.actors.remove(actor)
-                        work.actors.append(self._actor(model))
-                    for other in work.actors:
-                        self._hand_out(model, work, other, running)
-                    continue
-                except ray.exceptions.RayTaskError as error:
-                    cause = error.cause
-                    if isinstance(cause, UserError):
-                        raise UserError(str(cause)) from None
-                    said = clean(" ".join(str(cause).split()))
-                    raise UserError(
-                        f"model {self.pool.models[model].name} failed: {said[:300]}; what was "
-                        "generated is stored, the same command goes on from there"
-                    ) from harmless(error)
-                yield model, number, made
-                self._hand_out(model, work, actor, running)
+                yield model, number, self._answers(model, ended)
+                hand_out(model, actor)
         finally:
-            for work in works.values():
-                for actor in work.actors:
-                    ray.kill(actor)
+            for _, actor in actors:
+                ray.kill(actor)
 
-    def _hand_out(self, model: int, work: _Work, actor: Any, running: dict[Any, tuple[int, int, Any]]) -> None:
-        busy = sum(of is actor for _, _, of in running.values())
-        if work.waiting and busy < _IN_FLIGHT:
-            number = work.waiting.popleft()
-            running[actor.run.remote(list(work.batches[number]))] = model, number, actor
+    def _answers(self, model: int, ended: Any) -> Answers:
+        import ray
 
-    def _count_failure(self, model: int, work: _Work, number: int, error: Exception) -> None:
-        work.tries[number] = work.tries.get(number, 0) + 1
-        if work.tries[number] >= self.tries:
+        name = self.pool.models[model].name
+        try:
+            answers: Answers = ray.get(ended)
+            return answers
+        except ray.exceptions.RayActorError as error:
             said = clean(" ".join(str(error).split()))[:300]
             raise UserError(
-                f"the actors of model {self.pool.models[model].name} died {self.tries} times at the same batch: "
-                f"{said}; check its memory and `resources`; what was generated is stored, so the same command goes on"
-            )
+                f"the actors of model {name} died {self.tries} times at the same batch: {said}; check its memory and "
+                "`resources`; what was generated is stored, so the same command goes on"
+            ) from None
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise UserError(str(error.cause)) from None
+            said = clean(" ".join(str(error.cause).split()))[:300]
+            raise UserError(
+                f"model {name} failed: {said}; what was generated is stored, the same command goes on from there"
+            ) from harmless(error)
 
     def _actor(self, model: int) -> Any:
+        """An actor that Ray makes anew where it dies, and whose batches are then handed out again."""
         import ray
 
         resources = self.pool.models[model].resources
         needs = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus, "resources": resources.custom}
-        # An actor that died is not restarted by Ray but made anew here, where its batches are known.
-        return ray.remote(Worker).options(max_restarts=0, **needs).remote(self.pool, model, self.weights_dir)
+        lasting = ray.remote(Worker).options(max_restarts=-1, max_task_retries=self.tries - 1, **needs)
+        return lasting.remote(self.pool, model, self.weights_dir)
 
     def _turns(self, models: Sequence[int]) -> list[list[int]]:
         """The models in groups that the cluster has room for at once."""

@@ -19,7 +19,7 @@ from pools.cost import paper_cost
 from pools.data.recording import load_recording, save_recording
 from pools.data.store import TransitionStore
 from pools.mdp.tree import Tree
-from pools.models.api import ServerText, keep_what_the_server_says
+from pools.models.api import ServerText, attach_usage
 from pools.pool import CandidateModel, Pool
 from pools.template import CONCATENATION, render
 
@@ -156,7 +156,7 @@ def test_a_servers_reply(data: st.DataObject) -> None:
 
     reply = data.draw(mutated(REPLY, surrogates=True) | junk(surrogates=True))
     lm = SimpleNamespace(parse_generations=_parse, tokenizer=None)
-    keep_what_the_server_says(lm, "m")
+    attach_usage(lm, "m")
     try:
         found = told(lambda: lm.parse_generations(outputs=reply), "model m")
     except ValueError as error:  # lm-eval asks again for what is no reply
@@ -171,7 +171,7 @@ def test_a_servers_reply(data: st.DataObject) -> None:
 def test_half_of_a_surrogate_pair_from_a_server_is_replaced() -> None:
     """JSON can hold what UTF-8 cannot: a server that cuts an emoji in two sends one."""
     lm = SimpleNamespace(parse_generations=_parse, tokenizer=None)
-    keep_what_the_server_says(lm, "m")
+    attach_usage(lm, "m")
     for half in SURROGATES[:2]:
         reply = json.loads(json.dumps(REPLY).replace("an answer", f"an {json.dumps(half)[1:-1]}"))
         assert lm.parse_generations(outputs=reply) == ["an \ufffd"]
@@ -180,7 +180,7 @@ def test_half_of_a_surrogate_pair_from_a_server_is_replaced() -> None:
 def test_numbers_of_tokens_that_no_column_holds_are_none(synthetic_tree: Callable[..., Tree], tmp_path: Path) -> None:
     """A count of 2**40 tokens fitted neither the tree's column nor the recording's: the whole recording was lost."""
     lm = SimpleNamespace(parse_generations=_parse, tokenizer=None)
-    keep_what_the_server_says(lm, "m")
+    attach_usage(lm, "m")
     with pytest.raises(UserError, match="gives no token counts"):
         lm.parse_generations(outputs={**REPLY, "usage": {"prompt_tokens": 2**40, "completion_tokens": 1}})
     tree = synthetic_tree(items=1)

@@ -17,7 +17,7 @@ ARM64 a seccomp filter refuses the network, signals to other processes, memory t
 files without a name among it) and some eighty system calls that computing does not need (`_syscalls.py`). Only the
 standard library can be imported. The hash seed is fixed, so that an answer does not change with the order of a set.
 
-What is not protected is listed in docs/sandbox.md. Use `rlimits` for models you trust not to attack.
+What is not protected is listed in docs/reference/sandbox.md. Use `rlimits` for models you trust not to attack.
 """
 
 from __future__ import annotations

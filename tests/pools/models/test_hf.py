@@ -1,13 +1,9 @@
-from itertools import pairwise
-
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from pools.models.hf import SharedPrefixHFLM, _shared, _stems
+from pools.models.hf import SharedPrefixHFLM
 
 INSTRUCTION = "Answer the question as shortly as you can, and nothing else. "
 QUERIES = ["What is 2 + 2?", "Name a colour. " * 5, "How many legs has a spider, and why has it so many of them?", "?"]
@@ -116,18 +112,3 @@ def test_a_stop_text_in_thinking_is_left_to_lm_eval(models, monkeypatch):
     for lm in models:
         monkeypatch.setattr(lm, "think_end_token", free[0][30])
     assert answers(ours, PROMPTS, [free[0][3]], limit=60) == answers(theirs, PROMPTS, [free[0][3]], limit=60)
-
-
-@settings(deadline=None)
-@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=12))
-def test_stems_are_beginnings_of_their_rows(rows):
-    stems, stem_of = _stems(rows)
-    assert len(stem_of) == len(rows)
-    for row, number in zip(rows, stem_of, strict=True):
-        stem = stems[number]
-        assert len(stem) < len(row)
-        assert row[: len(stem)] == stem
-    for one, other in pairwise(rows):
-        shared = _shared(one, other)
-        assert one[:shared] == other[:shared]
-        assert one[shared : shared + 1] != other[shared : shared + 1] or not one[shared:]

@@ -1,8 +1,5 @@
-import gc
-import json
-import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,12 +72,6 @@ def test_batches_are_the_longest_first_and_answers_in_the_order_asked(generator,
     assert [g.response for g in generator.generate(0, REQUESTS)] == [expected[q] for q in QUERIES]
 
 
-def test_models_differ(generator):
-    assert [g.response for g in generator.generate(0, REQUESTS)] != [
-        g.response for g in generator.generate(1, REQUESTS)
-    ]
-
-
 def test_settings_of_every_request_are_kept(generator):
     settings = [GenerationSettings((), 5), GenerationSettings((), 9), GenerationSettings((), 5)]
     made = generator.generate(0, [(Context("Why?"), s) for s in settings])
@@ -125,35 +116,31 @@ def test_the_store_answers_the_second_time(pool, tmp_path, monkeypatch):
     assert len(second.store) == 5
 
 
-def test_every_batch_is_stored_before_the_next(pool, tmp_path):
+def test_every_batch_is_told_of_and_stored_before_the_next(pool, tmp_path):
     store, seen = TransitionStore(tmp_path / "s"), []
 
     def progress(batch):
-        seen.append((batch.done, batch.total, len(store)))
+        seen.append((batch.done, batch.total, len(store), batch.tokens_in))
         if len(seen) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         LiveGenerator(pool, store=store, progress=progress).generate(0, REQUESTS)
-    assert seen == [(0, 6, 0), (4, 6, 4)]
+    lengths = sorted(map(len, QUERIES), reverse=True)  # the longest first
+    assert seen == [(0, 6, 0, 0), (4, 6, 4, sum(lengths[:4]))]
     LiveGenerator(pool, store=store, progress=progress).generate(0, REQUESTS)
-    assert seen == [(0, 6, 0), (4, 6, 4), (0, 2, 4), (2, 2, 6)]
+    assert seen[2:] == [(0, 2, 4, 0), (2, 2, 6, sum(lengths[4:]))]
 
 
-def test_progress(generator):
-    seen = []
-    generator.progress = seen.append
-    try:
-        made = generator.generate(0, REQUESTS)
-    finally:
-        generator.progress = None
-    assert [(batch.done, batch.total) for batch in seen] == [(0, 6), (4, 6), (6, 6)]
-    assert seen.pop(0).seconds == 0
-    lengths = sorted(map(len, QUERIES))
-    assert [batch.tokens_in for batch in seen] == [sum(lengths[2:]), sum(lengths[:2])]  # the longest first
-    assert sum(batch.tokens_in for batch in seen) == sum(g.tokens_in for g in made)
-    assert sum(batch.tokens_out for batch in seen) == sum(g.tokens_out for g in made)
-    assert sum(batch.seconds for batch in seen) == pytest.approx(sum(g.seconds for g in made))
+def test_an_engine_of_a_file_may_answer_in_any_order(pool, generator, tmp_path):
+    """The one that docs/guides/cluster.md shows."""
+    page = Path(__file__).parents[3] / "docs" / "cluster.md"
+    (tmp_path / "own.py").write_text(page.read_text().partition("```python\n")[2].partition("```")[0])
+    backwards = LiveGenerator(pool, engine=f"{tmp_path}/own.py")
+    made = backwards.generate(0, REQUESTS)
+    assert [g.response for g in made] == [g.response for g in generator.generate(0, REQUESTS)]
+    with pytest.raises(UserError, match=r"unknown engine 'rya': known are .*local, ray; did you mean ray"):
+        LiveGenerator(pool, engine="rya")
 
 
 def test_only_so_many_models_stay_loaded(pool, monkeypatch):
@@ -178,154 +165,35 @@ def test_a_live_tree(generator, pool):
 
 
 def test_nothing_is_printed(pool, capfd):
-    import tqdm
-    import tqdm.auto
-
     LiveGenerator(pool).generate(0, REQUESTS[:1])
     assert capfd.readouterr() == ("", "")
-    with pools.models.engine._quiet():
-        for bars in (tqdm.tqdm, tqdm.auto.tqdm):
-            assert list(bars(range(3), desc="a bar")) == [0, 1, 2]
-            assert list(bars(range(3), desc="a bar", disable=False)) == [0, 1, 2]
-    assert capfd.readouterr().err == ""
-    assert list(tqdm.tqdm(range(3), desc="a bar")) == [0, 1, 2]
-    assert "a bar" in capfd.readouterr().err
 
 
-def test_threads_that_are_quiet_in_turn_leave_the_bars_as_they_were(monkeypatch):
-    """The second looks at the bars while the first has them off, and begins once the first has ended."""
-    from tqdm.std import tqdm
-
-    before, lock = tqdm.__init__, pools.models.engine._quiet_lock
-    first = pools.models.engine._quiet()
-    first.__enter__()
-
-    class Late:
-        def __enter__(self):
-            monkeypatch.setattr(pools.models.engine, "_quiet_lock", lock)
-            first.__exit__(None, None, None)
-            return lock.__enter__()
-
-        def __exit__(self, *error):
-            return lock.__exit__(*error)
-
-    monkeypatch.setattr(pools.models.engine, "_quiet_lock", Late())
-    with pools.models.engine._quiet():
-        pass
-    assert tqdm.__init__ is before
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"arguments": {"dtype": "float99"}}, "cannot be loaded as lm-eval `hf`"),
+        ({"arguments": {"device": "cpu", "no_such_argument": 1}}, "cannot be loaded as lm-eval `hf`"),
+        ({"lm_eval": "hff"}, "cannot be loaded as lm-eval `hff`: .*'hff'.*hf"),
+        ({"chat_template": True}, "its chat template cannot be applied"),
+    ],
+)
+def test_a_model_that_does_not_work_is_said_in_a_line(pool, how, said):
+    fails(replace(pool, models=(replace(pool.models[0], **how),)), said)
 
 
-def _changed(pool, **how):
-    return replace(pool, models=(replace(pool.models[0], **how),))
+@pytest.mark.parametrize("damage", ["no tokenizer", "weights cut off"])
+def test_a_damaged_folder(pool, tmp_path, damage):
+    for file in (pool.folder / "tiny-a").iterdir():
+        if damage != "no tokenizer" or "token" not in file.name:
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    if damage == "weights cut off":
+        (tmp_path / "model.safetensors").write_bytes(b"\0" * 100)
+    weights = replace(pool.models[0].weights, path=str(tmp_path))
+    fails(replace(pool, models=(replace(pool.models[0], weights=weights),)), "cannot be loaded as lm-eval `hf`")
 
 
-def _fails(pool, match):
-    with pytest.raises(UserError, match=match) as error:
+def fails(pool, said):
+    with pytest.raises(UserError, match=f"model tiny-a.*{said}") as error:
         LiveGenerator(pool).generate(0, REQUESTS[:1])
     assert "\n" not in str(error.value)
-
-
-def test_a_model_without_a_tokenizer(pool, tmp_path):
-    folder = tmp_path / "bare"
-    folder.mkdir()
-    for file in (pool.folder / "tiny-a").iterdir():
-        if "token" not in file.name:
-            (folder / file.name).write_bytes(file.read_bytes())
-    assert (folder / "model.safetensors").exists()
-    weights = replace(pool.models[0].weights, path=str(folder))
-    _fails(_changed(pool, weights=weights), "model tiny-a cannot be loaded as lm-eval `hf`")
-
-
-def test_damaged_weights(pool, tmp_path):
-    folder = tmp_path / "cut"
-    folder.mkdir()
-    for file in (pool.folder / "tiny-a").iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    (folder / "model.safetensors").write_bytes(b"\0" * 100)
-    weights = replace(pool.models[0].weights, path=str(folder))
-    _fails(_changed(pool, weights=weights), "model tiny-a cannot be loaded")
-
-
-def test_an_unknown_type(pool):
-    _fails(_changed(pool, lm_eval="hff"), "model tiny-a: lm-eval has no model type 'hff'; it has .*hf,")
-
-
-@pytest.mark.parametrize("arguments", [{"dtype": "float99"}, {"backend": "other"}, {"no_such_argument": 1}])
-def test_bad_arguments(pool, arguments):
-    _fails(_changed(pool, arguments={"device": "cpu", **arguments}), "model tiny-a cannot be loaded")
-
-
-def test_a_chat_template_that_is_not_there(pool):
-    _fails(_changed(pool, chat_template=True), "model tiny-a: its chat template cannot be applied")
-
-
-# --- a server ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def server():
-    """A chat server in OpenAI's manner that repeats the last message backwards; `asked` holds what it was sent."""
-    asked = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append(body)
-            message = {"role": "assistant", "content": body["messages"][-1]["content"][::-1]}
-            reply = json.dumps({"choices": [{"index": 0, "message": message}]}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(reply)))
-            self.end_headers()
-            self.wfile.write(reply)
-
-        def log_message(self, *_):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}/v1/chat/completions", asked
-        running.shutdown()
-
-
-def _chat(pool, url, **arguments):
-    arguments = {"model": "any", "base_url": url, "max_retries": 1, **arguments}
-    return _changed(pool, lm_eval="local-chat-completions", weights=None, chat_template=True, arguments=arguments)
-
-
-@pytest.mark.parametrize("concurrent", [1, 3])
-def test_a_chat_server(pool, server, concurrent, capfd):
-    url, asked = server
-    tokenizer = str(pool.folder / "tiny-b")
-    declared = _chat(pool, url, tokenizer=tokenizer, tokenizer_backend="huggingface", num_concurrent=concurrent)
-    queries = ["Why?", "Pourquoi là ?", "What is 2 + 2?"]
-    made = LiveGenerator(declared).generate(0, [(Context(query), SETTINGS) for query in queries])
-    assert [g.response for g in made] == [query[::-1] for query in queries]
-    assert sorted(body["messages"][0]["content"] for body in asked) == sorted(queries)
-    assert {body["max_tokens"] for body in asked} == {12}
-    # Tokens, not characters of lm-eval's JSON: the tokenizer's chat template around the message, and the answer.
-    # A token is a byte here.
-    sizes = [len(query.encode()) for query in queries]
-    assert [g.tokens_in for g in made] == [len("[user] \n[assistant] ") + size for size in sizes]
-    assert [g.tokens_out for g in made] == sizes
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_chat_server_without_a_tokenizer_has_no_cost(pool, server):
-    url, asked = server
-    _fails(_chat(pool, url), "model tiny-a gives no token counts")
-    assert len(asked) == 1  # told before more is paid for
-
-
-@pytest.mark.parametrize("concurrent", [1, 3])
-def test_a_server_that_is_not_there(pool, concurrent, capfd, caplog):
-    arguments = {"tokenizer": str(pool.folder / "tiny-b"), "tokenizer_backend": "huggingface"}
-    declared = _chat(pool, "http://127.0.0.1:9/v1/chat/completions", **arguments, num_concurrent=concurrent)
-    with pytest.raises(UserError, match=r"model tiny-a: the server http://127.0.0.1:9/.* did not answer") as error:
-        LiveGenerator(declared).generate(0, REQUESTS[:3])
-    assert "\n" not in str(error.value)
-    del error
-    gc.collect()
-    # lm-eval's own words on it may pass; asyncio's tracebacks of the requests that failed beside the first may not.
-    assert "asyncio" not in {record.name for record in caplog.records}
-    assert capfd.readouterr() == ("", "")

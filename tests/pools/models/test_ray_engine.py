@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pools.data.store import TransitionStore
 from pools.errors import UserError
-from pools.models.engine import LocalEngine, Request
+from pools.models.engine import Answers, LocalEngine, Request, build_engine
 from pools.models.generator import LiveGenerator
 from pools.pool import Pool, Resources, load_pool
 from pools.types import Context, Generation, GenerationSettings
@@ -73,8 +74,7 @@ def test_models_that_do_not_fit_together_take_turns(pool: Pool) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (Resources(num_cpus=5), "needs 5 CPU for its 1 actors, the cluster has 4"),
-        (Resources(replicas=3, num_cpus=2), "needs 6 CPU"),
+        (Resources(replicas=3, num_cpus=2), "needs 6 CPU for its 3 actors, the cluster has 4"),
         (Resources(num_gpus=1), "needs 1 GPU"),
         (Resources(custom={"tpu": 0.5}), "needs 0.5 tpu"),
     ],
@@ -84,65 +84,31 @@ def test_what_the_cluster_has_no_room_for_is_said_before_anything_runs(pool: Poo
         RayEngine(resources(pool, Resources(), given))
 
 
-@pytest.fixture
-def address() -> Iterator[str]:
-    """Where somebody listens who is no Ray."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"127.0.0.1:{server.getsockname()[1]}"
-
-
-def test_no_cluster_at_an_address(pool: Pool, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("nobody\nthere")))
-    with pytest.raises(UserError, match=rf"no Ray cluster at {address}: nobody there; check the address"):
-        RayEngine(pool, address=address)
-
-
-@pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_where_nobody_listens_ray_is_not_asked(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch, address: str, scheme: str
-) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999", "no-such-host.invalid:1"])
+def test_where_nobody_listens_ray_is_not_asked(pool: Pool, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("it would try for minutes"))
-    for nobody in ("127.0.0.1:1", "127.0.0.1:99999", "no-such-host.invalid:6379"):
-        with pytest.raises(UserError, match=rf"no Ray cluster at {scheme}{nobody}: .*; check the address") as error:
-            RayEngine(pool, address=scheme + nobody)
-        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=rf"no Ray cluster at {address}: .*; check the address") as error:
+        RayEngine(pool, address=address)
+    assert "\n" not in str(error.value)
+
+
+def test_where_somebody_listens_who_is_no_ray(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("nobody\nthere")))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match=rf"no Ray cluster at {address}: nobody there; check the address"):
+            RayEngine(pool, address=address)
 
 
 def test_without_an_address_no_cluster_is_joined(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda address, **_: asked.append(address))
-    for address in (None, "", "auto"):
-        RayEngine(pool, address=address)
+    for name in ("ray", "ray:", "ray:auto"):
+        assert isinstance(build_engine(name, LocalEngine(pool)), RayEngine)
     assert asked == ["local", "local", "auto"]
-
-
-def _worker_processes() -> list[int]:
-    """Process ids of the actors that hold a model."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                command = (folder / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if command.startswith(b"ray::Worker") and os.getpid() in _ancestors(int(folder.name)):
-                found.append(int(folder.name))
-    return found
-
-
-def _ancestors(pid: int) -> list[int]:
-    """The processes that a process comes from: another Ray on this machine is left alone."""
-    found = []
-    while pid > 1:
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            break
-        found.append(pid)
-    return found
 
 
 def test_actors_that_are_killed_lose_nothing(pool: Pool, tmp_path: Path, counted: Any, faults: int) -> None:
@@ -154,15 +120,12 @@ def test_actors_that_are_killed_lose_nothing(pool: Pool, tmp_path: Path, counted
 
     def kill() -> None:
         while len(killed) < faults and not done.is_set():
-            alive = [pid for pid in _worker_processes() if pid not in killed]
-            if alive:
-                time.sleep(0.05)
-                try:
-                    os.kill(alive[0], signal.SIGKILL)
-                    killed.append(alive[0])
-                except ProcessLookupError:
-                    continue
-            time.sleep(0.01)
+            for process in psutil.Process().children(recursive=True):  # another Ray on this machine is left alone
+                with suppress(psutil.Error):
+                    if len(killed) < faults and process.name().startswith("ray::Worker"):
+                        process.kill()
+                        killed.append(process.pid)
+            time.sleep(0.05)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -177,22 +140,14 @@ def test_actors_that_are_killed_lose_nothing(pool: Pool, tmp_path: Path, counted
     counted("SIGKILL", "Ray actor", len(killed), lost=120 * faults - len(store), wrong=wrong)
 
 
-class Dies(LocalEngine):
-    """Ends its process at the request of that number of tokens."""
-
-    def run_batch(self, model: int, requests: Sequence[Request]) -> list[Generation]:
-        if requests[0][1].max_new_tokens == 5:
-            os._exit(1)
-        return super().run_batch(model, requests)
-
-
 def test_a_batch_that_kills_every_actor_ends_the_recording(pool: Pool, tmp_path: Path, monkeypatch: Any) -> None:
     import pools.models.ray as module
 
     class Poisoned(module.Worker):
-        def __init__(self, pool: Pool, model: int, weights_dir: Path | None) -> None:
-            super().__init__(pool, model, weights_dir)
-            self._engine = Dies(pool, weights_dir)
+        def run(self, requests: Sequence[Request]) -> Answers:
+            if requests[0][1].max_new_tokens == 5:
+                os._exit(1)
+            return super().run(requests)
 
     monkeypatch.setattr(module, "Worker", Poisoned)
     store = TransitionStore(tmp_path / "s")
@@ -208,20 +163,6 @@ def test_a_model_that_cannot_be_loaded_is_said_as_in_this_process(pool: Pool) ->
     with pytest.raises(UserError, match="model tiny-a cannot be loaded") as error:
         LiveGenerator(missing, engine=RayEngine(missing)).generate(0, requests(2))
     assert "\n" not in str(error.value)
-
-
-def test_an_engine_may_answer_in_any_order(pool: Pool) -> None:
-    class Backwards(LocalEngine):
-        def run(
-            self, batches: Mapping[int, Sequence[Sequence[Request]]]
-        ) -> Iterator[tuple[int, int, list[Generation]]]:
-            yield from reversed(list(super().run(batches)))
-
-    asked = {0: requests(11), 1: requests(7)}
-    backwards = LiveGenerator(pool, engine=Backwards(pool)).generate_all(asked)
-    assert {m: texts(f) for m, f in backwards.items()} == {
-        m: texts(f) for m, f in LiveGenerator(pool).generate_all(asked).items()
-    }
 
 
 def test_a_key_is_in_no_log_of_the_cluster(pool: Pool, local_ray: Path) -> None:

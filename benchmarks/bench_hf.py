@@ -1,0 +1,96 @@
+"""How much faster `pools/models/hf.py` is than lm-eval's plain `hf`: the same requests of a recording, in turn.
+
+    python benchmarks/bench_hf.py --weights DIR
+
+Both answer with the same loaded models and the same batches. The requests are those of a random sample of the items of
+each task, of all hops; their contexts are the recording's, so nothing depends on what was answered before.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from harness.runs.source import RESULTS
+from pools.data.recording import load_recording
+from pools.mdp.tree import Tree
+from pools.models.generator import LiveGenerator
+from pools.types import Context, GenerationSettings
+
+
+@dataclass(frozen=True)
+class Args:
+    """What is measured."""
+
+    weights: Path | None = None
+    recording: Path = RESULTS / "recordings" / "lightweight-offline"
+    model: tuple[str, ...] = ()
+    """of the pool; by default all"""
+    task: tuple[str, ...] = ()
+    """of the recording; by default all"""
+    hops: tuple[int, ...] = ()
+    """by default all"""
+    items: int = 2
+    """of each task"""
+    rounds: int = 2
+    seed: int = 7
+
+
+def sampled(tree: Tree, tasks: tuple[str, ...], items: int, seed: int) -> list[int]:
+    """So many items of each task, at random."""
+    rng = random.Random(seed)
+    of_task: dict[str, list[int]] = {}
+    for number, item in enumerate(tree.items):
+        if not tasks or item.task in tasks:
+            of_task.setdefault(item.task, []).append(number)
+    return [number for numbers in of_task.values() for number in rng.sample(numbers, items)]
+
+
+def requests(tree: Tree, items: list[int], model: int, hop: int) -> dict[tuple[Context, GenerationSettings], str]:
+    """The distinct requests of a model at a hop, with the recorded responses."""
+    nodes = [node for node in tree.level(hop).tolist() if tree.action(node) == model]
+    return {
+        (tree.context(item, int(tree.parent(node))), tree.items[item].settings): tree.generation(item, node).response
+        for item in items
+        for node in nodes
+    }
+
+
+def main() -> None:
+    """Measure and print processor seconds, which do not depend on who else is at work, and seconds."""
+    args = tyro.cli(Args, description=__doc__)
+    from lm_eval.models.huggingface import HFLM
+
+    from pools.models.hf import SharedPrefixHFLM
+
+    recording = load_recording(args.recording)
+    tree, live = recording.tree, LiveGenerator(recording.pool, args.weights)
+    items = sampled(tree, args.task, args.items, args.seed)
+    kinds: dict[str, Any] = {"ours": SharedPrefixHFLM._model_generate, "plain": HFLM._model_generate}
+    for model, name in enumerate(tree.models):
+        if args.model and name not in args.model:
+            continue
+        hops = [requests(tree, items, model, hop) for hop in args.hops or range(1, tree.max_hops + 1)]
+        recorded = [response for hop in hops for response in hop.values()]
+        live.generate(model, list(hops[0])[:1])
+        took: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
+        for number in range(args.rounds):
+            for kind in sorted(kinds, reverse=number % 2 == 1):
+                SharedPrefixHFLM._model_generate = kinds[kind]  # type: ignore[method-assign]
+                start = time.process_time(), time.perf_counter()
+                made = [answer.response for hop in hops for answer in live.generate(model, list(hop))]
+                took[kind].append((time.process_time() - start[0], time.perf_counter() - start[1]))
+                differ = sum(one != other for one, other in zip(made, recorded, strict=True))
+                print(f"{name}, {kind}: {took[kind][-1]}, {differ} of {len(made)} responses differ", flush=True)
+        ours, plain = (np.median(took[kind], axis=0) for kind in ("ours", "plain"))
+        print(f"{name}: {plain[0] / ours[0]:.2f} times as fast in processor time, {plain[1] / ours[1]:.2f} in time")
+
+
+if __name__ == "__main__":
+    main()

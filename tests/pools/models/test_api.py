@@ -1,0 +1,330 @@
+"""Pool members behind a server: its own token counts, and a server that hangs, drops, answers garbage or is busy."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from chat_server import Handler, Server, answer_to, chat_server
+from pools.data.store import TransitionStore
+from pools.errors import UserError
+from pools.models.api import TRIES, ask_patiently
+from pools.models.generator import LiveGenerator
+from pools.pool import Pool, load_pool
+from pools.types import Context, GenerationSettings, UpstreamError
+
+SETTINGS = GenerationSettings((), 12)
+REQUESTS = [(Context(f"Question {n}"), SETTINGS) for n in range(6)]
+ANSWERS = [f"answer to Question {n}" for n in range(6)]
+Fault = Callable[[Handler, str, int], bool]
+concurrently = pytest.mark.parametrize("concurrent", [1, 4])
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    with ExitStack() as running:
+        yield lambda *fault: running.enter_context(chat_server(*fault))
+
+
+@pytest.fixture
+def pool(tiny_pool_file: Path) -> Callable[..., Pool]:
+    def of(server: Server, declaration: Any = MappingProxyType({}), **arguments: Any) -> Pool:
+        given = {"model": "any", "base_url": server.url, "max_retries": 4, "timeout": 2, **arguments}
+        server.timeout_of_clients = given["timeout"]
+        declared = load_pool(str(tiny_pool_file))
+        chat = {"lm_eval": "local-chat-completions", "chat_template": True, "weights": None}
+        first = replace(declared.models[0], **{**chat, **declaration}, arguments=given)
+        return replace(declared, models=(first, declared.models[1]))
+
+    return of
+
+
+COMPLETIONS = {"lm_eval": "local-completions", "chat_template": False}
+KINDS: list[tuple[dict[str, Any], dict[str, Any]]] = [({}, {}), (COMPLETIONS, {"tokenizer_backend": None})]
+
+
+@pytest.mark.parametrize(("declaration", "arguments"), KINDS, ids=["chat", "completions"])
+@pytest.mark.parametrize("concurrent", [1, 6])
+def test_the_servers_own_counts_are_billed(
+    pool: Any, serve: Any, concurrent: int, declaration: Any, arguments: Any
+) -> None:
+    """And as many requests are under way at once as `num_concurrent` says, more than `batch_size`, too."""
+
+    def slow(handler: Handler, question: str, before: int) -> bool:
+        time.sleep(0.3)
+        return False
+
+    server = serve(slow)
+    declared = pool(server, declaration, num_concurrent=concurrent, **arguments)
+    assert declared.models[0].batch_size == 4
+    made = LiveGenerator(declared).generate(0, REQUESTS)
+    assert server.most_in_flight == concurrent
+    assert [g.response for g in made] == ANSWERS
+    assert [(g.tokens_in, g.tokens_out) for g in made] == [(100 + n, 10 + n) for n in range(6)]
+    assert {g.finish_reason for g in made} == {"length"}
+    assert all(type(g.response) is str for g in made)
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": -1, "completion_tokens": 2}, {"prompt_tokens": "7"}])
+def test_a_server_that_does_not_count_needs_a_tokenizer(
+    pool: Any, serve: Any, tiny_pool_file: Path, usage: Any, capfd: Any
+) -> None:
+    """It counts tokens (bytes here) of the chat template around the message, not characters of lm-eval's JSON."""
+
+    def uncounted(handler: Handler, question: str, before: int) -> bool:
+        handler.reply(200, {**answer_to(question), "usage": usage})
+        return True
+
+    server = serve(uncounted)
+    with pytest.raises(UserError, match="model tiny-a gives no token counts"):
+        LiveGenerator(pool(server)).generate(0, REQUESTS)
+    assert sum(server.asked.values()) == 1  # told before more is paid for
+    tokenizer = str(tiny_pool_file.parent / "tiny-b")
+    counted = LiveGenerator(pool(server, tokenizer=tokenizer, tokenizer_backend="huggingface"))
+    [made] = counted.generate(0, [(Context("Question 1 là ?"), SETTINGS)])
+    assert made.tokens_in == len("[user] Question 1 là ?\n[assistant] ".encode())
+    assert made.tokens_out == len(made.response.encode())
+    assert capfd.readouterr() == ("", "")
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+
+def hangs(handler: Handler, question: str, before: int) -> bool:
+    if before == 0:
+        time.sleep(1.5 * handler.server.timeout_of_clients)  # whoever asked is gone
+    return before == 0
+
+
+def drops(handler: Handler, question: str, before: int) -> bool:
+    if before == 0:
+        handler.connection.close()
+    return before == 0
+
+
+def is_busy(handler: Handler, question: str, before: int) -> bool:
+    if before < 2:
+        handler.reply((429, 503)[before], {"error": {"message": "slow down"}}, Retry_After="1")
+    return before < 2
+
+
+def cuts_off(handler: Handler, question: str, before: int) -> bool:
+    if before == 0:
+        body = json.dumps(answer_to(question)).encode()
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body[: len(body) // 2])
+        handler.close_connection = True
+    return before == 0
+
+
+def answers_html(handler: Handler, question: str, before: int) -> bool:
+    if before == 0:
+        handler.reply(200, b"<html>gateway</html>")
+    return before == 0
+
+
+def trickles(handler: Handler, question: str, before: int) -> bool:
+    """A byte every half second, so that no single read takes longer than the timeout."""
+    body = json.dumps(answer_to(question)).encode()
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    with suppress(OSError):  # whoever asked is gone
+        for byte in body[:40]:
+            handler.wfile.write(bytes([byte]))
+            time.sleep(0.5)
+    return True
+
+
+GARBAGE: list[Any] = [
+    b"no json",
+    None,
+    [answer_to("Question 1")],
+    {"choices": []},
+    {"choices": [{"index": 0}]},
+    {"choices": [{"index": 0, "message": {"content": None}}]},
+    {"choices": [{"index": 0, "text": 5}]},
+    {"choices": [*answer_to("Question 1")["choices"], *answer_to("Question 2", index=1)["choices"]]},
+    {"choices": {"0": answer_to("Question 1")["choices"][0]}},
+]
+
+
+def nonsense(handler: Handler, question: str, before: int) -> bool:
+    handler.reply(200, GARBAGE[len(question) % len(GARBAGE)])
+    return True
+
+
+def never(fault: Fault) -> Fault:
+    return lambda handler, question, before: fault(handler, question, 0)
+
+
+def refuses(*questions: str, status: int = 500) -> Fault:
+    def refuse(handler: Handler, question: str, before: int) -> bool:
+        if question in questions:
+            handler.reply(status, {"error": {"message": "no"}})
+        return question in questions
+
+    return refuse
+
+
+@concurrently
+def test_a_server_with_every_fault_at_random(
+    pool: Any, serve: Any, tmp_path: Path, concurrent: int, counted: Any, faults: int
+) -> None:
+    """What passes is asked again."""
+    rng, injected, lock = random.Random(concurrent), Counter[str](), threading.Lock()
+    kinds = [hangs, drops, is_busy, cuts_off, answers_html, nonsense]
+
+    def one_of_them(handler: Handler, question: str, before: int) -> bool:
+        with lock:
+            fault = rng.choice(kinds) if before < 2 and rng.random() < 0.4 else None
+            injected[fault.__name__ if fault else ""] += 1
+        return fault is not None and fault(handler, question, 0)
+
+    store, asked = TransitionStore(tmp_path / "s"), [(Context(f"Question {n}"), SETTINGS) for n in range(12 * faults)]
+    declared = pool(serve(one_of_them), num_concurrent=concurrent, timeout=1)
+    made = LiveGenerator(declared, store=store).generate(0, asked)
+    wrong = sum(g.response != f"answer to Question {n}" or g.tokens_out != 10 + n for n, g in enumerate(made))
+    for kind in kinds:
+        number = injected[kind.__name__]
+        if number:
+            lost = len(asked) - len(store)
+            counted(kind.__name__.replace("_", " "), "server", number, lost=lost, wrong=wrong)
+    assert sum(injected.values()) - injected[""] > 0
+
+
+@pytest.mark.parametrize("fault", [hangs, drops, is_busy, cuts_off, trickles])
+def test_what_does_not_pass_ends_in_a_line(pool: Any, serve: Any, tmp_path: Path, fault: Any, counted: Any) -> None:
+    server, store = serve(never(fault)), TransitionStore(tmp_path / "s")
+    generator = LiveGenerator(pool(server, max_retries=1, timeout=1), store=store)
+    with pytest.raises(UserError, match=r"did not answer.*check that it runs") as error:
+        generator.generate(0, REQUESTS[:2])
+    assert "\n" not in str(error.value)
+    counted(fault.__name__.replace("_", " ") + ", for good", "server", 1, 1, wrong=len(store))
+
+
+@pytest.mark.parametrize("garbage", GARBAGE, ids=str)
+@pytest.mark.parametrize(("declaration", "arguments"), KINDS, ids=["chat", "completions"])
+def test_garbage_is_never_stored(
+    pool: Any, serve: Any, tmp_path: Path, garbage: Any, declaration: Any, arguments: Any
+) -> None:
+    def answers_garbage(handler: Handler, question: str, before: int) -> bool:
+        handler.reply(200, garbage)
+        return True
+
+    store = TransitionStore(tmp_path / "s")
+    declared = pool(serve(answers_garbage), declaration, max_retries=1, **arguments)
+    with pytest.raises(UserError, match="did not answer") as error:
+        LiveGenerator(declared, store=store).generate(0, REQUESTS)
+    assert len(store) == 0 and "\n" not in str(error.value)
+
+
+@concurrently
+def test_a_server_that_is_not_there(pool: Any, serve: Any, concurrent: int, capfd: Any, caplog: Any) -> None:
+    url = "http://127.0.0.1:9/v1/chat/completions"
+    declared = pool(serve(), base_url=url, max_retries=1, num_concurrent=concurrent)
+    with pytest.raises(UserError, match=rf"model tiny-a: the server {url} did not answer") as error:
+        LiveGenerator(declared).generate(0, REQUESTS[:3])
+    assert "\n" not in str(error.value)
+    del error
+    gc.collect()
+    # lm-eval's own words on it may pass; asyncio's tracebacks of the requests that failed beside the first may not.
+    assert "asyncio" not in {record.name for record in caplog.records}
+    assert capfd.readouterr() == ("", "")
+
+
+# --- asked again -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between two tries, of which none is made."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    return pauses
+
+
+@pytest.mark.parametrize(("status", "times"), [(400, 1), (401, 1), (429, 2), (500, 2)])
+def test_a_refusal_is_said(pool: Any, serve: Any, slept: list[float], status: int, times: int) -> None:
+    """And a request that the server will never take is sent once."""
+    server = serve(refuses("Question 0", status=status))
+    with pytest.raises(UserError, match=rf"did not answer.*{status}"):
+        LiveGenerator(pool(server, max_retries=2)).generate(0, REQUESTS[:1])
+    assert server.asked == {"Question 0": times}
+
+
+def test_how_often_a_server_is_asked_where_nothing_is_said_of_it(pool: Any, serve: Any, slept: list[float]) -> None:
+    server = serve(never(drops))
+    declared = pool(server)
+    del declared.models[0].arguments["max_retries"]
+    with pytest.raises(UserError, match="did not answer"):
+        LiveGenerator(declared).generate(0, REQUESTS[:1])
+    assert server.asked == {"Question 0": TRIES}
+    assert slept == [1, 1, 2, 4, 8, 10, 10]
+
+
+def test_a_server_is_given_the_time_that_it_asks_for(slept: list[float]) -> None:
+    in_a_minute = (datetime.now(UTC) + timedelta(seconds=60)).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    said = iter(["20", "900", "0", "-1", "soon", "", in_a_minute])
+
+    async def is_busy(**_: Any) -> list[str]:
+        error: Any = ConnectionError()
+        error.status, error.headers = 429, {"Retry-After": next(said)}
+        raise error
+
+    lm: Any = SimpleNamespace(amodel_call=is_busy, model_call=None, max_retries=8, timeout=300)
+    ask_patiently(lm, 1)
+    asyncio.run(lm.amodel_call())
+    assert slept[:6] == [20, 300, 2, 4, 8, 10] and 55 < slept[6] <= 60
+
+
+@concurrently
+def test_a_prompt_that_fails_takes_no_other_along(pool: Any, serve: Any, tmp_path: Path, concurrent: int) -> None:
+    """What the others got is stored, those of later batches, too; and the next time only the rest is asked for."""
+    server, store = serve(refuses("Question 1", "Question 4")), TransitionStore(tmp_path / "s")
+    generator = LiveGenerator(pool(server, num_concurrent=concurrent, max_retries=2), store=store)
+    with pytest.raises(UpstreamError, match=r"did not answer: status 500.*; 2 of 6 requests failed; what was") as error:
+        generator.generate(0, REQUESTS)
+    assert len(store) == 4 and "\n" not in str(error.value)
+    assert [made is not None for made in error.value.answers[0]] == [n not in (1, 4) for n in range(6)]
+    server.fault = refuses()
+    server.asked.clear()
+    made = generator.generate(0, REQUESTS)
+    assert [g.response for g in made] == ANSWERS
+    assert server.asked == {"Question 1": 1, "Question 4": 1}
+
+
+def test_a_server_that_is_down_is_not_asked_patiently_for_each_prompt(pool: Any, serve: Any, tmp_path: Path) -> None:
+    server, asked = serve(never(drops)), [(Context(f"Question {n}"), SETTINGS) for n in range(12)]
+    with pytest.raises(UpstreamError, match=r"did not answer: .*; 8 of 12 requests failed"):
+        LiveGenerator(pool(server, max_retries=3), store=TransitionStore(tmp_path / "s")).generate(0, asked)
+    assert sorted(server.asked.values()) == [1] * 7 + [3]
+
+
+def test_a_prompt_that_fails_alone_in_its_batch_does_not_end_the_others(pool: Any, serve: Any, tmp_path: Path) -> None:
+    declared = pool(serve(refuses("Question 0")), {"batch_size": 1}, max_retries=1)
+    store = TransitionStore(tmp_path / "s")
+    with pytest.raises(UpstreamError, match=r"; 1 of 6 requests failed; what was answered is stored"):
+        LiveGenerator(declared, store=store).generate(0, REQUESTS)
+    assert len(store) == 5
