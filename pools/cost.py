@@ -73,8 +73,8 @@ def dollars(pool: Pool) -> CostModel:
         unpriced = ", ".join(model.name for model in pool.models if model.price is None)
         raise UserError(f"no price for {unpriced} in pool {pool.name}: add `price:` to the pool file, or --cost paper")
     source = "; ".join(sorted({price.source for price in prices}))
-    rates = (tuple(getattr(price, side) / 1e6 for price in prices) for side in ("input", "output"))
-    return CostModel("dollars", "US$", *rates, source)
+    read, written = (tuple(getattr(price, side) / 1e6 for price in prices) for side in ("input", "output"))
+    return CostModel("dollars", "US$", read, written, source)
 
 
 def recorded_cost(unit: str, source: str = "") -> CostModel:

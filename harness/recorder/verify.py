@@ -24,7 +24,7 @@ from harness.runs.source import (
     DEFAULT_SUITE,
     check_weights_folder,
     choose_sandbox,
-    live_description,
+    fingerprints,
     recording_folder,
     scorer,
     suite_of,
@@ -102,7 +102,7 @@ def verify(options: Verify, console: Console) -> bool:
         raise UserError(f"pool {pool.name} is not what {folder} was recorded with; name that pool's file (--pool)")
     sample = draw(tree, options.sample, options.seed)
     tasks = suite_tasks(load_suite(options.suite or suite_of(recording, folder)))
-    now = live_description(pool, tasks, options.weights)
+    now = fingerprints(pool, tasks, options.weights)
     _check_same("task", {tree.items[i].task for i, _ in sample}, now["tasks"], recording.manifest.get("tasks", {}))
     _check_same("model", pool.model_names, now["models"], recording.manifest.get("models", {}))
     choose_sandbox(options.sandbox, lambda text: console.print(text, highlight=False))

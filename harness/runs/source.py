@@ -166,13 +166,16 @@ def live_source(
     kept = TransitionStore(store, origin(pool))
     generator = LiveGenerator(pool, weights_dir, kept, resident, progress, engine)
     tree = Tree(items, pool.model_names, max_hops, pool.cost_model(cost), generator, scorer(loaded))
-    description = {
-        "live": True,
-        "store": str(store),
-        "models": {m.name: pool.fingerprint(m, weights_dir) for m in pool.models},
-        "tasks": {task.name: task.fingerprint for task in loaded},
-    }
+    description = {"live": True, "store": str(store), **fingerprints(pool, loaded, weights_dir)}
     return Source(tree, pool, suite.name, description, generator)
+
+
+def fingerprints(pool: Pool, tasks: Sequence[Task], weights_dir: Path | None) -> dict[str, dict[str, str]]:
+    """What identifies the answers and the scores: `models` and `tasks` by name."""
+    return {
+        "models": {model.name: pool.fingerprint(model, weights_dir) for model in pool.models},
+        "tasks": {task.name: task.fingerprint for task in tasks},
+    }
 
 
 def choose_sandbox(wanted: str, say: Callable[[str], None]) -> str:

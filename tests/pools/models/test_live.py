@@ -134,7 +134,7 @@ def test_every_batch_is_told_of_and_stored_before_the_next(pool, tmp_path):
 
 def test_an_engine_of_a_file_may_answer_in_any_order(pool, generator, tmp_path):
     """The one that docs/guides/cluster.md shows."""
-    page = Path(__file__).parents[3] / "docs" / "cluster.md"
+    page = Path(__file__).parents[3] / "docs" / "guides" / "cluster.md"
     (tmp_path / "own.py").write_text(page.read_text().partition("```python\n")[2].partition("```")[0])
     backwards = LiveGenerator(pool, engine=f"{tmp_path}/own.py")
     made = backwards.generate(0, REQUESTS)
