@@ -118,8 +118,8 @@ class Args(Options):
     """Horizon L; by default the recording's."""
     allow_stop: bool = True
     """Whether the policy may stop before the last hop; the paper's policy may not (--no-allow-stop)."""
-    cost: Literal["paper", "dollars"] = "paper"
-    """Cost model."""
+    cost: str = "paper"
+    """Cost model: paper, dollars, or FILE.py with your own."""
     cost_weight: float = 0.1
     """The lambda of the reward: quality given up for one unit of cost."""
     cost_weights: tuple[float, ...] = ()

@@ -34,7 +34,7 @@ class BaselineRun(Schema, extra="forbid"):
     max_hops: int | None = None
     allow_stop: bool = True
     preset: Literal["default", "paper"] = "default"
-    cost: Literal["paper", "dollars"] = "paper"
+    cost: str = "paper"
     cost_weight: str = "0.1"
     """Of several, figures are checked at the first."""
     encoder: str = "hashing"

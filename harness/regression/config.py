@@ -65,7 +65,7 @@ class Check:
     """With --update: whether a router may answer before the last hop."""
     preset: Literal["default", "paper"] | None = None
     """With --update: paper, HierRouter as the paper has it."""
-    cost: Literal["paper", "dollars"] | None = None
+    cost: str | None = None
     """With --update: the cost model."""
     cost_weight: str | None = None
     """With --update: the lambda, or several as run takes them; figures are checked at the first."""

@@ -45,8 +45,8 @@ class Problem:
     """Whether a router may answer before the last hop."""
     preset: Literal["default", "paper"] = "default"
     """paper: HierRouter as the paper has it: no STOP, so always L hops, and a state of context, hop and cost alone."""
-    cost: Literal["paper", "dollars"] = "paper"
-    """Cost model: the paper's base_rate * (tokens_in + tokens_out), or the pool's prices."""
+    cost: str = "paper"
+    """Cost model: paper, base_rate * (tokens_in + tokens_out); dollars, the pool's prices; or FILE.py with your own."""
     encoder: str = "hashing"
     """Encoder of the routers that learn: hashing, or sentence[:PATH]."""
     seed: int = 1

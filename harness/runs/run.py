@@ -141,7 +141,7 @@ def evaluate(
     max_hops: int | None = None,
     allow_stop: bool = True,
     preset: Literal["default", "paper"] = "default",
-    cost: Literal["paper", "dollars"] = "paper",
+    cost: str = "paper",
     cost_weights: float | Sequence[float] = 0.1,
     strong: str | None = None,
     weak: str | None = None,

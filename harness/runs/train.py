@@ -42,7 +42,7 @@ def train(
     max_hops: int | None = None,
     allow_stop: bool = True,
     preset: Literal["default", "paper"] = "default",
-    cost: Literal["paper", "dollars"] = "paper",
+    cost: str = "paper",
     cost_weight: float = 0.1,
     cost_weights: Sequence[float] = (),
     router_args: Mapping[str, Any] | None = None,

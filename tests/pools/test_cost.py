@@ -1,9 +1,12 @@
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from pools import Generation, UserError
-from pools.cost import COST_MODELS, CostModel, paper_cost, register_cost_model
+from pools.cost import CostModel, paper_cost
+from pools.data.recording import load_recording
 from pools.pool import load_pool
 
 
@@ -54,19 +57,11 @@ def test_a_pool_s_cost_models(tmp_path):
 
 
 def test_a_cost_model_of_one_s_own(tmp_path):
-    class PerCall(CostModel):
-        def hop_cost(self, model, generation):
-            return 1.0
-
-    @register_cost_model("per call")
-    def per_call(pool):
-        """One for each call."""
-        return PerCall("per call", "calls", None, None)
-
-    try:
-        path = tmp_path / "priced.yaml"
-        path.write_text(POOL)
-        assert load_pool(str(path)).cost_model("per call").hop_cost(1, answer(10, 3)) == 1.0
-        assert COST_MODELS.names() == ["dollars", "paper", "per call"]
-    finally:
-        del COST_MODELS._entries["per call"]
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "guides" / "pools.md").read_text(encoding="utf-8")
+    file = tmp_path / "per_call.py"
+    file.write_text(re.search(r"```python\n# per_call.py\n(.*?)```", page, re.DOTALL)[1], encoding="utf-8")
+    recording = load_recording(root / "results" / "recordings" / "lightweight-offline", str(file))
+    assert (recording.tree.cost[:, 1:] == 1).all() and recording.tree.cost_model.unit == "calls"
+    with pytest.raises(UserError, match="known are dollars, paper, per-call"):
+        load_recording(root / "results" / "recordings" / "lightweight-offline", "euros")

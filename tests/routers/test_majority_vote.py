@@ -32,16 +32,23 @@ def score(answers):
     return [float(stated_answer(response) == RIGHT[item.doc_id]) for item, response in answers]
 
 
-@pytest.fixture
-def tree():
+def live(cost_model=COST):
     items = [Item("task", n, str(n), GenerationSettings((), 9), "train") for n in range(len(SAID))]
-    tree = Tree(items, ("a", "b", "c"), 2, COST, Said(), score)
-    tree.require(np.arange(len(items))[:, None], np.arange(tree.nodes))
+    return Tree(items, ("a", "b", "c"), 2, cost_model, Said(), score)
+
+
+def whole(tree):
+    tree.require(np.arange(len(tree.items))[:, None], np.arange(tree.nodes))
     return tree
 
 
+@pytest.fixture
+def tree():
+    return whole(live())
+
+
 def request(tree, **changes):
-    made = RouterRequest(models=tree.models, max_hops=2, cost_model=COST, train=tree, evaluation=tree)
+    made = RouterRequest(models=tree.models, max_hops=2, cost_model=tree.cost_model, train=tree, evaluation=tree)
     return replace(made, **changes)
 
 
@@ -80,9 +87,9 @@ def test_of_as_many_votes_the_first_in_order_counts():
 
 
 def test_a_live_tree_is_asked_for_the_first_hop_alone(tree):
-    live = Tree(tree.items, tree.models, 2, COST, Said(), score)
-    evaluate(MajorityVote((0, 1, 2)), live)
-    assert live.known.sum(axis=1).tolist() == [4] * len(tree.items)
+    asked = live()
+    evaluate(MajorityVote((0, 1, 2)), asked)
+    assert asked.known.sum(axis=1).tolist() == [4] * len(tree.items)
 
 
 def test_it_routes_nothing(tree):
@@ -93,8 +100,7 @@ def test_it_routes_nothing(tree):
 
 def test_cheapest(tree):
     assert load("cheapest", request(tree)).pipeline == (0,)
-    dear = paper_cost((4.0, 2.0, 1.0), "unit")
-    assert load("cheapest", request(tree, cost_model=dear)).pipeline == (2,)
+    assert load("cheapest", request(whole(live(paper_cost((4.0, 2.0, 1.0), "unit"))))).pipeline == (2,)
     with pytest.raises(UserError, match="takes no argument"):
         load("cheapest:a", request(tree))
     with pytest.raises(UserError, match="learns from train items"):

@@ -72,7 +72,7 @@ def test_help_imports_nothing_heavy() -> None:
         (f"{LIVE} --router single:qwen2.5-coder-0.5b --weights {{tmp}}/nowhere", "no such folder"),
         ("train --router random --out {tmp}/p.safetensors", "learns nothing"),
         ("train --resume --out {tmp}/p.safetensors", "nothing to resume"),
-        ("train --cost-weights 0.1 -1 --out {tmp}/p.safetensors", "numbers of at least 0"),
+        ("train --cost-weights 0.1 -1 --out {tmp}/p.safetensors", "a number of at least 0"),
         ("train --total_timesteps 1 --total-timesteps=2 --out {tmp}/p.safetensors", "--total-timesteps is given twice"),
         ("train --out {tmp}", "no place for a file"),
         ("verify --sample 0", "--sample 0"),
