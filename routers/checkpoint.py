@@ -37,7 +37,7 @@ class Problem(Schema):
     allow_stop: bool
     """Whether it may stop before the last hop."""
     cost: str | None
-    """Name of the cost model; null where costs are those of a table."""
+    """Name of the cost model; null if costs are those of a table."""
     cost_weight: Weight
     """The lambda that it is used with by default."""
     cost_weights: tuple[Weight, ...]
@@ -66,7 +66,7 @@ class Problem(Schema):
         return min(fitted) <= min(cost_weights) and max(cost_weights) <= max(fitted)
 
     def check(self, request: RouterRequest, path: Path) -> None:
-        """Raise UserError where a router for this problem cannot serve the request; one without models asks nothing."""
+        """Raise UserError if a router for this problem cannot serve the request; one without models asks nothing."""
         if not request.models:
             return
         if self.models != request.models:
@@ -120,7 +120,7 @@ def write_checkpoint(path: Path, header: Header, learnt: Learnt) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read what `write_checkpoint` wrote; nothing is unpickled. Raises UserError where the file is no checkpoint."""
+    """Read what `write_checkpoint` wrote; nothing is unpickled. Raises UserError if the file is no checkpoint."""
     if not path.is_file():
         raise UserError(f"no such checkpoint: {path}; train one with python -m harness train --out {path}")
     try:
@@ -142,7 +142,7 @@ def no_checkpoint(path: Path, error: Exception) -> UserError:
 def state_beside(out: Path | None, resume: bool) -> Path | None:
     """The file beside a checkpoint that a training leaves what it goes on from in; None without a checkpoint.
 
-    Raises UserError where there is one of a training that was stopped and is not resumed, or none to resume.
+    Raises UserError if there is one of a training that was stopped and is not resumed, or none to resume.
     """
     if out is None:
         if resume:
@@ -185,7 +185,7 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], key: str, fac
 
 
 def read_tensors(path: Path, key: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """The arrays and the facts. Raises ValueError where the file is none of these, or not what was written."""
+    """The arrays and the facts. Raises ValueError if the file is none of these, or not what was written."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -86,7 +86,7 @@ class HierRouter:
         return [f"trained at cost weight{several}"]
 
     def probabilities(self, states: RoutingStates) -> NDArray[np.float64]:
-        """`[B, A]` probability of each action; one-hot where the router is greedy."""
+        """`[B, A]` probability of each action; one-hot if the router is greedy."""
         import torch
 
         with torch.inference_mode():

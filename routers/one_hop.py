@@ -285,7 +285,7 @@ class MatrixFactorisation:
     """One hop: the bilinear form of RouteLLM (arXiv 2406.18665) between a model's vector and the query's embedding.
 
     `sigmoid(w2 . (v_m * (W1 v_q + b)))` is fitted to each model's score. RouteLLM fits the difference of two models to
-    preferences; where every model's score is known, each can be fitted to its own.
+    preferences; if every model's score is known, each can be fitted to its own.
     """
 
     encoder: str = "hashing"

@@ -39,7 +39,7 @@ class OracleRouter:
 def oracle(request: RouterRequest) -> OracleRouter:
     """The exact optimum by backward induction: a bound, it has seen the outcomes; also oracle:no-stop, :per-item.
 
-    At the request's cost weight, on the items that are evaluated. STOP is open to it even where the request closes it,
+    At the request's cost weight, on the items that are evaluated. STOP is open to it even if the request closes it,
     so that it bounds every row of a table; `oracle:no-stop` is the optimum of the paper's MDP, of exactly `L` hops.
     `oracle:per-item` is the cheapest pipeline that attains the item's best score, whatever cost weighs: the oracle of
     the literature on one hop. Where nothing solves an item it is the cheapest attempt, which is charged.

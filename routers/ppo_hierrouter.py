@@ -549,7 +549,7 @@ def request_for(
     report: Callable[[int, int, str], None] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> RouterRequest:
-    """What the command line asks for, on trees. Raises UserError where its checkpoint or state cannot be there."""
+    """What the command line asks for, on trees. Raises UserError if its checkpoint or state cannot be there."""
     training = Training(
         state=state_beside(args.out, args.resume),
         resume=args.resume,

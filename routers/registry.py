@@ -54,7 +54,7 @@ def registered_name(router: str | type) -> str:
 
 
 def router_options(router: str | type) -> list[Option]:
-    """The options of a router; none where it does not learn."""
+    """The options of a router; none if it does not learn."""
     entry = ROUTERS.entry(router)[1]
     return options_of(entry) if hasattr(entry, "fit") else []
 
@@ -77,10 +77,10 @@ def load(
     checkpoint: Path | str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Router:
-    """A router: `NAME`, or `NAME:ARGUMENT`; `FILE.py`, or `FILE.py:NAME` where the file registers several; or a class.
+    """A router: `NAME`, or `NAME:ARGUMENT`; `FILE.py`, or `FILE.py:NAME` if the file registers several; or a class.
 
     One that learns is loaded from its checkpoint, for which a name is enough, or is taught with the items of the
-    request. options: of one that learns. Raises UserError for a name that is not known, and where the router cannot be
+    request. options: of one that learns. Raises UserError for a name that is not known, and if the router cannot be
     built from the request.
     """
     request = request or RouterRequest()
@@ -96,7 +96,7 @@ def load(
 
 
 def teach(router: str | type, request: RouterRequest, options: Mapping[str, Any]) -> Taught:
-    """Fit a router that learns. Raises UserError where there is nothing to learn from, and for a wrong option."""
+    """Fit a router that learns. Raises UserError if there is nothing to learn from, and for a wrong option."""
     name, entry, argument = ROUTERS.entry(router)
     learner = entry(**{**read_options(entry, options, name), **_variant(entry, name, argument)})
     if hasattr(learner, "narrowed"):
@@ -119,7 +119,7 @@ def _check_numbers(request: RouterRequest) -> None:
 
 
 def load_taught(router: str | type, path: Path, request: RouterRequest) -> Taught:
-    """The router of a checkpoint, at the request's cost weight. Raises UserError where it is of another or of none."""
+    """The router of a checkpoint, at the request's cost weight. Raises UserError if it is of another or of none."""
     name, entry, argument = ROUTERS.entry(router)
     variant = _variant(entry, name, argument)
     found = read_checkpoint(path)
@@ -150,7 +150,7 @@ def _variant(entry: Any, name: str, argument: str) -> Mapping[str, Any]:
 
 
 def train_items(request: RouterRequest, name: str, explores: bool = False) -> Tree:
-    """The request's tree of train items. Raises UserError where there is nothing to learn from.
+    """The request's tree of train items. Raises UserError if there is nothing to learn from.
 
     explores: not every response has to be known.
     """
@@ -165,7 +165,7 @@ def train_items(request: RouterRequest, name: str, explores: bool = False) -> Tr
 def items_to_learn_from(request: RouterRequest, name: str, explores: bool = False) -> tuple[Tree, Tree]:
     """Trees of the items to fit on and of those to choose hyper-parameters on, which are others.
 
-    The request's train and validation items; where there are no validation items, every fifth train item is held out.
+    The request's train and validation items; if there are no validation items, every fifth train item is held out.
     """
     tree, validation = train_items(request, name, explores), request.validation
     if validation is not None and validation.items:

@@ -159,7 +159,7 @@ class Learner(Protocol):
     def load(self, learnt: Learnt, request: RouterRequest) -> LearntRouter:
         """The router again, from what it saved and the request that it was fitted for (without trees).
 
-        Raises KeyError, TypeError or ValueError where it never saved such a thing.
+        Raises KeyError, TypeError or ValueError if it never saved such a thing.
         """
         ...
 

@@ -47,7 +47,7 @@ def ask(
 
 
 def final(response: str) -> str:
-    """What stands behind the last "Answer:"; "" where there is none."""
+    """What stands behind the last "Answer:"; "" if there is none."""
     return response.rpartition("Answer:")[2].strip() if "Answer:" in response else ""
 
 
@@ -118,7 +118,7 @@ def _wrong(kind: str, specialist: str, question: questions.Question, place: int)
 
 
 def load(folder: Path) -> tuple[Any, Any]:
-    """Model, in float32, and tokenizer of a folder. Raises UserError where there is none."""
+    """Model, in float32, and tokenizer of a folder. Raises UserError if there is none."""
     import transformers
 
     if not (folder / "config.json").is_file():

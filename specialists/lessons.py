@@ -224,7 +224,7 @@ class Lesson:
 
 
 def lesson(source: Source, specialist: Specialist, index: int, seeds: range = TRAIN_SEEDS) -> Lesson | None:
-    """Training item number `index`; None where its question is the suite's."""
+    """Training item number `index`; None if its question is the suite's."""
     rng = random.Random(f"{specialist} {seeds.start + index} lesson")
     mixture = MIXTURE[specialist]
     asked = question(source, rng.choices(list(mixture), list(mixture.values()))[0], index, seeds)

@@ -58,7 +58,7 @@ def read_suite(folder: Path) -> Source:
 
     The files are read as data: `metadata: reasoning_gym:` names generators, seeds and number of items, the included
     file the prompt. A task takes its items from its generators in turn, each question once.
-    Raises UserError where the folder holds no such file, or a seed of the suite lies in a range used here.
+    Raises UserError if the folder holds no such file, or a seed of the suite lies in a range used here.
     """
     import reasoning_gym
     import yaml

@@ -147,7 +147,7 @@ def encoded(lessons: Sequence[data.Lesson], tokenizer: Any) -> list[tuple[list[i
 
 
 def batches(source: questions.Source, recipe: Recipe, tokenizer: Any, pool: int) -> list[tuple[Any, Any]]:
-    """The batches of pool number `pool`: ids int64 [b, t], and labels [b, t] that are -100 where nothing is learnt."""
+    """The batches of pool number `pool`: ids int64 [b, t], and labels [b, t] that are -100 if nothing is learnt."""
     import torch
 
     numbers = range(pool * recipe.lessons_per_pool, (pool + 1) * recipe.lessons_per_pool)
@@ -223,7 +223,7 @@ def train(
 
     source: with the held-out questions excluded. stop_after: steps after which to stop as if interrupted.
     check_every: steps after which some held-out questions are asked; 0: never.
-    Raises UserError where there is nothing to resume from, or the checkpoint is of another recipe.
+    Raises UserError if there is nothing to resume from, or the checkpoint is of another recipe.
     """
     import torch
 

@@ -34,7 +34,7 @@ class LmEvalTask:
     score; by default the first of each. limit: only the first so many documents belong to the task. threads: scores are
     computed in so many threads; 1 unless the task's `process_results` is known to be thread-safe.
 
-    Raises UserError where the task samples, asks more than one request per item, or its score is no number in [0, 1].
+    Raises UserError if the task samples, asks more than one request per item, or its score is no number in [0, 1].
     """
 
     def __init__(

@@ -38,7 +38,7 @@ def lm_eval_names() -> list[str]:
 
 
 def check(name: str) -> Path:
-    """The file that declares a task; raises UserError where none does, with the names that come close."""
+    """The file that declares a task; raises UserError if none does, with the names that come close."""
     if name.endswith(".yaml") and Path(name).is_file():
         return Path(name)
     ours = _declared(FOLDER)

@@ -35,7 +35,7 @@ class SuiteTask:
     limit: Annotated[int, Field(ge=1)] | None = None
 
     def load(self) -> Task:
-        """The task itself; raises UserError where its data or a package it needs cannot be had."""
+        """The task itself; raises UserError if its data or a package it needs cannot be had."""
         return registry.get(self.name, self.metric, self.filter, self.limit)
 
 

@@ -28,7 +28,7 @@ class Task(Protocol):
         ...
 
     def items(self, limit: int | None = None) -> list[Item]:
-        """The items, in order; of the first `limit` documents only where it is given."""
+        """The items, in order; of the first `limit` documents only if it is given."""
         ...
 
     def score(self, answers: Sequence[tuple[int, str]]) -> list[float]:

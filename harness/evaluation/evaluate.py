@@ -1,4 +1,4 @@
-"""What a router attains on a tree: exact expectations where the tree is complete, one episode per item otherwise."""
+"""What a router attains on a tree: exact expectations if the tree is complete, one episode per item otherwise."""
 
 from __future__ import annotations
 

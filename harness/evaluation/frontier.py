@@ -86,7 +86,7 @@ def apgr(share: ArrayLike, quality: ArrayLike, weak: float, strong: float) -> fl
 def cpt(share: ArrayLike, quality: ArrayLike, weak: float, strong: float, level: float) -> float | None:
     """Call-performance threshold (RouteLLM, arXiv 2406.18665): least share of strong calls with PGR >= level.
 
-    On the monotone envelope; None where the level is not reached.
+    On the monotone envelope; None if the level is not reached.
     """
     shares, heights = monotone_envelope(*_with_ends(share, pgr(quality, weak, strong)))
     reached = np.flatnonzero(heights >= level)

@@ -48,7 +48,7 @@ class AgainstTwoModels(Schema):
     apgr: float
     """Average share of the gap in quality between the two that is recovered."""
     cpt_50: float | None
-    """The least share of items for the strong model that recovers 50% of the gap; null where it is not reached."""
+    """The least share of items for the strong model that recovers 50% of the gap; null if it is not reached."""
     cpt_80: float | None
     """The same for 80%."""
 
@@ -78,7 +78,7 @@ class FrontierMetrics(Schema):
     routers: dict[str, AgainstZeroRouter | None]
     """By router."""
     two_models: TwoModels | None
-    """APGR and CPT; null where the pool has more than two models and none were named (`--strong`, `--weak`)."""
+    """APGR and CPT; null if the pool has more than two models and none were named (`--strong`, `--weak`)."""
 
 
 def frontier_metrics(
@@ -93,7 +93,7 @@ def frontier_metrics(
     """What the points come to.
 
     swept: the routers' outcomes at each cost weight. singles: each model's, by its name; costs: whether any were
-    recorded. strong, weak: the two models of APGR and CPT; where the pool has just two, the better is the strong one.
+    recorded. strong, weak: the two models of APGR and CPT; if the pool has just two, the better is the strong one.
     Raises UserError for two that are named and are not one better than the other.
     """
     curves = {name: [outcomes[name] for outcomes in swept] for name in swept[0]}

@@ -81,7 +81,7 @@ class TaskBootstrap:
 
 
 def verdict(interval: Sequence[float] | None) -> str:
-    """`better` or `worse` where the interval `[low, high]` of a difference excludes 0, else `no`; empty without one."""
+    """`better` or `worse` if the interval `[low, high]` of a difference excludes 0, else `no`; empty without one."""
     if interval is None:
         return ""
     low, high = interval
@@ -93,7 +93,7 @@ def sign_flip_p(differences: FloatArray, seed: int, draws: int = 4999) -> float:
 
     Fisher's randomisation test (The Design of Experiments, 1935): p = mean(|sum(s * d)| >= |sum(d)|) over all signs s
     where at most 12 differences are not 0; else over `draws` of them, p = (1 + hits) / (1 + draws) (Phipson and Smyth,
-    2010). 1 where no item differs.
+    2010). 1 if no item differs.
     """
     moved = differences[differences != 0]
     count = len(moved)
@@ -112,7 +112,7 @@ def sign_flip_p(differences: FloatArray, seed: int, draws: int = 4999) -> float:
 
 
 def relative(attained: float, of_model: float) -> float | None:
-    """A mean relative to a single model's over the same items; None where the model's is 0.
+    """A mean relative to a single model's over the same items; None if the model's is 0.
 
     HierRouter's (arXiv 2511.09873) improvement is `quality(router) / quality(model)`, and its added cost
     `cost(router) / cost(model)`.
@@ -131,7 +131,7 @@ def regret(outcome: Outcome, optimum: Outcome, cost_weight: float) -> FloatArray
 
 
 def gap_closed(outcome: Outcome, best_single: Outcome, optimum: Outcome, cost_weight: float) -> float | None:
-    """Share of the way from the best single model's mean value to the optimum's; None where that is under 0.005."""
+    """Share of the way from the best single model's mean value to the optimum's; None if that is under 0.005."""
     floor, top = value(best_single, cost_weight).mean(), value(optimum, cost_weight).mean()
     if top - floor < SMALLEST_GAP:
         return None

@@ -18,7 +18,7 @@ ItemKey = tuple[str, int]
 
 @dataclass(frozen=True)
 class Figures:
-    """What a router attained. quality: `[I]` in [0, 1]. cost: `[I]` in the cost unit; None where none was recorded."""
+    """What a router attained. quality: `[I]` in [0, 1]. cost: `[I]` in the cost unit; None if none was recorded."""
 
     quality: FloatArray
     cost: FloatArray | None
@@ -103,7 +103,7 @@ def results_of(outcomes: Mapping[str, Outcome], tree: Tree, costs: bool) -> Resu
 
 
 def checked_results(results: Results, where: str) -> Results:
-    """The results themselves. Raises UserError where an item comes twice."""
+    """The results themselves. Raises UserError if an item comes twice."""
     twice = len(results.items) - len(set(results.items))
     if twice:
         raise UserError(f"{where} has {twice} items more than once, expected each once; make it again")

@@ -24,7 +24,7 @@ class Episodes:
     """How each item's episode went.
 
     node: `[I]` where it ended. cost: `[I]` of the hops made. routing_cost: `[I]` of the router's own model.
-    pending: `[I]` the model chosen at the last hop but not asked, where `answer_last=False`; else -1.
+    pending: `[I]` the model chosen at the last hop but not asked, if `answer_last=False`; else -1.
     drawn: whether any action was left to chance.
     """
 

@@ -49,7 +49,7 @@ def chosen_responses(router: VotingRouter, responses: Sequence[Sequence[str]], m
 
 
 def own_cost(router: Router, states: RoutingStates) -> FloatArray:
-    """`[B]` what deciding costs at each state. Raises UserError where that is no number, or below 0."""
+    """`[B]` what deciding costs at each state. Raises UserError if that is no number, or below 0."""
     count = len(states.contexts)
     expected = f"expected [{count}] costs, each a finite number >= 0"
     cost = _numbers(router, "routing_cost", routing_cost(router, states), expected, (count,))

@@ -53,7 +53,7 @@ class QualityCost(Schema):
     quality_interval: tuple[Score, Score]
     """Of `quality`."""
     cost: Cost | None
-    """Mean cost per item, in `cost_unit`; null where no costs were recorded."""
+    """Mean cost per item, in `cost_unit`; null if no costs were recorded."""
     cost_interval: tuple[Cost, Cost] | None
     """Of `cost`."""
 
@@ -72,7 +72,7 @@ class Figures(QualityCost):
 
 
 class TaskFigures(Figures):
-    """Figures over the items of a task. With few items an interval is rough; where all have one score it is a point."""
+    """Figures over the items of a task. With few items an interval is rough; if all have one score it is a point."""
 
     items: int
     """How many items."""
@@ -97,7 +97,7 @@ class ValueFigures(Schema):
     regret_interval: Interval | None
     """Of `regret`, paired over items."""
     gap_closed: float | None
-    """(value - best single's) / (optimum's - best single's); null where that gap is under 0.005."""
+    """(value - best single's) / (optimum's - best single's); null if that gap is under 0.005."""
     value_ahead: float | None
     """`value` minus the best single model's."""
     value_ahead_interval: Interval | None
@@ -159,7 +159,7 @@ class Summary(Schema):
     cost_model: str
     """Name of the cost model."""
     cost_unit: str
-    """Unit of every cost; empty where none was recorded."""
+    """Unit of every cost; empty if none was recorded."""
     cost_weight: Annotated[float, Field(ge=0)]
     """The lambda of the reward, in quality per unit of cost; of several the first."""
     items: Annotated[int, Field(ge=1)]

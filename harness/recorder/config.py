@@ -51,7 +51,7 @@ class Record:
 class Verify:
     """Generate a random sample of a recording again with the live models, compare the texts, score again.
 
-    The exit code is 1 where the recording does not hold.
+    The exit code is 1 if the recording does not hold.
     """
 
     recording: Path | None = None

@@ -128,7 +128,7 @@ def record_command(options: Record, console: Console) -> Path:
 
 
 def _check_replaced(folder: Path, source: Source, limit: int | None) -> None:
-    """Raise UserError where another recording is in the folder than an earlier one of the same."""
+    """Raise UserError if another recording is in the folder than an earlier one of the same."""
     if not (folder / "manifest.json").is_file():
         return
     there = load_recording(folder)

@@ -80,7 +80,7 @@ class Compared:
 def verify(options: Verify, console: Console) -> bool:
     """Compare, print what differs, and say whether the recording holds.
 
-    It holds where at least `options.at_least` of the responses are the same text, every recorded score is what the task
+    It holds if at least `options.at_least` of the responses are the same text, every recorded score is what the task
     gives the recorded response, and tokens are counted as recorded. Nothing is read from a transition store.
     """
     if options.sample < 1:
@@ -179,7 +179,7 @@ def regenerate(tree: Tree, sample: list[tuple[int, int]], generator: LiveGenerat
 
 
 def _check_same(what: str, names: Iterable[str], now: Mapping[str, str], then: Mapping[str, str]) -> None:
-    """Raise UserError where a fingerprint is missing, or another one than when it was recorded.
+    """Raise UserError if a fingerprint is missing, or another one than when it was recorded.
 
     Of scoring, a task's fingerprint knows the functions that the configuration names, not what these call: a change
     there shows in the scores that are computed anew.

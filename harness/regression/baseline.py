@@ -68,7 +68,7 @@ class RouterFigures(Schema):
     quality: list[float]
     """Score."""
     cost: list[float] | None
-    """Cost; null where none was recorded."""
+    """Cost; null if none was recorded."""
 
 
 class RouterSpread(Schema):
@@ -92,7 +92,7 @@ class BaselineFile(Schema):
     run: BaselineRun
     """What is run."""
     cost_unit: str
-    """Unit of the costs; empty where none were recorded."""
+    """Unit of the costs; empty if none were recorded."""
     items: Items
     """The items."""
     routers: Annotated[dict[str, RouterFigures], Field(min_length=1)]
@@ -153,7 +153,7 @@ def write_baseline(
 
 
 def read_baseline(path: Path) -> BaselineFile:
-    """Read what `write_baseline` wrote. Raises UserError where there is none, or another form."""
+    """Read what `write_baseline` wrote. Raises UserError if there is none, or another form."""
     if not path.is_file():
         raise UserError(
             f"no baseline {path}; name one with --baseline, or make it: python -m harness check --baseline {path} "

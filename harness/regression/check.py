@@ -1,4 +1,4 @@
-"""The regression check: run what a baseline says, and fail where its routers have become worse."""
+"""The regression check: run what a baseline says, and fail if its routers have become worse."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ STAND_IN = ("recording", "checkpoint")
 
 @dataclass(frozen=True)
 class Finding:
-    """One figure that was checked. worse, better: what to say of it; empty where it is neither."""
+    """One figure that was checked. worse, better: what to say of it; empty if it is neither."""
 
     router: str
     scope: str
@@ -154,7 +154,7 @@ def _manifest(baseline: BaselineFile) -> Manifest:
 
 
 def _same_items(before: Results, cost_unit: str, now: FinishedRun, path: Path) -> Results:
-    """The results in the order of the baseline's items. Raises UserError where there is nothing to compare."""
+    """The results in the order of the baseline's items. Raises UserError if there is nothing to compare."""
     renew = f"python -m harness check --baseline {path} --update makes a new baseline"
     missing = [name for name in before.routers if name not in now.results.routers]
     if missing:

@@ -31,7 +31,7 @@ SUFFIXES = (".md", ".csv", ".json")
 class Block:
     """What is compared with one reference: a title, what a reader must know before the figures, and the figures.
 
-    before, after: names of the runs. unit: of the costs; empty where costs are not compared.
+    before, after: names of the runs. unit: of the costs; empty if costs are not compared.
     """
 
     before: str
@@ -52,7 +52,7 @@ def compare(before: Path | str, after: Path | str, routers: Sequence[str] = (), 
 
 
 def compare_command(options: Compare, console: Console) -> None:
-    """Print the differences, and write them to a file where one is named."""
+    """Print the differences, and write them to a file if one is named."""
     if not 0 <= options.seed < 2**32:
         raise UserError(f"--seed {shown(options.seed)}: expected a whole number >= 0, and below 2**32")
     if options.out is not None:

@@ -25,10 +25,10 @@ class Compare:
 
 @dataclass(frozen=True)
 class Check:
-    """Fail where routers have become worse than a baseline: quality fell or cost rose, overall or on a task.
+    """Fail if routers have become worse than a baseline: quality fell or cost rose, overall or on a task.
 
-    What to run is in the baseline. The exit code is 1 where a paired 95% interval excludes that nothing is worse, and 2
-    where there is nothing to compare. With --update the baseline is made, or made again.
+    What to run is in the baseline. The exit code is 1 if a paired 95% interval excludes that nothing is worse, and 2
+    if there is nothing to compare. With --update the baseline is made, or made again.
     """
 
     baseline: Path | None = None

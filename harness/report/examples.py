@@ -71,7 +71,7 @@ def choose_examples(run: RunFolder, router: str, optimum: str = "oracle") -> lis
     """Per task the first item where the router is ahead of the best single model, and the first where the optimum is.
 
     The optimum is ahead of the router there. First is by the order of the recording, so nobody picks; scores are
-    expected ones. None where the recording is not at hand.
+    expected ones. None if the recording is not at hand.
     """
     folder = find_recording(run)
     if folder is None:

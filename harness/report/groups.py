@@ -23,7 +23,7 @@ class Group:
 
     @property
     def unit(self) -> str:
-        """The unit of cost; empty where none was recorded."""
+        """The unit of cost; empty if none was recorded."""
         return self.runs[0].summary.cost_unit
 
 

@@ -46,7 +46,7 @@ def write_report(runs: Sequence[Path | str], out: Path | str | None = None) -> P
     """Write a page on runs, and its figures as PNG and SVG in a folder beside it; where the page is.
 
     out: by default `report.html` in the first of the folders. The same runs give the same bytes.
-    Raises UserError for what is no run, and where the page cannot be put.
+    Raises UserError for what is no run, and if the page cannot be put.
     """
     folders = [Path(run) for run in runs]
     found = load_runs(folders)

@@ -44,7 +44,7 @@ class Tracked(Schema):
 def publish(groups: Sequence[Group]) -> str:
     """Save a W&B Report on these groups of runs, in the project of the first run; its address.
 
-    Raises UserError for a run that was not tracked, and where wandb takes no report: no login, no connection, offline.
+    Raises UserError for a run that was not tracked, and if wandb takes no report: no login, no connection, offline.
     """
     tracked = {run.name: identity(run) for each in groups for run in each.runs}
     wandb = _library()
@@ -63,7 +63,7 @@ def publish(groups: Sequence[Group]) -> str:
 
 
 def identity(run: RunFolder) -> Tracked:
-    """Where wandb keeps this run. Raises UserError where it was not tracked."""
+    """Where wandb keeps this run. Raises UserError if it was not tracked."""
     path = run.path / IDENTITY
     if not path.is_file():
         raise UserError(f"{run.path} was not tracked, so wandb has nothing of it; make the run again with --track")

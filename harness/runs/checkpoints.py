@@ -15,7 +15,7 @@ FOLDER = RESULTS / "policies"
 
 
 def shipped_path(recording: str, router: str | type, seed: int) -> Path | None:
-    """The checkpoint of a router that ships for a recording and a seed; None where none does."""
+    """The checkpoint of a router that ships for a recording and a seed; None if none does."""
     path = FOLDER / recording / f"{registered_name(router)}-{seed}.safetensors"
     return path if path.is_file() else None
 
@@ -29,7 +29,7 @@ def has_options(header: Header, router: str | type, options: Mapping[str, Any]) 
 def shipped_checkpoint(
     router: str | type, options: Mapping[str, Any], request: RouterRequest, source: Source, whole: bool
 ) -> Path | None:
-    """The checkpoint that ships for this seed, where it is what this router would learn here; else None.
+    """The checkpoint that ships for this seed, if it is what this router would learn here; else None.
 
     It has to be of the same recording (by the hashes of its files, which hold pool, items and split) and of all of its
     items (`whole`), to have the options that were asked for, to be of the same hops, STOP and cost model, and to serve

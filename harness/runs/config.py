@@ -60,7 +60,7 @@ class Run(Problem):
     """Evaluate routers on a suite: quality and cost, per task and overall, with baselines and the exact optimum.
 
     By default this replays the shipped recording, so it needs neither a model nor a network. A router that learns is
-    loaded from what ships for the seed, or from --checkpoint; where neither fits, it learns from the train items first.
+    loaded from what ships for the seed, or from --checkpoint; if neither fits, it learns from the train items first.
     """
 
     router: tuple[str, ...] = ("hierrouter",)
@@ -85,7 +85,7 @@ class Run(Problem):
     checkpoint: Path | None = None
     """A trained router, as python -m harness train writes it."""
     retrain: bool = False
-    """Train a router even where one ships that was trained on the same."""
+    """Train a router even if one ships that was trained on the same."""
     out: Path | None = None
     """Folder to write to; by default a new one under runs/."""
 

@@ -40,7 +40,7 @@ class ItemRow(Schema):
     quality: Score
     """Expected score."""
     cost: Cost | None
-    """Expected cost; null where none was recorded."""
+    """Expected cost; null if none was recorded."""
     pipeline: str
     """The likeliest final pipeline."""
     pipeline_share: Share
@@ -49,7 +49,7 @@ class ItemRow(Schema):
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run attained and how it was made. cost_unit: empty where no costs were recorded."""
+    """What a run attained and how it was made. cost_unit: empty if no costs were recorded."""
 
     results: Results
     cost_unit: str
@@ -161,7 +161,7 @@ def load_run(folder: Path | str) -> RunFolder:
 
 
 def read_run(folder: Path) -> FinishedRun:
-    """A run as what it attained on each item. Raises UserError where the folder does not hold a whole run."""
+    """A run as what it attained on each item. Raises UserError if the folder does not hold a whole run."""
     run = load_run(folder)
     unit: str = run.summary.cost_unit
     figures = {

@@ -120,7 +120,7 @@ def options_of_learners(
 def check_checkpoint(path: Path, routers: Mapping[str, RouterLike], own: Mapping[str, Mapping[str, Any]]) -> str:
     """The registered name of the router that a checkpoint is of.
 
-    own: options that were asked for, by router. Raises UserError where it is of none of the routers, or of others.
+    own: options that were asked for, by router. Raises UserError if it is of none of the routers, or of others.
     """
     header = read_checkpoint(path).header
     mine = {n: r for n, r in routers.items() if isinstance(r, Named) and registered_name(r) == header.router}

@@ -102,7 +102,7 @@ class Evaluation:
         """Write the run's folder, whole or not at all; an earlier run in it is replaced. Where it is.
 
         It holds `summary.json`, `items.parquet`, `manifest.json`, the tables as `.md`, `.tex` and `.csv`, and the
-        checkpoints of routers that were trained. Raises UserError where the folder holds something else.
+        checkpoints of routers that were trained. Raises UserError if the folder holds something else.
         """
         import pyarrow.parquet as pq
 
@@ -163,7 +163,7 @@ def evaluate(
     store: keeps what they answer. tasks: only these. limit: only the first so many documents of each task.
     cost_weights: the lambda of the reward, in quality per unit of cost; several give a frontier.
     router_args: options of routers that learn, by router. checkpoint: of one that was trained; without it one that
-    ships is used where it fits, or the router is trained on the train items.
+    ships is used if it fits, or the router is trained on the train items.
     baselines: each single model, random, the best pipelines and the optimum; auto: not with live models.
     arguments: what the manifest keeps of how this was called. say: is told what takes a while; on_batch: of each batch
     that live models generate. The others are the options of `python -m harness run`.
@@ -360,7 +360,7 @@ def _frontier_metrics(
 def _check_two_models(
     strong: str | None, weak: str | None, cost_weights: Sequence[float], models: Sequence[str]
 ) -> None:
-    """Raise UserError where `--strong` and `--weak` are not two models of the pool, or there is no frontier."""
+    """Raise UserError if `--strong` and `--weak` are not two models of the pool, or there is no frontier."""
     if strong is None and weak is None:
         return
     if strong is None or weak is None or strong == weak:

@@ -135,7 +135,7 @@ def _recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: i
 
 
 def suite_of(recording: Recording, folder: Path) -> str:
-    """The suite that a recording says it is of. Raises UserError where it says none."""
+    """The suite that a recording says it is of. Raises UserError if it says none."""
     if "suite" not in recording.manifest:
         raise UserError(f"the recording {folder} names no suite in manifest.json; record it again")
     return str(recording.manifest["suite"])
@@ -179,14 +179,14 @@ def fingerprints(pool: Pool, tasks: Sequence[Task], weights_dir: Path | None) ->
 
 
 def choose_sandbox(wanted: str, say: Callable[[str], None]) -> str:
-    """Set the isolation of programs that models write, and say which it is. Raises UserError where it does not work."""
+    """Set the isolation of programs that models write, and say which it is. Raises UserError if it does not work."""
     chosen = choose_isolation(wanted)
     say(f"programs that models write run with isolation {chosen}")
     return chosen
 
 
 def check_weights_folder(folder: Path | None) -> None:
-    """Raise UserError where a folder of weights was named and there is none."""
+    """Raise UserError if a folder of weights was named and there is none."""
     if folder is not None and not folder.is_dir():
         raise UserError(f"--weights {folder}: no such folder; name one that holds folders named as on the hub")
 

@@ -31,7 +31,7 @@ FILES = ("summary.json", "manifest.json", "items.parquet", "tables.md", "tables.
 def track(folder: Path, manifest: Manifest, summary: Summary) -> None:
     """Log a run, written to its folder, to wandb: online, or offline with WANDB_MODE=offline.
 
-    Raises UserError where wandb takes no run, for want of a login or a connection.
+    Raises UserError if wandb takes no run, for want of a login or a connection.
     """
     import wandb
 

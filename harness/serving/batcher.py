@@ -84,7 +84,7 @@ class Dispatcher:
         self._at_work: set[Future[None]] = set()
 
     def submit(self, query: Query, seconds: float = math.inf) -> Future[Answer]:
-        """The answer to come; models are asked for so many seconds. Raises Overloaded where too many queries wait.
+        """The answer to come; models are asked for so many seconds. Raises Overloaded if too many queries wait.
 
         To cancel the future says that nobody waits for it any more, at any time: it gives up its place, and servers
         that are being asked for it are asked no longer.

@@ -75,7 +75,7 @@ def routed(
     """A router over a pool by their names.
 
     recording: folder to replay; else the models answer, their weights in `weights`, and what they answered is kept in
-    `store`, if one is named. A router that learns is `checkpoint`, or what ships for the pool and `seed`; where nothing
+    `store`, if one is named. A router that learns is `checkpoint`, or what ships for the pool and `seed`; if nothing
     does, one that learns in moments does so from the recording, or from the pool's that ships.
     max_hops: by default the recording's or the checkpoint's, else 2.
     Raises UserError for what is not there, or does not fit together.

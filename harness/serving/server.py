@@ -30,7 +30,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 def serve(options: Serve, console: Console) -> None:
     """Serve until SIGTERM or Ctrl-C; then take no more requests, answer those that are there, and return.
 
-    Exits with code 1 where that was not possible in time. A second signal ends the process at once.
+    Exits with code 1 if that was not possible in time. A second signal ends the process at once.
     Raises UserError for options that make no server, before anything listens.
     """
     try:
@@ -109,7 +109,7 @@ def serve(options: Serve, console: Console) -> None:
 
 
 def read_key(file: Path | None) -> str | None:
-    """The bearer key: of a file, or of the environment; None where there is none.
+    """The bearer key: of a file, or of the environment; None if there is none.
 
     Not an option of its own, since every user of the machine can read the command line.
     """

@@ -138,7 +138,7 @@ def frontier_grid(summary: Summary) -> Grid:
 
 
 def difference_grid(title: str, comparisons: Sequence[Comparison], unit: str, caption: str = "") -> Grid:
-    """One row per comparison, tasks below their router; unit: of the costs, empty where none are compared."""
+    """One row per comparison, tasks below their router; unit: of the costs, empty if none are compared."""
     rows = []
     for c in comparisons:
         name = c.router if c.task is None else f"  {c.task}"
@@ -149,7 +149,7 @@ def difference_grid(title: str, comparisons: Sequence[Comparison], unit: str, ca
         *([f"cost per item in {unit}"] if unit else []),
         "(items); below a figure that differs: what it was, and the difference's 95% interval, paired over items",
         "*: the interval excludes 0; many are compared, with no correction, so some are marked by chance",
-        "p: two-sided sign-flip test; where items are few, trust it more than the interval",
+        "p: two-sided sign-flip test; if items are few, trust it more than the interval",
         *([caption] if caption else []),
     )
     headers = ("quality", "difference", *(("cost", "difference") if unit else ()))
@@ -267,7 +267,7 @@ def _estimate(mean: float, interval: tuple[float, float], ratio: float | None, f
 
 
 def _cost_form(highest: float) -> str:
-    """How a cost is shown that is at most so high: with four decimals, fewer where it is large, more where it is small.
+    """How a cost is shown that is at most so high: with four decimals, fewer if it is large, more if it is small.
 
     So two digits of the highest are seen at least.
     """

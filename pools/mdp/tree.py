@@ -153,7 +153,7 @@ class Tree:
     def require(self, items: ArrayLike, nodes: ArrayLike) -> None:
         """Make the nodes `(items[k], nodes[k])` known, with all nodes above them.
 
-        Raises UserError where they are missing and there is no live model to ask.
+        Raises UserError if they are missing and there is no live model to ask.
         """
         rows, columns = np.broadcast_arrays(np.asarray(items, np.int64), np.asarray(nodes, np.int64))
         missing = ~self.known[rows, columns]
@@ -258,7 +258,7 @@ class Tree:
     def shortened(self, max_hops: int) -> Tree:
         """The tree of the first `max_hops` hops. It can still be asked for what is not known.
 
-        Raises UserError where the tree has fewer hops.
+        Raises UserError if the tree has fewer hops.
         """
         if max_hops > self.max_hops:
             raise UserError(f"a tree of {self.max_hops} hops cannot be shortened to {max_hops}: ask for fewer hops")

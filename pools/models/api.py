@@ -70,7 +70,7 @@ def uncounted(name: str) -> UserError:
 
 
 def _response(reply: Any) -> tuple[str, Any]:
-    """Text and finish reason of a reply in OpenAI's form. Raises ValueError where it has not one choice with a text."""
+    """Text and finish reason of a reply in OpenAI's form. Raises ValueError if it has not one choice with a text."""
     try:
         [choice] = reply["choices"]
         text = choice["message"]["content"] if "message" in choice else choice["text"]
@@ -113,7 +113,7 @@ class Waiting:
 
     @property
     def left(self) -> float:
-        """Seconds, 0 where nobody waits any more."""
+        """Seconds, 0 if nobody waits any more."""
         return 0.0 if self.gone.done() else max(0.0, self.until - time.monotonic())
 
     @property

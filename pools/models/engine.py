@@ -105,7 +105,7 @@ class LocalEngine:
             ) from None
 
     def language_model(self, model: int) -> Any:
-        """The lm-eval model, loaded now if need be. Raises UserError where its weights or its type are missing."""
+        """The lm-eval model, loaded now if need be. Raises UserError if its weights or its type are missing."""
         with self._loading:
             if model not in self._loaded:
                 while len(self._loaded) >= self._resident:

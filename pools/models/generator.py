@@ -68,7 +68,7 @@ class LiveGenerator:
     def generate_all(self, asked: Mapping[int, Sequence[Request]]) -> dict[int, list[Generation]]:
         """Answers of several models, each in the order of its requests; an engine may run them at the same time.
 
-        Raises UpstreamError where a server did not answer some of them, once the others are answered and stored; where
+        Raises UpstreamError if a server did not answer some of them, once the others are answered and stored; where
         it answered nothing of two batches in a row, at once: of one, a single request may be at fault.
         """
         answers: dict[int, list[Generation | None]] = {}
@@ -118,7 +118,7 @@ class LiveGenerator:
         return prompt if isinstance(prompt, str) else str(prompt.prompt)
 
     def language_model(self, model: int) -> Any:
-        """The lm-eval model in this process. Raises UserError where its weights or its type are missing."""
+        """The lm-eval model in this process. Raises UserError if its weights or its type are missing."""
         return self._local.language_model(model)
 
     def _report(self, model: int, done: int, batches: Sequence[Sequence[int]], made: Sequence[Generation]) -> None:

@@ -71,7 +71,7 @@ class RayEngine:
     def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, Answers]]:
         """The batches of all models at the same time, as far as the cluster has room; yields them as they end.
 
-        Raises UserError where a batch has failed in `tries` actors, and where a model cannot be loaded.
+        Raises UserError if a batch has failed in `tries` actors, and if a model cannot be loaded.
         """
         for together in self._turns(list(batches)):
             yield from self._run({model: batches[model] for model in together})
@@ -125,7 +125,7 @@ class RayEngine:
             ) from harmless(error)
 
     def _actor(self, model: int) -> Any:
-        """An actor that Ray makes anew where it dies, and whose batches are then handed out again."""
+        """An actor that Ray makes anew if it dies, and whose batches are then handed out again."""
         import ray
 
         resources = self.pool.models[model].resources
@@ -157,7 +157,7 @@ class RayEngine:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError where nobody listens at `host:port` or `ray://host:port`: Ray itself would try for minutes."""
+    """Raise OSError if nobody listens at `host:port` or `ray://host:port`: Ray itself would try for minutes."""
     scheme, _, place = address.rpartition("://")
     host, _, port = place.rpartition(":")
     if scheme in ("", "ray") and port.isdecimal():

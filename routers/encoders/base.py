@@ -36,7 +36,7 @@ class Encoder(Protocol):
 
     name: that it is registered by.
     dimension: of a vector. base_rate: cost per token read, in the unit of the paper's cost model, as a candidate
-    model's; 0 where no model runs.
+    model's; 0 if no model runs.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Encoder(Protocol):
 
     @classmethod
     def load(cls, learnt: Learnt, weights: Path | None) -> Encoder:
-        """The encoder again, from what it saved. Raises KeyError or ValueError where it never saved such a thing."""
+        """The encoder again, from what it saved. Raises KeyError or ValueError if it never saved such a thing."""
         ...
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
@@ -70,7 +70,7 @@ class Encoder(Protocol):
 
 
 class ContextEncoder:
-    """Embeds contexts: the query's vector, then the last response's, zeros where there is none yet.
+    """Embeds contexts: the query's vector, then the last response's, zeros if there is none yet.
 
     The paper says "context embedding" and no more; two halves are our choice, so that a long response does not drown
     the query. Each distinct text is encoded once, as long as its vector is among the newest `KEPT`; vectors are kept by
@@ -121,7 +121,7 @@ def _digest(text: str) -> bytes:
 
 
 def agreement(responses: Sequence[str]) -> float:
-    """Share of the earlier responses that end in the same word or number as the last one; 0 where there are none."""
+    """Share of the earlier responses that end in the same word or number as the last one; 0 if there are none."""
     ends = [_WORD.findall(response)[-1:] for response in responses]
     return sum(end == ends[-1] for end in ends[:-1]) / (len(ends) - 1) if len(ends) > 1 else 0.0
 

@@ -24,7 +24,7 @@ class SentenceEncoder:
     """Mean of the last hidden states over the text's tokens, scaled to unit length (Reimers & Gurevych 2019).
 
     Weights are looked for as a candidate model's are: a local folder, the weights folder, the cache or hub.
-    Raises UserError where there are none, or, with `sha256`, where they are others.
+    Raises UserError if there are none, or, with `sha256`, if they are others.
     """
 
     name = "sentence"

@@ -131,7 +131,7 @@ TO_ITSELF = {
     "rt_tgsigqueueinfo": (297, 240),
     "prlimit64": (302, 261),
 }
-"""Allowed where the first argument, a process id, is the program's own; of prlimit64 also 0, which means the same."""
+"""Allowed if the first argument, a process id, is the program's own; of prlimit64 also 0, which means the same."""
 SOCKETPAIR = (53, 199)
 COMMANDS = {
     # F_SETOWN, F_SETSIG, F_SETOWN_EX: whom a descriptor that is ready sends which signal; F_SETLEASE holds openers up
@@ -139,7 +139,7 @@ COMMANDS = {
     # FIOSETOWN, SIOCSPGRP: the same; TIOCSTI types into a terminal
     "ioctl": ((16, 29), (0x8901, 0x8902, 0x5412)),
 }
-"""Refused where the second argument is one of these."""
+"""Refused if the second argument is one of these."""
 MMAP = (9, 222)
 
 
@@ -170,7 +170,7 @@ def instructions(architecture: int, column: int, pid: int) -> list[Word]:
         made += [(EQUAL, 0, 1, number), refuse]
 
     def judge(number: int, argument: int, test: int, values: Sequence[int], hit: Word, otherwise: Word) -> list[Word]:
-        """Of the call `number`: `hit` where the argument passes the test with one of the values."""
+        """Of the call `number`: `hit` if the argument passes the test with one of the values."""
         tests = [(test, len(values) - place, 0, value) for place, value in enumerate(values)]
         body = [(LOAD, 0, 0, ARGUMENTS + 8 * argument), *tests, otherwise, hit]
         return [(EQUAL, 0, len(body), number), *body]
@@ -194,5 +194,5 @@ def restrict() -> None:
     words = instructions(*known, os.getpid())
     program = _Program(len(words), (_Instruction * len(words))(*(_Instruction(*word) for word in words)))
     plain = [ctypes.c_ulong(0)] * 2
-    # Fails where the kernel has no filters.
+    # Fails if the kernel has no filters.
     ctypes.CDLL(None).prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(program), *plain)

@@ -73,7 +73,7 @@ def encode(value: Any) -> Any:
         return {"bytes": bytes(value).hex()}
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
-    # Numbers that compare equal to plain ones; their modules are loaded only where the program loaded them.
+    # Numbers that compare equal to plain ones; their modules are loaded only if the program loaded them.
     decimal, fractions = sys.modules.get("decimal"), sys.modules.get("fractions")
     if decimal and isinstance(value, decimal.Decimal):
         return {"decimal": str(value)}

@@ -23,7 +23,7 @@ START_SECONDS = 60
 
 
 class ForkServer:
-    """Starts programs and ends them. Raises OSError where it cannot be started, or has ended."""
+    """Starts programs and ends them. Raises OSError if it cannot be started, or has ended."""
 
     def __init__(self, isolation: str) -> None:
         command = [*walls.command(isolation), f"--fork-server-of={os.getpid()}"]
@@ -81,7 +81,7 @@ _servers: dict[tuple[int, str], ForkServer] = {}
 
 
 def start(isolation: str, order: Mapping[str, Any], channel: socket.socket) -> tuple[ForkServer, int]:
-    """Have a program forked, by the server of this process and isolation, which is started where there is none."""
+    """Have a program forked, by the server of this process and isolation, which is started if there is none."""
     key = (os.getpid(), isolation)  # a forked caller has servers of its own
     with _lock:
         if key in _servers:

@@ -210,7 +210,7 @@ def _remove(folder: str) -> None:
 def choose_isolation(wanted: str) -> Isolation:
     """Set the isolation that is in force from now on, `auto` or one by name; that which was chosen.
 
-    Raises SandboxUnavailable where this machine does not allow it, rather than to use a weaker one.
+    Raises SandboxUnavailable if this machine does not allow it, rather than to use a weaker one.
     """
     os.environ[ISOLATION_VARIABLE] = wanted
     chosen = default_isolation()

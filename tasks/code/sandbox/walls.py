@@ -23,7 +23,7 @@ ROOT = "/sys"
 
 
 def command(isolation: str) -> list[str]:
-    """The command line of the fork server, up to its own arguments. Raises OSError where a tool is not installed."""
+    """The command line of the fork server, up to its own arguments. Raises OSError if a tool is not installed."""
     # -S: no site-packages. -P and -B: neither reads nor writes beside the script. Not -I: it ignores the hash seed.
     python = [getattr(sys, "_base_executable", None) or sys.executable, "-s", "-S", "-P", "-B", "-X", "utf8"]
     here = Path(__file__).parent
