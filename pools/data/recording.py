@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -63,7 +63,7 @@ def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Pat
     check_recording_target(folder, replace)
     of_items, of_transitions = _schemas(pool)
     items = pa.Table.from_pylist([vars(item) | vars(item.settings) for item in tree.items], schema=of_items)
-    transitions = pa.Table.from_pylist(list(tree.rows()), schema=of_transitions)
+    transitions = pa.Table.from_pylist([{**row, "billed": row["cost"]} for row in tree.rows()], schema=of_transitions)
     hops = {"max_hops": tree.max_hops, "complete": tree.complete}
     full = {"format": FORMAT, "pool": pool.to_dict(), **hops, **manifest}
     with whole_folder(folder, _MANIFEST, check=lambda: check_recording_target(folder, replace)) as partial:
@@ -235,10 +235,10 @@ def _fill(tree: Tree, rows: dict[str, list[Any]]) -> None:
     place = {(item.task, item.doc_id): index for index, item in enumerate(tree.items)}
     action = {name: index for index, name in enumerate(tree.models)}
     nodes = [tree.node(action[name] for name in pipeline) for pipeline in rows["pipeline"]]
+    columns = {field.name: "billed" if field.name == "cost" else field.name for field in fields(Generation)}
     for row in sorted(range(len(nodes)), key=nodes.__getitem__):  # a node's parent has the smaller number
         index = place[rows["task"][row], rows["doc_id"][row]]
         if not tree.known[index, tree.parent(nodes[row])]:
             raise ValueError(f"a response to {rows['task'][row]} {rows['doc_id'][row]} lacks the hop before it")
-        columns = ("response", "tokens_in", "tokens_out", "finish_reason", "seconds", "billed")
-        generation = Generation(*(rows[n][row] for n in columns if n in rows))
+        generation = Generation(**{name: rows[column][row] for name, column in columns.items() if column in rows})
         tree.put(index, nodes[row], generation, rows["score"][row])

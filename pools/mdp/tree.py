@@ -270,7 +270,7 @@ class Tree:
         return part
 
     def rows(self) -> Iterable[dict[str, Any]]:
-        """One row per item and pipeline that is known, for a table: the recording's columns."""
+        """One row per item and pipeline that is known, for a table: the response, by field, and its score."""
         for index, item in enumerate(self.items):
             for node in np.flatnonzero(self.known[index])[1:]:
                 made = self.generation(index, int(node))
@@ -278,13 +278,8 @@ class Tree:
                     "task": item.task,
                     "doc_id": item.doc_id,
                     "pipeline": [self.models[a] for a in self.pipeline(int(node))],
-                    "response": made.response,
-                    "tokens_in": made.tokens_in,
-                    "tokens_out": made.tokens_out,
-                    "finish_reason": made.finish_reason,
-                    "seconds": made.seconds,
+                    **vars(made),
                     "score": float(self.score[index, node]),
-                    **({} if made.cost is None else {"billed": made.cost}),
                 }
 
 
