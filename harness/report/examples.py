@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.evaluation.summary import ARROW
 from harness.runs.folder import ItemRow, RunFolder
 from harness.runs.source import DEFAULT_POOL, DEFAULT_SUITE, RESULTS, recording_name
 from pools.data.recording import load_recording
@@ -105,9 +106,10 @@ def _pairs(run: RunFolder, task: str, better: str, worse: str) -> Iterator[tuple
 def _route(tree: Tree, index: int, row: ItemRow) -> Route:
     action = {name: number for number, name in enumerate(tree.models)}
     try:
-        pipeline = [action[name] for name in row.pipeline.split(" > ")]
+        pipeline = [action[name] for name in row.pipeline]
     except KeyError:
-        raise UserError(f"items.parquet names the pipeline {row.pipeline!r}, which the recording lacks") from None
+        unknown = ARROW.join(row.pipeline)
+        raise UserError(f"items.parquet names the pipeline {unknown}, which the recording lacks") from None
     hops = []
     for depth in range(len(pipeline)):
         node = tree.node(pipeline[: depth + 1])

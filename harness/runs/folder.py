@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from harness.evaluation.paired import Figures, Results, checked_results
-from harness.evaluation.summary import Cost, RouterSummary, Score, Share, Summary
+from harness.evaluation.summary import Cost, Pipeline, RouterSummary, Score, Share, Summary
 from harness.runs.manifest import Manifest
 from pools.errors import UserError
 from pools.files import finish_moving, holds_nothing, whole_folder
@@ -41,7 +41,7 @@ class ItemRow(Schema):
     """Expected score."""
     cost: Cost | None
     """Expected cost; null if none was recorded."""
-    pipeline: str
+    pipeline: Pipeline
     """The likeliest final pipeline."""
     pipeline_share: Share
     """Its probability."""
