@@ -8,6 +8,8 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from docstring_parser import parse_from_object
+
 from harness.evaluation.summary import Summary
 from pools.schema import Schema
 
@@ -30,8 +32,9 @@ def _section(schema: type[Schema]) -> str:
     bases = _bases(schema)
     known = {name for base in bases for name in base.model_fields}
     links = " and ".join(f"[{base.__name__}](#{base.__name__.lower()})" for base in bases)
+    says = {param.arg_name: param.description for param in parse_from_object(schema).params}
     rows = [
-        f"| `{name}` | {_form(field.annotation)} | {_line(field.description)} |"
+        f"| `{name}` | {_form(field.annotation)} | {_line(says.get(name))} |"
         for name, field in schema.model_fields.items()
         if name not in known
     ]

@@ -14,13 +14,13 @@ _T = TypeVar("_T")
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 # For the dataclasses of what users write: what is misspelt is refused, nothing is converted, numbers are finite.
-WRITTEN = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+WRITTEN = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class Schema(BaseModel):
     """A value with a file format. Field docstrings are its documentation; numbers are finite; nothing is converted."""
 
-    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 def parse_json(schema: type[_S], content: str | bytes) -> _S:
