@@ -56,7 +56,13 @@ class CostModel:
 
 COST_MODELS: Registry[Callable[[Pool], CostModel]] = Registry("cost model", "harness.cost_models", "pools")
 """What is registered are functions that make the cost model of a pool."""
-register_cost_model = COST_MODELS.register
+
+
+def register_cost_model(name: str) -> Callable[[Callable[[Pool], CostModel]], Callable[[Pool], CostModel]]:
+    """Decorate such a function to make it known by a name. Raises UserError for an invalid or a reserved one."""
+    if name == RECORDED:
+        raise UserError(f"{name!r} is the name of recorded costs; register the cost model by another one")
+    return COST_MODELS.register(name)
 
 
 @register_cost_model("paper")

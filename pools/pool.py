@@ -114,8 +114,10 @@ class Pool:
 
     def cost_model(self, name: str) -> CostModel:
         """The cost model of this name. Raises UserError for another name, and if a model has no price."""
-        make = COST_MODELS.find(name)[1]
-        return recorded_cost(self.cost_unit, self.rates) if self.billed else make(self)
+        known, make, argument = COST_MODELS.find(name)
+        if argument:
+            raise UserError(f"cost model {known} takes no argument, got {shown(argument)}; name it alone")
+        return recorded_cost(self.cost_unit, self.rates) if self.billed else replace(make(self), name=known)
 
     def fingerprint(self, model: CandidateModel, weights_dir: Path | None = None) -> str:
         """Hash of all that decides a model's answers: weights, tokenizer, lm-eval type and arguments, template.

@@ -84,8 +84,8 @@ class Problem(Schema):
         cost = request.cost_model
         if cost is not None and cost.name != RECORDED and self.cost not in (None, cost.name):
             raise UserError(
-                f"{path} sees costs as --cost {self.cost}, this run has {cost.name}; use --cost {self.cost}, or "
-                "another checkpoint"
+                f"{path} was trained with the cost model {self.cost}, not {cost.name}; name that with --cost (FILE.py "
+                "if it is one of your own), or another checkpoint"
             )
 
 

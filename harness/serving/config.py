@@ -25,6 +25,8 @@ class Serve:
     """Checkpoint of a trained router."""
     seed: int = 1
     """Seed of the shipped policy, and of what a stochastic router draws."""
+    cost: str = "paper"
+    """Cost model: paper, dollars, or FILE.py with your own."""
     cost_weight: float = 0.1
     """The lambda that the router weighs costs with."""
     max_hops: int | None = None

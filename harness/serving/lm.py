@@ -32,7 +32,8 @@ class RoutedLM(LM):
 
     pool: name or file. router: as `--router`. recording: folder to replay instead of asking the models.
     weights: folder of weights. store: transition store of live models. checkpoint: of a trained router.
-    max_hops: by default the recording's or the checkpoint's, else 2. seed: of what a stochastic router draws.
+    max_hops: by default the recording's or the checkpoint's, else 2. cost: name of the cost model.
+    seed: of what a stochastic router draws.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class RoutedLM(LM):
         checkpoint: str | None = None,
         max_hops: int | None = None,
         allow_stop: bool = True,
+        cost: str = "paper",
         seed: int = 1,
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
@@ -60,6 +62,7 @@ class RoutedLM(LM):
             checkpoint=None if checkpoint is None else Path(checkpoint),
             max_hops=None if max_hops is None else int(max_hops),
             allow_stop=allow_stop,
+            cost=cost,
             seed=int(seed),
         )
         self.pool, self._seed = self._routed.pool, int(seed)

@@ -69,6 +69,7 @@ def routed(
     checkpoint: Path | None = None,
     max_hops: int | None = None,
     allow_stop: bool = True,
+    cost: str = "paper",
     cost_weight: float = 0.1,
     seed: int = 1,
 ) -> Routed:
@@ -77,7 +78,7 @@ def routed(
     recording: folder to replay; else the models answer, their weights in `weights`, and what they answered is kept in
     `store`, if one is named. A router that learns is `checkpoint`, or what ships for the pool and `seed`; if nothing
     does, one that learns in moments does so from the recording, or from the pool's that ships.
-    max_hops: by default the recording's or the checkpoint's, else 2.
+    max_hops: by default the recording's or the checkpoint's, else 2. cost: the cost model's name.
     Raises UserError for what is not there, or does not fit together.
     """
     if not 0 <= cost_weight <= MAX_RATE:
@@ -85,7 +86,7 @@ def routed(
     generator: Generator
     known = None
     if recording is not None:
-        known = load_recording(recording)
+        known = load_recording(recording, cost)
         of_pool, hops, generator = known.pool, known.tree.max_hops, RecordedGenerator(known.tree)
     else:
         check_weights_folder(weights)
@@ -99,7 +100,7 @@ def routed(
     if checkpoint is not None:
         hops = read_checkpoint(checkpoint).header.problem.max_hops
     elif known is None and not explores(router) and shipped.is_dir():
-        known = load_recording(shipped)
+        known = load_recording(shipped, cost)
     hops = max_hops or hops
     fits = known is not None and alike(known.pool.models) == alike(of_pool.models) and known.tree.max_hops >= hops
     tree = known.tree.shortened(hops) if known is not None and fits else None
@@ -107,7 +108,7 @@ def routed(
         models=of_pool.model_names,
         max_hops=hops,
         allow_stop=allow_stop,
-        cost_model=of_pool.cost_model("paper"),
+        cost_model=of_pool.cost_model(cost),
         cost_weight=cost_weight,
         seed=seed,
         weights=weights,
@@ -122,4 +123,4 @@ def routed(
     made = load(router, request, checkpoint=checkpoint)
     if isinstance(made, VotingRouter):
         raise UserError(f"{router} asks every model and routes nothing; it is evaluated by python -m harness run")
-    return Routed(router, made, of_pool, generator, of_pool.cost_model("paper"), hops)
+    return Routed(router, made, of_pool, generator, of_pool.cost_model(cost), hops)

@@ -57,6 +57,7 @@ def serve(options: Serve, console: Console) -> None:
         store=options.store,
         checkpoint=options.checkpoint,
         max_hops=options.max_hops,
+        cost=options.cost,
         cost_weight=options.cost_weight,
         seed=options.seed,
     )

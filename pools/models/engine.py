@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from pools.errors import QueryError, UserError
+from pools.errors import QueryError, UserError, shown
 from pools.models.api import TRIES, ServerText, ask_patiently, attach_usage, reason, uncounted
 from pools.pool import CandidateModel, Pool
 from pools.registry import Registry
@@ -76,7 +76,9 @@ class LocalEngine:
 
     @classmethod
     def build(cls, argument: str, local: LocalEngine) -> LocalEngine:
-        """The local one itself; it takes no argument."""
+        """The local one itself. Raises UserError for an argument: it takes none."""
+        if argument:
+            raise UserError(f"engine local takes no argument, got {shown(argument)}; name it alone")
         return local
 
     def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, Answers]]:

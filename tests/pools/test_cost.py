@@ -2,10 +2,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pools import Generation, UserError
-from pools.cost import CostModel, paper_cost
+from pools.cost import CostModel, paper_cost, register_cost_model
 from pools.data.recording import load_recording
 from pools.pool import load_pool
 
@@ -56,12 +57,31 @@ def test_a_pool_s_cost_models(tmp_path):
     assert replace(pool, billed=True).cost_model("dollars") == CostModel("billed", "unit", None, None, "made up")
 
 
-def test_a_cost_model_of_one_s_own(tmp_path):
-    root = Path(__file__).parents[2]
-    page = (root / "docs" / "guides" / "pools.md").read_text(encoding="utf-8")
+RECORDING = Path(__file__).parents[2] / "results" / "recordings" / "lightweight-offline"
+
+
+def test_a_cost_model_of_your_own(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "pools.md").read_text(encoding="utf-8")
     file = tmp_path / "per_call.py"
     file.write_text(re.search(r"```python\n# per_call.py\n(.*?)```", page, re.DOTALL)[1], encoding="utf-8")
-    recording = load_recording(root / "results" / "recordings" / "lightweight-offline", str(file))
-    assert (recording.tree.cost[:, 1:] == 1).all() and recording.tree.cost_model.unit == "calls"
+    tree = load_recording(RECORDING, str(file)).tree
+    assert (tree.cost[:, 1:] == 1).all() and tree.cost_model.unit == "calls"
     with pytest.raises(UserError, match="known are dollars, paper, per-call"):
-        load_recording(root / "results" / "recordings" / "lightweight-offline", "euros")
+        load_recording(RECORDING, "euros")
+    with pytest.raises(UserError, match="paper takes no argument, got 'junk'"):
+        load_recording(RECORDING, "paper:junk")
+
+
+def test_a_cost_model_goes_by_the_name_that_it_is_registered_by(tmp_path):
+    """So that no router that was trained under another one is taken for its own."""
+    file = tmp_path / "double.py"
+    file.write_text(
+        "from pools.cost import paper_cost, register_cost_model\n\n\n"
+        "@register_cost_model('double')\ndef double(pool):\n"
+        "    return paper_cost(tuple(2 * model.base_rate for model in pool.models), pool.cost_unit)\n",
+        encoding="utf-8",
+    )
+    tree, paper = load_recording(RECORDING, str(file)).tree, load_recording(RECORDING).tree
+    assert tree.cost_model.name == "double" and np.allclose(tree.cost, 2 * paper.cost)
+    with pytest.raises(UserError, match="the name of recorded costs"):
+        register_cost_model("billed")

@@ -165,7 +165,11 @@ def test_a_checkpoint_for_something_else_is_refused(planted: Tree, train: Train,
         (replace(here, models=("x", "y")), out, "the pool has x, y"),
         (replace(here, max_hops=3), out, "for 2 hops"),
         (replace(here, allow_stop=False), out, "may stop early"),
-        (replace(here, cost_model=replace(tree.cost_model, name="dollars")), out, "--cost paper"),
+        (
+            replace(here, cost_model=replace(tree.cost_model, name="dollars")),
+            out,
+            "the cost model paper",
+        ),
         (here, tmp_path / "none.safetensors", "no such checkpoint"),
         (here, junk, "not the checkpoint of a router"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-import harness.serving.lm  # noqa: F401 - registers the model
+import harness
+import harness.serving.lm  # registers the model
 from harness.__main__ import main
+from harness.evaluation.rollout import rollout
 from harness.runs.source import recording_folder
+from harness.serving.routed import routed
+from pools.data.recording import load_recording
 from pools.errors import UserError
 
 RECORDING = recording_folder("lightweight", "offline")
@@ -113,3 +118,18 @@ def test_what_a_recording_cannot_do_says_so(tiny_tasks: Path) -> None:
         lm_eval("routed", arguments, "tiny_choice", tiny_tasks)
     with pytest.raises(UserError, match="no response to 16 of 16 requests"):
         lm_eval("routed", arguments, "tiny_text", tiny_tasks)
+
+
+def test_a_router_that_was_trained_under_another_cost_model_is_served_under_it(tmp_path: Path) -> None:
+    file, policy = tmp_path / "per_call.py", tmp_path / "knn.safetensors"
+    page = (RECORDING.parents[2] / "docs" / "guides" / "pools.md").read_text(encoding="utf-8")
+    found = re.search(r"```python\n# per_call.py\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    file.write_text(found[1], encoding="utf-8")
+    harness.train("knn", cost=str(file), tasks=["rg_aiw"], out=policy)
+    with pytest.raises(UserError, match="the cost model per-call, not paper"):
+        routed("knn", "lightweight", recording=RECORDING, checkpoint=policy)
+    opened = routed("knn", "lightweight", recording=RECORDING, checkpoint=policy, cost=str(file))
+    query = next(item for item in load_recording(RECORDING).tree.items if item.task == "rg_aiw")
+    episodes = rollout(opened.router, opened.tree([(query.query, query.settings)]))
+    assert episodes.cost.tolist() == [1.0] and opened.cost_model.unit == "calls"
