@@ -72,14 +72,17 @@ class RunRouter:
 def named(routers: RouterLike | Sequence[RouterLike] | Mapping[str, RouterLike]) -> dict[str, RouterLike]:
     """The routers by the names of their rows; a router or a class goes by its class's name."""
     if isinstance(routers, Mapping):
-        return {check_name(name, "router"): given for name, given in routers.items()}
-    several = [routers] if isinstance(routers, str | type | Router) else list(routers)
-    found: dict[str, RouterLike] = {}
-    for given in several:
-        name = given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
-        if name in found and given is not found[name] and given != found[name]:
-            raise UserError(f"two routers are called {name}; name them, as {{'a': first, 'b': second}}")
-        found[check_name(name, "--router")] = given
+        found = {check_name(name, "router"): given for name, given in routers.items()}
+    else:
+        found = {}
+        for given in [routers] if isinstance(routers, str | type | Router) else routers:
+            name = given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+            if name in found and given is not found[name] and given != found[name]:
+                raise UserError(f"two routers are called {name}; name them, as {{'a': first, 'b': second}}")
+            found[check_name(name, "--router")] = given
+    for name, given in found.items():
+        if not isinstance(given, str | type | Router):
+            raise UserError(f"router {name} has no `act`; expected a name, a router, or the class of one")
     return found
 
 

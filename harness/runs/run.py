@@ -165,8 +165,8 @@ def evaluate(
     router_args: options of routers that learn, by router. checkpoint: of one that was trained; without it one that
     ships is used if it fits, or the router is trained on the train items.
     baselines: each single model, random, the best pipelines and the optimum; auto: not with live models.
-    arguments: what the manifest keeps of how this was called. say: is told what takes a while; on_batch: of each batch
-    that live models generate. The others are the options of `python -m harness run`.
+    arguments: what the manifest keeps besides of how this was called. say: is told what takes a while; on_batch: of
+    each batch that live models generate. The others are the options of `python -m harness run`.
     Raises UserError for what is not there, or does not fit together.
     """
     start = time.monotonic()
@@ -232,13 +232,25 @@ def evaluate(
             "frontier_metrics": _frontier_metrics(swept, request, strong, weak) if len(points) > 1 else None,
         }
     )
+    decisive = {
+        **{"router": tuple(asked), "pool": pool, "suite": suite, "recording": recording, "task": list(tasks)},
+        **{"limit": limit, "split": split, "max_hops": max_hops, "allow_stop": allow_stop, "preset": preset},
+        **{"cost": cost, "cost_weight": ",".join(f"{weight:g}" for weight in lambdas), "encoder": encoder},
+        **{"checkpoint": checkpoint, "seed": seed},
+        "router_args": [f"{name}:{key}={given}" for name, of in own.items() for key, given in of.items()],
+    }
     manifest = Manifest(
         **provenance(),
         source=source.description,
         cost_model=tree.cost_model,
         seconds=round(time.monotonic() - start, 2),
         seed=seed,
-        arguments=Arguments(**{"router": tuple(asked), **(arguments or {})}),
+        arguments=Arguments(
+            **{
+                k: clean(str(v)) if isinstance(v, Path | str) else v
+                for k, v in {**decisive, **(arguments or {})}.items()
+            }
+        ),
         suite=source.suite,
         pool=source.pool.to_dict(),
     )
@@ -259,7 +271,7 @@ def run(options: Run, console: Console) -> Path:
                 tasks=options.task,
                 cost_weights=read_cost_weights(options.cost_weight),
                 router_args=read_router_args(options.router_args, options.router),
-                arguments={k: clean(str(v)) if isinstance(v, Path | str) else v for k, v in vars(options).items()},
+                arguments=vars(options),
                 say=lambda text: console.print(text, highlight=False, markup=False),
                 on_batch=on_batch,
             )
