@@ -232,12 +232,13 @@ def evaluate(
             "frontier_metrics": _frontier_metrics(swept, request, strong, weak) if len(points) > 1 else None,
         }
     )
-    decisive = {
+    asked_for: dict[str, Any] = {
         **{"router": tuple(asked), "pool": pool, "suite": suite, "recording": recording, "task": list(tasks)},
         **{"limit": limit, "split": split, "max_hops": max_hops, "allow_stop": allow_stop, "preset": preset},
         **{"cost": cost, "cost_weight": ",".join(f"{weight:g}" for weight in lambdas), "encoder": encoder},
         **{"checkpoint": checkpoint, "seed": seed},
         "router_args": [f"{name}:{key}={given}" for name, of in own.items() for key, given in of.items()],
+        **(arguments or {}),
     }
     manifest = Manifest(
         **provenance(),
@@ -245,12 +246,7 @@ def evaluate(
         cost_model=tree.cost_model,
         seconds=round(time.monotonic() - start, 2),
         seed=seed,
-        arguments=Arguments(
-            **{
-                k: clean(str(v)) if isinstance(v, Path | str) else v
-                for k, v in {**decisive, **(arguments or {})}.items()
-            }
-        ),
+        arguments=Arguments(**{k: clean(str(v)) if isinstance(v, Path | str) else v for k, v in asked_for.items()}),
         suite=source.suite,
         pool=source.pool.to_dict(),
     )
