@@ -246,7 +246,9 @@ def evaluate(
         cost_model=tree.cost_model,
         seconds=round(time.monotonic() - start, 2),
         seed=seed,
-        arguments=Arguments(**{k: clean(str(v)) if isinstance(v, Path | str) else v for k, v in asked_for.items()}),
+        arguments=Arguments.model_validate(
+            {key: clean(str(given)) if isinstance(given, Path | str) else given for key, given in asked_for.items()}
+        ),
         suite=source.suite,
         pool=source.pool.to_dict(),
     )

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import harness as harness_package
 from harness.runs.source import recording_folder
 from pools.data.recording import load_recording
 from pools.data.store import TransitionStore
@@ -223,3 +224,16 @@ def test_record_goes_on_after_an_interruption_and_replays_as_live(
     rows = [pq.read_table(tmp_path / name / "items.parquet").to_pylist() for name in ("recorded", "live")]
     mine = [r for r in rows[0] if r["router"] == "pipeline:tiny-b>tiny-a"]
     assert mine == rows[1]
+
+
+def test_a_run_from_python_says_what_it_was_asked_for() -> None:
+    class First:
+        def act(self, states: Any) -> Any:
+            return np.where(states.hop == 0, 0, 3)
+
+    made = harness_package.evaluate({"first": First()}, baselines="no", seed=4, cost_weights=[0.5], tasks=["rg_aiw"])
+    asked = made.manifest.arguments.model_dump()
+    assert (asked["router"], asked["cost_weight"], asked["seed"], asked["task"]) == (("first",), "0.5", 4, ["rg_aiw"])
+    assert made.summary.routers["first"].overall.collapsed_to == "math-specialist"
+    with pytest.raises(UserError, match="router a has no `act`"):
+        harness_package.evaluate({"a": object()})
