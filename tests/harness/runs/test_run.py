@@ -235,5 +235,5 @@ def test_a_run_from_python_says_what_it_was_asked_for() -> None:
     asked = made.manifest.arguments.model_dump()
     assert (asked["router"], asked["cost_weight"], asked["seed"], asked["task"]) == (("first",), "0.5", 4, ["rg_aiw"])
     assert made.summary.routers["first"].overall.collapsed_to == "math-specialist"
-    with pytest.raises(UserError, match="router a has no `act`"):
+    with pytest.raises(harness_package.UserError, match="router a has no `act`"):
         harness_package.evaluate({"a": object()})
