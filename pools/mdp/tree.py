@@ -215,7 +215,8 @@ class Tree:
             raise UserError(f"a response has {counts} tokens, expected whole numbers from 0 to {MAX_TOKENS}")
         cost = self.cost_model.hop_cost((node - 1) % len(self.models), generation)
         if not 0 <= cost <= MAX_COST:
-            raise UserError(f"a response cost {shown(cost)}, expected a number from 0 to {MAX_COST:g}")
+            said = f"by the cost model {self.cost_model.name} a response cost {shown(cost)}"
+            raise UserError(f"{said}, expected a number from 0 to {MAX_COST:g}")
         utf8(generation.response)
         parent = self.context_id[item, (node - 1) // len(self.models)]
         self._generations[(node - 1) % len(self.models), int(parent), self.items[item].settings] = generation
