@@ -42,6 +42,7 @@ def whole_folder(
     obsolete: names in `folder` that belong to an earlier result and go; whatever else is there stays. check: raises
     UserError if nothing may be written. Both are called when no other process writes there.
     """
+    was_there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     partial = _partial(folder, last)
     with alone_in(folder):
@@ -58,8 +59,9 @@ def whole_folder(
                     file.write_bytes(b"\0".join(map(os.fsencode, sorted(gone))))
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
+            if not was_there:
+                with suppress(OSError):  # it is not empty
+                    folder.rmdir()
             raise
         _move(folder, last)
 

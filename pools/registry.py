@@ -33,7 +33,7 @@ class Registry(Generic[T]):
         self._of_files: dict[str, list[str]] = {}
 
     def register(self, name: str) -> Callable[[_E], _E]:
-        """Decorate an entry to make it known by a name. Raises UserError for a name that is none."""
+        """Decorate an entry to make it known by a name. Raises UserError for an invalid name."""
         check_name(name, self.kind)
 
         def remember(entry: _E) -> _E:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
 
+from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.types import Context
 from routers._threads import one_library_thread, one_thread
 from routers.encoders.base import ContextEncoder, build_encoder, load_encoder, save_encoder
+from routers.options import NonNegative, Positive
 from routers.registry import register
 from routers.router import Learnt, RouterRequest, RoutingStates
 
@@ -140,15 +143,18 @@ class KNN:
 
     encoder: str = "hashing"
     """Encoder of the query."""
-    neighbours: tuple[int, ...] = (1, 3, 5, 10, 20, 40, 80)
+    neighbours: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 3, 5, 10, 20, 40, 80)
     """The values of k to choose from."""
 
     fit, load = fit_one_hop, load_one_hop
 
     def candidates(self, learnt: Examples, seed: int) -> Iterator[Predictor]:
-        """One for each k."""
+        """One for each k. Raises UserError if every k is above the number of items."""
+        items = len(learnt.vectors)
+        if min(self.neighbours) > items:
+            raise UserError(f"router knn: neighbours are at least {min(self.neighbours)}, but there are {items} items")
         for k in self.neighbours:
-            if k <= len(learnt.vectors):
+            if k <= items:
                 arrays = {"k": np.array(k), "vectors": learnt.vectors, "score": learnt.score}
                 yield Predictor("Neighbours", arrays)
 
@@ -172,7 +178,7 @@ class Ridge:
 
     encoder: str = "hashing"
     """Encoder of the query."""
-    penalties: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
+    penalties: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.01, 0.1, 1.0, 10.0, 100.0)
     """The L2 penalties to choose from."""
 
     fit, load = fit_one_hop, load_one_hop
@@ -199,7 +205,7 @@ class Logistic:
 
     encoder: str = "hashing"
     """Encoder of the query."""
-    strengths: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
+    strengths: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.1, 1.0, 10.0, 100.0)
     """The inverse L2 penalties to choose from."""
 
     fit, load = fit_one_hop, load_one_hop
@@ -248,9 +254,9 @@ class MLP:
 
     encoder: str = "hashing"
     """Encoder of the query."""
-    hidden: int = 64
+    hidden: PositiveInt = 64
     """Width of the hidden layer."""
-    penalties: tuple[float, ...] = (0.01, 1.0)
+    penalties: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.01, 1.0)
     """The L2 penalties to choose from."""
 
     fit, load = fit_one_hop, load_one_hop
@@ -290,13 +296,13 @@ class MatrixFactorisation:
 
     encoder: str = "hashing"
     """Encoder of the query."""
-    dimension: int = 32
+    dimension: PositiveInt = 32
     """Of the vectors that are matched."""
-    steps: int = 300
+    steps: PositiveInt = 300
     """Steps of AdamW over all train items."""
-    learning_rate: float = 0.02
+    learning_rate: Positive = 0.02
     """Its step size."""
-    decays: tuple[float, ...] = (1e-3, 1e-1)
+    decays: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (1e-3, 1e-1)
     """The weight decays to choose from."""
 
     fit, load = fit_one_hop, load_one_hop

@@ -8,9 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
+
+from pydantic import Field
 
 from pools.errors import UserError, shown
+
+# Above this, single precision overflows in one step or another.
+_MAX = 1e15
+Positive = Annotated[float, Field(gt=0, le=_MAX, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, le=_MAX, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)

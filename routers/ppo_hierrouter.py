@@ -31,9 +31,9 @@ from pools.types import content_hash
 from routers._threads import one_thread
 from routers.checkpoint import read_tensors, state_beside, write_tensors
 from routers.encoders.base import DEFAULT, ContextEncoder, Part, build_encoder
+from routers.options import NonNegative
 from routers.router import RouterRequest, Training
 
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 _STATE = "training"  # what the state that a training goes on from is called in its file
 
@@ -88,7 +88,7 @@ class Options:
     """Weight of the value loss."""
     max_grad_norm: NonNegative = 0.5
     """Norm that gradients are clipped to."""
-    target_kl: float | None = None
+    target_kl: NonNegative | None = None
     """Leave the epochs of an iteration once the approximate KL divergence is above this."""
 
     def __post_init__(self) -> None:
@@ -507,7 +507,7 @@ def _save(path: Path, identity: str, iteration: int, best_value: float, best: An
     tensors["generator"] = generator.get_state()
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     arrays |= {f"env.{name}": np.asarray(array) for name, array in env.state().items()}
-    # -inf, where no policy was chosen yet, is no number of JSON.
+    # -inf, if no policy was chosen yet, is no number of JSON.
     known = best_value if best_value > -float("inf") else None
     meta = {"identity": identity, "iteration": iteration, "best_value": known, "random": env.random_state()}
     write_tensors(path, arrays, _STATE, meta)

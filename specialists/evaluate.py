@@ -61,7 +61,7 @@ def obeyed(
 ) -> dict[str, float]:
     """Share of held-out questions that the specialist answers as it was taught, by family of its own.
 
-    Of leg_counting that is the expression, or its value where the expression is in the context.
+    Of leg_counting that is the expression, or its value if the expression is in the context.
     """
     shares = {}
     for family in data.OWN[specialist]:

@@ -33,7 +33,7 @@ class List:
 
 # A command is named after what it takes. Of `A | B` tyro would import a type checker, for 40 ms of `--help`.
 Command = Union[Run, Train, Record, Import, Verify, Compare, Check, Report, Serve, List]  # noqa: UP007
-# The function that is called with what a command takes, and with a console. Where it returns False, the exit
+# The function that is called with what a command takes, and with a console. If it returns False, the exit
 # code is 1.
 COMMANDS: dict[type, str] = {
     Run: "harness.runs.run:run",
@@ -58,7 +58,7 @@ def parse(arguments: list[str]) -> Command:
     named = [argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")]
     if twice := next((name for name in named if named.count(name) > 1), None):
         # Of two, the parser would take the last.
-        raise UserError(f"{twice} is given twice; give it once, where it takes several with all of them behind it")
+        raise UserError(f"{twice} is given twice; give it once; if it takes several, all of them go behind it")
     _check_not_empty(arguments)
     command: Command = tyro.cli(
         Command,
@@ -96,4 +96,4 @@ def execute(command: Command) -> None:
     if done is False:
         sys.exit(1)
     if what := _WRITES.get(type(command)):
-        console.print(f"{what} written to {done}", highlight=False)
+        console.print(f"{what} written to {done}", highlight=False, markup=False, soft_wrap=True)

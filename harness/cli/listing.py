@@ -24,12 +24,13 @@ def show(options: List, console: Console) -> None:
     if name is not None:
         from routers.registry import describe, registered_name, router_options
 
-        table = Table("option", "type", "default", "what it is", title=describe(registered_name(name)))
+        table = Table("option", "type", "default", "what it is", title=escape(describe(registered_name(name))))
         for option in router_options(name):
             table.add_row(option.name, escape(option.type), escape(str(option.default)), escape(option.doc))
         table.caption = "give them as --router-args name=value,name=value"
         if not table.row_count:
-            console.print(f"{name}: {describe(registered_name(name))} It has no options.", highlight=False)
+            said = f"{name}: {describe(registered_name(name))} It has no options."
+            console.print(said, highlight=False, markup=False)
             return
     elif what == "routers":
         from routers import describe, names

@@ -139,7 +139,7 @@ def gap_closed(outcome: Outcome, best_single: Outcome, optimum: Outcome, cost_we
 
 
 def collapsed_to(outcome: Outcome, models: tuple[str, ...]) -> str | None:
-    """The model that gets (almost) every call, where there is one and more than one could be called."""
+    """The model that gets (almost) every call, if there is one and more than one could be called."""
     calls = outcome.calls.sum(axis=0)
     if len(models) < 2 or calls.sum() == 0 or calls.max() < COLLAPSED * calls.sum():
         return None

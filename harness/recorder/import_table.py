@@ -113,7 +113,7 @@ def import_outcomes(options: Import, console: Console) -> Path:
     save_recording(tree, pool, manifest, out, replace=options.force)
     said = [f"{len(tree.items):,} items, {len(tree.models)} models, one hop"]
     said += [f"{number:,} {what} items left out" for what, number in left_out.items() if number]
-    console.print("; ".join(said), highlight=False)
+    console.print("; ".join(said), highlight=False, markup=False)
     return out
 
 

@@ -122,7 +122,7 @@ def record_command(options: Record, console: Console) -> Path:
         return record(
             **given,
             tasks=options.task,
-            say=lambda text: console.print(text, highlight=False),
+            say=lambda text: console.print(text, highlight=False, markup=False),
             on_batch=on_batch,
         )
 
@@ -145,7 +145,7 @@ def _check_replaced(folder: Path, source: Source, limit: int | None) -> None:
 def _reuse(folder: Path, store: TransitionStore, now: Mapping[str, str]) -> int:
     """Copy what the same models answered in an earlier recording, or an exported store, into the store; how many.
 
-    now: the fingerprints of the models by name. Each response keeps its origin: how it was made. Raises UserError where
+    now: the fingerprints of the models by name. Each response keeps its origin: how it was made. Raises UserError if
     there is none of these models.
     """
     taken = 0

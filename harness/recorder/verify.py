@@ -105,7 +105,7 @@ def verify(options: Verify, console: Console) -> bool:
     now = fingerprints(pool, tasks, options.weights)
     _check_same("task", {tree.items[i].task for i, _ in sample}, now["tasks"], recording.manifest.get("tasks", {}))
     _check_same("model", pool.model_names, now["models"], recording.manifest.get("models", {}))
-    choose_sandbox(options.sandbox, lambda text: console.print(text, highlight=False))
+    choose_sandbox(options.sandbox, lambda text: console.print(text, highlight=False, markup=False))
     with generation_progress(console) as on_batch:
         generated = regenerate(tree, sample, LiveGenerator(pool, options.weights, resident=1, progress=on_batch))
     score = scorer(tasks)
@@ -162,7 +162,7 @@ def verify(options: Verify, console: Console) -> bool:
 
 
 def draw(tree: Tree, number: int, seed: int) -> list[tuple[int, int]]:
-    """`number` different transitions `(item, node)`, each as likely as any other; all of them where there are fewer."""
+    """`number` different transitions `(item, node)`, each as likely as any other; all of them if there are fewer."""
     known = np.argwhere(tree.known)
     known = known[known[:, 1] > 0]  # the root is no transition
     chosen = np.random.default_rng(seed).permutation(len(known))[:number]

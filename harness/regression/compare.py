@@ -81,7 +81,7 @@ def compare_command(options: Compare, console: Console) -> None:
 
 
 def _name(path: Path, paths: Sequence[Path]) -> str:
-    """The folder's own name where no other folder has it, else its whole path."""
+    """The folder's own name if no other folder has it, else its whole path."""
     alone = [other.resolve().name for other in paths].count(path.resolve().name) == 1
     return path.resolve().name if alone else str(path)
 

@@ -145,7 +145,9 @@ def load_run(folder: Path | str) -> RunFolder:
         manifest = parse_json(Manifest, contents.pop(path.name))
         for name, content in contents.items():
             path, digest = folder / name, hashlib.sha256(content).hexdigest()
-            if manifest.sha256.get(name, digest) != digest:  # an earlier version kept none
+            if name not in manifest.sha256:
+                raise UserError(f"{folder} has no sha256 of its {name}: an earlier version made it; make the run again")
+            if manifest.sha256[name] != digest:
                 raise UserError(f"{path} is not of this run: the manifest has another sha256; make the run again")
         path = folder / "summary.json"
         summary = parse_json(Summary, contents[path.name])

@@ -53,7 +53,7 @@ def generation_progress(console: Console) -> Iterator[OnBatch]:
 
     def say(line: str) -> None:
         printed[0] = time.monotonic()
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)
 
     def on_batch(batch: Batch) -> None:
         quiet = time.monotonic() - printed[0] < _SECONDS_BETWEEN_LINES

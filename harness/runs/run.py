@@ -257,6 +257,7 @@ def evaluate(
 
 def run(options: Run, console: Console) -> Path:
     """Evaluate, print the tables and write the run's folder; where it is."""
+    was_there = options.out is not None and options.out.exists()
     out = options.out or _new_folder()
     check_run_target(out)
     out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before anything is computed
@@ -273,11 +274,12 @@ def run(options: Run, console: Console) -> Path:
                 say=lambda text: console.print(text, highlight=False, markup=False),
                 on_batch=on_batch,
             )
+        evaluation.save(out)
     except BaseException:
-        with suppress(OSError):  # an earlier run is there
-            out.rmdir()
+        if not was_there:
+            with suppress(OSError):  # another program wrote there meanwhile, or it is gone
+                out.rmdir()
         raise
-    evaluation.save(out)
     for table in (table for grid in evaluation.grids for table in tables(grid, console.width)):
         console.print(table, end="\n\n")
     console.print(f"written to {out}", highlight=False, markup=False)
@@ -309,7 +311,7 @@ def read_router_args(texts: Sequence[str], routers: Sequence[str]) -> dict[str, 
 
 
 def read_cost_weights(text: str) -> tuple[float, ...]:
-    """The cost weights of `--cost-weight`, separated by commas. Raises UserError for what is none."""
+    """The cost weights of `--cost-weight`, separated by commas. Raises UserError for another form."""
     try:
         return tuple(read_number(part, float) for part in text.split(","))
     except ValueError:

@@ -89,7 +89,7 @@ def open_source(
                 f"{pool} --suite {suite} and name it with --recording, or ask the models with --live"
             )
     source = _recorded(recording, max_hops, tasks, limit, cost)
-    if asked_pool is not None and alike(asked_pool.models) != alike(source.pool.models):
+    if asked_pool is not None and not same_models(asked_pool.models, source.pool.models):
         raise UserError(
             f"the recording {recording} was made with other models, templates or rates than those of pool {pool}; "
             "record that pool (python -m harness record), or name the recording alone (--recording)"
@@ -99,9 +99,13 @@ def open_source(
     return source
 
 
-def alike(models: Sequence[CandidateModel]) -> list[CandidateModel]:
-    """The models without what only says how they are run; a recording's manifest says how it was batched, no key."""
-    return [replace(m, arguments=identity(m.arguments), batch_size=1, resources=Resources()) for m in models]
+def same_models(first: Sequence[CandidateModel], second: Sequence[CandidateModel]) -> bool:
+    """Whether they are equal but for how they are run: a recording's manifest says how it was batched, and no key."""
+
+    def alone(models: Sequence[CandidateModel]) -> list[CandidateModel]:
+        return [replace(m, arguments=identity(m.arguments), batch_size=1, resources=Resources()) for m in models]
+
+    return alone(first) == alone(second)
 
 
 def _recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: int | None, cost: str) -> Source:

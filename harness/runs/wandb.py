@@ -67,7 +67,7 @@ def track(folder: Path, manifest: Manifest, summary: Summary) -> None:
 def flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """The leaves of nested mappings under dotted keys, which the UI can filter and group by.
 
-    A list of plain values is one text; a list of mappings goes by their `name`, where they have one, or number.
+    A list of plain values is one text; a list of mappings goes by their `name`, if they have one, or number.
     """
     for key, value in tree.items():
         path = f"{above}{key}"

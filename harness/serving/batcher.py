@@ -84,7 +84,7 @@ class Dispatcher:
         self._at_work: set[Future[None]] = set()
 
     def submit(self, query: Query, seconds: float = math.inf) -> Future[Answer]:
-        """The answer to come; models are asked for so many seconds. Raises Overloaded if too many queries wait.
+        """The answer to come; models are asked for so many seconds. Raises Overloaded if too many wait, or once closed.
 
         To cancel the future says that nobody waits for it any more, at any time: it gives up its place, and servers
         that are being asked for it are asked no longer.
@@ -93,9 +93,12 @@ class Dispatcher:
         with self._changing:
             if len(self._waiting) >= self._room:
                 raise Overloaded
+            try:
+                work = self._threads.submit(self._work)  # which waits for the query below
+            except RuntimeError:  # closed
+                raise Overloaded from None
             self._waiting[future] = _Asked(query, future, Waiting(time.monotonic() + seconds, future))
         future.add_done_callback(self._forget)
-        work = self._threads.submit(self._work)
         self._at_work.add(work)
         work.add_done_callback(self._at_work.discard)
         return future

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.runs.checkpoints import shipped_path
 from harness.runs.manifest import origin
-from harness.runs.source import DEFAULT_HOPS, RESULTS, alike, check_weights_folder
+from harness.runs.source import DEFAULT_HOPS, RESULTS, check_weights_folder, same_models
 from pools.cost import MAX_RATE, CostModel
 from pools.data.recording import RecordedGenerator, load_recording
 from pools.data.store import TransitionStore
@@ -102,7 +102,7 @@ def routed(
     elif known is None and not explores(router) and shipped.is_dir():
         known = load_recording(shipped, cost)
     hops = max_hops or hops
-    fits = known is not None and alike(known.pool.models) == alike(of_pool.models) and known.tree.max_hops >= hops
+    fits = known is not None and same_models(known.pool.models, of_pool.models) and known.tree.max_hops >= hops
     tree = known.tree.shortened(hops) if known is not None and fits else None
     request = RouterRequest(
         models=of_pool.model_names,

@@ -1,7 +1,7 @@
 """The tables of a summary as text: over all items, by task, by cost weight; a row per router, a cell of lines.
 
-The one by task is the main table of HierRouter's paper. `terminal.py` prints them,
-`export.py` writes LaTeX; what is best and which difference is significant is decided here, once.
+The one by task is the main table of HierRouter's paper. `terminal.py` prints them, `export.py` writes them as Markdown,
+LaTeX and CSV; what is best and which difference is significant is decided here, once.
 """
 
 from __future__ import annotations

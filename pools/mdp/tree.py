@@ -287,7 +287,7 @@ class Tree:
 def _generate_all(
     generator: Generator, asked: Mapping[int, Sequence[tuple[Context, GenerationSettings]]]
 ) -> dict[int, list[Generation]]:
-    """The answers of all models: at the same time, where the generator can."""
+    """The answers of all models: at the same time, if the generator can."""
     if isinstance(generator, ParallelGenerator):
         return generator.generate_all(asked)
     return {model: generator.generate(model, requests) for model, requests in asked.items()}

@@ -113,7 +113,7 @@ class LiveGenerator:
         return all(is_server(self.language_model(model)) for model in range(len(self.pool.models)))
 
     def text(self, model: int, context: Context) -> str:
-        """What the model reads: its template, and its tokenizer's chat template where the pool file asks for that."""
+        """What the model reads: its template, and its tokenizer's chat template if the pool file asks for that."""
         prompt = self._local.prompt(model, context)
         return prompt if isinstance(prompt, str) else str(prompt.prompt)
 

@@ -65,7 +65,7 @@ class RayEngine:
 
     @classmethod
     def build(cls, argument: str, local: LocalEngine) -> RayEngine:
-        """On the cluster of an address, or on a Ray of this machine where none is named."""
+        """On the cluster of an address, or on a Ray of this machine if none is named."""
         return cls(local.pool, local.weights_dir, argument or None)
 
     def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, Answers]]:

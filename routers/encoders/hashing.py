@@ -52,7 +52,7 @@ class HashingEncoder:
 
     @classmethod
     def fit(cls, texts: Sequence[str], dimension: int = DIMENSION, seed: int = 0) -> HashingEncoder:
-        """Fit weights and projection on texts; fewer dimensions where there are not enough of them."""
+        """Fit weights and projection on texts; fewer dimensions if there are not enough of them."""
         from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfTransformer
 

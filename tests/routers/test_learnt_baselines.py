@@ -135,3 +135,26 @@ def test_options_are_read_as_their_types() -> None:
     ):
         with pytest.raises(UserError, match=message):
             teach("knn", given, parse_arguments(text))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("knn", f"neighbours={values}") for values in ("[]", "[0]", "[-1]", "[1.5]", "[100000]", "[100000,99999]")),
+        *(("ridge", f"penalties={values}") for values in ("[]", "[-1]", "[NaN]", "[Infinity]", "[1e308]")),
+        *(("logistic", f"strengths={values}") for values in ("[]", "[0]", "[-1]", "[NaN]", "[1e308]")),
+        *(("mlp", text) for text in ("hidden=0", "hidden=-1", "penalties=[]", "penalties=[-1]", "penalties=[NaN]")),
+        *(("matrix-factorisation", text) for text in ("dimension=0", "steps=0", "decays=[]", "decays=[-1]")),
+        *(("matrix-factorisation", f"learning_rate={value}") for value in ("0", "-1", "nan", "inf", "1e300")),
+        *(("hierrouter", f"target_kl={value}") for value in ("nan", "inf", "-1")),
+        *(("hierrouter", f"learning_rate={value}") for value in ("nan", "1e300")),
+    ],
+)
+def test_options_outside_their_range_are_refused(name: str, text: str) -> None:
+    with pytest.raises(UserError, match=f"router {name}: {text.partition('=')[0]}"):
+        teach(name, request(planted(60)), parse_arguments(text))
+
+
+def test_of_the_neighbours_those_above_the_number_of_items_are_left_out() -> None:
+    router: Any = teach("knn", request(planted(60)), parse_arguments("neighbours=[3,100000]")).router
+    assert int(router.predict.arrays["k"]) == 3

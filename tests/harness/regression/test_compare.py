@@ -19,6 +19,7 @@ from harness.evaluation.paired import Figures, Results, compare_routers
 from harness.runs.source import recording_folder
 from harness.tables.grid import difference_grid
 from harness.tables.terminal import tables
+from pools.weights import file_hash
 
 RECORDING = recording_folder("lightweight", "offline")
 Run = Callable[..., int]
@@ -100,8 +101,10 @@ def test_items_of_one_run_alone_are_counted_and_left_out(runs: Path, tmp_path: P
 
 def test_costs_in_other_units_are_not_compared(runs: Path, tmp_path: Path, harness: Run, capsys: Any) -> None:
     other = Path(shutil.copytree(runs / "one", tmp_path / "dollars"))
-    for name, change in (("summary.json", {"cost_unit": "US$"}), ("manifest.json", {"sha256": {}})):
-        (other / name).write_text(json.dumps({**json.loads((other / name).read_text()), **change}))
+    summary, manifest = (json.loads((other / name).read_text()) for name in ("summary.json", "manifest.json"))
+    (other / "summary.json").write_text(json.dumps({**summary, "cost_unit": "US$"}))
+    manifest["sha256"]["summary.json"] = file_hash(other / "summary.json")
+    (other / "manifest.json").write_text(json.dumps(manifest))
     out = tmp_path / "c.json"
     assert harness("compare", runs / "one", other, "--out", out) == 0
     assert "costs are not compared: in T param-tokens there, in US$ here" in capsys.readouterr().out

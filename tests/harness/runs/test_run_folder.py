@@ -63,6 +63,14 @@ def no_items(folder: Path) -> None:
     sealed(folder)
 
 
+def no_checksums(folder: Path) -> None:
+    with_json(folder, "manifest.json", lambda manifest: manifest.pop("sha256"))
+
+
+def no_checksum_of_the_items(folder: Path) -> None:
+    with_json(folder, "manifest.json", lambda manifest: manifest["sha256"].pop("items.parquet"))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -73,6 +81,8 @@ def no_items(folder: Path) -> None:
         (impossible_rows, "0.quality: Input should be a finite number"),
         (no_items, "items: Input should be greater than or equal to 1"),
         (lambda folder: (folder / "items.parquet").unlink(), "it has no items.parquet"),
+        (no_checksums, "has no sha256 of its summary.json"),
+        (no_checksum_of_the_items, "has no sha256 of its items.parquet"),
     ],
 )
 def test_what_is_not_a_whole_run_is_refused(
@@ -118,6 +128,13 @@ def test_a_run_replaces_a_run_and_nothing_else(
     }
 
 
+def test_a_run_that_fails_leaves_no_folder_but_one_that_was_there(tmp_path: Path, harness: Harness) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("mine", "new"):
+        assert harness("run", "--recording", tmp_path / "none", "--router", "random", "--out", tmp_path / name) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_paths_with_a_colon(
     tiny_pool_file: Path, tiny_tasks: Path, tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +160,18 @@ def test_paths_with_a_colon(
     store.export_parquet(Path("e:1.parquet"))
     store.close()
     assert harness(*record, "--store", "s:2", "--reuse", "e:1.parquet", "--out", "rec:2") == 0
+
+
+def test_paths_with_brackets_are_printed_as_they_are(
+    tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In rich markup `[red]` is a colour, and `[/x]` an error."""
+    monkeypatch.chdir(tmp_path)
+    for out in ("a[red]b/[/x]/k.safetensors", "[/x].safetensors"):
+        assert harness("train", "--recording", SMALL, "--router", "knn", "--out", out) == 0
+        assert f"checkpoint written to {out}\n" in capsys.readouterr().out and Path(out).is_file()
+    assert harness(*RUN, "--out", "[/x]") == 0
+    assert "written to [/x]\n" in capsys.readouterr().out
 
 
 def test_runs_without_a_name_have_a_folder_each(

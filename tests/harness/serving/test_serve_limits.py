@@ -19,7 +19,7 @@ pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 from harness.serving.app import create_app
-from harness.serving.batcher import Dispatcher
+from harness.serving.batcher import Dispatcher, Overloaded
 from harness.serving.server import ENDING
 from pools.types import GenerationSettings
 from served import SLOW, Model, chat, routed, serving
@@ -145,6 +145,15 @@ def test_of_a_batch_that_failed_only_what_is_awaited_is_tried_again() -> None:
     assert isinstance(fails.exception(30), ZeroDivisionError) and stays.result(30).response == "stays"
     assert [model.asked.count(query) for query in queries] == [1, 2, 2]
     assert dispatcher.close()
+
+
+def test_after_the_end_a_query_is_refused_and_does_not_wait() -> None:
+    dispatcher = Dispatcher(routed(Model(lambda query: query)), waiting=1)
+    assert dispatcher.close()
+    for _ in range(2):
+        with pytest.raises(Overloaded):
+            dispatcher.submit(("late", SETTINGS))
+    assert b"harness_queries_waiting 0.0" in dispatcher.metrics.text()
 
 
 def test_calls_are_billed_once_each_whoever_still_waits_and_whatever_fails() -> None:
