@@ -14,6 +14,7 @@ import pytest
 from pools.errors import UserError
 from sandbox_call import call
 from tasks.code.grade import examine
+from tasks.code.sandbox import fork_server
 from tasks.code.sandbox import session as sandbox
 from tasks.code.sandbox.session import Limits, Session
 
@@ -202,6 +203,37 @@ def test_a_fork_server_that_was_killed_is_replaced(isolation, processes):
         assert session.define("while True: pass") == "the program ended (Killed)"
     for other in (isolation, "rlimits"):
         assert call("def f(): return 1", "f", isolation=other).value == 1
+
+
+def test_a_fork_server_that_answers_too_late_is_replaced(isolation, processes):
+    """Its late answer would be taken for that to the next order."""
+    session = Session(isolation=isolation)
+    stopped = [pid for pid, name in processes(os.getpid()).items() if name != "sandboxed"]  # of all isolations
+    session._server._orders.settimeout(0.1)
+    try:
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        session.close()
+        assert session._channel.fileno() < 0
+    finally:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+    assert session._server._process.pid not in processes(os.getpid())
+    for number in range(3):
+        assert call("def f(x): return x", "f", [number], isolation=isolation).value == number
+
+
+def test_an_interrupt_while_a_program_is_started_leaves_nothing(isolation, monkeypatch):
+    def interrupted(server):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fork_server.ForkServer, "_answer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Session(isolation=isolation)
+    for number in range(3):
+        assert call("def f(x): return x", "f", [number], isolation=isolation).value == number
 
 
 def test_a_session_can_be_handed_to_another_thread(isolation):
