@@ -100,7 +100,7 @@ def get(name: str, metric: str | None = None, filter_name: str | None = None, li
                 "on the Hugging Face hub or in the local cache: check the network, HF_HOME and HF_HUB_OFFLINE"
             ) from error
         parallel = ours and (config.get("metadata") or {}).get("scores_in_threads", False)
-        return LmEvalTask(task, metric, filter_name, limit, os.cpu_count() or 1 if parallel else 1)
+        return LmEvalTask(task, metric, filter_name, limit, len(os.sched_getaffinity(0)) if parallel else 1)
 
 
 @cache

@@ -73,3 +73,9 @@ except UserError as error:
     assert message.startswith("task 'gsm8k' could not be loaded")
     assert "openai/gsm8k" in message
     assert "\n" not in message
+
+
+def test_scoring_uses_the_cores_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 5, 7}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert get("human_eval", limit=1)._threads == 3

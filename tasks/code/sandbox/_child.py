@@ -20,9 +20,11 @@ from typing import Any, NoReturn
 
 NEWNS, NEWUTS = 0x00020000, 0x04000000
 MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 2, 4, 16384, 1 << 18
-PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_SET_NAME = 1, 8, 15
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME = 1, 4, 8, 15
 PR_SET_NO_NEW_PRIVS, PR_SET_THP_DISABLE = 38, 41
 CAP_DAC_READ_SEARCH = 2
+SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE = 442, -100, 0x8000
+ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 
 CHANNEL = 3
 """Descriptor of a program's requests and replies, the only one that is no /dev/null."""
@@ -43,6 +45,18 @@ def _call(name: str, *args: Any) -> None:
 
 def _prctl(option: int, value: int | bytes) -> None:
     _call("prctl", option, value, 0, 0, 0)
+
+
+def _seal() -> None:
+    """Make every mount read-only, also those below a shown folder; only what is in /dev is a device."""
+
+    def change(path: str, flags: int, add: int, remove: int) -> None:
+        attributes = (ctypes.c_uint64 * 4)(add, remove, 0, 0)
+        _call("syscall", SYS_MOUNT_SETATTR, AT_FDCWD, path.encode(), flags, attributes, ctypes.sizeof(attributes))
+
+    change("/", AT_RECURSIVE, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV, 0)
+    for name in os.listdir("/dev"):
+        change(f"/dev/{name}", 0, 0, ATTR_NODEV)
 
 
 def _own_tmp(disk_bytes: int) -> None:
@@ -87,6 +101,9 @@ def _set_limits(limits: dict[str, int]) -> None:
         (resource.RLIMIT_MSGQUEUE, 0, 0),
         (resource.RLIMIT_SIGPENDING, 64, 64),
     ):
+        ceiling = resource.getrlimit(kind)[1]  # the caller's, which may be lower
+        if ceiling != resource.RLIM_INFINITY:
+            soft, hard = min(soft, ceiling), min(hard, ceiling)
         resource.setrlimit(kind, (soft, hard))
 
 
@@ -102,6 +119,8 @@ def _shut_in(order: dict[str, Any], server: int) -> None:
     if os.geteuid() == 0:
         _become_another()
     _drop_capabilities()
+    # Without it, programs of one user id could trace each other: the program its own tests.
+    _prctl(PR_SET_DUMPABLE, 0)
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of the user id unsets it
     if os.getppid() != server:
         raise ProcessLookupError("the fork server has ended")
@@ -164,6 +183,9 @@ def main() -> None:
     import _wire  # noqa: F401
 
     del sys.path[0]
+    _prctl(PR_SET_DUMPABLE, 0)
+    if "--seal" in sys.argv:
+        _seal()
     with contextlib.suppress(OSError):  # with rlimits: not allowed to an ordinary user, nor in most containers
         _call("unshare", NEWUTS)
         _call("sethostname", b"sandbox", len(b"sandbox"))

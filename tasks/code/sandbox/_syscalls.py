@@ -187,12 +187,16 @@ def instructions(architecture: int, column: int, pid: int) -> list[Word]:
 
 
 def restrict() -> None:
-    """Refuse them to this process, where this machine's calls are known. It must have set PR_SET_NO_NEW_PRIVS."""
+    """Refuse them to this process, where this machine's calls are known. It must have set PR_SET_NO_NEW_PRIVS.
+
+    Raises OSError if the kernel has no filters.
+    """
     known = ARCHITECTURES.get(os.uname().machine)
     if known is None:
         return
     words = instructions(*known, os.getpid())
     program = _Program(len(words), (_Instruction * len(words))(*(_Instruction(*word) for word in words)))
     plain = [ctypes.c_ulong(0)] * 2
-    # Fails if the kernel has no filters.
-    ctypes.CDLL(None).prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(program), *plain)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(program), *plain) != 0:
+        raise OSError(ctypes.get_errno(), "no filter of system calls (seccomp)")

@@ -43,8 +43,10 @@ class ForkServer:
             self._orders.settimeout(START_SECONDS)
             try:
                 self._answer()
-            except ConnectionError:
+            except BaseException as error:
                 self.close()
+                if not isinstance(error, ConnectionError):
+                    raise
                 complaints.seek(0)
                 said = complaints.read(1000).decode(errors="replace").split()
                 raise OSError(" ".join(said) or "it ended at once") from None
@@ -55,19 +57,28 @@ class ForkServer:
 
     def end(self, pid: int) -> int:
         """Kill a program and wait until it is gone; what it exited with, or minus the signal that had ended it."""
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):
             return self._order({"end": pid}, [])
         return -signal.SIGKILL  # every program ends with the server
 
     def close(self) -> None:
-        """End it, and with it every program that still runs."""
+        """End it, and with it every program that still runs. Safe to call twice."""
         self._orders.close()
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(START_SECONDS)
 
     def _order(self, order: Mapping[str, Any], descriptors: Sequence[int]) -> int:
         with self._lock:
-            socket.send_fds(self._orders, [json.dumps(order).encode()], descriptors)
-            return self._answer()
+            if self._orders.fileno() < 0:
+                raise ConnectionError("the fork server has ended")
+            try:
+                socket.send_fds(self._orders, [json.dumps(order).encode()], descriptors)
+                return self._answer()
+            except BaseException:  # out of time or interrupted: a late answer would be taken for that to the next order
+                self.close()
+                raise
 
     def _answer(self) -> int:
         answer = self._orders.recv(16)

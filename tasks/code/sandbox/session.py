@@ -96,16 +96,19 @@ class Session:
         self._scratch = _make_scratch() if self.isolation == "rlimits" else None
         order = {"role": role, "limits": asdict(self._limits), "scratch": self._scratch and f"{self._scratch}/own"}
         self._channel, theirs = socket.socketpair()
-        try:
-            with theirs:
-                self._server, self._pid = start(self.isolation, order, theirs)
-        except OSError as error:
-            self._clean()
-            raise SandboxUnavailable(f"no sandbox by {self.isolation}: {error}") from error
-        hello = json.loads(self.receive() or wire.dump({"failed": self.ended}))
-        if "failed" in hello:
-            self.close()
-            raise SandboxUnavailable(f"no sandbox by {self.isolation}: {hello['failed']}")
+        with contextlib.ExitStack() as undo:  # of an interrupt, too
+            undo.callback(self._clean)
+            try:
+                with theirs:
+                    self._server, self._pid = start(self.isolation, order, theirs)
+            except OSError as error:
+                raise SandboxUnavailable(f"no sandbox by {self.isolation}: {error}") from error
+            undo.pop_all()
+            undo.callback(self.close)
+            hello = json.loads(self.receive() or wire.dump({"failed": self.ended}))
+            if "failed" in hello:
+                raise SandboxUnavailable(f"no sandbox by {self.isolation}: {hello['failed']}")
+            undo.pop_all()
         self._deadline = time.monotonic() + self._limits.wall_seconds
 
     def send(self, line: bytes) -> None:
@@ -167,10 +170,12 @@ class Session:
         if self.ended is not None:
             return
         self.ended = reason
-        code = self._server.end(self._pid)
+        try:
+            code = self._server.end(self._pid)
+        finally:
+            self._clean()
         if reason == "the program ended" and code < 0:
             self.ended += f" ({signal.strsignal(-code)})"
-        self._clean()
 
     def _clean(self) -> None:
         self._channel.close()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +31,7 @@ def command(isolation: str) -> list[str]:
     here = Path(__file__).parent
     if isolation == "rlimits":
         return [*python, str(here / SCRIPTS[0])]
-    visible = _visible()
+    visible = _visible(python)
     shown = {path: path for path in (python[0], *visible)} | {str(here / name): f"{INSIDE}/{name}" for name in SCRIPTS}
     # Installed packages are hidden, among them the data sets with the tests.
     hidden = [path for folder in visible for path in glob.glob(f"{glob.escape(folder)}/python*/*-packages")]
@@ -37,10 +39,16 @@ def command(isolation: str) -> list[str]:
     return [*walls(shown, hidden), *python, f"{INSIDE}/{SCRIPTS[0]}"]
 
 
-def _visible() -> list[str]:
+def _visible(python: Sequence[str]) -> list[str]:
     """The paths that the program may read: the standard library, the shared libraries, three devices."""
     found = {"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo", *DEVICES}
     found |= {f"{sys.base_prefix}/lib", f"{sys.base_prefix}/{sys.platlibdir}"}
+    # Python's own libraries, the C library among them, may lie elsewhere (Nix, Spack).
+    script = "import ctypes, json, socket; print(open('/proc/self/maps').read())"
+    maps = subprocess.run([*python, "-c", script], env={}, capture_output=True, text=True).stdout
+    for folder in re.findall(r" (/.*)/[^/\n]*\.so[^/\n]*$", maps, re.MULTILINE):
+        if found.isdisjoint(map(str, [folder, *Path(folder).parents])):
+            found.add(folder)
     return sorted(path for path in found if os.path.exists(path))
 
 
@@ -84,8 +92,7 @@ def _unshare(shown: dict[str, str], hidden: Sequence[str]) -> list[str]:
             lines.append(f"mkdir -p {target}")
         else:
             lines += [f"mkdir -p {quote(os.path.dirname(ROOT + inside))}", f"touch {target}"]
-        flags = "noexec" if path in DEVICES else "nodev"
-        lines += [f"mount --rbind {quote(path)} {target}", f"mount -o remount,bind,ro,nosuid,{flags} {target}"]
+        lines.append(f"mount --rbind {quote(path)} {target}")
     lines += [f"mount -t tmpfs -o ro,mode=755,nosuid,nodev none {quote(ROOT + path)}" for path in hidden]
-    lines += [f"mkdir {ROOT}/tmp", f"mount -o remount,bind,ro,nosuid,nodev {ROOT}", f'exec chroot {ROOT} "$@"']
+    lines += [f"mkdir {ROOT}/tmp", f'exec chroot {ROOT} "$@" --seal']
     return [*words, "--", "sh", "-c", "\n".join(lines), "sh"]

@@ -93,9 +93,9 @@ HOSTILE = st.recursive(
 )
 
 
-def said(line: bytes) -> dict[str, Any]:
+def said(line: bytes, test: str = "candidate()") -> dict[str, Any]:
     """What the examiner says last, if that is what the program sends instead of a value."""
-    exam = {"definitions": "", "tests": "def check(candidate): candidate()", "entry_point": "f"}
+    exam = {"definitions": "", "tests": f"def check(candidate): {test}", "entry_point": "f"}
     replies = io.BytesIO()
     wire.examine(io.BytesIO(wire.dump(exam) + line + b"\n"), replies)
     return json.loads(replies.getvalue().splitlines()[-1])
@@ -105,9 +105,14 @@ def said(line: bytes) -> dict[str, Any]:
 @given(
     HOSTILE | mutated({"value": {"tuple": [{"complex": [1.0, 2.0]}, {"fraction": [1, 2]}, {"opaque": [True, [1]]}]}})
 )
-def test_a_hostile_reply_is_a_value_or_a_failed_test(message: Any) -> None:
+def test_a_hostile_reply_is_a_failed_test(message: Any) -> None:
     for line in (json.dumps(message), json.dumps({"value": message})):
-        assert isinstance(said(line.encode())["verdict"], bool)
+        assert said(line.encode(), "assert candidate() == 'the right answer'")["verdict"] is False
+
+
+def test_a_right_reply_is_a_passed_test() -> None:
+    line = wire.dump({"value": wire.encode("the right answer")}).strip()
+    assert said(line, "assert candidate() == 'the right answer'")["verdict"] is True
 
 
 MALFORMED = ["[" * 100_000, '{"value": ' + "9" * 5000 + "}", "{}", "null", "[]", "\xff", '{"error": [1]}', ""]

@@ -1,6 +1,7 @@
 """Hostile programs: each scores nothing, and the harm that shows from outside is looked for and not found."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -8,14 +9,16 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from pools.errors import UserError
 from sandbox_call import call
 from tasks.code.grade import examine
+from tasks.code.sandbox import fork_server, walls
 from tasks.code.sandbox import session as sandbox
-from tasks.code.sandbox.session import Limits, Session
+from tasks.code.sandbox.session import Limits, SandboxUnavailable, Session
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_behind")
 
@@ -202,6 +205,157 @@ def test_a_fork_server_that_was_killed_is_replaced(isolation, processes):
         assert session.define("while True: pass") == "the program ended (Killed)"
     for other in (isolation, "rlimits"):
         assert call("def f(): return 1", "f", isolation=other).value == 1
+
+
+def test_a_fork_server_that_answers_too_late_is_replaced(isolation, processes):
+    """Its late answer would be taken for that to the next order."""
+    session = Session(isolation=isolation)
+    stopped = [pid for pid, name in processes(os.getpid()).items() if name != "sandboxed"]  # of all isolations
+    session._server._orders.settimeout(0.1)
+    try:
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        session.close()
+        assert session._channel.fileno() < 0
+    finally:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+    assert session._server._process.pid not in processes(os.getpid())
+    for number in range(3):
+        assert call("def f(x): return x", "f", [number], isolation=isolation).value == number
+
+
+def test_an_interrupt_while_a_program_is_started_leaves_nothing(isolation, monkeypatch):
+    def interrupted(server):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fork_server.ForkServer, "_answer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Session(isolation=isolation)
+    for number in range(3):
+        assert call("def f(x): return x", "f", [number], isolation=isolation).value == number
+
+
+def elsewhere(command, script, *arguments):
+    """What a script prints that a command runs, as JSON."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = [*command, sys.executable, "-c", script, *arguments]
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("limit", ["-f 8192", "-n 48", "-t 5", "-v 400000"])
+def test_a_limit_of_the_caller_may_be_lower(isolation, limit):
+    command = ["sh", "-c", f'ulimit {limit}; exec "$@"', "-"]
+    script = """
+import json, sys
+from sandbox_call import call
+print(json.dumps(call("def f(x): return x", "f", [1], isolation=sys.argv[1]).value))
+"""
+    assert elsewhere(command, script, isolation) == 1
+
+
+def own_namespaces(*kinds):
+    """The command that runs another as root of new namespaces, of the user too if this is no root."""
+    command = ["unshare", *kinds, *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    if subprocess.run([*command, "true"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("this machine allows no namespaces")
+    return command
+
+
+def test_a_mount_below_a_shown_folder_is_read_only(isolation):
+    if isolation == "rlimits":
+        pytest.skip("rlimits: the program sees the file system")
+    folder = next(str(path) for path in sorted(Path("/usr/lib").iterdir()) if path.is_dir() and ".so" not in str(path))
+    mount = ["sh", "-c", f'mount -t tmpfs -o mode=1777,noexec none {folder}; exec "$@"', "-"]
+    script = """
+import json, os, sys
+from sandbox_call import call
+write = "def f(path): open(path, 'w').write('x')"
+reply = call(write, "f", [sys.argv[2] + "/planted"], isolation=sys.argv[1])
+print(json.dumps([reply.error, os.path.ismount(sys.argv[2]), os.listdir(sys.argv[2])]))
+"""
+    error, mounted, planted = elsewhere([*own_namespaces("--mount"), *mount], script, isolation, folder)
+    assert "Read-only file system" in error and mounted and planted == []
+
+
+ALTERED = """
+import sys
+from tasks.code.sandbox import walls
+walls.__file__ = sys.argv[2] + "/walls.py"
+"""
+
+
+@pytest.fixture
+def altered(tmp_path):
+    """The command-line argument for ALTERED, which uses other scripts inside: one text replaced by another."""
+
+    def alter(script, old, new):
+        folder = tmp_path / "scripts"
+        folder.mkdir()
+        for path in [folder, *folder.parents][:-2]:
+            with contextlib.suppress(PermissionError):
+                path.chmod(path.stat().st_mode | 0o055)
+        for name in walls.SCRIPTS:
+            text = (Path(walls.__file__).parent / name).read_text()
+            assert name != script or old in text
+            (folder / name).write_text(text.replace(old, new) if name == script else text)
+        return str(folder)
+
+    return alter
+
+
+def test_without_a_filter_programs_cannot_trace_each_other(isolation, altered):
+    """On other machines than x86-64 and ARM64, of a caller that is not root: all programs have one user id."""
+    script = f"""{ALTERED}
+import json
+from sandbox_call import call
+from tasks.code.sandbox.session import Session
+ATTACK = '''
+import ctypes, os
+def f(pids):
+    gained = []
+    for pid in pids or [os.getppid()]:
+        if ctypes.CDLL(None).ptrace(16, pid, None, None) == 0:
+            gained.append(f"traced {{pid}}")
+        try:
+            open(f"/proc/{{pid}}/mem", "r+b")
+            gained.append(f"opened {{pid}}")
+        except OSError:
+            pass
+    return ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), gained
+'''
+with Session(isolation=sys.argv[1]) as other:
+    assert other.define("x = 1") is None
+    print(json.dumps([call(ATTACK, "f", [pids], isolation=sys.argv[1]).value for pids in ([other._pid], [])]))
+"""
+    folder = altered("_syscalls.py", "ARCHITECTURES.get(os.uname().machine)", "None")
+    user = own_namespaces("--user", "--map-root-user")
+    nothing = [0, []]  # is not dumpable, and says so: no filter refuses the question
+    assert elsewhere(user, script, isolation, folder) == [nothing, nothing]
+
+
+def test_no_program_runs_without_the_filter_where_there_should_be_one(isolation, altered, monkeypatch):
+    monkeypatch.setattr(fork_server, "_servers", {})
+    folder = altered("_syscalls.py", "SECCOMP_MODE_FILTER = 22, 2", "SECCOMP_MODE_FILTER = 22, 9")
+    monkeypatch.setattr(walls, "__file__", f"{folder}/walls.py")
+    with pytest.raises(SandboxUnavailable, match="seccomp"):
+        Session(isolation=isolation)
+    for server in fork_server._servers.values():
+        server.close()
+
+
+def test_the_libraries_of_python_are_shown_wherever_they_are(tmp_path):
+    """Nix and Spack have each package, the C library too, in a folder of its own."""
+    python = tmp_path / "python"
+    lines = f"7f00-7f01 r-xp 00000000 fe:00 12 {tmp_path}/glibc/lib/libc.so.6\n7f02-7f03 rw-p 00000000 00:00 0 [heap]"
+    python.write_text(f"#!/bin/sh\ncat <<END\n{lines}\nEND\n")
+    python.chmod(0o755)
+    (tmp_path / "glibc/lib").mkdir(parents=True)
+    assert f"{tmp_path}/glibc/lib" in walls._visible([str(python)])
 
 
 def test_a_session_can_be_handed_to_another_thread(isolation):
