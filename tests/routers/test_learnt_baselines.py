@@ -107,7 +107,7 @@ def test_the_encoder_is_billed_for_what_it_reads() -> None:
     assert outcome.routing_cost.tolist() == words
 
 
-@pytest.mark.parametrize("name", [*NAMES, "cascade"])
+@pytest.mark.parametrize("name", [*NAMES, "cascade", "fitted-q"])
 def test_what_is_saved_is_loaded_and_decides_the_same(name: str, tmp_path: Path) -> None:
     given = request(planted(noise=0.2))
     taught = teach(name, given, {})
