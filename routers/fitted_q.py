@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
+from pools.cost import MAX_RATE
 from pools.mdp.optimum import path_costs
 from pools.mdp.tree import IntArray, Tree
 from pools.types import Context
@@ -48,30 +49,32 @@ class StateColumns:
     def __call__(self, hop: int, contexts: Sequence[Context], actions: IntArray, cost: FloatArray) -> FloatArray:
         """`[n, d]` of contexts with `hop` responses, of the models `actions` `[n, hop]`, that cost `cost` `[n]`.
 
-        All but the embeddings is seen once more for each model that may have spoken last: a long answer, or a query
-        with digits in it, means another thing of another model.
+        Columns of texts, surface and embeddings, come last. Surface and agreement are seen once more for each model
+        that may have spoken last: a long answer, or a query with digits in it, means another thing of another model.
         """
         rows = len(contexts)
         spoke = np.eye(self.models)[actions].reshape(rows, hop, self.models)
         columns = [np.zeros((rows, 0))]
-        of_last = [_surfaces(context.query for context in contexts)] if "surface" in self.sees else []
+
+        def add(part: FloatArray) -> None:
+            columns.append(part)
+            if hop and "models" in self.sees:
+                columns.append((part[:, :, None] * spoke[:, -1, None, :]).reshape(rows, -1))
+
         if hop and "models" in self.sees:
             columns.append(spoke.reshape(rows, -1))
             if hop > 1:  # pairs: the last, and each before it
                 columns.append((spoke[:, :-1, :, None] * spoke[:, -1:, None, :]).reshape(rows, -1))
         if hop and "cost" in self.sees:
             columns.append(cost[:, None])
-        if hop and "surface" in self.sees:
-            of_last.append(_surfaces(context.responses[-1] for context in contexts))
         if hop > 1 and "agreement" in self.sees:
-            agrees = _agreements(contexts)
-            of_last.append(agrees)
+            add(agrees := _agreements(contexts))
             if "models" in self.sees:
                 columns.append((agrees[:, :, None] * spoke[:, :-1]).reshape(rows, -1))
-        for part in of_last:
-            columns.append(part)
-            if hop and "models" in self.sees:
-                columns.append((part[:, :, None] * spoke[:, -1, None, :]).reshape(rows, -1))
+        if "surface" in self.sees:
+            add(_surfaces(context.query for context in contexts))
+            if hop:
+                add(_surfaces(context.responses[-1] for context in contexts))
         if self.embed is not None:
             columns.append(self.embed(contexts).astype(np.float64))
         return np.concatenate(columns, axis=1)
@@ -198,7 +201,7 @@ class FittedQ:
     """Multi-hop: fitted Q iteration, backwards from the last hop, with ridge regressions; reads the answers.
 
     At each hop it regresses, for every action, the score of the answer that the policy of the later hops ends with and
-    what that policy spends. Where the tree is complete, these are known for every action of every state. The policy is
+    what that policy spends. The tree is complete, so these are known for every action of every state. The policy is
     greedy. The penalty is chosen on validation items, for each cost weight by itself. Fitted Q iteration: Ernst, Geurts
     and Wehenkel 2005 (JMLR 6).
     """
@@ -209,6 +212,8 @@ class FittedQ:
     """Encoder of query and response, if they are seen."""
     penalties: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0, 0.1, 0.01, 1e-3, 1e-5)
     """The L2 penalties to choose from, per state and on standardised columns."""
+    text_penalty: Positive = 10.0
+    """How many times as much the columns of texts (surface, embeddings) are penalised as the others."""
     max_states: PositiveInt = 200_000
     """With more states than this, the items to learn from are a sample."""
 
@@ -223,14 +228,17 @@ class FittedQ:
         with one_library_thread():
             levels, held_out = _levels(train, see), _levels(validation, see)
             scaled = [(hop.mean(axis=0), _spread(hop)) for hop in levels]
-            for hops in (levels, held_out):
-                hops[:] = [(hop - mean) / scale for hop, (mean, scale) in zip(hops, scaled, strict=True)]
-            solvers = {penalty: [_solver(hop, penalty) for hop in levels] for penalty in self.penalties}
+            for each in (levels, held_out):
+                for columns, (mean, scale) in zip(each, scaled, strict=True):
+                    columns -= mean
+                    columns /= scale
+            strict = [_strictness(see, hop, len(mean), self.text_penalty) for hop, (mean, _) in enumerate(scaled)]
+            inverses = {penalty: _inverses(levels, [penalty * each for each in strict]) for penalty in self.penalties}
             chosen = []
             for weight in fitted.tolist():
                 candidates = [
                     _induce((train, levels), (validation, held_out), each, weight, request.allow_stop)
-                    for each in solvers.values()
+                    for each in inverses.values()
                 ]
                 chosen.append(max(candidates, key=lambda found: found[0])[1])  # of equals the first
         regressions = []
@@ -240,14 +248,17 @@ class FittedQ:
         return FittedQRouter(see, tuple(regressions), fitted, request.cost_weight)
 
     def _embed(self, train: Tree, request: RouterRequest) -> ContextEncoder | None:
-        parts = [part for part in ("query", "response") if part in self.sees]
-        if not parts:
+        if not (parts := self._embedded):
             return None
         return ContextEncoder(build_encoder(self.encoder, train.contexts, request.seed, request.weights), parts)
 
+    @property
+    def _embedded(self) -> tuple[str, ...]:
+        return tuple(part for part in ("query", "response") if part in self.sees)
+
     def load(self, learnt: Learnt, request: RouterRequest) -> FittedQRouter:
         """The router that was saved."""
-        parts = [part for part in ("query", "response") if part in self.sees]
+        parts = self._embedded
         embed = ContextEncoder(load_encoder(learnt, request.weights), parts) if parts else None
         see = StateColumns(len(request.models), self.sees, embed)
         fitted = np.asarray(learnt["cost_weights"], np.float64)
@@ -278,7 +289,8 @@ def _weights_to_fit(tree: Tree, request: RouterRequest) -> FloatArray:
     hop_cost = tree.cost.mean(axis=0)[1:]
     asked = {0.0, request.cost_weight, *request.cost_weights}
     if (hop_cost > 0).any():
-        low, high = 0.01 / path_costs(tree).mean(axis=0).max(), 2.0 / hop_cost[hop_cost > 0].min()
+        cheapest, most = hop_cost[hop_cost > 0].min(), path_costs(tree).mean(axis=0).max()
+        low, high = (gain / max(float(cost), 1 / MAX_RATE) for gain, cost in ((0.01, most), (2.0, cheapest)))
         asked |= set(np.geomspace(low, high, WEIGHTS).tolist())
     return np.array(sorted(asked))
 
@@ -298,27 +310,35 @@ def _levels(tree: Tree, see: StateColumns) -> list[FloatArray]:
 def _spread(columns: FloatArray) -> FloatArray:
     """`[d]` standard deviations; 1 for a column that is constant."""
     spread = columns.std(axis=0)
-    return np.where(spread > 1e-9, spread, 1.0)
+    return np.where(spread > 1e-9 * np.abs(columns).max(axis=0), spread, 1.0)
 
 
-def _solver(columns: FloatArray, penalty: float) -> FloatArray:
-    """`[d, n]` what turns targets into the weights of a ridge regression on standardised columns `[n, d]`."""
-    rows, width = columns.shape
-    return np.asarray(np.linalg.solve(columns.T @ columns / rows + penalty * np.eye(width), columns.T / rows))
+def _strictness(see: StateColumns, hop: int, width: int, text_penalty: float) -> FloatArray:
+    """`[width]` how strongly each column is penalised, relative to those that are not of texts."""
+    others = replace(see, sees=tuple(set(see.sees) - {"surface", "query", "response"}), embed=None)
+    first = others(hop, [Context("", ("",) * hop)], np.zeros((1, hop), np.int64), np.zeros(1)).shape[1]
+    return np.where(np.arange(width) < first, 1.0, text_penalty)
+
+
+def _inverses(levels: Sequence[FloatArray], penalties: Sequence[FloatArray]) -> list[FloatArray]:
+    """`[d, d]` for each hop: `(Z'Z / n + penalties)^-1` of its standardised columns Z `[n, d]`."""
+    grams = [columns.T @ columns / len(columns) for columns in levels]
+    pairs = zip(grams, penalties, strict=True)
+    return [np.asarray(np.linalg.inv(gram + np.diag(each)), np.float64) for gram, each in pairs]
 
 
 def _induce(
     fit: tuple[Tree, Sequence[FloatArray]],
     held_out: tuple[Tree, Sequence[FloatArray]],
-    solvers: Sequence[FloatArray],
+    inverses: Sequence[FloatArray],
     cost_weight: float,
     allow_stop: bool,
 ) -> tuple[float, list[tuple[FloatArray, FloatArray]]]:
     """Backward induction: the policy's mean value on held-out items, and weights and bias of each hop's regression."""
-    found: list[Any] = []
+    found: list[tuple[FloatArray, FloatArray]] = []
     to_come = [(tree.score.astype(np.float64), np.zeros(tree.known.shape)) for tree, _ in (fit, held_out)]
     for hop in reversed(range(fit[0].max_hops)):
-        for (tree, columns), (score, cost) in zip((fit, held_out), to_come, strict=True):
+        for is_fit, (tree, columns), (score, cost) in zip((True, False), (fit, held_out), to_come, strict=True):
             nodes = tree.level(hop)
             children = tree.child(nodes[:, None], np.arange(len(tree.models)))
             scores, costs = score[:, children], cost[:, children] + tree.cost[:, children]
@@ -326,10 +346,11 @@ def _induce(
                 scores = np.concatenate([scores, tree.score[:, nodes, None]], axis=2)
                 costs = np.concatenate([costs, np.zeros((*costs.shape[:2], 1))], axis=2)
             width = scores.shape[2]
-            if tree is fit[0]:
+            if is_fit:
                 target = np.concatenate([scores, costs], axis=2).reshape(-1, 2 * width)
                 bias = target.mean(axis=0)
-                found.insert(0, (solvers[hop] @ (target - bias), bias))
+                products = columns[hop].T @ (target - bias) / len(target)
+                found.insert(0, (inverses[hop] @ products, bias))
             weights, bias = found[0]
             action = _best(columns[hop] @ weights + bias, cost_weight).reshape(*scores.shape[:2], 1)
             score[:, nodes] = np.take_along_axis(scores, action, 2)[..., 0]

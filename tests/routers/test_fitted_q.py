@@ -144,9 +144,14 @@ def test_without_stop_it_goes_to_the_last_hop(surface: RouterRequest) -> None:
     assert set(outcome.hops) == {2.0} and set(outcome.quality) == {1.0}
 
 
-def test_a_constant_world_of_one_model_and_one_hop(surface: RouterRequest) -> None:
-    given = made(lambda *_: "it is 1", lambda *_: True, (0.0,), hops=1, items=12)
-    assert evaluate(load("fitted-q", given), given.evaluation).hops.tolist() == [1.0] * 4
+@pytest.mark.parametrize("rate", [0.0, 1e-30, 1e12])
+@pytest.mark.parametrize("items", [3, 12])
+def test_of_one_model_one_hop_and_few_items(rate: float, items: int) -> None:
+    given = made(lambda *_: "it is 1", lambda *_: True, (rate,), hops=1, items=items)
+    for request in (given, replace(given, validation=None)):  # of a single item none is held out
+        router: Any = load("fitted-q", request)
+        assert np.isfinite(router.fitted).all()
+        assert evaluate(router, given.evaluation).hops.tolist() == [1.0] * (items // 3)
 
 
 @pytest.mark.parametrize("sees", [(), ("models", "agreement", "surface", "cost"), ("models", "query", "response")])
