@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -22,6 +22,8 @@ from routers.registry import register
 from routers.router import Learnt, RouterRequest, RoutingStates
 
 FloatArray = NDArray[np.float64]
+Regression = tuple[FloatArray, FloatArray]
+"""Weights `[d, 2A]` and bias `[2A]`."""
 Seen = Literal["models", "agreement", "surface", "cost", "query", "response"]
 """What a regression may see: who spoke at which hop; whether the last response agrees with each earlier one; lengths,
 digits and markers of query and last response; what was spent; the embeddings of query and last response."""
@@ -233,14 +235,13 @@ class FittedQ:
                     columns -= mean
                     columns /= scale
             strict = [_strictness(see, hop, len(mean), self.text_penalty) for hop, (mean, _) in enumerate(scaled)]
-            inverses = {penalty: _inverses(levels, [penalty * each for each in strict]) for penalty in self.penalties}
-            chosen = []
-            for weight in fitted.tolist():
-                candidates = [
-                    _induce((train, levels), (validation, held_out), each, weight, request.allow_stop)
-                    for each in inverses.values()
-                ]
-                chosen.append(max(candidates, key=lambda found: found[0])[1])  # of equals the first
+            candidates = []
+            for penalty in self.penalties:
+                inverses = _inverses(levels, [penalty * each for each in strict])
+                both = (train, levels), (validation, held_out)
+                candidates.append(list(_induce(*both, inverses, fitted.tolist(), request.allow_stop)))
+        # For each cost weight the penalty of the best value, of equals the first.
+        chosen = [max(of_weight, key=lambda found: found[0])[1] for of_weight in zip(*candidates, strict=True)]
         regressions = []
         for hop, (mean, scale) in enumerate(scaled):
             weights, bias = (np.stack([of_weight[hop][part] for of_weight in chosen]) for part in (0, 1))
@@ -331,29 +332,47 @@ def _induce(
     fit: tuple[Tree, Sequence[FloatArray]],
     held_out: tuple[Tree, Sequence[FloatArray]],
     inverses: Sequence[FloatArray],
-    cost_weight: float,
+    cost_weights: Sequence[float],
     allow_stop: bool,
-) -> tuple[float, list[tuple[FloatArray, FloatArray]]]:
-    """Backward induction: the policy's mean value on held-out items, and weights and bias of each hop's regression."""
-    found: list[tuple[FloatArray, FloatArray]] = []
-    to_come = [(tree.score.astype(np.float64), np.zeros(tree.known.shape)) for tree, _ in (fit, held_out)]
-    for hop in reversed(range(fit[0].max_hops)):
-        for is_fit, (tree, columns), (score, cost) in zip((True, False), (fit, held_out), to_come, strict=True):
-            nodes = tree.level(hop)
-            children = tree.child(nodes[:, None], np.arange(len(tree.models)))
-            scores, costs = score[:, children], cost[:, children] + tree.cost[:, children]
-            if allow_stop and hop:
-                scores = np.concatenate([scores, tree.score[:, nodes, None]], axis=2)
-                costs = np.concatenate([costs, np.zeros((*costs.shape[:2], 1))], axis=2)
-            width = scores.shape[2]
-            if is_fit:
-                target = np.concatenate([scores, costs], axis=2).reshape(-1, 2 * width)
+) -> Iterator[tuple[float, list[Regression]]]:
+    """Backward induction for each cost weight: the policy's mean value on held-out items, and each hop's regression.
+
+    What is to come at the last hop depends on no policy, so its regression serves all cost weights.
+    """
+    parts, last = (fit, held_out), fit[0].max_hops - 1
+    at_last: tuple[Regression, list[FloatArray]] | None = None
+    for cost_weight in cost_weights:
+        found: list[Regression] = []
+        to_come = [(tree.score.astype(np.float64), np.zeros(tree.known.shape)) for tree, _ in parts]
+        for hop in reversed(range(last + 1)):
+            open_to = [_options(tree, hop, *come, allow_stop) for (tree, _), come in zip(parts, to_come, strict=True)]
+            if hop < last or at_last is None:
+                target = np.concatenate(open_to[0], axis=2).reshape(len(fit[1][hop]), -1)
                 bias = target.mean(axis=0)
-                products = columns[hop].T @ (target - bias) / len(target)
-                found.insert(0, (inverses[hop] @ products, bias))
-            weights, bias = found[0]
-            action = _best(columns[hop] @ weights + bias, cost_weight).reshape(*scores.shape[:2], 1)
-            score[:, nodes] = np.take_along_axis(scores, action, 2)[..., 0]
-            cost[:, nodes] = np.take_along_axis(costs, action, 2)[..., 0]
-    score, cost = to_come[1]
-    return float((score[:, 0] - cost_weight * cost[:, 0]).mean()), found
+                weights = inverses[hop] @ (fit[1][hop].T @ (target - bias) / len(target))
+                fitted = (weights, bias), [columns[hop] @ weights + bias for _, columns in parts]
+                at_last = at_last or fitted
+            else:
+                fitted = at_last
+            found.insert(0, fitted[0])
+            for (tree, _), (score, cost), (scores, costs), predicted in zip(
+                parts, to_come, open_to, fitted[1], strict=True
+            ):
+                action = _best(predicted, cost_weight).reshape(*scores.shape[:2], 1)
+                score[:, tree.level(hop)] = np.take_along_axis(scores, action, 2)[..., 0]
+                cost[:, tree.level(hop)] = np.take_along_axis(costs, action, 2)[..., 0]
+        score, cost = to_come[1]
+        yield float((score[:, 0] - cost_weight * cost[:, 0]).mean()), found
+
+
+def _options(
+    tree: Tree, hop: int, score: FloatArray, cost: FloatArray, allow_stop: bool
+) -> tuple[FloatArray, FloatArray]:
+    """`[I, nodes, A]` scores and costs to come of each action at a hop, from those `[I, N]` at the later nodes."""
+    nodes = tree.level(hop)
+    children = tree.child(nodes[:, None], np.arange(len(tree.models)))
+    scores, costs = score[:, children], cost[:, children] + tree.cost[:, children]
+    if allow_stop and hop:
+        scores = np.concatenate([scores, tree.score[:, nodes, None]], axis=2)
+        costs = np.concatenate([costs, np.zeros((*costs.shape[:2], 1))], axis=2)
+    return scores, costs
