@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Annotated, Literal
 
 import numpy as np
@@ -204,8 +205,8 @@ class FittedQ:
 
     At each hop it regresses, for every action, the score of the answer that the policy of the later hops ends with and
     what that policy spends. The tree is complete, so these are known for every action of every state. The policy is
-    greedy. The penalty is chosen on validation items, for each cost weight by itself. Fitted Q iteration: Ernst, Geurts
-    and Wehenkel 2005 (JMLR 6).
+    greedy. The penalties are chosen on validation items, for each cost weight by itself. Fitted Q iteration: Ernst,
+    Geurts and Wehenkel 2005 (JMLR 6).
     """
 
     sees: tuple[Seen, ...] = ("models", "agreement", "surface", "cost")
@@ -214,8 +215,8 @@ class FittedQ:
     """Encoder of query and response, if they are seen."""
     penalties: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0, 0.1, 0.01, 1e-3, 1e-5)
     """The L2 penalties to choose from, per state and on standardised columns."""
-    text_penalty: Positive = 10.0
-    """How many times as much the columns of texts (surface, embeddings) are penalised as the others."""
+    text_penalties: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0, 10.0, 100.0)
+    """To choose from: how many times as much the columns of texts (surface, embeddings) are penalised as the others."""
     max_states: PositiveInt = 200_000
     """With more states than this, the items to learn from are a sample."""
 
@@ -234,13 +235,13 @@ class FittedQ:
                 for columns, (mean, scale) in zip(each, scaled, strict=True):
                     columns -= mean
                     columns /= scale
-            strict = [_strictness(see, hop, len(mean), self.text_penalty) for hop, (mean, _) in enumerate(scaled)]
             candidates = []
-            for penalty in self.penalties:
+            for text_penalty, penalty in product(self.text_penalties, self.penalties):
+                strict = [_strictness(see, hop, len(mean), text_penalty) for hop, (mean, _) in enumerate(scaled)]
                 inverses = _inverses(levels, [penalty * each for each in strict])
                 both = (train, levels), (validation, held_out)
                 candidates.append(list(_induce(*both, inverses, fitted.tolist(), request.allow_stop)))
-        # For each cost weight the penalty of the best value, of equals the first.
+        # For each cost weight the penalties of the best value, of equals the first.
         chosen = [max(of_weight, key=lambda found: found[0])[1] for of_weight in zip(*candidates, strict=True)]
         regressions = []
         for hop, (mean, scale) in enumerate(scaled):
