@@ -90,6 +90,8 @@ class Row(Schema):
 def import_outcomes(options: Import, console: Console) -> Path:
     """Read tables, check them, and write the recording; where it is. Raises UserError for a table that is not whole."""
     files, costs = options.files, not options.quality_only
+    if not files:
+        raise UserError("no file to import; name a CSV, Parquet or JSON file of outcomes")
     name = common_name(files) if options.name is None else options.name
     check_name(name, "the name of the pool and the suite (--name, or else the file's name)")
     check_name(options.cost_unit, "--cost-unit")
@@ -97,7 +99,7 @@ def import_outcomes(options: Import, console: Console) -> Path:
     check_recording_target(out, replace=options.force)
     splits = splits_of(files, options.splits)
     outcomes: list[Row] = []
-    forms = []
+    forms, read = [], 0
     for file, split in zip(files, splits, strict=True):
         table = read_table(file, parquet=options.format == "parquet")
         form = form_of(table[0], file) if options.format == "auto" else options.format
@@ -107,7 +109,8 @@ def import_outcomes(options: Import, console: Console) -> Path:
         if form == "json" and costs:
             raise UserError(f"{file} holds no costs, as every list of questions and scores; give --quality-only")
         fields = [field for field in Row.model_fields if field != "cost" or (costs and form != "routellm")]
-        rows = list(read_rows(_cells(table, form, fields, name, file, len(outcomes)), fields, file))
+        rows = list(read_rows(_cells(table, form, fields, name, file, read), fields, file))
+        read += len(table)
         if costs and form == "routellm":
             charge = _charger(dict.fromkeys(row.model for row in rows), options.prices, options.tokenizer)
             rows = [row.model_copy(update={"cost": charge(row)}) for row in rows]

@@ -147,6 +147,7 @@ def test_of_several_files_each_is_a_split_and_the_held_out_copy_of_a_prompt_stay
     other = written(rows, tmp_path / "others.csv")
     for arguments, message in (
         ((*files, other, "--name", "n"), "others.csv does not say in its name whether it is train, validation or test"),
+        ((), "no file to import"),
         ((*files, "--splits", "train"), "expected one for each of the 2 files"),
         ((files[0], other, "--splits", "train", "test"), "begin with no word alike"),
     ):
