@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.runs.config import Sandbox, chosen_sandbox
+from pools.types import Split
 
 
 @dataclass(frozen=True)
@@ -77,20 +78,22 @@ class Verify:
 
 @dataclass(frozen=True)
 class Import:
-    """Turn a table of recorded outcomes, one call of one model in each, into a recording of one hop.
+    """Turn tables of recorded outcomes, one call of one model in each, into a recording of one hop.
 
-    csv, parquet: a row per item and model, with columns item, task, prompt, model, score, cost and, where wanted, split
-    and response. routellm, routerbench: the tables of these projects.
+    csv, parquet: a row per item and model, with columns item, task, prompt, model, score, cost and, if wanted, split
+    and response. routellm, routerbench: the tables of these projects. json: [{question, scores: {MODEL: SCORE}}].
     """
 
-    file: Path
-    """CSV or Parquet file."""
+    files: tuple[Path, ...]
+    """CSV, Parquet or JSON files; of several, each is of one split."""
     out: Path | None = None
     """Folder of the recording, which run --recording FOLDER replays; by default one under runs/recordings/."""
-    format: Literal["csv", "parquet", "routellm", "routerbench"] = "csv"
-    """What the columns are."""
+    format: Literal["auto", "csv", "parquet", "routellm", "routerbench", "json"] = "auto"
+    """What the columns are; by default their names tell."""
+    splits: tuple[Split, ...] = ()
+    """The split of each file; by default what the names of several files say."""
     name: str | None = None
-    """Name of the pool and the suite; by default the file's."""
+    """Name of the pool and the suite; by default what the files' names begin with alike."""
     quality_only: bool = False
     """The table has no costs, and no figure of cost shall be shown."""
     cost_unit: str = "US$"

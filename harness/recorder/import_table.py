@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError
 from rich.console import Console
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
     from harness.recorder.config import Import
 
 Cells = Mapping[str, Any]
+HELD_OUT: tuple[Split, ...] = ("train", "validation", "test")  # the last is kept before the others
+EXAMPLE = '[{"question": ..., "scores": {"MODEL": SCORE, ...}}, ...]'
 COLUMNS = ("item", "task", "prompt", "model", "score", "cost")
 # Of tables with a row per item: which columns are about the item, and what follows a model's name in those of a model.
 WIDE = {
@@ -41,7 +48,19 @@ WIDE = {
 
 
 def _text(cell: Any) -> Any:
-    return str(cell) if type(cell) is int else cell
+    """A cell that is a text, or a list of one, as RouterBench writes them."""
+    if type(cell) is int:
+        return str(cell)
+    if isinstance(cell, str) and re.match(r"\[['\"]", cell):
+        with suppress(SyntaxError, ValueError, MemoryError, RecursionError):
+            listed = ast.literal_eval(cell)
+            if len(listed) == 1 and isinstance(listed[0], str):
+                return listed[0]
+    return cell
+
+
+def _is_missing(cell: Any) -> bool:
+    return cell is None or cell == "" or cell != cell or (isinstance(cell, str) and cell.lower() == "nan")
 
 
 def _number(cell: Any) -> Any:
@@ -69,28 +88,35 @@ class Row(Schema):
 
 
 def import_outcomes(options: Import, console: Console) -> Path:
-    """Read a table, check it, and write the recording; where it is. Raises UserError for a table that is not whole."""
-    name = options.file.stem if options.name is None else options.name
+    """Read tables, check them, and write the recording; where it is. Raises UserError for a table that is not whole."""
+    files, costs = options.files, not options.quality_only
+    if not files:
+        raise UserError("no file to import; name a CSV, Parquet or JSON file of outcomes")
+    name = common_name(files) if options.name is None else options.name
     check_name(name, "the name of the pool and the suite (--name, or else the file's name)")
     check_name(options.cost_unit, "--cost-unit")
     out = options.out or Path("runs") / "recordings" / name
     check_recording_target(out, replace=options.force)
-    costs = not options.quality_only
-    billed_by_prices = costs and options.format == "routellm"
-    if options.prices and not billed_by_prices:
-        raise UserError("--prices is for --format routellm with costs; other tables say what each call cost")
-    table = read_table(options.file, parquet=options.format == "parquet" or options.file.suffix == ".parquet")
-    fields = [field for field in Row.model_fields if field != "cost" or (costs and not billed_by_prices)]
-    if options.format in WIDE:
-        cells = _wide(table, options.format, name, options.file)
-    else:
-        _check_columns(table, [column for column in COLUMNS if column in fields], options.file)
-        cells = enumerate(table, 1)
-    outcomes = list(read_rows(cells, fields))
-    if billed_by_prices:
-        charge = _charger(dict.fromkeys(outcome.model for outcome in outcomes), options.prices, options.tokenizer)
-        outcomes = [outcome.model_copy(update={"cost": charge(outcome)}) for outcome in outcomes]
-    rates = f"--prices {' '.join(options.prices)}" if options.prices else f"as recorded in {options.file.name}"
+    splits = splits_of(files, options.splits)
+    outcomes: list[Row] = []
+    forms, read = [], 0
+    for file, split in zip(files, splits, strict=True):
+        table = read_table(file, parquet=options.format == "parquet")
+        form = form_of(table[0], file) if options.format == "auto" else options.format
+        forms.append(form)
+        if options.prices and not (costs and form == "routellm"):
+            raise UserError("--prices is for --format routellm with costs; other tables say what each call cost")
+        if form == "json" and costs:
+            raise UserError(f"{file} holds no costs, as every list of questions and scores; give --quality-only")
+        fields = [field for field in Row.model_fields if field != "cost" or (costs and form != "routellm")]
+        rows = list(read_rows(_cells(table, form, fields, name, file, read), fields, file))
+        read += len(table)
+        if costs and form == "routellm":
+            charge = _charger(dict.fromkeys(row.model for row in rows), options.prices, options.tokenizer)
+            rows = [row.model_copy(update={"cost": charge(row)}) for row in rows]
+        outcomes += [row if split is None else row.model_copy(update={"split": split}) for row in rows]
+    named = ", ".join(file.name for file in files)
+    rates = f"--prices {' '.join(options.prices)}" if options.prices else f"as recorded in {named}"
     cost_model = recorded_cost(options.cost_unit if costs else "", rates)
     tree, names, left_out = build(outcomes, cost_model, options.drop_incomplete)
     pool = Pool(
@@ -101,31 +127,83 @@ def import_outcomes(options: Import, console: Console) -> Path:
         description="A table of outcomes of one call each.",
         billed=True,
     )
+    of_split = Counter(item.split for item in tree.items)
+    counts = {split: of_split[split] for split in get_args(Split)}
     manifest = {
         **provenance(),
         "suite": name,
         "single_hop": True,
-        "source": {"file": options.file.name, "sha256": file_hash(options.file), "format": options.format},
+        "source": [
+            {"file": file.name, "sha256": file_hash(file), "format": form, "split": split}
+            for file, form, split in zip(files, forms, splits, strict=True)
+        ],
         "models": {},
-        "counts": {"items": len(tree.items), "transitions": len(tree.items) * len(tree.models), **left_out},
+        "counts": {"items": len(tree.items), "transitions": len(tree.items) * len(tree.models), **counts, **left_out},
         "item_names": names,
     }
     save_recording(tree, pool, manifest, out, replace=options.force)
     said = [f"{len(tree.items):,} items, {len(tree.models)} models, one hop"]
-    said += [f"{number:,} {what} items left out" for what, number in left_out.items() if number]
+    said.append(", ".join(f"{number:,} {split}" for split, number in counts.items()))
+    said += [f"{number:,} {what.replace('_', ' ')} items left out" for what, number in left_out.items() if number]
     console.print("; ".join(said), highlight=False, markup=False)
     return out
 
 
-def read_table(path: Path, parquet: bool) -> list[dict[str, Any]]:
-    """The rows of a Parquet, or else a CSV file. Raises UserError for another file, and for a table without rows."""
+def common_name(files: Sequence[Path]) -> str:
+    """What the names of the files begin with alike, in whole words. Raises UserError if that is nothing."""
+    if len(files) == 1:
+        return files[0].stem
+    words = [re.split(r"([-_. ])", file.stem) for file in files]
+    alike = "".join(same[0] for same in takewhile(lambda same: len(set(same)) == 1, zip(*words, strict=False)))
+    if not alike.strip("-_. "):
+        raise UserError("the names of the files begin with no word alike; give the recording a name with --name")
+    return alike.strip("-_. ")
+
+
+def splits_of(files: Sequence[Path], given: Sequence[Split]) -> list[Split | None]:
+    """The split of each file, as given or as several files' names say; None: each row's own, or by its prompt."""
+    if given and len(given) != len(files):
+        raise UserError(f"--splits {' '.join(given)}: expected one for each of the {len(files)} files")
+    if given or len(files) == 1:
+        return list(given) or [None]
+    found: list[Split | None] = []
+    for file in files:
+        words = re.split(r"[-_. ]", file.stem.lower())
+        named = [split for split in get_args(Split) if split in words]
+        if len(named) != 1:
+            raise UserError(f"{file} does not say in its name whether it is train, validation or test; give --splits")
+        found += named
+    return found
+
+
+def form_of(row: Cells, file: Path) -> str:
+    """What the columns are, by their names. Raises UserError if they are none that is known."""
+    if {"question", "scores"} <= set(row):
+        return "json"
+    if {"item", "model", "score"} <= set(row):
+        return "csv"
+    for form, (_, of_model) in reversed(WIDE.items()):  # RouterBench's columns end as RouteLLM's do, too
+        if any(column.endswith(next(iter(of_model.values()))) for column in row):
+            return form
+    raise UserError(
+        f"{file} has no columns of outcomes: expected {', '.join(COLUMNS)}, or those of RouteLLM or RouterBench "
+        f"(docs/guides/outcomes.md), separated by commas, got {shown(', '.join(row))}"
+    )
+
+
+def read_table(path: Path, parquet: bool = False) -> list[dict[str, Any]]:
+    """The rows of a Parquet, a JSON or else a CSV file. Raises UserError for another file, and one without rows."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
 
     if not path.is_file():
-        raise UserError(f"no such file: {path}; name a CSV or Parquet file of outcomes")
+        raise UserError(f"no such file: {path}; name a CSV, Parquet or JSON file of outcomes")
     try:
+        with path.open("rb") as file:
+            parquet |= file.read(4) == b"PAR1" or path.suffix == ".parquet"
+        if path.suffix == ".json":
+            return read_json(path)
         if parquet:
             with path.open("rb") as file:  # pyarrow takes a path with a colon for an address
                 table = pa.parquet.read_table(file, use_threads=False, pre_buffer=False)
@@ -139,7 +217,7 @@ def read_table(path: Path, parquet: bool) -> list[dict[str, Any]]:
             table = pa.csv.read_csv(path, read_options=one, parse_options=quoted, convert_options=convert)
         names, rows = table.column_names, table.to_pylist()
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # also a text or a date that is none
-        kind = "a Parquet file" if parquet else "a CSV file in UTF-8, or --format parquet"
+        kind = "a Parquet file" if parquet else "a CSV, Parquet or JSON file, in UTF-8"
         raise UserError(f"{path} cannot be read: {error}; expected {kind}") from None
     if not rows:
         raise UserError(f"{path} has no rows")
@@ -148,17 +226,43 @@ def read_table(path: Path, parquet: bool) -> list[dict[str, Any]]:
     return list(rows)
 
 
-def _wide(table: Sequence[Cells], kind: str, task: str, file: Path) -> Iterator[tuple[int, Cells]]:
-    """The cells of each outcome of a table with a row per item, and the number of its row.
+def read_json(path: Path) -> list[dict[str, Any]]:
+    """A list of objects. Raises UserError for anything else."""
+    try:
+        rows = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {error}; expected a JSON file in UTF-8") from None
+    if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
+        raise UserError(f"{path} is no list of objects; expected {EXAMPLE}")
+    return rows
 
-    task: of a table that names none; its items are called by their numbers.
+
+def _cells(
+    table: Sequence[Cells], form: str, fields: Sequence[str], task: str, file: Path, before: int
+) -> Iterator[tuple[int, Cells]]:
+    """The cells of each outcome, and the number of its row.
+
+    task: of a table that names none; its items are called by their numbers, from `before` on.
     """
-    of_item, of_model = WIDE[kind]
+    if form in ("csv", "parquet"):
+        _check_columns(table, [column for column in COLUMNS if column in fields], file)
+        yield from enumerate(table, 1)
+        return
+    if form == "json":
+        _check_columns(table, ["question", "scores"], file)
+        for number, row in enumerate(table, 1):
+            if not isinstance(row["scores"], Mapping):
+                raise UserError(f"{file}: entry {number}: scores is {shown(row['scores'])}, expected {{MODEL: SCORE}}")
+            for model, score in row["scores"].items():
+                shared = {"item": before + number, "task": task, "prompt": row["question"]}
+                yield number, {**shared, "model": model, "score": score}
+        return
+    of_item, of_model = WIDE[form]
     suffix = next(iter(of_model.values()))
     models = [column.removesuffix(suffix) for column in table[0] if column.endswith(suffix)]
     _check_columns(table, [*of_item.values(), *(models or [f"MODEL{suffix}"])], file)
     for number, row in enumerate(table, 1):
-        shared = {"item": number, "task": task, **{field: row[column] for field, column in of_item.items()}}
+        shared = {"item": before + number, "task": task, **{field: row[column] for field, column in of_item.items()}}
         for model in models:
             own = {field: row.get(f"{model}{end}") for field, end in of_model.items()}
             yield number, {**shared, "model": model, "score": row[model], **own}
@@ -174,18 +278,18 @@ def _check_columns(table: Sequence[Cells], expected: Sequence[str], file: Path) 
         )
 
 
-def read_rows(cells: Iterable[tuple[int, Cells]], fields: Sequence[str]) -> Iterator[Row]:
+def read_rows(cells: Iterable[tuple[int, Cells]], fields: Sequence[str], file: Path) -> Iterator[Row]:
     """What the cells, each with the number of its row, say of these fields. Without a score or a cost there is none."""
     for number, of in cells:
-        given = {field: of[field] for field in fields if of.get(field) not in (None, "")}
+        given = {field: of[field] for field in fields if not _is_missing(of.get(field))}
         if any(field in fields and field not in given for field in ("score", "cost")):
             continue
         try:
             row = Row.model_validate(given)
         except ValidationError as error:
-            raise UserError(f"row {number}: {one_line(error)}") from None
+            raise UserError(f"{file.name}: row {number}: {one_line(error)}") from None
         for field in ("item", "task", "model"):
-            check_name(getattr(row, field), f"row {number}: {field}")
+            check_name(getattr(row, field), f"{file.name}: row {number}: {field}")
         yield row
 
 
@@ -194,14 +298,15 @@ def build(
 ) -> tuple[Tree, dict[str, list[str]], dict[str, int]]:
     """The tree of one hop, the items' names by task in the order of `doc_id`, and how many items were left out.
 
-    Of items that ask the same the first stays, as in every suite: they would be on both sides of a split.
+    Of items that ask the same one stays, since they would be on both sides of a split: of the test items before those
+    of validation and train, and of one split the first.
     """
     models = list(dict.fromkeys(outcome.model for outcome in outcomes))
     check_distinct(models, "model")
     check_distinct(dict.fromkeys(outcome.task for outcome in outcomes), "task")
-    by_item: dict[tuple[str, str, str], dict[str, Row]] = {}
+    by_item: dict[tuple[str, str, str, Split | None], dict[str, Row]] = {}
     for outcome in outcomes:
-        of_item = by_item.setdefault((outcome.task, outcome.item, outcome.prompt), {})
+        of_item = by_item.setdefault((outcome.task, outcome.item, outcome.prompt, outcome.split), {})
         if outcome.model in of_item:
             raise UserError(
                 f"item {outcome.item} of {outcome.task} has two outcomes of {outcome.model}; one is expected"
@@ -210,7 +315,9 @@ def build(
     whole = {key: found for key, found in by_item.items() if len(found) == len(models)}
     dropped = len(by_item) - len(whole)
     if dropped and not drop_incomplete:
-        (task, item, prompt), found = next((key, found) for key, found in by_item.items() if key not in whole)
+        (task, item, prompt, split), found = next((key, found) for key, found in by_item.items() if key not in whole)
+        if any(other[:3] == (task, item, prompt) and other[3] != split for other in by_item):
+            raise UserError(f"item {item} of {task} has several splits; one is expected")
         lacking = next(model for model in models if model not in found)
         raise UserError(
             f"item {item} of {task}, with the prompt {shown(prompt)}, has no outcome of {lacking} ({dropped} of "
@@ -218,28 +325,32 @@ def build(
         )
     if not whole:
         raise UserError("no item has an outcome of every model")
-    if twice := next((key for key, number in Counter(key[:2] for key in whole).items() if number > 1), None):
-        raise UserError(f"item {twice[1]} of {twice[0]} has several prompts; one is expected")
+    kept: dict[str, tuple[Split, str, str, str]] = {}
+    for task, name, prompt, given in whole:
+        split, asked = given or split_of(prompt), normalised(prompt)
+        if asked not in kept or HELD_OUT.index(split) > HELD_OUT.index(kept[asked][0]):
+            kept[asked] = split, task, name, prompt
     names: dict[str, list[str]] = {}
-    items: dict[str, Item] = {}
-    kept: list[dict[str, Row]] = []
-    for (task, name, prompt), found in whole.items():
-        splits = {outcome.split for outcome in found.values()}
-        if len(splits) > 1:
-            raise UserError(f"item {name} of {task} has several splits; one is expected")
-        if normalised(prompt) in items:
+    items, rows, named, repeated = [], [], set[tuple[str, str]](), Counter[str]()
+    for (task, name, prompt, given), found in whole.items():
+        split = given or split_of(prompt)
+        if kept.get(normalised(prompt)) != (split, task, name, prompt):
+            repeated[f"repeated_{split}"] += 1
             continue
+        del kept[normalised(prompt)]
+        if (task, name) in named:
+            raise UserError(f"item {name} of {task} has several prompts; one is expected")
+        named.add((task, name))
         of_task = names.setdefault(task, [])
-        split = splits.pop() or split_of(prompt)
-        items[normalised(prompt)] = Item(task, len(of_task), prompt, GenerationSettings((), 0), split)
+        items.append(Item(task, len(of_task), prompt, GenerationSettings((), 0), split))
         of_task.append(name)
-        kept.append(found)
-    tree = Tree(list(items.values()), models, 1, cost_model)
-    for index, found in enumerate(kept):
+        rows.append(found)
+    tree = Tree(items, models, 1, cost_model)
+    for index, found in enumerate(rows):
         for action, model in enumerate(models):
             row = found[model]
             tree.put(index, 1 + action, Generation(row.response, 0, 0, "stop", 0.0, row.cost), row.score)
-    return tree, names, {"incomplete": dropped, "repeated": len(whole) - len(kept)}
+    return tree, names, {"incomplete": dropped, **repeated}
 
 
 def _charger(models: Iterable[str], prices: Sequence[str], tokenizer_name: str | None) -> Callable[[Row], float]:

@@ -128,6 +128,54 @@ def test_routerbenchs_table(tmp_path: Path, harness: Run) -> None:
     assert tree.score[:, 1:].tolist() == [[0, 0.5], [1, 0.5]] * 2
     assert tree.cost[:, 1:].tolist() == [[0.25, 0.5]] * 4
     assert tree.generation(1, 1).response == "x 1"
+    assert tree.items[1].query == "Question 1?", "a list of one text is that text"
+
+
+def test_of_several_files_each_is_a_split_and_the_held_out_copy_of_a_prompt_stays(
+    tmp_path: Path, harness: Run, capsys: Any
+) -> None:
+    rows = table(10)
+    files = written(rows[:14], tmp_path / "mine_train.csv"), written(rows[10:], tmp_path / "mine_test.csv")
+    assert harness("import", *files, "--out", tmp_path / "out") == 0
+    assert (
+        "10 items, 2 models, one hop; 5 train, 0 validation, 5 test; 2 repeated train items" in capsys.readouterr().out
+    )
+    recording = load_recording(tmp_path / "out")
+    assert recording.pool.name == "mine" and recording.manifest["counts"]["repeated_train"] == 2
+    assert [item.split for item in recording.tree.items] == ["train"] * 5 + ["test"] * 5
+    assert [source["split"] for source in recording.manifest["source"]] == ["train", "test"]
+    other = written(rows, tmp_path / "others.csv")
+    for arguments, message in (
+        ((*files, other, "--name", "n"), "others.csv does not say in its name whether it is train, validation or test"),
+        ((), "no file to import"),
+        ((*files, "--splits", "train"), "expected one for each of the 2 files"),
+        ((files[0], other, "--splits", "train", "test"), "begin with no word alike"),
+    ):
+        assert harness("import", *arguments, "--out", tmp_path / "other") == 2
+        assert message in capsys.readouterr().err
+    again = (files[1], other, "--splits", "test", "train", "--name", "again", "--out", tmp_path / "again")
+    assert harness("import", *again) == 0 and "5 train, 0 validation, 5 test" in capsys.readouterr().out
+
+
+def test_a_list_of_questions_and_scores(tmp_path: Path, harness: Run, capsys: Any) -> None:
+    path = tmp_path / "q.json"
+    path.write_text(
+        '[{"question": "What?", "scores": {"a": 1, "b": 0.5}}, {"question": "Who?", "scores": {"a": 0, "b": null}}]'
+    )
+    command = ("import", path, "--out", tmp_path / "out")
+    assert harness(*command) == 2 and "give --quality-only" in capsys.readouterr().err
+    assert harness(*command, "--quality-only", "--drop-incomplete") == 0
+    assert load_recording(tmp_path / "out").tree.score[:, 1:].tolist() == [[1, 0.5]]
+    for content, message in (
+        ("[", "expected a JSON file"),
+        ('{"question": "What?"}', "is no list of objects"),
+        ('[{"question": "What?", "scores": 1}]', "expected {MODEL: SCORE}"),
+        ('[{"question": "What?", "scores": {"a": 2}}]', "q.json: row 1: score"),
+    ):
+        path.write_text(content)
+        assert harness(*command, "--quality-only", "--force") == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
 
 
 def test_routellms_table_is_billed_by_prices_and_a_tokenizer(
@@ -159,7 +207,7 @@ def test_gsm8k_as_routellm_recorded_it(tmp_path: Path, harness: Run) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"score": "nan"}, "row 6: score: Input should be a finite number, got nan"),
+        ({"score": "nan"}, "has no outcome of b"),
         ({"score": 1.5}, "row 6: score: Input should be less than or equal to 1"),
         ({"score": "0_1"}, "row 6: score: '0_1' is no number"),
         ({"score": "right"}, "row 6: score: "),
@@ -249,7 +297,7 @@ def test_items_that_ask_the_same_are_one_and_text_stays_text(tmp_path: Path, har
     for row in rows:
         row["item"] = f"00{row['item'][1:]}"
     assert harness("import", written(rows, tmp_path / "t.csv"), "--out", tmp_path / "out") == 0
-    assert "1 repeated items left out" in capsys.readouterr().out
+    assert "1 repeated train items left out" in capsys.readouterr().out
     recording = load_recording(tmp_path / "out")
     assert [item.query for item in recording.tree.items][2:4] == ["0042", "true"]
     assert recording.tree.cost[2, 1] == rows[4]["cost"] != 9.0
@@ -275,7 +323,10 @@ def test_incomplete_items_are_left_out_if_that_is_asked_for(tmp_path: Path, harn
     rows[5]["score"], rows[7]["cost"] = "", ""
     command = ("import", written(rows, tmp_path / "gaps.csv"), "--drop-incomplete", "--out")
     assert harness(*command, out) == 0
-    assert "6 items, 2 models, one hop; 2 incomplete items left out" in capsys.readouterr().out
+    assert (
+        "6 items, 2 models, one hop; 2 train, 2 validation, 2 test; 2 incomplete items left out"
+        in capsys.readouterr().out
+    )
     assert load_recording(out).manifest["counts"]["incomplete"] == 2
     assert harness(*command, tmp_path / "quality", "--quality-only") == 0
     assert "1 incomplete items left out" in capsys.readouterr().out

@@ -122,7 +122,7 @@ def test_what_a_recording_cannot_do_says_so(tiny_tasks: Path) -> None:
 
 def test_a_router_that_was_trained_under_another_cost_model_is_served_under_it(tmp_path: Path) -> None:
     file, policy = tmp_path / "per_call.py", tmp_path / "knn.safetensors"
-    page = (RECORDING.parents[2] / "docs" / "guides" / "pools.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "guides" / "pools.md").read_text(encoding="utf-8")
     found = re.search(r"```python\n# per_call.py\n(.*?)```", page, re.DOTALL)
     assert found is not None
     file.write_text(found[1], encoding="utf-8")
