@@ -48,9 +48,11 @@ WIDE = {
 
 
 def _text(cell: Any) -> Any:
-    """A cell that is a text, or a list of one, as RouterBench writes them."""
-    if type(cell) is int:
-        return str(cell)
+    return str(cell) if type(cell) is int else cell
+
+
+def _alone(cell: Any) -> Any:
+    """The text of a list of one text, as RouterBench writes its texts; anything else as it is."""
     if isinstance(cell, str) and re.match(r"\[['\"]", cell):
         with suppress(SyntaxError, ValueError, MemoryError, RecursionError):
             listed = ast.literal_eval(cell)
@@ -59,8 +61,10 @@ def _text(cell: Any) -> Any:
     return cell
 
 
-def _is_missing(cell: Any) -> bool:
-    return cell is None or cell == "" or cell != cell or (isinstance(cell, str) and cell.lower() == "nan")
+def _is_missing(field: str, cell: Any) -> bool:
+    """Whether a cell is empty. Of a number "NaN" is, too; as a text that is an answer like any other."""
+    number = field in ("score", "cost")
+    return cell is None or cell == "" or cell != cell or (number and str(cell).lower() == "nan")
 
 
 def _number(cell: Any) -> Any:
@@ -265,7 +269,8 @@ def _cells(
         shared = {"item": before + number, "task": task, **{field: row[column] for field, column in of_item.items()}}
         for model in models:
             own = {field: row.get(f"{model}{end}") for field, end in of_model.items()}
-            yield number, {**shared, "model": model, "score": row[model], **own}
+            cells = {**shared, "model": model, "score": row[model], **own}
+            yield number, {key: _alone(cell) for key, cell in cells.items()} if form == "routerbench" else cells
 
 
 def _check_columns(table: Sequence[Cells], expected: Sequence[str], file: Path) -> None:
@@ -281,7 +286,7 @@ def _check_columns(table: Sequence[Cells], expected: Sequence[str], file: Path) 
 def read_rows(cells: Iterable[tuple[int, Cells]], fields: Sequence[str], file: Path) -> Iterator[Row]:
     """What the cells, each with the number of its row, say of these fields. Without a score or a cost there is none."""
     for number, of in cells:
-        given = {field: of[field] for field in fields if not _is_missing(of.get(field))}
+        given = {field: of[field] for field in fields if not _is_missing(field, of.get(field))}
         if any(field in fields and field not in given for field in ("score", "cost")):
             continue
         try:

@@ -116,7 +116,7 @@ def create_app(
     name: of the one model that it offers. key: bearer key that is asked for. max_open: how many queries may be open at
     a time, those whose body is still arriving included. max_tokens: of a response. seconds: until it is there.
     """
-    metrics, unit = dispatcher.metrics, dispatcher.routed.pool.cost_unit
+    metrics, unit = dispatcher.metrics, dispatcher.routed.cost_model.unit
     created = int(time.time())
     app = FastAPI(title="HierRouter harness", docs_url=None, redoc_url=None, openapi_url=None)
 

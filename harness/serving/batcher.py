@@ -73,7 +73,7 @@ class Dispatcher:
 
     def __init__(self, routed: Routed, batch_size: int = 64, waiting: int = 256) -> None:
         self.routed = routed
-        self.metrics = ServingMetrics(routed.pool.cost_unit, lambda: len(self._waiting))
+        self.metrics = ServingMetrics(routed.cost_model.unit, lambda: len(self._waiting))
         self._waiting: dict[Future[Any], _Asked] = {}
         self._changing = threading.Lock()
         self._room, self._seeds = waiting, count()

@@ -16,7 +16,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, fault: Callable[[Handler, str, int], bool]) -> None:
         self.fault = fault
         self.asked: dict[str, int] = {}
-        self.in_flight = self.most_in_flight = 0
+        self.in_flight = self.max_in_flight = 0
         self.timeout_of_clients = 2.0
         self.gone: dict[str, float | None] = {}
         self.lock = threading.Lock()
@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
             before = self.server.asked.get(question, 0)
             self.server.asked[question] = before + 1
             self.server.in_flight += 1
-            self.server.most_in_flight = max(self.server.most_in_flight, self.server.in_flight)
+            self.server.max_in_flight = max(self.server.max_in_flight, self.server.in_flight)
         try:
             if not self.server.fault(self, question, before):
                 self.reply(200, answer_to(question, **({} if "messages" in asked else AS_TEXT)))

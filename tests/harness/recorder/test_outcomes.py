@@ -289,6 +289,17 @@ def test_the_highest_costs_and_cost_weights_stay_finite(tmp_path: Path, harness:
     assert "inf" not in (tmp_path / "run" / "summary.json").read_text()
 
 
+def test_texts_of_your_own_stay_as_they_are(tmp_path: Path, harness: Run) -> None:
+    rows = table(2)
+    rows[0]["prompt"] = rows[1]["prompt"] = "['Which of these?']"
+    for row, response in zip(rows, ("nan", "['A']", "NaN", "B"), strict=True):
+        row["response"] = response
+    assert harness("import", written(rows, tmp_path / "t.csv"), "--out", tmp_path / "out") == 0
+    tree = load_recording(tmp_path / "out").tree
+    assert tree.items[0].query == "['Which of these?']"
+    assert [[tree.generation(n, node).response for node in (1, 2)] for n in (0, 1)] == [["nan", "['A']"], ["NaN", "B"]]
+
+
 def test_items_that_ask_the_same_are_one_and_text_stays_text(tmp_path: Path, harness: Run, capsys: Any) -> None:
     rows = table(8)
     for n, prompt in ((4, "0042"), (5, "0042"), (8, " 0042 "), (9, " 0042 "), (6, "true"), (7, "true")):

@@ -10,12 +10,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from fastapi.testclient import TestClient
 
 import harness
 import harness.serving.lm  # registers the model
 from harness.__main__ import main
 from harness.evaluation.rollout import rollout
 from harness.runs.source import recording_folder
+from harness.serving.app import create_app
+from harness.serving.batcher import Dispatcher
 from harness.serving.routed import routed
 from pools.data.recording import load_recording
 from pools.errors import UserError
@@ -133,3 +136,9 @@ def test_a_router_that_was_trained_under_another_cost_model_is_served_under_it(t
     query = next(item for item in load_recording(RECORDING).tree.items if item.task == "rg_aiw")
     episodes = rollout(opened.router, opened.tree([(query.query, query.settings)]))
     assert episodes.cost.tolist() == [1.0] and opened.cost_model.unit == "calls"
+    asked = {"model": "knn", "messages": [{"role": "user", "content": query.query}]}
+    asked |= {"max_tokens": query.settings.max_new_tokens, "stop": list(query.settings.until)}
+    client = TestClient(create_app(Dispatcher(opened), "knn"))
+    answer = client.post("/v1/chat/completions", json=asked)
+    assert (answer.headers["x-cost"], answer.headers["x-cost-unit"]) == ("1", "calls")
+    assert "Cost of all hops, in calls." in client.get("/metrics").text

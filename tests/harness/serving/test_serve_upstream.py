@@ -145,7 +145,7 @@ def test_what_the_pool_says_of_retries_holds_if_it_says_fewer(start: Start) -> N
     with ThreadPoolExecutor(3) as threads:
         made = list(threads.map(lambda question: ask(url, question), ("poison 1", "good 1", "good 2")))
     assert [got.status_code for got in made] == [502, 200, 200]
-    assert upstream.asked["poison 1"] == 1 and upstream.most_in_flight == 1
+    assert upstream.asked["poison 1"] == 1 and upstream.max_in_flight == 1
 
 
 def test_beside_a_local_model_a_batch_goes_on_without_what_failed(start: Start, tiny_model_dir: Path) -> None:

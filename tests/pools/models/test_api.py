@@ -72,7 +72,7 @@ def test_the_servers_own_counts_are_billed(
     declared = pool(server, declaration, num_concurrent=concurrent, **arguments)
     assert declared.models[0].batch_size == 4
     made = LiveGenerator(declared).generate(0, REQUESTS)
-    assert server.most_in_flight == concurrent
+    assert server.max_in_flight == concurrent
     assert [g.response for g in made] == ANSWERS
     assert [(g.tokens_in, g.tokens_out) for g in made] == [(100 + n, 10 + n) for n in range(6)]
     assert {g.finish_reason for g in made} == {"length"}
