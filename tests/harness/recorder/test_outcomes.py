@@ -298,6 +298,10 @@ def test_texts_of_your_own_stay_as_they_are(tmp_path: Path, harness: Run) -> Non
     tree = load_recording(tmp_path / "out").tree
     assert tree.items[0].query == "['Which of these?']"
     assert [[tree.generation(n, node).response for node in (1, 2)] for n in (0, 1)] == [["nan", "['A']"], ["NaN", "B"]]
+    wide = [{"prompt": "['Which?']", "m": 1, "m_response": "['A']"}]
+    assert harness("import", written(wide, tmp_path / "r.csv"), "--quality-only", "--out", tmp_path / "wide") == 0
+    tree = load_recording(tmp_path / "wide").tree
+    assert (tree.items[0].query, tree.generation(0, 1).response) == ("['Which?']", "['A']")
 
 
 def test_items_that_ask_the_same_are_one_and_text_stays_text(tmp_path: Path, harness: Run, capsys: Any) -> None:
