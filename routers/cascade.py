@@ -98,8 +98,10 @@ def judged_features(embed: ContextEncoder, models: int, contexts: Sequence[Conte
 
 
 def _learn(tree: Tree, embed: ContextEncoder) -> Judge:
-    items, nodes = (grid[:, 1:].ravel() for grid in np.indices(tree.known.shape))
-    contexts = [tree.contexts[c] for c in tree.context_id[items, nodes].tolist()]
+    # A judge sees query and last response; if no model reads earlier ones, later hops show it the first hop again.
+    judged = tree.level(1) if tree.independent else np.arange(1, tree.nodes)
+    items, nodes = (grid.ravel() for grid in np.meshgrid(np.arange(len(tree.items)), judged, indexing="ij"))
+    contexts = [tree.contexts[c] for c in tree.context_ids(items, nodes).tolist()]
     seen = judged_features(embed, len(tree.models), contexts, tree.action(nodes))
     return Judge(embed, len(tree.models), fit_chances(seen, tree.score[items, nodes].astype(np.float64)[:, None]))
 

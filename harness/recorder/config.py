@@ -78,7 +78,7 @@ class Verify:
 
 @dataclass(frozen=True)
 class Import:
-    """Turn tables of recorded outcomes, one call of one model in each, into a recording of one hop.
+    """Turn tables of recorded outcomes, one call of one model in each, into a recording of one hop or of cascades.
 
     csv, parquet: a row per item and model, with columns item, task, prompt, model, score, cost and, if wanted, split
     and response. routellm, routerbench: the tables of these projects. json: [{question, scores: {MODEL: SCORE}}].
@@ -102,6 +102,12 @@ class Import:
     """For routellm, which holds no costs: MODEL=INPUT,OUTPUT in US$ per million tokens."""
     tokenizer: str | None = None
     """For routellm: counts the tokens that the prices are of; a folder, or a name on the hub."""
+    hops: int = 1
+    """With more than one: cascades of that many hops, of models that do not read each other's answers. Each answer is
+    known in advance, so every pipeline is, too; any number that fits into memory."""
+    answers: str = "auto"
+    """What a response answers, to compare answers by: letter, number, text, code, word (the last one), or a regular
+    expression; by default what most responses look like."""
     drop_incomplete: bool = False
     """Leave out items that lack an outcome of some model, instead of refusing the table."""
     force: bool = False

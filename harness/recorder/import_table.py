@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from rich.console import Console
 
 from harness.runs.manifest import provenance
+from pools.answers import answer_reader, guess_answers
 from pools.cost import MAX_COST, MAX_RATE, CostModel, recorded_cost
 from pools.data.recording import check_recording_target, save_recording
 from pools.errors import UserError, shown
@@ -123,6 +124,14 @@ def import_outcomes(options: Import, console: Console) -> Path:
     rates = f"--prices {' '.join(options.prices)}" if options.prices else f"as recorded in {named}"
     cost_model = recorded_cost(options.cost_unit if costs else "", rates)
     tree, names, left_out = build(outcomes, cost_model, options.drop_incomplete)
+    tree.answers = options.answers
+    if options.answers == "auto":
+        tree.answers = guess_answers(
+            generation.response for m in range(len(tree.models)) for _, _, generation in tree.generations(m)
+        )
+    answer_reader(tree.answers)
+    if options.hops > 1:
+        tree = tree.cascade(options.hops)
     pool = Pool(
         name=name,
         models=tuple(CandidateModel(name=model, lm_eval="recorded", base_rate=0.0) for model in tree.models),
@@ -136,7 +145,7 @@ def import_outcomes(options: Import, console: Console) -> Path:
     manifest = {
         **provenance(),
         "suite": name,
-        "single_hop": True,
+        "single_hop": not tree.independent,
         "source": [
             {"file": file.name, "sha256": file_hash(file), "format": form, "split": split}
             for file, form, split in zip(files, forms, splits, strict=True)

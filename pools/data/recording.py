@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import ConfigDict
 
+from pools.answers import WORD, answer_reader
 from pools.errors import QueryError, UserError
 from pools.files import finish_moving, holds_nothing, whole_folder
 from pools.mdp.tree import Tree
@@ -35,6 +36,10 @@ class Manifest(Schema):
     suite: str | None = None
     pool: dict[str, Any]
     max_hops: int
+    independent_answers: bool = False
+    """Whether the models do not read earlier answers; its tables then hold the first hop alone."""
+    answers: str = WORD
+    """What a response answers, to compare answers by; a kind of `pools.answers`."""
     sha256: dict[str, str]
     """Of each other file, by its name."""
     checksum: str
@@ -64,8 +69,9 @@ def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Pat
     of_items, of_transitions = _schemas(pool)
     items = pa.Table.from_pylist([vars(item) | vars(item.settings) for item in tree.items], schema=of_items)
     transitions = pa.Table.from_pylist([{**row, "billed": row["cost"]} for row in tree.rows()], schema=of_transitions)
-    hops = {"max_hops": tree.max_hops, "complete": tree.complete}
-    full = {"format": FORMAT, "pool": pool.to_dict(), **hops, **manifest}
+    shape = {"max_hops": tree.max_hops, "complete": tree.complete}
+    shape |= {"independent_answers": tree.independent, "answers": tree.answers}
+    full = {"format": FORMAT, "pool": pool.to_dict(), **shape, **manifest}
     with whole_folder(folder, _MANIFEST, check=lambda: check_recording_target(folder, replace)) as partial:
         for name, table, level in zip(_TABLES, (items, transitions), (None, 19), strict=True):
             # As open files: pyarrow takes a path with a colon for an address.
@@ -166,9 +172,15 @@ def load_recording(folder: Path | str, cost: str = "paper") -> Recording:
         settings = map(GenerationSettings, map(tuple, items["until"]), items["max_new_tokens"])
         columns = items["task"], items["doc_id"], items["query"], settings, items["split"]
         made = [Item(*of_item) for of_item in zip(*columns, strict=True)]
-        tree = Tree(made, pool.model_names, manifest.max_hops, cost_model)
+        answer_reader(manifest.answers)
+        recorded_hops = 1 if manifest.independent_answers else manifest.max_hops
+        tree = Tree(made, pool.model_names, recorded_hops, cost_model, answers=manifest.answers)
         _check(tree, manifest.suite, rows)
         _fill(tree, rows)
+        if manifest.independent_answers:
+            if not tree.complete:
+                raise ValueError("a response is missing, and models that do not read earlier answers need each")
+            tree = tree.cascade(manifest.max_hops)
     except broken as error:
         raise _unreadable(folder, error) from None
     return Recording(tree, pool, said)
@@ -214,6 +226,7 @@ class RecordedGenerator:
     """`Gen` answered from a recording, for whoever has contexts and not the recording's items."""
 
     def __init__(self, tree: Tree) -> None:
+        self._independent = tree.independent
         self._answers = {
             (model, context, settings): made
             for model in range(len(tree.models))
@@ -222,6 +235,8 @@ class RecordedGenerator:
 
     def generate(self, model: int, requests: Sequence[tuple[Context, GenerationSettings]]) -> list[Generation]:
         """The recorded responses. Raises QueryError if one is missing."""
+        if self._independent:  # what was answered before is not read
+            requests = [(Context(context.query), settings) for context, settings in requests]
         missing = [context for context, settings in requests if (model, context, settings) not in self._answers]
         if missing:
             raise QueryError(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pools.answers import WORD
 from pools.cost import MAX_COST, CostModel
 from pools.errors import UserError, shown
 from pools.types import (
@@ -47,7 +48,10 @@ class Tree:
         known: `[I, N]` whether the hop into the node has been made; the root always is.
         score: float32 `[I, N]` score of the node's last response; 0 at the root, which answers nothing.
         cost: float64 `[I, N]` of the hop into the node, by `cost_model` or as it was recorded; 0 at the root.
-        context_id: int32 `[I, N]` index into `contexts`; equal contexts, of whatever item or pipeline, share one.
+        context_id: int32 `[I, N]` index into `contexts`; equal contexts, of whatever item or pipeline, share one. In a
+            cascade the leaves have none (-1) until `context_ids` is asked for them.
+        independent: whether the answers are known in advance, because no model reads earlier ones (`cascade`).
+        answers: what a response answers, to compare answers by; a kind of `pools.answers`.
     """
 
     def __init__(
@@ -58,11 +62,12 @@ class Tree:
         cost_model: CostModel,
         generator: Generator | None = None,
         scorer: Scorer | None = None,
+        answers: str = WORD,
     ) -> None:
         if max_hops < 1 or not models:
             raise UserError(f"a tree needs a hop and a model: got max_hops={max_hops} and {len(models)} models")
         self.items, self.models, self.max_hops = tuple(items), tuple(models), max_hops
-        self.cost_model = cost_model
+        self.cost_model, self.answers, self.independent = cost_model, answers, False
         level_sizes, nodes = [1], 1
         for _ in range(max_hops):
             level_sizes.append(level_sizes[-1] * len(models))
@@ -139,12 +144,23 @@ class Tree:
 
     def context(self, item: int, node: int) -> Context:
         """The query and the responses along the node's pipeline."""
-        return self.contexts[self.context_id[item, node]]
+        return self.contexts[int(self.context_ids(item, node))]
+
+    def context_ids(self, items: ArrayLike, nodes: ArrayLike) -> NDArray[np.int32]:
+        """Indices into `contexts` of the nodes `(items[k], nodes[k])`, which are known."""
+        rows, columns = np.broadcast_arrays(np.asarray(items, np.int64), np.asarray(nodes, np.int64))
+        missing = (self.context_id[rows, columns] < 0) & self.known[rows, columns]
+        for item, node in zip(rows[missing].tolist(), columns[missing].tolist(), strict=True):  # leaves of a cascade
+            above = self.contexts[self.context_id[item, (node - 1) // len(self.models)]]
+            extended = above.extended(self.generation(item, node).response)
+            self.context_id[item, node] = self._intern(extended)
+        return np.asarray(self.context_id[rows, columns])
 
     def generation(self, item: int, node: int) -> Generation:
         """The hop into the node, which is not the root and is known."""
-        parent = self.context_id[item, (node - 1) // len(self.models)]
-        return self._generations[(node - 1) % len(self.models), int(parent), self.items[item].settings]
+        read = 0 if self.independent else (node - 1) // len(self.models)
+        context = int(self.context_id[item, read])
+        return self._generations[(node - 1) % len(self.models), context, self.items[item].settings]
 
     def generations(self, model: int) -> list[tuple[Context, GenerationSettings, Generation]]:
         """Every response of one model, with the context and the settings it was made for, each once."""
@@ -250,7 +266,9 @@ class Tree:
         return part
 
     def _like(self, items: Sequence[Item], max_hops: int) -> Tree:
-        return Tree(items, self.models, max_hops, self.cost_model, self._generator, self._scorer)
+        part = Tree(items, self.models, max_hops, self.cost_model, self._generator, self._scorer, self.answers)
+        part.independent = self.independent
+        return part
 
     def select(self, split: Split) -> Tree:
         """The tree of one split's items."""
@@ -270,10 +288,37 @@ class Tree:
         part._generations, part._scores = dict(self._generations), dict(self._scores)
         return part
 
+    def cascade(self, max_hops: int) -> Tree:
+        """The tree of `max_hops` hops of models that do not read earlier answers; from a complete tree of one hop.
+
+        A pipeline's score is then its last model's, its cost the sum, and nothing has to be generated: cascades as
+        FrugalGPT's (arXiv 2305.05176) over a table of outcomes of one call each.
+        """
+        deep = self._like(self.items, max_hops)
+        deep.independent = True
+        deep.known[:] = True
+        called = 1 + deep.action(np.arange(1, deep.nodes))
+        deep.score[:, 1:], deep.cost[:, 1:] = self.score[:, called], self.cost[:, called]
+        deep._generations, deep._scores = dict(self._generations), dict(self._scores)
+        settings = [item.settings for item in self.items]
+        # One hop below another: the ids of equal contexts, so that a text is extended once and not at every node.
+        for index in range(len(self.items)):
+            ids = deep.context_id[index]
+            root = int(ids[0])
+            said = [deep._generations[model, root, settings[index]].response for model in range(len(self.models))]
+            below: dict[tuple[int, str], int] = {}
+            for node in range(1, deep.decision_nodes):
+                key = int(ids[(node - 1) // len(self.models)]), said[(node - 1) % len(self.models)]
+                if key not in below:
+                    below[key] = deep._intern(deep.contexts[key[0]].extended(key[1]))
+                ids[node] = below[key]
+        return deep
+
     def rows(self) -> Iterable[dict[str, Any]]:
-        """One row per item and pipeline that is known, for a table: the response, by field, and its score."""
+        """One row per item and pipeline that was asked for, for a table: the response, by field, and its score."""
+        asked = self.depth <= 1 if self.independent else self.depth >= 0
         for index, item in enumerate(self.items):
-            for node in np.flatnonzero(self.known[index])[1:]:
+            for node in np.flatnonzero(self.known[index] & asked)[1:]:
                 made = self.generation(index, int(node))
                 yield {
                     "task": item.task,

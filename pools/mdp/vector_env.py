@@ -62,7 +62,7 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
     @property
     def context_id(self) -> NDArray[np.int32]:
         """`[B]` numbers of the current contexts."""
-        return self.tree.context_id[self.item, self.node]
+        return self.tree.context_ids(self.item, self.node)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -126,8 +126,9 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[dict[str, NDArray[Any]], NDArr
 
     def observe(self) -> dict[str, NDArray[Any]]:
         """The observations of all episodes."""
+        ids = self.context_id
         seen: dict[str, NDArray[Any]] = {
-            "embedding": self.table()[self.context_id],
+            "embedding": self.table()[ids],
             "hop": self.tree.depth[self.node],
             "cost": self.cost[:, None].astype(np.float32),
         }
