@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import warnings
 from collections.abc import Callable, Iterable
+
+import regex
 
 from pools.errors import UserError, shown
 
 WORD = "word"
 """The kind that is used if nothing else is known: the last word or number."""
+SECONDS = 0.1
+"""Of processor time that a regular expression of a user's gets for a response. Those here take microseconds."""
+MAX_PROGRAM = 50_000
+"""Characters of a program that is parsed; of a longer one the text is compared."""
+
 _LAST_WORD = re.compile(r"-?\w+")
-_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?|-?\$?\.\d+")
-_MARKED_NUMBER = re.compile(r"(?:####|\\boxed\{|answer(?: is)?:?)\D{0,20}?(" + _NUMBER.pattern + ")", re.IGNORECASE)
-_LETTER_ALONE = re.compile(r"\s*\(?([A-Z])\b(?!')")
-_MARKED_LETTER = re.compile(r"(?:answer|option|choice)(?: is)?:?\s*\W?([A-Z])\b", re.IGNORECASE)
-_BLOCK = re.compile(r"```[\w+-]*\n(.*?)(?:```|\Z)|\[PYTHON\](.*?)(?:\[/PYTHON\]|\Z)", re.DOTALL)
+_NUMBER = r"(?<![\w.])[-−]?[$£€]?[-−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])[-−]?[$£€]?\.\d+"
+_LAST_NUMBER = re.compile(_NUMBER)
+_MARKED_NUMBER = re.compile(rf"(?:####|\\boxed\{{|\banswer(?: is\b|:| =))\W{{0,10}}?({_NUMBER})", re.IGNORECASE)
+# "A" and "I" are words, too: "A) ..." and "A" alone are letters, "A good answer" and "I cannot" are none.
+_LETTER = r"(?:[B-HJ-Z]\b|[AI]\b(?!\s+\w))(?!['’])"
+_FIRST_LETTER = re.compile(rf"[\W_]{{0,4}}?(?:({_LETTER})|([a-z])(?:[).:]|\s*\Z))")
+_MARKED_LETTER = re.compile(
+    r"(?i:\banswer(?: is\b|:)|\\boxed\{)[\W_]{0,6}?(?i:option |choice |\\text\{)?\W?([A-Z])(?!\w)"
+)
+_LAST_LETTER = re.compile(rf"\b(?!I)({_LETTER})")
+_BLOCK = re.compile(r"```[\w+-]*[ \t]*\r?\n(.*?)(?:```|\Z)|\[PYTHON\](.*?)(?:\[/PYTHON\]|\Z)", re.DOTALL)
 
 
 def _word(response: str) -> str:
@@ -22,17 +37,26 @@ def _word(response: str) -> str:
 
 
 def _letter(response: str) -> str:
-    """The letter that a response begins with, or says to be its answer; else the last that stands alone."""
-    if found := _LETTER_ALONE.match(response) or _MARKED_LETTER.search(response):
-        return found[1].upper()
-    return next(iter(re.findall(r"\b([A-Z])\b(?!')", response)[-1:]), "")
+    """The letter that a response begins with, or says to be its answer, the last time; else the last that stands alone.
+
+    Which of the words "A" and "I" is a letter is told by what follows.
+    """
+    if first := _FIRST_LETTER.match(response):
+        return (first[1] or first[2]).upper()
+    found = _MARKED_LETTER.findall(response) or _LAST_LETTER.findall(response)
+    return found[-1] if found else ""
 
 
 def _number(response: str) -> str:
     """The number that a response marks as its answer, else its last one; `1,000.0` and `$1000` are `1000`."""
-    found = _MARKED_NUMBER.findall(response)[-1:] or _NUMBER.findall(response)[-1:]
-    digits = "".join(found).replace(",", "").replace("$", "")
-    return (digits.rstrip("0").rstrip(".") if "." in digits else digits).removesuffix("-0") or ("0" if digits else "")
+    found = _MARKED_NUMBER.findall(response) or _LAST_NUMBER.findall(response)
+    if not found:
+        return ""
+    digits = re.sub(r"[,$£€]", "", found[-1]).replace("−", "-")
+    sign, whole, fraction = digits[:1] * (digits[0] == "-"), *digits.lstrip("-").partition(".")[::2]
+    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
+    number = f"{whole}.{fraction}" if fraction else whole
+    return number if number == "0" else sign + number
 
 
 def _text(response: str) -> str:
@@ -41,10 +65,48 @@ def _text(response: str) -> str:
 
 
 def _code(response: str) -> str:
-    """The first program in it, or else all of it, without comments and with spaces and line breaks as one space."""
+    """The first program in it, or else all of it: functions, classes and imports, with names of its own in order.
+
+    So two programs agree if they differ in names, comments, annotations, layout and examples of use alone. What is no
+    Python is compared without comments, with white space as one space.
+    """
     found = _BLOCK.search(response)
     program = (found[1] or found[2] or "") if found else response
+    try:
+        if len(program) <= MAX_PROGRAM:
+            return _canonical(program)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        pass
     return " ".join(re.sub(r"#.*", "", program).split())
+
+
+def _canonical(program: str) -> str:
+    """A program with its own names as `v0`, `v1`, ... Raises an error of `ast.parse` if it is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escapes such as "\d"
+        module = ast.parse(program.strip("\r\n"))
+    defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    imports = (ast.Import, ast.ImportFrom)
+    if any(isinstance(statement, defined) for statement in module.body):
+        module.body = [statement for statement in module.body if isinstance(statement, defined + imports)]
+    own: dict[str, str] = {}
+    for node in ast.walk(module):
+        if isinstance(node, defined):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+            own.setdefault(node.name, f"v{len(own)}")
+        elif isinstance(node, ast.arg):
+            own.setdefault(node.arg, f"v{len(own)}")
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            own.setdefault(node.id, f"v{len(own)}")
+    for node in ast.walk(module):
+        for field in ("name", "arg", "id"):
+            if isinstance(name := getattr(node, field, None), str):
+                setattr(node, field, own.get(name, name))
+        for field in ("annotation", "returns"):
+            if hasattr(node, field):
+                setattr(node, field, None)
+    return ast.dump(module)
 
 
 _KINDS: dict[str, Callable[[str], str]] = {
@@ -61,18 +123,24 @@ def answer_reader(kind: str) -> Callable[[str], str]:
     """The answer that a response gives, as a text; empty if it gives none.
 
     kind: `letter`, `number`, `text`, `code`, `word`, or a regular expression: its last match, or the first group of
-    that. Raises UserError for what is none.
+    that. Raises UserError for what is none; the reader does so if the expression takes too long for a response.
     """
     if kind in _KINDS:
         return _KINDS[kind]
     try:
-        pattern = re.compile(kind)
-    except (re.error, RecursionError, OverflowError) as error:
+        pattern = regex.compile(kind)
+    except (regex.error, RecursionError, OverflowError, ValueError) as error:
         known = ", ".join(KINDS)
         raise UserError(f"answers {shown(kind)}: expected {known}, or a regular expression ({error})") from None
 
     def read(response: str) -> str:
-        found = list(pattern.finditer(response))[-1:]
+        try:
+            found = list(pattern.finditer(response, timeout=SECONDS))[-1:]
+        except TimeoutError:
+            raise UserError(
+                f"answers {shown(kind)}: the regular expression takes more than {SECONDS:g} seconds for a response of "
+                f"{len(response):,} characters; write it without ways to match the same text twice, as in (a|aa)+"
+            ) from None
         return "".join((each[1] or "") if pattern.groups else each[0] for each in found)
 
     return read
@@ -81,10 +149,10 @@ def answer_reader(kind: str) -> Callable[[str], str]:
 def guess_answers(responses: Iterable[str]) -> str:
     """The kind that most of the responses are of: a letter or a number each, a program; else a text."""
     some = list(responses)
-    signs = {
-        "letter": lambda text: re.fullmatch(r"\s*\(?[A-Z]\)?[.:)]?\s*(?:[^\n]{0,80})?\s*", text) and _letter(text),
+    signs: dict[str, Callable[[str], object]] = {
+        "letter": lambda text: len(text) <= 100 and "\n" not in text.strip() and _FIRST_LETTER.match(text),
         "code": lambda text: re.search(r"```|\bdef \w+\(|\[PYTHON\]", text),
-        "number": lambda text: _MARKED_NUMBER.search(text) or re.fullmatch(r"\s*" + _NUMBER.pattern + r"\s*", text),
+        "number": lambda text: _MARKED_NUMBER.search(text) or re.fullmatch(rf"\s*(?:{_NUMBER})\s*", text),
     }
     for kind, sign in signs.items():
         if sum(bool(sign(response)) for response in some) > len(some) / 2:
