@@ -294,21 +294,28 @@ class Tree:
         A pipeline's score is then its last model's, its cost the sum, and nothing has to be generated: cascades as
         FrugalGPT's (arXiv 2305.05176) over a table of outcomes of one call each.
         """
+        models, items = len(self.models), max(1, len(self.items))
+        fits, level, nodes = 0, 1, 1
+        while fits < max_hops and (nodes + level * models) * items <= MAX_NODES:
+            fits, level, nodes = fits + 1, level * models, nodes + level * models
+        if fits < max_hops:
+            raise UserError(
+                f"cascades of {max_hops} hops over {models} models and {items:,} items have more than {MAX_NODES:,} "
+                f"nodes; at most {fits} hops fit"
+            )
         deep = self._like(self.items, max_hops)
         deep.independent = True
         deep.known[:] = True
         called = 1 + deep.action(np.arange(1, deep.nodes))
         deep.score[:, 1:], deep.cost[:, 1:] = self.score[:, called], self.cost[:, called]
-        deep._generations, deep._scores = dict(self._generations), dict(self._scores)
-        settings = [item.settings for item in self.items]
         # One hop below another: the ids of equal contexts, so that a text is extended once and not at every node.
-        for index in range(len(self.items)):
+        for index, item in enumerate(self.items):
             ids = deep.context_id[index]
-            root = int(ids[0])
-            said = [deep._generations[model, root, settings[index]].response for model in range(len(self.models))]
+            made = [self.generation(index, 1 + model) for model in range(models)]
+            deep._generations.update(((model, int(ids[0]), item.settings), g) for model, g in enumerate(made))
             below: dict[tuple[int, str], int] = {}
             for node in range(1, deep.decision_nodes):
-                key = int(ids[(node - 1) // len(self.models)]), said[(node - 1) % len(self.models)]
+                key = int(ids[(node - 1) // models]), made[(node - 1) % models].response
                 if key not in below:
                     below[key] = deep._intern(deep.contexts[key[0]].extended(key[1]))
                 ids[node] = below[key]

@@ -50,6 +50,27 @@ def test_round_trip(tree, made_up_pool, folder):
     loaded.require(*np.indices(loaded.known.shape))  # all there, so nobody is asked
 
 
+def test_a_cascade_is_kept_as_its_first_hop(synthetic_tree, made_up_pool, tmp_path):
+    tree = synthetic_tree(items=5, models=2, max_hops=1).cascade(3)
+    tree.answers = "number"
+    save_recording(tree, made_up_pool, {}, tmp_path / "r")
+    assert len(pq.read_table(tmp_path / "r" / TRANSITIONS)) == 5 * 2
+    recording = load_recording(tmp_path / "r")
+    loaded, manifest = recording.tree, recording.manifest
+    assert (manifest["independent_answers"], manifest["max_hops"], manifest["answers"]) == (True, 3, "number")
+    assert (loaded.independent, loaded.max_hops, loaded.answers) == (True, 3, "number") and loaded.complete
+    for name in ("known", "score", "cost"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(tree, name))
+    for item, node in np.ndindex(5, tree.nodes):
+        assert loaded.context(item, node) == tree.context(item, node)
+        assert node == 0 or loaded.generation(item, node) == tree.generation(item, node)
+    incomplete = pq.read_table(tmp_path / "r" / TRANSITIONS).slice(1)
+    pq.write_table(incomplete, tmp_path / "r" / TRANSITIONS)
+    seal_recording(tmp_path / "r")
+    with pytest.raises(UserError, match="a response is missing"):
+        load_recording(tmp_path / "r")
+
+
 def test_an_incomplete_tree(synthetic_tree, made_up_pool, tmp_path):
     tree = synthetic_tree(items=3, max_hops=2, complete=False)
     tree.require([0, 2], [4, 1])

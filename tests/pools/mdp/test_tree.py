@@ -3,7 +3,7 @@ import pytest
 
 from pools import Context, GenerationSettings, Item, UserError
 from pools.cost import paper_cost
-from pools.mdp.tree import Tree
+from pools.mdp.tree import MAX_NODES, Tree
 
 
 def test_numbering(synthetic_tree):
@@ -201,3 +201,46 @@ def test_rows(synthetic_tree):
     ]
     assert rows[1]["response"] == tree.generation(0, 4).response
     assert rows[1]["score"] == tree.score[0, 4]
+
+
+def _filled(one, max_hops):
+    """The tree of independent answers, filled node by node."""
+    tree = Tree(one.items, one.models, max_hops, one.cost_model)
+    for item in range(len(tree.items)):
+        for node in range(1, tree.nodes):
+            first = 1 + int(tree.action(node))
+            tree.put(item, node, one.generation(item, first), one.score[item, first])
+    return tree
+
+
+@pytest.mark.parametrize(("models", "hops", "variety"), [(2, 3, 3), (3, 2, 1), (1, 4, 3), (3, 1, 3)])
+def test_a_cascade_is_the_tree_filled_node_by_node(synthetic_tree, made_up_generator, models, hops, variety):
+    one = synthetic_tree(items=4, models=models, max_hops=1, generator=made_up_generator(variety))
+    deep, filled = one.cascade(hops), _filled(one, hops)
+    assert deep.independent and deep.complete and deep.nodes == filled.nodes
+    np.testing.assert_array_equal(deep.depth, filled.depth)
+    _same(deep, filled, range(4), filled.nodes)
+    # Equal contexts are one, so that a text is embedded once.
+    deep.context_ids(*np.indices(deep.known.shape))
+    assert len(set(deep.contexts)) == len(deep.contexts) == len(filled.contexts)
+
+
+@pytest.mark.parametrize("items", [[3, 0], [2], [1, 1], []])
+def test_a_part_of_a_cascade_is_the_cascade_of_the_part(synthetic_tree, items):
+    one = synthetic_tree(items=4, models=2, max_hops=1)
+    deep = one.cascade(3)
+    for part in (deep.subset(items), one.subset(items).cascade(3), deep.subset(items).shortened(1).cascade(3)):
+        assert part.independent and part.complete and part.known.shape == (len(items), deep.nodes)
+        _same(part, deep, items, deep.nodes)
+    _same(deep.shortened(2), one.cascade(2), range(4), 1 + 2 + 4)
+    test = deep.select("test")
+    assert test.independent and [item.doc_id for item in test.items] == [2]
+    assert list(test.rows()) == [row for row in deep.rows() if row["doc_id"] == 2]
+    assert [row["pipeline"] for row in test.rows()] == [["model-0"], ["model-1"]]
+
+
+def test_a_cascade_that_is_too_deep_says_what_fits(synthetic_tree):
+    one = synthetic_tree(items=2, models=2, max_hops=1)
+    with pytest.raises(UserError, match=r"cascades of 40 hops over 2 models and 2 items .* at most 25 hops fit"):
+        one.cascade(40)
+    assert (2**26 - 1) * 2 <= MAX_NODES < (2**27 - 1) * 2
