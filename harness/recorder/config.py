@@ -96,18 +96,18 @@ class Import:
     """Name of the pool and the suite; by default what the files' names begin with alike."""
     quality_only: bool = False
     """The table has no costs, and no figure of cost shall be shown."""
-    cost_unit: str = "US$"
-    """Unit of the column cost."""
+    cost_unit: str | None = None
+    """Unit of the costs; by default what a column cost_unit says, or US$."""
     prices: tuple[str, ...] = ()
     """For routellm, which holds no costs: MODEL=INPUT,OUTPUT in US$ per million tokens."""
     tokenizer: str | None = None
     """For routellm: counts the tokens that the prices are of; a folder, or a name on the hub."""
     hops: int = 1
-    """With more than one: cascades of that many hops, of models that do not read each other's answers. Each answer is
-    known in advance, so every pipeline is, too; any number that fits into memory."""
+    """With more than one: cascades of that many hops, of models that do not read earlier answers. Each answer is then
+    known in advance, and so is every pipeline; as many hops as fit into memory."""
     answers: str = "auto"
     """What a response answers, to compare answers by: letter, number, text, code, word (the last one), or a regular
-    expression; by default what most responses look like."""
+    expression (its last match, or the first group of that); by default what most responses look like."""
     drop_incomplete: bool = False
     """Leave out items that lack an outcome of some model, instead of refusing the table."""
     force: bool = False

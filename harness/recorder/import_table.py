@@ -1,4 +1,4 @@
-"""Tables of recorded outcomes, one model call each, as a recording of one hop."""
+"""Tables of recorded outcomes, one model call each, as a recording of one hop or of cascades."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import json
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,10 +14,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from rich.console import Console
 
 from harness.runs.manifest import provenance
+from harness.runs.source import INDEPENDENT
 from pools.answers import answer_reader, guess_answers
 from pools.cost import MAX_COST, MAX_RATE, CostModel, recorded_cost
 from pools.data.recording import check_recording_target, save_recording
@@ -38,6 +40,15 @@ Cells = Mapping[str, Any]
 HELD_OUT: tuple[Split, ...] = ("train", "validation", "test")  # the last is kept before the others
 EXAMPLE = '[{"question": ..., "scores": {"MODEL": SCORE, ...}}, ...]'
 COLUMNS = ("item", "task", "prompt", "model", "score", "cost")
+LONG = ("csv", "parquet")  # of these a row is one outcome
+NO_TABLE = {
+    b"PK\x03\x04": "is a workbook or a ZIP file; save its table as CSV",
+    b"\x1f\x8b": "is packed; unpack it first",
+    b"\x80": "is a pickle, which can run anything and is not read; convert it to CSV or Parquet if you trust it",
+    b"\xff\xfe": "is in UTF-16; save it as CSV in UTF-8",
+    b"\xfe\xff": "is in UTF-16; save it as CSV in UTF-8",
+}
+"""What files that are no table begin with, and what to do."""
 # Of tables with a row per item: which columns are about the item, and what follows a model's name in those of a model.
 WIDE = {
     "routellm": ({"prompt": "prompt"}, {"response": "_response"}),
@@ -68,68 +79,85 @@ def _is_missing(field: str, cell: Any) -> bool:
     return cell is None or cell == "" or cell != cell or (number and str(cell).lower() == "nan")
 
 
-def _number(cell: Any) -> Any:
-    """A cell that pydantic makes a number of: of a text the number that it writes, or whether it is true."""
+def _number(cell: Any, hint: str) -> Any:
+    """A cell that pydantic makes a number of: of a text the number that it writes."""
     if not isinstance(cell, str):
         return cell
-    return cell.lower() == "true" if cell.lower() in ("true", "false") else read_number(cell, float)
+    try:
+        return read_number(cell, float)
+    except ValueError:
+        raise ValueError(f"{shown(cell)} is no number: expected digits and a point{hint}") from None
+
+
+def _score(cell: Any) -> Any:
+    """As `_number`, or of a text whether it is true."""
+    if isinstance(cell, str) and cell.lower() in ("true", "false"):
+        return cell.lower() == "true"
+    return _number(cell, ", from 0 to 1, or true or false")
+
+
+def _cost(cell: Any) -> Any:
+    return _number(cell, "; name the unit of all costs once, with --cost-unit or in a column cost_unit")
+
+
+def _is_share(score: float) -> float:
+    if not 0 <= score <= 1:
+        hint = "; divide percentages by 100" if 1 < score <= 100 else ""
+        raise ValueError(f"{score:g} is no number from 0 to 1{hint}")
+    return score
+
+
+def _is_payable(cost: float) -> float:
+    if not 0 <= cost <= MAX_COST:
+        raise ValueError(f"{cost:g} is no number from 0 to {MAX_COST:g}")
+    return cost
 
 
 Text = Annotated[str, BeforeValidator(_text)]
-Number = Annotated[float, BeforeValidator(_number), Field(strict=False, ge=0)]
+Number = Annotated[float, Field(strict=False)]
 
 
 class Row(Schema):
-    """What one model answered to one item."""
+    """What one model answered to one item. where: the file and the row, for messages."""
 
     item: Text
     task: Text
     prompt: Text
     model: Text
-    score: Annotated[Number, Field(le=1)]
-    cost: Annotated[Number, Field(le=MAX_COST)] = 0.0
+    score: Annotated[Number, BeforeValidator(_score), AfterValidator(_is_share)]
+    cost: Annotated[Number, BeforeValidator(_cost), AfterValidator(_is_payable)] = 0.0
     response: Text = ""
     split: Split | None = None
+    where: str = ""
+
+
+FIELDS = tuple(field for field in Row.model_fields if field != "where")
 
 
 def import_outcomes(options: Import, console: Console) -> Path:
     """Read tables, check them, and write the recording; where it is. Raises UserError for a table that is not whole."""
-    files, costs = options.files, not options.quality_only
+    files = options.files
     if not files:
         raise UserError("no file to import; name a CSV, Parquet or JSON file of outcomes")
+    if twice := next((file for file in files if files.count(file) > 1), None):
+        raise UserError(f"{twice} is given twice; name each file once")
+    if options.hops < 1:
+        raise UserError(f"--hops {options.hops}: expected at least 1")
     name = common_name(files) if options.name is None else options.name
     check_name(name, "the name of the pool and the suite (--name, or else the file's name)")
-    check_name(options.cost_unit, "--cost-unit")
     out = options.out or Path("runs") / "recordings" / name
     check_recording_target(out, replace=options.force)
+    if options.answers != "auto":
+        answer_reader(options.answers)
     splits = splits_of(files, options.splits)
-    outcomes: list[Row] = []
-    forms, read = [], 0
-    for file, split in zip(files, splits, strict=True):
-        table = read_table(file, parquet=options.format == "parquet")
-        form = form_of(table[0], file) if options.format == "auto" else options.format
-        forms.append(form)
-        if options.prices and not (costs and form == "routellm"):
-            raise UserError("--prices is for --format routellm with costs; other tables say what each call cost")
-        if form == "json" and costs:
-            raise UserError(f"{file} holds no costs, as every list of questions and scores; give --quality-only")
-        fields = [field for field in Row.model_fields if field != "cost" or (costs and form != "routellm")]
-        rows = list(read_rows(_cells(table, form, fields, name, file, read), fields, file))
-        read += len(table)
-        if costs and form == "routellm":
-            charge = _charger(dict.fromkeys(row.model for row in rows), options.prices, options.tokenizer)
-            rows = [row.model_copy(update={"cost": charge(row)}) for row in rows]
-        outcomes += [row if split is None else row.model_copy(update={"split": split}) for row in rows]
+    outcomes, forms, unit = read_outcomes(options, name, splits)
     named = ", ".join(file.name for file in files)
     rates = f"--prices {' '.join(options.prices)}" if options.prices else f"as recorded in {named}"
-    cost_model = recorded_cost(options.cost_unit if costs else "", rates)
+    cost_model = recorded_cost(unit, rates)
     tree, names, left_out = build(outcomes, cost_model, options.drop_incomplete)
-    tree.answers = options.answers
-    if options.answers == "auto":
-        tree.answers = guess_answers(
-            generation.response for m in range(len(tree.models)) for _, _, generation in tree.generations(m)
-        )
-    answer_reader(tree.answers)
+    responses = [made.response for model in range(len(tree.models)) for _, _, made in tree.generations(model)]
+    tree.answers = guess_answers(responses) if options.answers == "auto" else options.answers
+    answered = sum(map(bool, map(answer_reader(tree.answers), responses))) / len(responses)
     if options.hops > 1:
         tree = tree.cascade(options.hops)
     pool = Pool(
@@ -146,6 +174,7 @@ def import_outcomes(options: Import, console: Console) -> Path:
         **provenance(),
         "suite": name,
         "single_hop": not tree.independent,
+        "answers_guessed": options.answers == "auto",
         "source": [
             {"file": file.name, "sha256": file_hash(file), "format": form, "split": split}
             for file, form, split in zip(files, forms, splits, strict=True)
@@ -155,11 +184,79 @@ def import_outcomes(options: Import, console: Console) -> Path:
         "item_names": names,
     }
     save_recording(tree, pool, manifest, out, replace=options.force)
-    said = [f"{len(tree.items):,} items, {len(tree.models)} models, one hop"]
-    said.append(", ".join(f"{number:,} {split}" for split, number in counts.items()))
-    said += [f"{number:,} {what.replace('_', ' ')} items left out" for what, number in left_out.items() if number]
-    console.print("; ".join(said), highlight=False, markup=False)
+    for line in _said(tree, counts, left_out, options.answers == "auto", answered if any(responses) else None):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return out
+
+
+def _said(
+    tree: Tree, counts: Mapping[str, int], left_out: Mapping[str, int], guessed: bool, answered: float | None
+) -> Iterator[str]:
+    """What was imported, in lines. answered: share of the responses that give an answer; None if there are no texts."""
+    hops = f"{tree.max_hops} hops" if tree.independent else "one hop"
+    parts = [f"{len(tree.items):,} items, {len(tree.models)} models, {hops}"]
+    parts.append(", ".join(f"{number:,} {split}" for split, number in counts.items()))
+    parts += [f"{number:,} {what.replace('_', ' ')} items left out" for what, number in left_out.items() if number]
+    yield "; ".join(parts)
+    if tree.independent:
+        arrays = sum(array.nbytes for array in (tree.known, tree.score, tree.cost, tree.context_id))
+        yield f"{INDEPENDENT}; {tree.known.size:,} nodes, about {arrays / 1e6:,.0f} MB in memory"
+    if answered is None:
+        yield "no texts of responses: a router can read who was asked, not what was answered"
+    else:
+        how = "guessed" if guessed else "as asked for"
+        yield f"answers compared as {tree.answers} ({how}); {answered:.0%} of the responses give one"
+
+
+def read_outcomes(options: Import, name: str, splits: Sequence[Split | None]) -> tuple[list[Row], list[str], str]:
+    """The outcomes in all files, the format of each file, and the unit of all costs (none: an empty text).
+
+    name: of the task, for tables that name none. splits: of the files; None: each row's own, or by its prompt.
+    """
+    costs = not options.quality_only
+    outcomes: list[Row] = []
+    forms, units, read = list[str](), list[str](), 0
+    for file, split in zip(options.files, splits, strict=True):
+        table = read_table(file, parquet=options.format == "parquet")
+        form = form_of(table[0], file) if options.format == "auto" else options.format
+        forms.append(form)
+        if options.prices and not (costs and form == "routellm"):
+            raise UserError("--prices is for --format routellm with costs; other tables say what each call cost")
+        if form == "json" and costs:
+            raise UserError(f"{file} holds no costs, as every list of questions and scores; give --quality-only")
+        fields = [field for field in FIELDS if field != "cost" or (costs and form != "routellm")]
+        cells = list(_cells(table, form, fields, name, file, read))
+        rows = list(read_rows(cells, fields, file))
+        _check_outcomes(cells, rows, file)
+        read += len(table)
+        if costs:
+            units.append(unit_of(table if form in LONG else (), options.cost_unit, units, file))
+            if form == "routellm":
+                charge = _charger(dict.fromkeys(row.model for row in rows), options.prices, options.tokenizer)
+                rows = [row.model_copy(update={"cost": charge(row)}) for row in rows]
+        outcomes += [row if split is None else row.model_copy(update={"split": split}) for row in rows]
+    return outcomes, forms, units[0] if costs else ""
+
+
+def unit_of(table: Iterable[Cells], given: str | None, before: Sequence[str], file: Path) -> str:
+    """The unit of a file's costs: what its column `cost_unit` says, else as given, else US$.
+
+    before: of the files before it. Raises UserError if rows or files differ: no sum is over two units.
+    """
+    said = [(number, unit) for number, row in enumerate(table, 1) if (unit := row.get("cost_unit")) not in (None, "")]
+    unit = check_name(str(said[0][1]) if said else given or "US$", "--cost-unit, or the column cost_unit,")
+    other = next(((number, str(other)) for number, other in said if str(other) != unit), None)
+    if other is not None:
+        raise UserError(
+            f"{file}: data row {other[0]}: the cost is in {other[1]}, and others in {unit}; convert them to one"
+        )
+    if said and given not in (None, unit):
+        raise UserError(f"--cost-unit {given}: the costs of {file} are in {unit}, as its column cost_unit says")
+    if before and before[0] != unit:
+        raise UserError(
+            f"the costs of {file} are in {unit}, those of the files before in {before[0]}; convert them to one"
+        )
+    return unit
 
 
 def common_name(files: Sequence[Path]) -> str:
@@ -193,7 +290,7 @@ def form_of(row: Cells, file: Path) -> str:
     """What the columns are, by their names. Raises UserError if they are none that is known."""
     if {"question", "scores"} <= set(row):
         return "json"
-    if {"item", "model", "score"} <= set(row):
+    if len(set(COLUMNS) & set(row)) >= 3:
         return "csv"
     for form, (_, of_model) in reversed(WIDE.items()):  # RouterBench's columns end as RouteLLM's do, too
         if any(column.endswith(next(iter(of_model.values()))) for column in row):
@@ -214,8 +311,13 @@ def read_table(path: Path, parquet: bool = False) -> list[dict[str, Any]]:
         raise UserError(f"no such file: {path}; name a CSV, Parquet or JSON file of outcomes")
     try:
         with path.open("rb") as file:
-            parquet |= file.read(4) == b"PAR1" or path.suffix == ".parquet"
-        if path.suffix == ".json":
+            start = file.read(4)
+        if not start:
+            raise UserError(f"{path} is empty; expected a CSV, Parquet or JSON file of outcomes")
+        if wrong := next((what for magic, what in NO_TABLE.items() if start.startswith(magic)), None):
+            raise UserError(f"{path} {wrong}")
+        parquet |= start == b"PAR1" or path.suffix == ".parquet"
+        if path.suffix in (".json", ".jsonl"):
             return read_json(path)
         if parquet:
             with path.open("rb") as file:  # pyarrow takes a path with a colon for an address
@@ -230,8 +332,12 @@ def read_table(path: Path, parquet: bool = False) -> list[dict[str, Any]]:
             table = pa.csv.read_csv(path, read_options=one, parse_options=quoted, convert_options=convert)
         names, rows = table.column_names, table.to_pylist()
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # also a text or a date that is none
-        kind = "a Parquet file" if parquet else "a CSV, Parquet or JSON file, in UTF-8"
-        raise UserError(f"{path} cannot be read: {error}; expected {kind}") from None
+        kind = "a Parquet file" if parquet else "a CSV file in UTF-8 (or a Parquet or JSON file)"
+        if "columns, got" in str(error):
+            kind = "as many cells in each row as in the first; put a text that holds commas in double quotes"
+        # As everywhere here, rows are counted from the first below the header.
+        said = re.sub(r"\bRow #(\d+)", lambda row: f"data row {int(row[1]) - 1}", str(error))
+        raise UserError(f"{path} cannot be read: {said}; expected {kind}") from None
     if not rows:
         raise UserError(f"{path} has no rows")
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -240,11 +346,13 @@ def read_table(path: Path, parquet: bool = False) -> list[dict[str, Any]]:
 
 
 def read_json(path: Path) -> list[dict[str, Any]]:
-    """A list of objects. Raises UserError for anything else."""
+    """A list of objects, or in a .jsonl file an object in each line. Raises UserError for anything else."""
+    lines, content = path.suffix == ".jsonl", path.read_bytes()
     try:
-        rows = json.loads(path.read_bytes())
+        rows = [json.loads(line) for line in content.splitlines() if line.strip()] if lines else json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {error}; expected a JSON file in UTF-8") from None
+        kind = "an object in each line" if lines else "a JSON file"
+        raise UserError(f"{path} cannot be read: {error}; expected {kind}, in UTF-8") from None
     if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
         raise UserError(f"{path} is no list of objects; expected {EXAMPLE}")
     return rows
@@ -257,7 +365,7 @@ def _cells(
 
     task: of a table that names none; its items are called by their numbers, from `before` on.
     """
-    if form in ("csv", "parquet"):
+    if form in LONG:
         _check_columns(table, [column for column in COLUMNS if column in fields], file)
         yield from enumerate(table, 1)
         return
@@ -267,6 +375,10 @@ def _cells(
             if not isinstance(row["scores"], Mapping):
                 raise UserError(f"{file}: entry {number}: scores is {shown(row['scores'])}, expected {{MODEL: SCORE}}")
             for model, score in row["scores"].items():
+                if isinstance(score, Mapping | list):
+                    raise UserError(
+                        f"{file}: entry {number}: the score of {model} is {shown(score)}, expected one number"
+                    )
                 shared = {"item": before + number, "task": task, "prompt": row["question"]}
                 yield number, {**shared, "model": model, "score": score}
         return
@@ -294,17 +406,54 @@ def _check_columns(table: Sequence[Cells], expected: Sequence[str], file: Path) 
 
 def read_rows(cells: Iterable[tuple[int, Cells]], fields: Sequence[str], file: Path) -> Iterator[Row]:
     """What the cells, each with the number of its row, say of these fields. Without a score or a cost there is none."""
+    row = "entry" if file.suffix in (".json", ".jsonl") else "data row"
     for number, of in cells:
         given = {field: of[field] for field in fields if not _is_missing(field, of.get(field))}
         if any(field in fields and field not in given for field in ("score", "cost")):
             continue
+        where = f"{file}: {row} {number}"
         try:
-            row = Row.model_validate(given)
+            outcome = Row.model_validate(given | {"where": where})
         except ValidationError as error:
-            raise UserError(f"{file.name}: row {number}: {one_line(error)}") from None
+            raise UserError(f"{where}: {one_line(error)}") from None
         for field in ("item", "task", "model"):
-            check_name(getattr(row, field), f"{file.name}: row {number}: {field}")
-        yield row
+            check_name(getattr(outcome, field), f"{where}: {field}")
+        yield outcome
+
+
+def _check_outcomes(cells: Sequence[tuple[int, Cells]], rows: Iterable[Row], file: Path) -> None:
+    """Raise UserError if a model, or all of them, have no outcome in a file: it would vanish from every table."""
+    found = {row.model for row in rows}
+    named = dict.fromkeys(str(of["model"]) for _, of in cells if not _is_missing("model", of.get("model")))
+    lacking = next((model for model in named if model not in found), None)
+    if lacking is None:
+        return
+    theirs = [of for _, of in cells if not found or str(of.get("model")) == lacking]
+    unscored = all(_is_missing("score", of.get("score")) for of in theirs)
+    needed = "score" if unscored else "score and a cost"
+    hints = [] if unscored else ["without costs give --quality-only"]
+    hints.append("complete the table, or remove the model" if found else "complete the table")
+    raise UserError(f"{file}: no row{f' of {lacking}' if found else ''} has a {needed}; {'; '.join(hints)}")
+
+
+def check_models(outcomes: Iterable[Row]) -> None:
+    """Raise UserError if two models differ by case or spaces alone, or the files are of different models."""
+    alike: dict[str, Row] = {}
+    of_file: dict[str, set[str]] = {}
+    for row in outcomes:
+        known = alike.setdefault(unicodedata.normalize("NFC", "".join(row.model.casefold().split())), row)
+        if known.model != row.model:
+            raise UserError(
+                f"{row.where}: model {row.model} differs from {known.model} ({known.where}) by case or spaces alone; "
+                "write both alike, or rename one"
+            )
+        of_file.setdefault(row.where.rpartition(": ")[0], set()).add(row.model)
+    (first, models), *others = of_file.items()
+    for file, found in others:
+        if found != models:
+            only = sorted(found ^ models)[0]
+            has, lacks = (first, file) if only in models else (file, first)
+            raise UserError(f"{has} has outcomes of {only}, {lacks} has none; each file is a split, with every model")
 
 
 def build(
@@ -315,15 +464,16 @@ def build(
     Of items that ask the same one stays, since they would be on both sides of a split: of the test items before those
     of validation and train, and of one split the first.
     """
+    check_models(outcomes)
     models = list(dict.fromkeys(outcome.model for outcome in outcomes))
-    check_distinct(models, "model")
     check_distinct(dict.fromkeys(outcome.task for outcome in outcomes), "task")
     by_item: dict[tuple[str, str, str, Split | None], dict[str, Row]] = {}
     for outcome in outcomes:
         of_item = by_item.setdefault((outcome.task, outcome.item, outcome.prompt, outcome.split), {})
         if outcome.model in of_item:
             raise UserError(
-                f"item {outcome.item} of {outcome.task} has two outcomes of {outcome.model}; one is expected"
+                f"{outcome.where}: a second outcome of {outcome.model} for item {outcome.item} of {outcome.task}, "
+                f"after {of_item[outcome.model].where}; one is expected"
             )
         of_item[outcome.model] = outcome
     whole = {key: found for key, found in by_item.items() if len(found) == len(models)}
@@ -333,12 +483,16 @@ def build(
         if any(other[:3] == (task, item, prompt) and other[3] != split for other in by_item):
             raise UserError(f"item {item} of {task} has several splits; one is expected")
         lacking = next(model for model in models if model not in found)
+        hint = ", or leave these items out with --drop-incomplete" if whole else ""
         raise UserError(
-            f"item {item} of {task}, with the prompt {shown(prompt)}, has no outcome of {lacking} ({dropped} of "
-            f"{len(by_item)} items are incomplete); complete the table, or leave these items out with --drop-incomplete"
+            f"{_where(found)}: item {item} of {task}, with the prompt {shown(prompt)}, has no outcome of {lacking} "
+            f"({dropped} of {len(by_item)} items are incomplete); complete the table{hint}"
         )
     if not whole:
-        raise UserError("no item has an outcome of every model")
+        rarest = min(models, key=lambda model: sum(model in found for found in by_item.values()))
+        raise UserError(
+            f"no item has an outcome of every model ({rarest} has the fewest); complete the table, or remove a model"
+        )
     kept: dict[str, tuple[Split, str, str, str]] = {}
     for task, name, prompt, given in whole:
         split, asked = given or split_of(prompt), normalised(prompt)
@@ -353,7 +507,9 @@ def build(
             continue
         del kept[normalised(prompt)]
         if (task, name) in named:
-            raise UserError(f"item {name} of {task} has several prompts; one is expected")
+            raise UserError(
+                f"{_where(found)}: item {name} of {task} has another prompt before; give each prompt its own item"
+            )
         named.add((task, name))
         of_task = names.setdefault(task, [])
         items.append(Item(task, len(of_task), prompt, GenerationSettings((), 0), split))
@@ -365,6 +521,10 @@ def build(
             row = found[model]
             tree.put(index, 1 + action, Generation(row.response, 0, 0, "stop", 0.0, row.cost), row.score)
     return tree, names, {"incomplete": dropped, **repeated}
+
+
+def _where(of_item: Mapping[str, Row]) -> str:
+    return next(iter(of_item.values())).where
 
 
 def _charger(models: Iterable[str], prices: Sequence[str], tokenizer_name: str | None) -> Callable[[Row], float]:

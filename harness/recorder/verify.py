@@ -95,7 +95,7 @@ def verify(options: Verify, console: Console) -> bool:
     folder = options.recording or recording_folder(options.pool or DEFAULT_POOL, options.suite or DEFAULT_SUITE)
     recording = load_recording(folder)
     tree = recording.tree
-    if recording.manifest.get("single_hop"):
+    if recording.pool.billed:
         raise UserError(f"{folder} is a table of outcomes that was imported: there are no models to ask again")
     pool = load_pool(options.pool or recording.pool.name)
     if pool.model_names != recording.pool.model_names:

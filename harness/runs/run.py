@@ -37,7 +37,7 @@ from harness.runs.routers import (
     options_of_learners,
     with_baselines,
 )
-from harness.runs.source import Source, choose_sandbox, open_source, recording_name
+from harness.runs.source import INDEPENDENT, Source, choose_sandbox, open_source, recording_name
 from harness.runs.wandb import track
 from harness.tables.export import latex, markdown, tidy
 from harness.tables.grid import Grid, grids
@@ -331,10 +331,12 @@ def _checked_weights(weights: float | Sequence[float], text: str = "") -> tuple[
 
 def _title(source: Source, split: str, items: int) -> str:
     """What was evaluated on what, in one line; a recording is named unless it is the usual one."""
-    recording, one_hop = source.description.get("recording"), source.description.get("single_hop")
-    usual = one_hop or recording in (None, recording_name(source.pool.name, source.suite))
+    of = source.description
+    recording, one_hop, independent = of.get("recording"), of.get("single_hop"), of.get("independent_answers")
+    usual = one_hop or independent or recording in (None, recording_name(source.pool.name, source.suite))
     on = f"{source.pool.name} on {source.suite}" + ("" if usual else f" (recording {recording})")
-    return f"{on}: {items} {'' if split == 'all' else f'{split} '}items" + (", one call each" if one_hop else "")
+    how = ", one call each" if one_hop else f", {INDEPENDENT}" if independent else ""
+    return f"{on}: {items} {'' if split == 'all' else f'{split} '}items{how}"
 
 
 def _figures(

@@ -24,6 +24,8 @@ from tasks.code.sandbox.session import choose_isolation
 DEFAULT_HOPS = 2
 DEFAULT_POOL, DEFAULT_SUITE = "lightweight", "offline"
 RESULTS = Path(__file__).parents[2] / "results"
+INDEPENDENT = "cascades: no model reads earlier answers"
+"""What is said of a recording of independent answers, wherever it is named."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ def _recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: i
     recording = load_recording(folder, cost)
     tree, manifest = recording.tree, recording.manifest
     hops = tree.max_hops if max_hops is None else max_hops
+    if hops > tree.max_hops and tree.independent:  # each answer is known, at any hop
+        tree = tree.shortened(1).cascade(hops)
     if hops > tree.max_hops:
         raise UserError(
             f"--max-hops {hops}: the recording {folder} has {tree.max_hops} hops; ask for fewer, name a deeper one "
@@ -132,7 +136,8 @@ def _recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: i
     description = {
         "recording": folder.name,
         "sha256": manifest.get("sha256", {}),
-        "single_hop": manifest.get("single_hop", False),
+        "single_hop": manifest.get("single_hop", False) or (tree.independent and hops == 1),
+        "independent_answers": tree.independent and hops > 1,
         "recorded": {k: manifest.get(k) for k in ("date", "commit", "command", "versions", "models")},
     }
     return Source(tree, recording.pool, suite_of(recording, folder), description)
