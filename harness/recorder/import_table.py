@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from rich.console import Console
@@ -118,7 +118,10 @@ Number = Annotated[float, Field(strict=False)]
 
 
 class Row(Schema):
-    """What one model answered to one item. where: the file and the row, for messages."""
+    """What one model answered to one item.
+
+    where: the file and the row, for messages. missing: the number that the row lacks; then it is no outcome.
+    """
 
     item: Text
     task: Text
@@ -129,9 +132,10 @@ class Row(Schema):
     response: Text = ""
     split: Split | None = None
     where: str = ""
+    missing: Literal["", "score", "cost"] = ""
 
 
-FIELDS = tuple(field for field in Row.model_fields if field != "where")
+FIELDS = tuple(field for field in Row.model_fields if field not in ("where", "missing"))
 
 
 def import_outcomes(options: Import, console: Console) -> Path:
@@ -158,6 +162,8 @@ def import_outcomes(options: Import, console: Console) -> Path:
     responses = [made.response for model in range(len(tree.models)) for _, _, made in tree.generations(model)]
     tree.answers = guess_answers(responses) if options.answers == "auto" else options.answers
     answered = sum(map(bool, map(answer_reader(tree.answers), responses))) / len(responses)
+    if any(responses) and not answered:
+        raise UserError(f"--answers {shown(tree.answers)}: no response gives such an answer; name another kind")
     if options.hops > 1:
         tree = tree.cascade(options.hops)
     pool = Pool(
@@ -200,7 +206,7 @@ def _said(
     yield "; ".join(parts)
     if tree.independent:
         arrays = sum(array.nbytes for array in (tree.known, tree.score, tree.cost, tree.context_id))
-        yield f"{INDEPENDENT}; {tree.known.size:,} nodes, about {arrays / 1e6:,.0f} MB in memory"
+        yield f"{INDEPENDENT}; {tree.known.size:,} nodes, about {arrays / 1e6:,.1f} MB in memory"
     if answered is None:
         yield "no texts of responses: a router can read who was asked, not what was answered"
     else:
@@ -225,9 +231,8 @@ def read_outcomes(options: Import, name: str, splits: Sequence[Split | None]) ->
         if form == "json" and costs:
             raise UserError(f"{file} holds no costs, as every list of questions and scores; give --quality-only")
         fields = [field for field in FIELDS if field != "cost" or (costs and form != "routellm")]
-        cells = list(_cells(table, form, fields, name, file, read))
-        rows = list(read_rows(cells, fields, file))
-        _check_outcomes(cells, rows, file)
+        rows = list(read_rows(_cells(table, form, fields, name, file, read), fields, file))
+        _check_outcomes(rows, file)
         read += len(table)
         if costs:
             units.append(unit_of(table if form in LONG else (), options.cost_unit, units, file))
@@ -349,13 +354,24 @@ def read_json(path: Path) -> list[dict[str, Any]]:
     """A list of objects, or in a .jsonl file an object in each line. Raises UserError for anything else."""
     lines, content = path.suffix == ".jsonl", path.read_bytes()
     try:
-        rows = [json.loads(line) for line in content.splitlines() if line.strip()] if lines else json.loads(content)
+        texts = filter(bytes.strip, content.splitlines()) if lines else [content]
+        parsed = [json.loads(text, object_pairs_hook=_once) for text in texts]
     except (ValueError, RecursionError) as error:
         kind = "an object in each line" if lines else "a JSON file"
         raise UserError(f"{path} cannot be read: {error}; expected {kind}, in UTF-8") from None
+    rows = parsed if lines else parsed[0]
     if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
         raise UserError(f"{path} is no list of objects; expected {EXAMPLE}")
     return rows
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError if a key is there twice, of which Python would take the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {shown(next(name for name in names if names.count(name) > 1))} is there twice")
+    return found
 
 
 def _cells(
@@ -367,31 +383,40 @@ def _cells(
     """
     if form in LONG:
         _check_columns(table, [column for column in COLUMNS if column in fields], file)
-        yield from enumerate(table, 1)
+        yield from _rows(table)
         return
     if form == "json":
         _check_columns(table, ["question", "scores"], file)
-        for number, row in enumerate(table, 1):
-            if not isinstance(row["scores"], Mapping):
-                raise UserError(f"{file}: entry {number}: scores is {shown(row['scores'])}, expected {{MODEL: SCORE}}")
+        for number, row in _rows(table):
+            if not isinstance(row.get("scores"), Mapping):
+                raise UserError(
+                    f"{file}: entry {number}: scores is {shown(row.get('scores'))}, expected {{MODEL: SCORE}}"
+                )
             for model, score in row["scores"].items():
                 if isinstance(score, Mapping | list):
                     raise UserError(
                         f"{file}: entry {number}: the score of {model} is {shown(score)}, expected one number"
                     )
-                shared = {"item": before + number, "task": task, "prompt": row["question"]}
+                shared = {"item": before + number, "task": task, "prompt": row.get("question")}
                 yield number, {**shared, "model": model, "score": score}
         return
     of_item, of_model = WIDE[form]
     suffix = next(iter(of_model.values()))
     models = [column.removesuffix(suffix) for column in table[0] if column.endswith(suffix)]
     _check_columns(table, [*of_item.values(), *(models or [f"MODEL{suffix}"])], file)
-    for number, row in enumerate(table, 1):
+    for number, row in _rows(table):
         shared = {"item": before + number, "task": task, **{field: row[column] for field, column in of_item.items()}}
         for model in models:
             own = {field: row.get(f"{model}{end}") for field, end in of_model.items()}
             cells = {**shared, "model": model, "score": row[model], **own}
             yield number, {key: _alone(cell) for key, cell in cells.items()} if form == "routerbench" else cells
+
+
+def _rows(table: Iterable[Cells]) -> Iterator[tuple[int, Cells]]:
+    """The rows that hold something, with their numbers: a spreadsheet leaves empty ones behind."""
+    return (
+        (number, row) for number, row in enumerate(table, 1) if any(cell not in (None, "") for cell in row.values())
+    )
 
 
 def _check_columns(table: Sequence[Cells], expected: Sequence[str], file: Path) -> None:
@@ -405,15 +430,14 @@ def _check_columns(table: Sequence[Cells], expected: Sequence[str], file: Path) 
 
 
 def read_rows(cells: Iterable[tuple[int, Cells]], fields: Sequence[str], file: Path) -> Iterator[Row]:
-    """What the cells, each with the number of its row, say of these fields. Without a score or a cost there is none."""
+    """What the cells, each with the number of its row, say of these fields."""
     row = "entry" if file.suffix in (".json", ".jsonl") else "data row"
     for number, of in cells:
         given = {field: of[field] for field in fields if not _is_missing(field, of.get(field))}
-        if any(field in fields and field not in given for field in ("score", "cost")):
-            continue
+        missing = next((field for field in ("score", "cost") if field in fields and field not in given), "")
         where = f"{file}: {row} {number}"
         try:
-            outcome = Row.model_validate(given | {"where": where})
+            outcome = Row.model_validate({"score": 0.0, **given, "where": where, "missing": missing})
         except ValidationError as error:
             raise UserError(f"{where}: {one_line(error)}") from None
         for field in ("item", "task", "model"):
@@ -421,19 +445,15 @@ def read_rows(cells: Iterable[tuple[int, Cells]], fields: Sequence[str], file: P
         yield outcome
 
 
-def _check_outcomes(cells: Sequence[tuple[int, Cells]], rows: Iterable[Row], file: Path) -> None:
+def _check_outcomes(rows: Sequence[Row], file: Path) -> None:
     """Raise UserError if a model, or all of them, have no outcome in a file: it would vanish from every table."""
-    found = {row.model for row in rows}
-    named = dict.fromkeys(str(of["model"]) for _, of in cells if not _is_missing("model", of.get("model")))
-    lacking = next((model for model in named if model not in found), None)
-    if lacking is None:
-        return
-    theirs = [of for _, of in cells if not found or str(of.get("model")) == lacking]
-    unscored = all(_is_missing("score", of.get("score")) for of in theirs)
-    needed = "score" if unscored else "score and a cost"
-    hints = [] if unscored else ["without costs give --quality-only"]
-    hints.append("complete the table, or remove the model" if found else "complete the table")
-    raise UserError(f"{file}: no row{f' of {lacking}' if found else ''} has a {needed}; {'; '.join(hints)}")
+    found = {row.model for row in rows if not row.missing}
+    lacking = next((row.model for row in rows if row.model not in found), None)
+    if lacking is not None:
+        unscored = all(row.missing == "score" for row in rows if row.model == lacking or not found)
+        needed, hint = ("score", "") if unscored else ("score and a cost", "without costs give --quality-only, else ")
+        whose, remove = (f" of {lacking}", ", or remove the model") if found else ("", "")
+        raise UserError(f"{file}: no row{whose} has a {needed}; {hint}complete the table{remove}")
 
 
 def check_models(outcomes: Iterable[Row]) -> None:
@@ -470,26 +490,32 @@ def build(
     by_item: dict[tuple[str, str, str, Split | None], dict[str, Row]] = {}
     for outcome in outcomes:
         of_item = by_item.setdefault((outcome.task, outcome.item, outcome.prompt, outcome.split), {})
-        if outcome.model in of_item:
+        before = of_item.setdefault(outcome.model, outcome)
+        if before is not outcome and not before.missing and not outcome.missing:
             raise UserError(
                 f"{outcome.where}: a second outcome of {outcome.model} for item {outcome.item} of {outcome.task}, "
-                f"after {of_item[outcome.model].where}; one is expected"
+                f"after {before.where}; one is expected"
             )
-        of_item[outcome.model] = outcome
-    whole = {key: found for key, found in by_item.items() if len(found) == len(models)}
+        if before.missing:
+            of_item[outcome.model] = outcome
+    outcomes_of = {
+        key: {model: row for model, row in found.items() if not row.missing} for key, found in by_item.items()
+    }
+    whole = {key: found for key, found in outcomes_of.items() if len(found) == len(models)}
     dropped = len(by_item) - len(whole)
     if dropped and not drop_incomplete:
-        (task, item, prompt, split), found = next((key, found) for key, found in by_item.items() if key not in whole)
-        if any(other[:3] == (task, item, prompt) and other[3] != split for other in by_item):
-            raise UserError(f"item {item} of {task} has several splits; one is expected")
-        lacking = next(model for model in models if model not in found)
+        key = next(key for key in by_item if key not in whole)
+        (task, item, prompt, split), where = key, _where(by_item[key])
+        if any(other[:3] == key[:3] and other[3] != split for other in by_item):
+            raise UserError(f"{where}: item {item} of {task} has several splits; one is expected")
+        lacking = next(model for model in models if model not in outcomes_of[key])
         hint = ", or leave these items out with --drop-incomplete" if whole else ""
         raise UserError(
-            f"{_where(found)}: item {item} of {task}, with the prompt {shown(prompt)}, has no outcome of {lacking} "
+            f"{where}: item {item} of {task}, with the prompt {shown(prompt)}, has no outcome of {lacking} "
             f"({dropped} of {len(by_item)} items are incomplete); complete the table{hint}"
         )
     if not whole:
-        rarest = min(models, key=lambda model: sum(model in found for found in by_item.values()))
+        rarest = min(models, key=lambda model: sum(model in found for found in outcomes_of.values()))
         raise UserError(
             f"no item has an outcome of every model ({rarest} has the fewest); complete the table, or remove a model"
         )

@@ -105,6 +105,12 @@ TABLES = {
     "nested scores": scored(
         {"a": {"exact": 1}, "b": 0}, "entry 1: the score of a is {'exact': 1}, expected one number"
     ),
+    "no scores": Table(
+        {"mine.json": json.dumps([*ASKED, {"question": "Who?"}])}, ("entry 3: scores is None",), "--quality-only"
+    ),
+    "a score twice": Table(
+        {"mine.json": '[{"question": "Who?", "scores": {"a": 1, "b": 0, "a": 0}}]'}, ("the key 'a' is there twice",)
+    ),
     "a list of scores": scored([1, 0], "entry 1: scores is [1, 0], expected {MODEL: SCORE}"),
     "scores as texts": scored({"a": "1", "b": "0.5"}, "2 items, 2 models", imported=True),
     "a list with costs": Table({"mine.json": json.dumps(ASKED)}, ("holds no costs", "--quality-only")),
@@ -130,6 +136,13 @@ TABLES = {
     "duplicate model": Table(
         {"mine.csv": f"{BENCH},A,A|total_cost\ns1,Why?,t,1,0,x,y,1,1,1,1\n"}, ("model A differs from a",)
     ),
+    "an item without any outcome": Table(
+        {"mine.csv": TABLE + "q3,t,Who?,a,,\nq3,t,Who?,b,,\n"},
+        ("2 items, 2 models", "1 incomplete items left out"),
+        "--drop-incomplete",
+        True,
+    ),
+    "empty rows": Table({"mine.csv": TABLE + ",,,,,\n"}, ("2 items, 2 models",), imported=True),
     "a model lacks an item": Table({"mine.csv": "\n".join((HEAD, *ROWS[:3]))}, ("item q2 of t", "no outcome of b")),
     "an item with two prompts": changed(
         "q2,t,How old?,b,1,0.01\n",
@@ -155,6 +168,10 @@ TABLES = {
     "no hop": changed("q1", "q1", "--hops 0: expected at least 1", options="--hops 0"),
     "too many hops": changed(
         "q1", "q1", "cascades of 99 hops over 2 models and 2 items", "at most 25 hops fit", options="--hops 99"
+    ),
+    "an expression without a match": changed("q1", "q1", "2 items", options=r"--answers #+\d", imported=True),
+    "an expression for other texts": columns(
+        "response", ["A", "B", "A", "B"], "no response gives such an answer", options=r"--answers \d"
     ),
     "no expression": changed("q1", "q1", "answers '(': expected letter, number", options="--answers ("),
 }
