@@ -21,6 +21,7 @@ MAX_PROGRAM = 50_000
 _LAST_WORD = re.compile(r"-?\w+")
 _NUMBER = r"(?<![\w.])[-−]?[$£€]?[-−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])[-−]?[$£€]?\.\d+"
 _LAST_NUMBER = re.compile(_NUMBER)
+_ENDS_IN_NUMBER = re.compile(r"\d[\s.)}$*%]{0,9}\Z")
 _MARKED_NUMBER = re.compile(rf"(?:####|\\boxed\{{|\banswer(?: is\b|:| =))\W{{0,10}}?({_NUMBER})", re.IGNORECASE)
 # "A" and "I" are words, too: "A) ..." and "A" alone are letters, "A good answer" and "I cannot" are none.
 _LETTER = r"(?:[B-HJ-Z]\b|[AI]\b(?!\s+\w))(?!['’])"
@@ -147,12 +148,12 @@ def answer_reader(kind: str) -> Callable[[str], str]:
 
 
 def guess_answers(responses: Iterable[str]) -> str:
-    """The kind that most of the responses are of: a letter or a number each, a program; else a text."""
+    """The kind that most of the responses are of: a letter, a program, or what ends in a number; else a text."""
     some = list(responses)
     signs: dict[str, Callable[[str], object]] = {
         "letter": lambda text: len(text) <= 100 and "\n" not in text.strip() and _FIRST_LETTER.match(text),
         "code": lambda text: re.search(r"```|\bdef \w+\(|\[PYTHON\]", text),
-        "number": lambda text: _MARKED_NUMBER.search(text) or re.fullmatch(rf"\s*(?:{_NUMBER})\s*", text),
+        "number": lambda text: _MARKED_NUMBER.search(text) or _ENDS_IN_NUMBER.search(text),
     }
     for kind, sign in signs.items():
         if sum(bool(sign(response)) for response in some) > len(some) / 2:

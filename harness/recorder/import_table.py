@@ -199,14 +199,15 @@ def _said(
     tree: Tree, counts: Mapping[str, int], left_out: Mapping[str, int], guessed: bool, answered: float | None
 ) -> Iterator[str]:
     """What was imported, in lines. answered: share of the responses that give an answer; None if there are no texts."""
-    hops = f"{tree.max_hops} hops" if tree.independent else "one hop"
+    hops = f"cascades of {tree.max_hops} hops ({INDEPENDENT})" if tree.independent else "one hop"
     parts = [f"{len(tree.items):,} items, {len(tree.models)} models, {hops}"]
     parts.append(", ".join(f"{number:,} {split}" for split, number in counts.items()))
     parts += [f"{number:,} {what.replace('_', ' ')} items left out" for what, number in left_out.items() if number]
     yield "; ".join(parts)
     if tree.independent:
-        arrays = sum(array.nbytes for array in (tree.known, tree.score, tree.cost, tree.context_id))
-        yield f"{INDEPENDENT}; {tree.known.size:,} nodes, about {arrays / 1e6:,.1f} MB in memory"
+        size = sum(array.nbytes for array in (tree.known, tree.score, tree.cost, tree.context_id)) / 1e6
+        memory = f"about {size:,.0f} MB" if size >= 1 else "less than 1 MB"
+        yield f"the tree has {tree.known.size:,} nodes and takes {memory} of memory"
     if answered is None:
         yield "no texts of responses: a router can read who was asked, not what was answered"
     else:

@@ -112,7 +112,8 @@ def _route(tree: Tree, index: int, row: ItemRow) -> Route:
         raise UserError(f"items.parquet names the pipeline {unknown}, which the recording lacks") from None
     hops = []
     for depth in range(len(pipeline)):
-        node = tree.node(pipeline[: depth + 1])
+        # A model of a cascade answers alike at every hop, and the run may be deeper than the recording.
+        node = tree.node(pipeline[depth if tree.independent else 0 : depth + 1])
         made = tree.generation(index, node)
         score = float(tree.score[index, node])
         hops.append(Hop(tree.models[pipeline[depth]], made.response, score, made.finish_reason == "length"))

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 # More would draw a picture of dust.
 MAX_FLOWS = 4
+CASCADES = (
+    "It is a table of one call of each model: no model reads earlier answers, the score of a pipeline is that of its "
+    "last model, and its cost is the sum. Models that read what was answered before might answer otherwise."
+)
 
 
 def report(options: Report, console: Console) -> Path:
@@ -196,4 +200,5 @@ def _source(run: RunFolder) -> str:
         return "the models themselves, asked by this run"
     made = source.get("recorded")
     date = str(made.get("date") or "")[:10] if isinstance(made, dict) else ""
-    return f"the recording {source.get('recording', 'without a name')}" + (f", made on {date}" if date else "")
+    said = f"the recording {source.get('recording', 'without a name')}" + (f", made on {date}" if date else "")
+    return f"{said}. {CASCADES}" if source.get("independent_answers") else said

@@ -335,7 +335,9 @@ def _title(source: Source, split: str, items: int) -> str:
     recording, one_hop, independent = of.get("recording"), of.get("single_hop"), of.get("independent_answers")
     usual = one_hop or independent or recording in (None, recording_name(source.pool.name, source.suite))
     on = f"{source.pool.name} on {source.suite}" + ("" if usual else f" (recording {recording})")
-    how = ", one call each" if one_hop else f", {INDEPENDENT}" if independent else ""
+    how = ", one call each" if one_hop else ""
+    if independent:
+        how = f", cascades of {source.tree.max_hops} hops ({INDEPENDENT})"
     return f"{on}: {items} {'' if split == 'all' else f'{split} '}items{how}"
 
 

@@ -24,8 +24,8 @@ from tasks.code.sandbox.session import choose_isolation
 DEFAULT_HOPS = 2
 DEFAULT_POOL, DEFAULT_SUITE = "lightweight", "offline"
 RESULTS = Path(__file__).parents[2] / "results"
-INDEPENDENT = "cascades: no model reads earlier answers"
-"""What is said of a recording of independent answers, wherever it is named."""
+INDEPENDENT = "no model reads earlier answers"
+"""What is said of cascades over a table of outcomes, wherever figures of them stand."""
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def test_what_is_no_kind_is_refused(kind: str) -> None:
     [
         (["A", "B)", "I do", "C\n", "(d)"], "letter"),
         (["#### 5", "so 4 + 4 = 8\n#### 8", "I think"], "number"),
-        (["5", "-7", "$8"], "number"),
+        (["5", "-7", "It costs $8."], "number"),
         ([f"```python\n{TWICE}```", TWICE, "no"], "code"),
         (["A cat sat on the mat.", "I think so.", "Paris"], "text"),
         (["", ""], "text"),

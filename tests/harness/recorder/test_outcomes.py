@@ -84,6 +84,45 @@ def test_a_long_table_and_routers_on_it(tmp_path: Path, harness: Run) -> None:
     assert summary["cost_unit"] == "US$" and summary["title"].endswith("test items, one call each")
 
 
+def test_a_table_is_cascades_if_no_model_reads_earlier_answers(tmp_path: Path, harness: Run, capsys: Any) -> None:
+    rows, out = table(), tmp_path / "cascades"
+    for row in rows:  # a wrong answer shows: the models answer differently
+        row["response"] = f"The answer is {7 if row['score'] else 8 + (row['model'] == 'b')}."
+    path = written(rows, tmp_path / "mine.csv")
+    assert harness("import", path, "--hops", 2, "--out", out) == 0
+    said = capsys.readouterr().out
+    assert "60 items, 2 models, cascades of 2 hops (no model reads earlier answers); " in said
+    assert "the tree has 420 nodes and takes less than 1 MB of memory" in said
+    assert "answers compared as number (guessed); 100% of the responses give one" in said
+    recording = load_recording(out)
+    told = ("independent_answers", "single_hop", "max_hops", "answers", "answers_guessed")
+    assert [recording.manifest[key] for key in told] == [True, False, 2, "number", True]
+    tree = recording.tree
+    b_then_a = tree.node((1, 0))
+    np.testing.assert_array_equal(tree.score[:, b_then_a], tree.score[:, 1])
+    assert tree.context(1, b_then_a).responses == ("The answer is 7.", "The answer is 8.")
+
+    for hops, how in ((1, "one call each"), (3, "cascades of 3 hops (no model reads earlier answers)")):
+        router = ("single:a",) if hops == 1 else ("pipeline:a>b",)
+        run = ("run", "--recording", out, "--router", *router, "--cost-weight", 1, "--max-hops", hops)
+        assert harness(*run, "--out", tmp_path / f"run-{hops}") == 0
+        for name in ("summary.json", "tables.md", "tables.tex"):
+            assert how in (tmp_path / f"run-{hops}" / name).read_text()
+    overall = json.loads((tmp_path / "run-3" / "summary.json").read_text())["routers"]["pipeline:a>b"]["overall"]
+    test = [n for n, item in enumerate(tree.items) if item.split == "test"]
+    assert overall["cost"] == pytest.approx(tree.cost[test, 1:3].sum(axis=1).mean())
+    assert overall["quality"] == pytest.approx(tree.score[test, 2].mean())
+    assert harness("report", tmp_path / "run-3", "--out", tmp_path / "report.html") == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "no model reads earlier answers, the score of a pipeline is that of its last" in page
+    assert "The answer is 8." in page, "the recording of two hops shows the answers of a run of three"
+    capsys.readouterr()
+    assert harness("verify", "--recording", out) == 2
+    assert "there are no models to ask again" in capsys.readouterr().err
+    assert harness(*run[:-1], 99) == 2
+    assert "at most 20 hops fit" in capsys.readouterr().err
+
+
 def test_types_splits_and_responses_of_a_parquet_table(tmp_path: Path, harness: Run) -> None:
     rows = table(6)
     for n, row in enumerate(rows):
