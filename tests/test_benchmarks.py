@@ -19,7 +19,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-# Those with options; the two others take the names of files, and one of them needs a fuzzer that is not installed.
+# Those with options; the others take the names of files, and one of them needs a fuzzer that is not installed.
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if "import tyro" in path.read_text()]
 
 

@@ -254,13 +254,13 @@ def unit_of(table: Iterable[Cells], given: str | None, before: Sequence[str], fi
     other = next(((number, str(other)) for number, other in said if str(other) != unit), None)
     if other is not None:
         raise UserError(
-            f"{file}: data row {other[0]}: the cost is in {other[1]}, and others in {unit}; convert them to one"
+            f"{file}: data row {other[0]}: the cost is in {other[1]}, and others in {unit}; convert them to one unit"
         )
     if said and given not in (None, unit):
         raise UserError(f"--cost-unit {given}: the costs of {file} are in {unit}, as its column cost_unit says")
     if before and before[0] != unit:
         raise UserError(
-            f"the costs of {file} are in {unit}, those of the files before in {before[0]}; convert them to one"
+            f"the costs of {file} are in {unit}, those of the files before in {before[0]}; convert them to one unit"
         )
     return unit
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,23 @@ def test_a_table_is_cascades_if_no_model_reads_earlier_answers(tmp_path: Path, h
     assert "there are no models to ask again" in capsys.readouterr().err
     assert harness(*run[:-1], 99) == 2
     assert "at most 20 hops fit" in capsys.readouterr().err
+
+
+def test_the_example_of_the_guide(tmp_path: Path, harness: Run, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "guides" / "outcomes.md").read_text(encoding="utf-8")
+    _, example, _, said, *_ = page.split("```")
+    monkeypatch.chdir(tmp_path)
+    Path("outcomes.csv").write_text(example.removeprefix("csv\n"), encoding="utf-8")
+    commands = [line.split() for line in re.findall(r"^ {4}python -m harness (.*/sums.*)$", page, re.MULTILINE)]
+    assert [command[0] for command in commands] == ["import", "run"]
+    assert harness(*commands[0]) == 0 and capsys.readouterr().out == said.lstrip()
+    assert harness(*commands[1], "--out", "run") == 0
+    printed = json.loads(Path("run/summary.json").read_text())["routers"]
+    rows = re.findall(r"^\| ([\w:]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert len(rows) == 3
+    for name, *figures in rows:
+        overall = printed[name]["overall"]
+        assert [overall[key] for key in ("quality", "cost", "hops")] == pytest.approx(list(map(float, figures)))
 
 
 def test_types_splits_and_responses_of_a_parquet_table(tmp_path: Path, harness: Run) -> None:

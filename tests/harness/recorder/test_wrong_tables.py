@@ -131,6 +131,9 @@ TABLES = {
     ),
     # models and items
     "case of a model": changed("old?,a", "old?,A", "data row 3: model A differs from a (", "row 1) by case or spaces"),
+    "spaces between models": Table(
+        {"mine.csv": TABLE.replace(",a,", ",g 4,").replace(",b,", ",g4,")}, ("data row 2: model g4 differs from g 4 (",)
+    ),
     "space in a model": changed("old?,a", "old?,a ", "data row 3: model 'a ' has spaces at an end"),
     "duplicate row": Table({"mine.csv": TABLE + ROWS[2]}, ("data row 5: a second outcome of a for item q2", "row 3")),
     "duplicate model": Table(
