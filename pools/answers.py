@@ -22,7 +22,7 @@ _LAST_WORD = re.compile(r"-?\w+")
 _NUMBER = r"(?<![\w.])[-−]?[$£€]?[-−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])[-−]?[$£€]?\.\d+"
 _LAST_NUMBER = re.compile(_NUMBER)
 _ENDS_IN_NUMBER = re.compile(r"\d[\s.)}$*%]{0,9}\Z")
-_MARKED_NUMBER = re.compile(rf"(?:####|\\boxed\{{|\banswer(?: is\b|:| =))\W{{0,10}}?({_NUMBER})", re.IGNORECASE)
+_MARKED_NUMBER = re.compile(rf"(?:(?<!#)####|\\boxed\{{|\banswer(?: is\b|:| =))\W{{0,10}}?({_NUMBER})", re.IGNORECASE)
 # "A" and "I" are words, too: "A) ..." and "A" alone are letters, "A good answer" and "I cannot" are none.
 _LETTER = r"(?:[B-HJ-Z]\b|[AI]\b(?!\s+\w))(?!['’])"
 _FIRST_LETTER = re.compile(rf"[\W_]{{0,4}}?(?:({_LETTER})|([a-z])(?:[).:]|\s*\Z))")

@@ -119,10 +119,10 @@ def _recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: i
     if hops > tree.max_hops and tree.independent:  # each answer is known, at any hop
         tree = tree.shortened(1).cascade(hops)
     if hops > tree.max_hops:
-        raise UserError(
-            f"--max-hops {hops}: the recording {folder} has {tree.max_hops} hops; ask for fewer, name a deeper one "
-            "(--recording), record more (python -m harness record), or use the models (--live)"
-        )
+        more = "name a deeper one (--recording), record more (python -m harness record), or use the models (--live)"
+        if recording.pool.billed:
+            more = "or import the table again, as cascades (python -m harness import --hops)"
+        raise UserError(f"--max-hops {hops}: the recording {folder} has {tree.max_hops} hops; ask for fewer, {more}")
     known = list(dict.fromkeys(item.task for item in tree.items))
     unknown = [task for task in tasks if task not in known]
     if unknown:

@@ -61,7 +61,7 @@ def test_a_recording_is_replaced_only_by_force(tmp_path: Path, harness: Run, cap
     assert harness(*other[:-1], tmp_path / "thesis", "--force") == 2
 
 
-def test_a_long_table_and_routers_on_it(tmp_path: Path, harness: Run) -> None:
+def test_a_long_table_and_routers_on_it(tmp_path: Path, harness: Run, capsys: Any) -> None:
     rows, out = table(), tmp_path / "recording"
     assert harness("import", written(rows, tmp_path / "mine.csv"), "--out", out) == 0
     recording = load_recording(out)
@@ -83,6 +83,8 @@ def test_a_long_table_and_routers_on_it(tmp_path: Path, harness: Run) -> None:
     test = [n for n, item in enumerate(tree.items) if item.split == "test"]
     assert overall["single:b"]["cost"] == pytest.approx(expected[test, 1, 1].mean())
     assert summary["cost_unit"] == "US$" and summary["title"].endswith("test items, one call each")
+    assert harness("run", "--recording", out, "--router", "random", "--max-hops", 2, "--out", tmp_path / "two") == 2
+    assert "ask for fewer, or import the table again, as cascades" in capsys.readouterr().err
 
 
 def test_a_table_is_cascades_if_no_model_reads_earlier_answers(tmp_path: Path, harness: Run, capsys: Any) -> None:
