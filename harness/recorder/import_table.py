@@ -406,10 +406,14 @@ def _cells(
     models = [column.removesuffix(suffix) for column in table[0] if column.endswith(suffix)]
     _check_columns(table, [*of_item.values(), *(models or [f"MODEL{suffix}"])], file)
     for number, row in _rows(table):
-        shared = {"item": before + number, "task": task, **{field: row[column] for field, column in of_item.items()}}
+        shared = {
+            "item": before + number,
+            "task": task,
+            **{field: row.get(column) for field, column in of_item.items()},
+        }
         for model in models:
             own = {field: row.get(f"{model}{end}") for field, end in of_model.items()}
-            cells = {**shared, "model": model, "score": row[model], **own}
+            cells = {**shared, "model": model, "score": row.get(model), **own}
             yield number, {key: _alone(cell) for key, cell in cells.items()} if form == "routerbench" else cells
 
 

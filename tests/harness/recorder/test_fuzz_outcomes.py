@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,22 @@ def test_a_damaged_csv_file(folder: Path, content: bytes) -> None:
     path = folder / "bytes.csv"
     path.write_bytes(content)
     imported(path)
+
+
+LISTS = [
+    ROWS,
+    [{"question": f"question {n}", "scores": {"a": n % 2, "b": 0.5}} for n in range(3)],
+    *WIDE.values(),
+]
+
+
+@fuzz("JSON lists: values", 100)
+@given(st.sampled_from(LISTS).flatmap(mutated), st.booleans())
+def test_a_json_list(folder: Path, rows: Any, lines: bool) -> None:
+    path = folder / ("table.jsonl" if lines and isinstance(rows, list) else "table.json")
+    content = "\n".join(map(json.dumps, rows)) if path.suffix == ".jsonl" else json.dumps(rows)
+    path.write_text(content, encoding="utf-8", newline="")
+    imported(path, *(["--quality-only"] if "cost" not in content else []))
 
 
 CELLS: tuple[Any, ...] = (
