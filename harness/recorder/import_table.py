@@ -207,7 +207,7 @@ def _said(
     if tree.independent:
         size = sum(array.nbytes for array in (tree.known, tree.score, tree.cost, tree.context_id)) / 1e6
         memory = f"about {size:,.0f} MB" if size >= 1 else "less than 1 MB"
-        yield f"the tree has {tree.known.size:,} nodes and takes {memory} of memory"
+        yield f"the tree has {tree.known.size:,} nodes and takes {memory} of memory; a run takes a few times that"
     if answered is None:
         yield "no texts of responses: a router can read who was asked, not what was answered"
     else:

@@ -144,7 +144,8 @@ class Tree:
 
     def context(self, item: int, node: int) -> Context:
         """The query and the responses along the node's pipeline."""
-        return self.contexts[int(self.context_ids(item, node))]
+        known = int(self.context_id[item, node])
+        return self.contexts[known if known >= 0 else int(self.context_ids(item, node))]
 
     def context_ids(self, items: ArrayLike, nodes: ArrayLike) -> NDArray[np.int32]:
         """Indices into `contexts` of the nodes `(items[k], nodes[k])`, which are known."""
