@@ -93,7 +93,7 @@ def _score(cell: Any) -> Any:
     """As `_number`, or of a text whether it is true."""
     if isinstance(cell, str) and cell.lower() in ("true", "false"):
         return cell.lower() == "true"
-    return _number(cell, ", from 0 to 1, or true or false")
+    return _number(cell, ", from 0 to 1, or true or false, or an empty cell")
 
 
 def _cost(cell: Any) -> Any:

@@ -72,6 +72,7 @@ TABLES = {
     "Latin-1": Table({"mine.csv": TABLE.replace("old", "öld").encode("latin-1")}, ("cannot be read", "in UTF-8")),
     "UTF-16": Table({"mine.csv": TABLE.encode("utf-16")}, ("is in UTF-16; save it as CSV in UTF-8",)),
     "mark of UTF-8": Table({"mine.csv": TABLE.encode("utf-8-sig")}, ("2 items, 2 models",), imported=True),
+    "line breaks of Windows": Table({"mine.csv": TABLE.replace("\n", "\r\n")}, ("2 items, 2 models",), imported=True),
     "ragged rows": changed(
         "How old?", "How old, really?", "data row 3: Expected 6 columns, got 7", "commas in double quotes"
     ),
@@ -88,6 +89,7 @@ TABLES = {
     "score in words": changed(
         "a,1,", "a,yes,", "data row 1: score: 'yes' is no number", "from 0 to 1, or true or false"
     ),
+    "score N/A": changed("b,0,", "b,N/A,", "data row 2: score: 'N/A' is no number", "or an empty cell"),
     "percentages": changed("b,0,", "b,87.5,", "data row 2: score: 87.5 is no number from 0 to 1; divide percentages"),
     "negative score": changed("a,0,", "a,-1,", "data row 3: score: -1 is no number from 0 to 1"),
     "decimal comma": changed("a,1,", 'a,"0,5",', "data row 1: score: '0,5' is no number"),
@@ -166,6 +168,11 @@ TABLES = {
         "mine-test.csv are in cents, those of the files before in US$",
     ),
     "a file without costs": two(TABLE.replace("cost", "price", 1), "mine-test.csv has no column cost"),
+    "prices beside costs": Table(
+        {"mine-train.csv": TRAIN, "mine-test.csv": "prompt,a,b,a_response,b_response\nq,1,0,x,y\n"},
+        ("--prices is for --format routellm with costs",),
+        "--prices a=1,1 b=1,2 --tokenizer none",
+    ),
     "prompt in both files": two(TABLE.replace("How many?", "Ready?"), "1 repeated train items left out", imported=True),
     # the options
     "no hop": changed("q1", "q1", "--hops 0: expected at least 1", options="--hops 0"),
