@@ -90,6 +90,7 @@ class Row(Schema):
     cost: Annotated[Number, Field(le=MAX_COST)] = 0.0
     response: Text = ""
     split: Split | None = None
+    kind: Text = ""
 
 
 def import_outcomes(options: Import, console: Console) -> Path:
@@ -302,7 +303,7 @@ def read_rows(cells: Iterable[tuple[int, Cells]], fields: Sequence[str], file: P
             row = Row.model_validate(given)
         except ValidationError as error:
             raise UserError(f"{file.name}: row {number}: {one_line(error)}") from None
-        for field in ("item", "task", "model"):
+        for field in ("item", "task", "model", *(["kind"] if row.kind else [])):
             check_name(getattr(row, field), f"{file.name}: row {number}: {field}")
         yield row
 
@@ -356,7 +357,10 @@ def build(
             raise UserError(f"item {name} of {task} has several prompts; one is expected")
         named.add((task, name))
         of_task = names.setdefault(task, [])
-        items.append(Item(task, len(of_task), prompt, GenerationSettings((), 0), split))
+        kinds = sorted({row.kind for row in found.values()})
+        if len(kinds) > 1:
+            raise UserError(f"item {name} of {task} has the kinds {' and '.join(map(shown, kinds))}; one is expected")
+        items.append(Item(task, len(of_task), prompt, GenerationSettings((), 0), split, kinds[0]))
         of_task.append(name)
         rows.append(found)
     tree = Tree(items, models, 1, cost_model)

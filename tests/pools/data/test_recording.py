@@ -50,6 +50,17 @@ def test_round_trip(tree, made_up_pool, folder):
     loaded.require(*np.indices(loaded.known.shape))  # all there, so nobody is asked
 
 
+def test_kinds_are_kept_and_a_recording_without_them_is_read(synthetic_tree, made_up_pool, tmp_path):
+    tree = synthetic_tree(items=5)
+    tree.items = tuple(replace(item, kind=f"kind {n % 2}") for n, item in enumerate(tree.items))
+    save_recording(tree, made_up_pool, {}, tmp_path)
+    loaded = load_recording(tmp_path).tree
+    assert loaded.items == tree.items and loaded.select("train").items[0].kind == "kind 0"
+    _table(tmp_path, ITEMS, lambda table: table.drop_columns("kind"))
+    seal_recording(tmp_path)
+    assert [item.kind for item in load_recording(tmp_path).tree.items] == [""] * 5
+
+
 def test_an_incomplete_tree(synthetic_tree, made_up_pool, tmp_path):
     tree = synthetic_tree(items=3, max_hops=2, complete=False)
     tree.require([0, 2], [4, 1])
