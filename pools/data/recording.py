@@ -69,7 +69,7 @@ def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Pat
     of_items, of_transitions = _schemas(pool)
     items = pa.Table.from_pylist([vars(item) | vars(item.settings) for item in tree.items], schema=of_items)
     transitions = pa.Table.from_pylist([{**row, "billed": row["cost"]} for row in tree.rows()], schema=of_transitions)
-    shape = {"max_hops": tree.max_hops, "complete": tree.complete}
+    shape: dict[str, Any] = {"max_hops": tree.max_hops, "complete": tree.complete}
     shape |= {"independent_answers": tree.independent, "answers": tree.answers}
     full = {"format": FORMAT, "pool": pool.to_dict(), **shape, **manifest}
     with whole_folder(folder, _MANIFEST, check=lambda: check_recording_target(folder, replace)) as partial:

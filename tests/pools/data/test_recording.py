@@ -126,6 +126,8 @@ def _table(folder, file, change):
         lambda f: _manifest(f, max_hops=10**9),
         lambda f: [_column(f, name, "task", lambda c: [f"{task} " for task in c]) for name in (ITEMS, TRANSITIONS)],
         lambda f: _column(f, ITEMS, "query", lambda c: [None, *c[1:]]),
+        lambda f: _column(f, ITEMS, "kind", lambda kinds: [None, *kinds[1:]]),
+        lambda f: _column(f, ITEMS, "kind", lambda kinds: ["a\u200b", *kinds[1:]]),
         lambda f: _column(f, ITEMS, "split", lambda c: ["dev", *c[1:]]),
         lambda f: _column(f, ITEMS, "doc_id", lambda c: [c[1], *c[1:]]),  # an item twice
         lambda f: _column(f, ITEMS, "until", lambda c: [[None], *c[1:]]),
