@@ -40,13 +40,17 @@ class GenerationSettings:
 
 @dataclass(frozen=True)
 class Item:
-    """One question of a task. `(task, doc_id)` is unique within a suite."""
+    """One question of a task. `(task, doc_id)` is unique within a suite.
+
+    kind: which kind of question of its task it is (its generator, its subject); empty if the task says none.
+    """
 
     task: str
     doc_id: int
     query: str
     settings: GenerationSettings
     split: Split
+    kind: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,12 @@ from numpy.typing import NDArray
 from pools.errors import UserError
 from pools.mdp.optimum import path_costs
 from pools.mdp.tree import Tree
+from pools.types import Item
 from routers.registry import register, train_items
 from routers.router import RouterRequest, RoutingStates
+
+Group = tuple[str, ...]
+"""Items that share a pipeline: a task, or a task and a kind."""
 
 
 @dataclass(frozen=True)
@@ -105,44 +109,77 @@ def best_pipeline(request: RouterRequest) -> FixedRouter:
         )
     tree = train_items(request, "best-pipeline")
     hops = int(request.argument) if request.argument else None
-    return FixedRouter(_best(tree, request, np.ones(len(tree.items), bool), hops), len(tree.models))
+    return FixedRouter(_best(tree, _values(tree, request), hops), len(tree.models))
 
 
 @dataclass(frozen=True)
-class TaskRouter:
-    """The pipeline of the item's task, which it is told: the bar for a router that has to tell tasks apart.
+class ToldRouter:
+    """The pipeline of the group that the item is of, which it is told: the bar for a router that tells groups apart.
 
-    pipelines: by task. task_of: the task of each query. otherwise: for a query of no known task.
+    pipelines: by group. of_query: the pipeline of each query. otherwise: for a query that is not known.
     """
 
-    pipelines: Mapping[str, FixedRouter]
-    task_of: Mapping[str, str]
+    pipelines: Mapping[Group, FixedRouter]
+    of_query: Mapping[str, FixedRouter]
     otherwise: FixedRouter
 
     def act(self, states: RoutingStates) -> NDArray[np.int64]:
         """`[B]` the next model of each item's pipeline, or STOP after its last."""
-        tasks = [self.task_of.get(context.query, "") for context in states.contexts]
-        routers = [self.pipelines.get(task, self.otherwise) for task in tasks]
+        routers = [self.of_query.get(context.query, self.otherwise) for context in states.contexts]
         return np.array([router.next(hop) for router, hop in zip(routers, states.hop.tolist(), strict=True)], np.int64)
 
 
 @register("best-pipeline-per-task")
-def best_pipeline_per_task(request: RouterRequest) -> TaskRouter:
+def best_pipeline_per_task(request: RouterRequest) -> ToldRouter:
     """For each task the pipeline with the best value on its train items; it is told the task, nothing of the item."""
+    return _told(request, "best-pipeline-per-task", _of_task)
+
+
+@register("best-pipeline-per-kind")
+def best_pipeline_per_kind(request: RouterRequest) -> ToldRouter:
+    """The same for each kind of a task's items (its generator, its subject); of a kind without train items the task's.
+
+    It is told task and kind, nothing else of the item.
+    """
+    return _told(request, "best-pipeline-per-kind", _of_kind, _of_task)
+
+
+def _of_task(item: Item) -> Group:
+    return (item.task,)
+
+
+def _of_kind(item: Item) -> Group:
+    return item.task, item.kind
+
+
+def _told(request: RouterRequest, name: str, *groupings: Callable[[Item], Group]) -> ToldRouter:
+    """For each group the pipeline that is best on its train items; an item's is that of its first group with any."""
     if request.argument:
-        raise UserError(f"router best-pipeline-per-task takes no argument, got {request.argument!r}")
-    tree = train_items(request, "best-pipeline-per-task")
-    tasks = np.array([item.task for item in tree.items])
+        raise UserError(f"router {name} takes no argument, got {request.argument!r}")
+    tree = train_items(request, name)
+    values, models = _values(tree, request), len(tree.models)
+    pipelines: dict[Group, FixedRouter] = {}
+    for group_of in groupings:
+        groups = [group_of(item) for item in tree.items]
+        for group in dict.fromkeys(groups):
+            chosen = np.array([other == group for other in groups])
+            pipelines[group] = FixedRouter(_best(tree, values[chosen]), models)
+    otherwise = FixedRouter(_best(tree, values), models)
     trees = [part for part in (request.train, request.validation, request.evaluation) if part is not None]
-    return TaskRouter(
-        {task: FixedRouter(_best(tree, request, tasks == task), len(tree.models)) for task in dict.fromkeys(tasks)},
-        {item.query: item.task for part in trees for item in part.items},
-        FixedRouter(_best(tree, request, np.ones(len(tasks), bool)), len(tree.models)),
-    )
+    of_query = {
+        item.query: next((pipelines[group(item)] for group in groupings if group(item) in pipelines), otherwise)
+        for part in trees
+        for item in part.items
+    }
+    return ToldRouter(pipelines, of_query, otherwise)
 
 
-def _best(tree: Tree, request: RouterRequest, chosen: NDArray[np.bool_], hops: int | None = None) -> tuple[int, ...]:
-    """The pipeline with the best mean of `score - cost_weight * cost` over the chosen items; of equals the shortest."""
-    values = (tree.score - request.cost_weight * path_costs(tree))[chosen].mean(axis=0)
+def _values(tree: Tree, request: RouterRequest) -> NDArray[np.float64]:
+    """`[I, N]` score - cost_weight * cost of each item's pipelines."""
+    return tree.score - request.cost_weight * path_costs(tree)
+
+
+def _best(tree: Tree, values: NDArray[np.float64], hops: int | None = None) -> tuple[int, ...]:
+    """The pipeline with the best mean of the values `[i, N]` of some items; of equals the shortest."""
     allowed = tree.depth > 0 if hops is None else tree.depth == hops
-    return tree.pipeline(int(np.where(allowed, values, -np.inf).argmax()))
+    return tree.pipeline(int(np.where(allowed, values.mean(axis=0), -np.inf).argmax()))

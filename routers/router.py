@@ -59,7 +59,7 @@ class RouterRequest:
     seed: of anything that is drawn. weights: folder of weights, for a router that runs a model of its own.
     train, validation: trees of the items that may be learnt from and tuned on.
     evaluation: the tree that is evaluated on. Only clairvoyant bounds may read its outcomes; a router that does is not
-    one. (`best-pipeline-per-task` reads the names of its items' tasks.)
+    one. (`best-pipeline-per-task` and `-per-kind` read the names of its items' tasks and kinds.)
     training: what goes along with a training.
     """
 

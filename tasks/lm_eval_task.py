@@ -16,11 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pools.errors import UserError, shown
+from pools.names import check_name
 from pools.types import GenerationSettings, Item, content_hash
 from tasks.split import normalised, split_of
 
 FEWSHOT_SEED = 1234  # simple_evaluate's default
 DEFAULT_NEW_TOKENS = 256  # lm-eval's own, where a task names none
+KIND = "kind"  # in a task's metadata: the field of a document that says which kind of question it is
 # In lm-eval's order of precedence (lm_eval.models.utils.normalize_gen_kwargs).
 TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 # Without effect on greedy decoding.
@@ -70,8 +72,9 @@ class LmEvalTask:
         """Hash of lm-eval's configuration, the metric and filter, and all queries, settings and targets."""
         self._build(None)
         config = dataclasses.asdict(self._task.config)
-        # A path of this computer, and what was asked for on another command line.
-        config["metadata"] = {k: v for k, v in (config.get("metadata") or {}).items() if k != "config_source"}
+        # A path of this computer, and what was asked for on another command line; and what changes no item or score.
+        metadata = config.get("metadata") or {}
+        config["metadata"] = {k: v for k, v in metadata.items() if k not in ("config_source", KIND)}
         items = [
             [item.doc_id, item.query, str(self._task.doc_to_target(self._instances[item.doc_id].doc))]
             for item in self._items
@@ -122,6 +125,18 @@ class LmEvalTask:
             )
         return score
 
+    def _kind(self, doc: Mapping[str, Any]) -> str:
+        """What the field of the document that `metadata: kind:` names says; empty if the task names none."""
+        field = (self._task.config.metadata or {}).get(KIND)
+        if field is None:
+            return ""
+        if field not in doc:
+            raise UserError(
+                f"task '{self.name}' has the kind {shown(field)} in its metadata, which is no field of its documents: "
+                f"expected one of {', '.join(doc)}"
+            )
+        return check_name(str(doc[field]), f"task '{self.name}': the kind of a document")
+
     def _build(self, limit: int | None) -> None:
         """Ask lm-eval for the requests of the first `limit` documents, unless that many are here already."""
         wanted = min(math.inf if bound is None else bound for bound in (limit, self._limit))
@@ -144,7 +159,8 @@ class LmEvalTask:
                 continue
             seen.add(normalised(text))
             settings = generation_settings(self.name, arguments)
-            self._items.append(Item(self.name, instance.doc_id, query, settings, split_of(text)))
+            kind = self._kind(instance.doc)
+            self._items.append(Item(self.name, instance.doc_id, query, settings, split_of(text), kind))
         self._built = wanted
 
 

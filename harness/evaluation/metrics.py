@@ -130,9 +130,9 @@ def regret(outcome: Outcome, optimum: Outcome, cost_weight: float) -> FloatArray
     return value(optimum, cost_weight) - value(outcome, cost_weight)
 
 
-def gap_closed(outcome: Outcome, best_single: Outcome, optimum: Outcome, cost_weight: float) -> float | None:
-    """Share of the way from the best single model's mean value to the optimum's; None if that is under 0.005."""
-    floor, top = value(best_single, cost_weight).mean(), value(optimum, cost_weight).mean()
+def gap_closed(outcome: Outcome, floor_of: Outcome, optimum: Outcome, cost_weight: float) -> float | None:
+    """Share of the way from the mean value of one (the best single model) to the optimum's; None if under 0.005."""
+    floor, top = value(floor_of, cost_weight).mean(), value(optimum, cost_weight).mean()
     if top - floor < SMALLEST_GAP:
         return None
     return float((value(outcome, cost_weight).mean() - floor) / (top - floor))

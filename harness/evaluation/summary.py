@@ -32,6 +32,8 @@ Score = Annotated[float, Field(ge=-1e-9, le=1 + 1e-9)]
 Share = Annotated[float, Field(ge=0, le=1 + 1e-9)]
 Cost = Annotated[float, Field(ge=0)]
 ARROW = " > "
+BARS = ("single", "best-pipeline", "best-pipeline-per-task", "best-pipeline-per-kind", "query-only")
+"""Baselines that read no answer, by what their names begin with: what a router that reads answers has to beat."""
 
 
 def _pipeline(given: Any) -> Any:
@@ -59,7 +61,7 @@ class QualityCost(Schema):
 
 
 class Figures(QualityCost):
-    """What was attained, and against the single model with the best value."""
+    """What was attained, and against the single model with the best value and the best bar."""
 
     quality_ratio: float | None
     """`quality` / that of the best single model: the paper's improvement; in `macro` of the means over tasks."""
@@ -69,6 +71,10 @@ class Figures(QualityCost):
     """`quality` minus that of the best single model, paired over items."""
     quality_ahead_interval: Interval | None
     """Of `quality_ahead`."""
+    quality_ahead_of_bar: float | None = None
+    """`quality` minus that of the best bar, paired over items."""
+    quality_ahead_of_bar_interval: Interval | None = None
+    """Of `quality_ahead_of_bar`; what a mark at a figure is of."""
 
 
 class TaskFigures(Figures):
@@ -86,7 +92,7 @@ class MacroFigures(Figures):
 
 
 class ValueFigures(Schema):
-    """Hops, and value against the optimum's and the best single model's, over all items."""
+    """Hops, and value against the optimum's, the best single model's and the best bar's, over all items."""
 
     hops: Annotated[float, Field(ge=0)]
     """Mean number of models called."""
@@ -102,6 +108,12 @@ class ValueFigures(Schema):
     """`value` minus the best single model's."""
     value_ahead_interval: Interval | None
     """Of `value_ahead`, paired over items."""
+    gap_closed_from_bar: float | None = None
+    """(value - best bar's) / (optimum's - best bar's); null if that gap is under 0.005."""
+    value_ahead_of_bar: float | None = None
+    """`value` minus the best bar's."""
+    value_ahead_of_bar_interval: Interval | None = None
+    """Of `value_ahead_of_bar`, paired over items; what a mark at a name is of."""
 
 
 class OverallFigures(ValueFigures, TaskFigures):
@@ -147,6 +159,8 @@ class FrontierPoint(Schema):
     """The lambda of the reward."""
     routers: dict[str, PointFigures]
     """By router."""
+    best_bar: str | None = None
+    """The best bar at this cost weight."""
 
 
 class Summary(Schema):
@@ -166,6 +180,10 @@ class Summary(Schema):
     """How many items."""
     routers: Annotated[dict[str, RouterSummary], Field(min_length=1)]
     """By router, in the order of the table; all have the same tasks."""
+    best_bar: str | None = None
+    """The bar with the best value on these items; null without one. Bars are the baselines of the run that read no
+    answer: single models, the best pipelines, `query-only`. The best of them on the very items that are evaluated is
+    taken, not on validation items: chance may favour it, never the router that is compared to it."""
     frontier: list[FrontierPoint] | None = None
     """With several cost weights: every router at each of them."""
     frontier_metrics: FrontierMetrics | None = None
@@ -195,33 +213,40 @@ def summarise(
 ) -> Summary:
     """Quality, cost, regret and gap closed of every router: per task, their mean over tasks (`macro`) and overall.
 
-    best_single: of the single model with the best value, what the ratios and the gap are measured against.
+    best_single: of the single model with the best value, what the ratios and the gap are measured against. Marks are
+    against the best bar, and from it the gap is measured, too.
     If the tree's cost model has no unit, no cost was recorded and none is given.
     optimum_name: which outcome is the exact optimum. Without one of them, what needs it is None.
     notes: what a reader of a router's row must know. routing_cost_unit: of what the routers' own models cost.
     """
     optimum, costs = outcomes.get(optimum_name), bool(tree.cost_model.unit)
+    bar_name = best_bar(outcomes, cost_weight)
+    bar = None if bar_name is None else outcomes[bar_name]
     bootstrap = Bootstrap.draw(len(tree.items), seed)
     task_of = np.array([item.task for item in tree.items])
     of_task = {task: task_of == task for task in dict.fromkeys(task_of.tolist())}
     over_tasks = TaskBootstrap.draw(task_of, seed)
     routers: dict[str, RouterSummary] = {}
     for name, outcome in outcomes.items():
-        lost = ahead = closed = None
-        if optimum is not None:
-            lost = bootstrap.mean(regret(outcome, optimum, cost_weight))
-        if best_single is not None:
-            ahead = bootstrap.mean(value(outcome, cost_weight) - value(best_single, cost_weight))
-        if optimum is not None and best_single is not None:
-            closed = gap_closed(outcome, best_single, optimum, cost_weight)
+        lost = None if optimum is None else bootstrap.mean(regret(outcome, optimum, cost_weight))
+        ahead, ahead_of_bar = (
+            None if other is None else bootstrap.mean(value(outcome, cost_weight) - value(other, cost_weight))
+            for other in (best_single, bar)
+        )
+        closed, closed_from_bar = (
+            None if optimum is None or other is None else gap_closed(outcome, other, optimum, cost_weight)
+            for other in (best_single, bar)
+        )
         overall = OverallFigures(
-            **_figures(outcome, best_single, bootstrap.mean, costs),
+            **_figures(outcome, best_single, bar, bootstrap.mean, costs),
             items=len(tree.items),
             hops=float(outcome.hops.mean()),
             value=float(value(outcome, cost_weight).mean()),
             **_estimate("regret", lost),
             gap_closed=closed,
             **_estimate("value_ahead", ahead),
+            gap_closed_from_bar=closed_from_bar,
+            **_estimate("value_ahead_of_bar", ahead_of_bar),
             routing_cost=float(outcome.routing_cost.mean()),
             routing_cost_unit=routing_cost_unit,
             calls=dict(zip(tree.models, outcome.calls.mean(axis=0).tolist(), strict=True)),
@@ -233,11 +258,12 @@ def summarise(
         )
         tasks = {
             task: TaskFigures(
-                **_figures(outcome, best_single, partial(bootstrap.mean, chosen=chosen), costs), items=int(chosen.sum())
+                **_figures(outcome, best_single, bar, partial(bootstrap.mean, chosen=chosen), costs),
+                items=int(chosen.sum()),
             )
             for task, chosen in of_task.items()
         }
-        macro = MacroFigures(**_figures(outcome, best_single, over_tasks.mean, costs), tasks=len(tasks))
+        macro = MacroFigures(**_figures(outcome, best_single, bar, over_tasks.mean, costs), tasks=len(tasks))
         routers[name] = RouterSummary(overall=overall, macro=macro, tasks=tasks)
     return Summary(
         cost_model=tree.cost_model.name,
@@ -245,7 +271,14 @@ def summarise(
         cost_weight=cost_weight,
         items=len(tree.items),
         routers=routers,
+        best_bar=bar_name,
     )
+
+
+def best_bar(outcomes: Mapping[str, Outcome], cost_weight: float) -> str | None:
+    """The bar with the best mean value, of equals the first; None without one."""
+    bars = [name for name in outcomes if name.partition(":")[0] in BARS]
+    return max(bars, key=lambda name: value(outcomes[name], cost_weight).mean(), default=None)
 
 
 def frontier_point(summary: Summary) -> FrontierPoint:
@@ -254,7 +287,7 @@ def frontier_point(summary: Summary) -> FrontierPoint:
         name: PointFigures(**{key: getattr(router.overall, key) for key in PointFigures.model_fields})
         for name, router in summary.routers.items()
     }
-    return FrontierPoint(cost_weight=summary.cost_weight, routers=routers)
+    return FrontierPoint(cost_weight=summary.cost_weight, routers=routers, best_bar=summary.best_bar)
 
 
 def pipeline_models(tree: Tree, node: int) -> Pipeline:
@@ -270,7 +303,11 @@ def _pipelines(outcome: Outcome, tree: Tree) -> dict[Pipeline, float]:
 
 
 def _figures(
-    outcome: Outcome, best_single: Outcome | None, mean: Callable[[FloatArray], Estimate], costs: bool
+    outcome: Outcome,
+    best_single: Outcome | None,
+    bar: Outcome | None,
+    mean: Callable[[FloatArray], Estimate],
+    costs: bool,
 ) -> dict[str, Any]:
     """The fields of `Figures` over a selection of items, `mean` being over it."""
     quality, cost = mean(outcome.quality), mean(outcome.cost)
@@ -285,6 +322,7 @@ def _figures(
         "quality_ratio": quality_ratio,
         "cost_ratio": cost_ratio,
         **_estimate("quality_ahead", ahead),
+        **_estimate("quality_ahead_of_bar", None if bar is None else mean(outcome.quality - bar.quality)),
     }
 
 

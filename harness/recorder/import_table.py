@@ -131,6 +131,7 @@ class Row(Schema):
     cost: Annotated[Number, BeforeValidator(_cost), AfterValidator(_is_payable)] = 0.0
     response: Text = ""
     split: Split | None = None
+    kind: Text = ""
     where: str = ""
     missing: Literal["", "score", "cost"] = ""
 
@@ -445,7 +446,7 @@ def read_rows(cells: Iterable[tuple[int, Cells]], fields: Sequence[str], file: P
             outcome = Row.model_validate({"score": 0.0, **given, "where": where, "missing": missing})
         except ValidationError as error:
             raise UserError(f"{where}: {one_line(error)}") from None
-        for field in ("item", "task", "model"):
+        for field in ("item", "task", "model", *(["kind"] if outcome.kind else [])):
             check_name(getattr(outcome, field), f"{where}: {field}")
         yield outcome
 
@@ -543,7 +544,10 @@ def build(
             )
         named.add((task, name))
         of_task = names.setdefault(task, [])
-        items.append(Item(task, len(of_task), prompt, GenerationSettings((), 0), split))
+        kinds = sorted({row.kind for row in found.values()})
+        if len(kinds) > 1:
+            raise UserError(f"item {name} of {task} has the kinds {' and '.join(map(shown, kinds))}; one is expected")
+        items.append(Item(task, len(of_task), prompt, GenerationSettings((), 0), split, kinds[0]))
         of_task.append(name)
         rows.append(found)
     tree = Tree(items, models, 1, cost_model)

@@ -9,7 +9,12 @@ from harness.evaluation.metrics import Bootstrap
 from harness.evaluation.paired import Change, paired_change
 from harness.runs.folder import RunFolder
 
-PER_TASK = "best-pipeline-per-task"
+WHAT_BARS_ARE = {
+    "best-pipeline": "the same pipeline for every item",
+    "best-pipeline-per-task": "which is told the task and looks at no item",
+    "best-pipeline-per-kind": "which is told task and kind and looks at no item",
+    "query-only": "which reads the query and no answer",
+}
 
 
 def main_result(run: RunFolder) -> list[str]:
@@ -32,11 +37,13 @@ def main_result(run: RunFolder) -> list[str]:
             f"In value {name} is {overall.gap_closed:z.0%} of the way from there to the exact optimum, "
             "which has seen every outcome and is a bound."
         )
-    if PER_TASK in run.routers and name != PER_TASK and not overall.bound:
-        theirs = run.routers[PER_TASK].overall
+    bar = run.summary.best_bar
+    if bar is not None and bar not in (name, rival) and not overall.bound:
+        theirs = run.routers[bar].overall
+        what = WHAT_BARS_ARE.get(bar.partition(":")[0], "")
         said.append(
-            f"{PER_TASK}, which is told the task and looks at no item, attains {theirs.quality:.3f} "
-            f"({_scores(theirs.quality_interval)}); {_verdict(run, name, PER_TASK, PER_TASK)}."
+            f"The best bar, {bar}, {what}, attains {theirs.quality:.3f} "
+            f"({_scores(theirs.quality_interval)}); {_verdict(run, name, bar, bar)}."
         )
     if overall.collapsed_to:
         said.append(f"It sends almost every call to {overall.collapsed_to}: it does not route.")

@@ -11,6 +11,7 @@ from harness.runs.checkpoints import has_options
 from pools.errors import UserError
 from pools.names import check_name
 from pools.pool import Pool
+from pools.types import Item
 from routers import Router, RouterRequest, load
 from routers.checkpoint import read_checkpoint
 from routers.registry import Taught, learns, load_taught, registered_name, router_options, teach
@@ -87,12 +88,15 @@ def named(routers: RouterLike | Sequence[RouterLike] | Mapping[str, RouterLike])
 
 
 def with_baselines(
-    routers: Mapping[str, RouterLike], pool: Pool, recorded: bool, train: bool, allow_stop: bool
+    routers: Mapping[str, RouterLike], pool: Pool, recorded: bool, train: Sequence[Item], allow_stop: bool
 ) -> dict[str, RouterLike]:
-    """These routers, then the baselines that every table has, each once; train: whether there are train items."""
+    """These routers, then the baselines that every table has, each once; train: the items to learn from."""
     names = [*(f"single:{model}" for model in pool.model_names), "random"]
     # What takes every response of every pipeline is not asked of live models.
-    names += ["best-pipeline", "best-pipeline-per-task"] if recorded and train else []
+    if recorded and train:
+        names += ["best-pipeline", "best-pipeline-per-task"]
+        names += ["best-pipeline-per-kind"] if any(item.kind for item in train) else []
+        names += ["query-only"]
     names += [OPTIMUM, *([] if allow_stop else [f"{OPTIMUM}:no-stop"])] if recorded else []
     return {**routers, **{name: name for name in names if name not in routers}}
 

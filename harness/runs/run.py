@@ -102,14 +102,14 @@ class Evaluation:
         """Write the run's folder, whole or not at all; an earlier run in it is replaced. Where it is.
 
         It holds `summary.json`, `items.parquet`, `manifest.json`, the tables as `.md`, `.tex` and `.csv`, and the
-        checkpoints of routers that were trained. Raises UserError if the folder holds something else.
+        checkpoints of routers that were asked for and trained. Raises UserError if the folder holds something else.
         """
         import pyarrow.parquet as pq
 
         folder = Path(folder)
         with new_run(folder) as to:
             for router in self.routers:
-                if router.taught is not None:
+                if router.taught is not None and router.name in self.manifest.arguments.router:
                     router.taught.save(to / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', router.name)}.safetensors")
             # As an open file: pyarrow takes a path with a colon for an address.
             with (to / "items.parquet").open("wb") as file:
@@ -206,7 +206,7 @@ def evaluate(
     )
     with_them = asked
     if baselines == "yes" or (baselines == "auto" and not live):
-        with_them = with_baselines(asked, source.pool, not live, bool(train.items), request.allow_stop)
+        with_them = with_baselines(asked, source.pool, not live, train.items, request.allow_stop)
     own = router_args or {}
     options = options_of_learners(with_them, {"encoder": encoder, "preset": preset}, own)
     of_checkpoint = None if checkpoint is None else check_checkpoint(checkpoint, with_them, own)

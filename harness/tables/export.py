@@ -16,6 +16,7 @@ from harness.tables.grid import ALL, MEAN, Cell, Grid, Row, wrapped
 COLUMNS = (
     *("router", "task", "items", "quality", "quality_low", "quality_high", "cost", "cost_low", "cost_high"),
     *("quality_ratio", "cost_ratio", "significant", "hops", "regret", "gap_closed"),
+    *("significant_from_bar", "gap_closed_from_bar"),
 )
 NAME_WIDTH, HEADER_WIDTH = 16, 8
 ESCAPES = {
@@ -108,6 +109,8 @@ def tidy_rows(summary: Summary) -> Iterator[dict[str, Any]]:
                 **{"quality_ratio": figures.quality_ratio, "cost_ratio": figures.cost_ratio},
                 "significant": verdict(figures.quality_ahead_interval) or None,
                 **{name: getattr(figures, name, None) for name in ("hops", "regret", "gap_closed")},
+                "significant_from_bar": verdict(figures.quality_ahead_of_bar_interval) or None,
+                "gap_closed_from_bar": getattr(figures, "gap_closed_from_bar", None),
             }
 
 

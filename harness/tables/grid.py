@@ -78,11 +78,12 @@ def overall_grid(summary: Summary) -> Grid:
         cells = (
             _estimate(o.quality, o.quality_interval, o.quality_ratio, ".3f"),
             cost,
-            *(Cell((line,)) for line in (f"{o.hops:.2f}", _known(o.regret, ".3f"), _known(o.gap_closed, "z.0%"))),
+            *(Cell((line,)) for line in (f"{o.hops:.2f}", _known(o.regret, ".3f"))),
+            Cell(_gaps(o, summary.best_bar not in (None, summary.best_single))),
         )
-        rows.append(Row(name, cells, notes=tuple(row_notes(o))))
+        rows.append(Row(name, cells, _mark(o.value_ahead_of_bar_interval), tuple(row_notes(o))))
     headers = ("quality", "cost", "hops", "regret", "gap closed")
-    return Grid(summary.title, headers, tuple(rows), _overall_caption(summary.cost_unit, summary.cost_weight, scale))
+    return Grid(summary.title, headers, tuple(rows), _overall_caption(summary, scale))
 
 
 def task_grid(summary: Summary) -> Grid:
@@ -100,10 +101,11 @@ def task_grid(summary: Summary) -> Grid:
         cells = []
         for f, top in zip(of_router, best, strict=True):
             lines = _lines(f, scale)
-            cells.append(Cell(lines, _mark(f.quality_ahead_interval), best=name not in bounds and lines[0] == top))
+            mark = _mark(f.quality_ahead_of_bar_interval)
+            cells.append(Cell(lines, mark, best=name not in bounds and lines[0] == top))
         ratios = of_router[-1].quality_ratio, of_router[-1].cost_ratio
         cells.append(Cell(tuple(f"x{ratio:.2f}" for ratio in ratios if ratio is not None) or ("",)))
-        mark = _mark(routers[name].overall.value_ahead_interval)
+        mark = _mark(routers[name].overall.value_ahead_of_bar_interval)
         rows.append(Row(name, tuple(cells), mark, rule=name in bounds and not any(r.rule for r in rows)))
     counts = [Cell((str(f.items),)) for f in tasks.values()]
     rows.append(Row("items", (*counts, Cell(), Cell()), rule=True))
@@ -200,6 +202,14 @@ def _mark(interval: Sequence[float] | None) -> str:
     return MARKS.get(verdict(interval), "")
 
 
+def _gaps(figures: OverallFigures, two: bool) -> tuple[str, ...]:
+    """How much of the gap is closed from the best single model and, where that is another, from the best bar."""
+    said, from_bar = _known(figures.gap_closed, "z.0%"), figures.gap_closed_from_bar
+    if not two:
+        return (said,)
+    return said, "< -100%" if from_bar is not None and from_bar < -1 else _known(from_bar, "z.0%")
+
+
 def _aiq(figures: AgainstZeroRouter) -> Cell:
     low, high = figures.aiq_ahead_interval
     return Cell((f"{figures.aiq:.3f}", f"{figures.aiq_ahead:+.3f}", f"{low:+.3f}..{high:+.3f}"), _mark((low, high)))
@@ -215,12 +225,13 @@ def _caption(summary: Summary, scale: int, compared: bool) -> tuple[str, ...]:
     below = f"quality, below it cost per {per(scale)} in {unit}" if unit else "quality, no costs were recorded"
     said = [below, f"{MEAN}: over tasks, each counts the same"]
     if compared:
+        said.append(f"{RATIOS}: the {MEAN} relative to that of the single model with the best value")
+    if summary.best_bar is not None:
         value = f"in value (quality - {weight:g} x cost, over all items)" if unit else "over all items"
-        said += [
-            f"{RATIOS}: the {MEAN} relative to that of the single model with the best value",
-            "+ or -: better or worse than that model, the 95% interval of the paired bootstrap excludes 0: "
-            f"at a figure in quality, at a name {value}",
-        ]
+        said.append(
+            f"+ or -: better or worse than {summary.best_bar}, the best bar, the 95% interval of the paired bootstrap "
+            f"excludes 0: at a figure in quality, at a name {value}"
+        )
     return tuple(said)
 
 
@@ -249,15 +260,21 @@ def _frontier_caption(unit: str, metrics: FrontierMetrics, scale: int) -> tuple[
     return tuple(said)
 
 
-def _overall_caption(unit: str, weight: float, scale: int) -> tuple[str, ...]:
-    if not unit:
-        return ("no costs were recorded; x: relative to the best single model",)
+def _overall_caption(summary: Summary, scale: int) -> tuple[str, ...]:
+    unit, weight, bar = summary.cost_unit, summary.cost_weight, summary.best_bar
     of = " per item" if scale > 1 else ""
-    return (
-        f"cost per {per(scale)} in {unit}; x: relative to the best single model",
-        f"value = quality - {weight:g} x cost{of}; regret: the optimum's value minus the router's",
-        "gap closed: how far from the best single model to the optimum",
-    )
+    said = ["no costs were recorded; x: relative to the best single model"]
+    if unit:
+        said = [
+            f"cost per {per(scale)} in {unit}; x: relative to the best single model",
+            f"value = quality - {weight:g} x cost{of}; regret: the optimum's value minus the router's",
+        ]
+    said.append("gap closed: how far from the best single model to the optimum")
+    if bar not in (None, summary.best_single):
+        said.append(f"below it: how far from {bar} to there")
+    if bar is not None:
+        said.append(f"+ or -: better or worse in value than {bar}, the best bar (paired 95%)")
+    return tuple(said)
 
 
 def _estimate(mean: float, interval: tuple[float, float], ratio: float | None, form: str, scale: int = 1) -> Cell:

@@ -16,7 +16,7 @@ from harness.tables.grid import Cell, Grid, wrapped
 def tables(grid: Grid, width: int) -> list[Table]:
     """A grid as one table, or as several with some of the columns each, one below the other.
 
-    width: of the terminal; names are broken and columns set closer as it takes.
+    width: of the terminal; headers are broken and columns set closer as it takes, then names are broken.
     """
     columns = len(grid.headers)
     for parts, breaks in itertools.product(range(1, columns + 1), ((None, None), (None, 7), (16, 7))):
@@ -45,7 +45,7 @@ def _part(grid: Grid, part: slice, name_width: int | None, header_width: int | N
         pad_edge=False,
         collapse_padding=True,
         caption_justify="left",
-        padding=(0, 1) if name_width is None else 0,
+        padding=(0, 1) if header_width is None else 0,
     )
     table.add_column("router", overflow="fold", min_width=25 if name_width is None else None)
     for header in grid.headers[part]:

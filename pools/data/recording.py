@@ -122,6 +122,7 @@ def _schemas(pool: Pool) -> tuple[pa.Schema, pa.Schema]:
             ("until", pa.list_(pa.string())),
             ("max_new_tokens", pa.int32()),
             ("split", pa.string()),
+            ("kind", pa.string()),
         ]
     )
     transitions = pa.schema(
@@ -165,12 +166,13 @@ def load_recording(folder: Path | str, cost: str = "paper") -> Recording:
             if manifest.sha256.get(name) != hashlib.sha256(content).hexdigest():
                 raise ValueError(f"{name} is not what was written: its sha256 is another than the manifest's")
         items, rows = (_columns(*of_file) for of_file in zip(files, _schemas(pool), strict=True))
+        items.setdefault("kind", [""] * len(items["task"]))
     except broken as error:
         raise _unreadable(folder, error) from None
     cost_model = pool.cost_model(cost)
     try:
         settings = map(GenerationSettings, map(tuple, items["until"]), items["max_new_tokens"])
-        columns = items["task"], items["doc_id"], items["query"], settings, items["split"]
+        columns = items["task"], items["doc_id"], items["query"], settings, items["split"], items["kind"]
         made = [Item(*of_item) for of_item in zip(*columns, strict=True)]
         answer_reader(manifest.answers)
         recorded_hops = 1 if manifest.independent_answers else manifest.max_hops
@@ -192,13 +194,17 @@ def _unreadable(folder: Path, error: Exception) -> UserError:
 
 
 def _columns(content: bytes, schema: pa.Schema) -> dict[str, list[Any]]:
-    """The columns of a Parquet file. Raises an error of Python's or pyarrow's if one is missing or does not fit."""
+    """The columns of a Parquet file; `kind` may be missing, as recordings once had none.
+
+    Raises an error of Python's or pyarrow's if another is missing or one does not fit.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     # With no threads: a command that ends while pyarrow still starts some is aborted by them.
     table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
-    filled = pa.schema([field.with_nullable(False) for field in schema])
+    expected = [field for field in schema if field.name != "kind" or field.name in table.column_names]
+    filled = pa.schema([field.with_nullable(False) for field in expected])
     columns: dict[str, list[Any]] = table.select(filled.names).cast(filled).to_pydict()
     return columns
 
@@ -206,7 +212,8 @@ def _columns(content: bytes, schema: pa.Schema) -> dict[str, list[Any]]:
 def _check(tree: Tree, suite: str | None, rows: dict[str, list[Any]]) -> None:
     """Raise an error if a value is of the right type and yet none that a recording can hold."""
     tasks = list(dict.fromkeys(item.task for item in tree.items))
-    for what, name in [("suite", suite), *(("task", task) for task in tasks)]:
+    kinds = dict.fromkeys(item.kind for item in tree.items if item.kind)
+    for what, name in [("suite", suite), *(("task", task) for task in tasks), *(("kind", kind) for kind in kinds)]:
         if name is not None:
             check_name(name, what)
     check_distinct(tasks, "task")

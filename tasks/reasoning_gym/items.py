@@ -45,7 +45,7 @@ def generator_configs(task: str, folder: Path | None = None) -> tuple[GeneratorC
 
 
 def draw(configs: tuple[GeneratorConfig, ...]) -> Iterator[dict[str, str]]:
-    """Endless `question` and `answer` from the generators in turn; each question once, wherever it came from."""
+    """Endless `question`, `answer` and `generator`, in turn from each; each question once, wherever it came from."""
     import reasoning_gym
 
     seen: set[str] = set()
@@ -61,7 +61,7 @@ def draw(configs: tuple[GeneratorConfig, ...]) -> Iterator[dict[str, str]]:
                 if key not in seen:
                     break
             seen.add(key)
-            yield {"question": question, "answer": item["answer"]}
+            yield {"question": question, "answer": item["answer"], "generator": configs[turn].dataset}
 
 
 def dataset(reasoning_gym: dict[str, Any], **_: Any) -> dict[str, Any]:

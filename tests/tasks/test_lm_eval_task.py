@@ -141,6 +141,17 @@ def test_fingerprint_knows_items_metric_and_settings_but_not_the_place(sums: Pat
     assert len({first, *changed}) == 6
 
 
+def test_a_field_of_the_documents_is_their_kind_and_no_part_of_the_fingerprint(sums: Path) -> None:
+    plain = get(str(sums)).fingerprint
+    sums.write_text(f"{FEWSHOT}metadata: {{kind: b}}\n")
+    task = get(str(sums))
+    assert [item.kind for item in task.items(5)] == ["0", "1", "4", "2", "2"]
+    assert task.fingerprint == plain
+    sums.write_text(f"{FEWSHOT}metadata: {{kind: topic}}\n")
+    with pytest.raises(UserError, match="'topic' in its metadata, which is no field of its documents: expected one of"):
+        get(str(sums)).items()
+
+
 def test_scores_keep_the_order_of_the_answers(sums: Path) -> None:
     task = get(str(sums))
     [first, second] = task.items(2)

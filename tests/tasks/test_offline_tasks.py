@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tasks import get
 from tasks.lm_eval_task import LmEvalTask
 from tasks.reasoning_gym.items import SUITE_SEEDS, draw, generator_configs
+from tasks.registry import FOLDER
 
 REASONING = ["rg_aiw", "rg_color_cube_rotation", "rg_chain_sum", "rg_leg_counting"]
 # Recordings and trained policies depend on these; a new hash needs a new `version` in the task's YAML file.
@@ -41,6 +43,17 @@ def test_items_are_what_they_were_and_load_equal_twice(name: str) -> None:
     assert items_hash(first) == GOLDEN[name]
     assert first.items() == second.items()
     assert first.fingerprint == second.fingerprint
+
+
+def test_items_say_their_generator_or_their_subject() -> None:
+    for name in [*REASONING, "rg_program"]:
+        found = [item.kind for item in get(name).items(8)]
+        folder = None if name in REASONING else FOLDER / "program_aided"
+        generators = [config.dataset for config in generator_configs(name, folder)]
+        assert found == (generators * 8)[:8]
+    subjects = Counter(item.kind for item in get("mmlu_dev").items())
+    assert len(subjects) == 57 and "abstract_algebra" in subjects
+    assert {item.kind for item in get("human_eval").items(3)} == {""}
 
 
 def test_mmlu_dev_holds_lm_evals_281_questions_of_which_one_is_asked_twice() -> None:

@@ -280,12 +280,14 @@ def test_gsm8k_as_routellm_recorded_it(tmp_path: Path, harness: Run) -> None:
         ({"prompt": "something else"}, "has no outcome of b"),
         ({"split": "dev"}, "row 6: split: Input should be 'train', 'validation' or 'test', got 'dev'"),
         ({"split": "test"}, "several splits"),
+        ({"kind": "food"}, "item q2 of mixed has the kinds 'any' and 'food'"),
+        ({"kind": "a\u200b"}, "row 6: kind 'a\\u200b' holds U+200B"),
     ],
 )
 def test_a_table_that_is_not_whole_is_refused(
     change: dict[str, Any], message: str, tmp_path: Path, harness: Run, capsys: Any
 ) -> None:
-    rows = [row | {"split": "train"} for row in table(8)]
+    rows = [row | {"split": "train", "kind": "any"} for row in table(8)]
     rows[5] |= change
     assert harness("import", written(rows, tmp_path / "t.csv"), "--out", tmp_path / "out") == 2
     error = capsys.readouterr().err

@@ -165,7 +165,8 @@ def test_the_result_in_words_says_what_interval_and_test_allow(
     quality = {"knn": [1.0] * better + [0.0] * worse, "best-pipeline-per-task": [0.0] * better + [1.0] * worse}
     scores = {name: [*quality.get(name, [0.5] * (better + worse)), *[1.0] * 300][:300] for name in run.routers}
     items = {name: [ItemRow.model_construct(quality=q, cost=0.0) for q in of] for name, of in scores.items()}
-    summary = run.summary.model_copy(update={"items": 300, "cost_unit": "", "cost_weight": 0.0})
+    update = {"items": 300, "cost_unit": "", "cost_weight": 0.0, "best_bar": "best-pipeline-per-task"}
+    summary = run.summary.model_copy(update=update)
     changed = replace(run, summary=summary, rows=items)
     assert words in " ".join(main_result(changed))
     if not worse:

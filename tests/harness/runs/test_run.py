@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import harness as harness_package
+from harness.evaluation.summary import Summary
 from harness.runs.source import recording_folder
+from harness.tables.grid import overall_grid
 from pools.data.recording import load_recording
 from pools.data.store import TransitionStore
 from pools.models.generator import Batch
@@ -40,6 +42,7 @@ def test_the_default_run_has_every_row_and_the_documented_form(default_run: Path
     found = summary(default_run)
     models = ["math-specialist", "qa-specialist", "qwen2.5-coder-0.5b"]
     baselines = [*(f"single:{m}" for m in models), "random", "best-pipeline", "best-pipeline-per-task"]
+    baselines += ["best-pipeline-per-kind", "query-only"]
     assert list(found["routers"]) == ["hierrouter", *baselines, "oracle"]
     tasks = {"rg_aiw", "rg_color_cube_rotation", "rg_chain_sum", "rg_leg_counting", "rg_program", "human_eval"}
     for entry in found["routers"].values():
@@ -58,6 +61,33 @@ def test_the_default_run_has_every_row_and_the_documented_form(default_run: Path
     best = max((n for n in overall if n.startswith("single:")), key=lambda n: overall[n]["value"])
     assert overall[best]["gap_closed"] == 0
     assert overall[best]["quality_ratio"] == 1
+
+
+def test_what_is_marked_is_the_difference_to_the_best_bar(default_run: Path) -> None:
+    found = Summary.model_validate_json((default_run / "summary.json").read_text())
+    overall = {name: entry.overall for name, entry in found.routers.items()}
+    bars = [name for name in overall if name not in ("hierrouter", "random", "oracle")]
+    best = max(bars, key=lambda name: overall[name].value)
+    assert found.best_bar == best and not best.startswith("single:")
+    gap = overall["oracle"].value - overall[best].value
+    rows = pq.read_table(default_run / "items.parquet").to_pylist()
+    value = {name: np.array([r["quality"] - 0.1 * r["cost"] for r in rows if r["router"] == name]) for name in overall}
+    grid = overall_grid(found)
+    for row in grid.rows:
+        figures = overall[row.name]
+        ahead = value[row.name] - value[best]
+        assert figures.value_ahead_of_bar == pytest.approx(ahead.mean())
+        assert figures.gap_closed_from_bar == pytest.approx(ahead.mean() / gap)
+        draws = np.random.default_rng(7).choice(ahead, (2000, len(ahead))).mean(axis=1)
+        assert figures.value_ahead_of_bar_interval == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.015)
+        for task, of_task in found.routers[row.name].tasks.items():
+            theirs = found.routers[best].tasks[task].quality
+            assert of_task.quality_ahead_of_bar == pytest.approx(of_task.quality - theirs)
+    lines = {row.name: row.cells[-1].lines for row in grid.rows}
+    assert lines[best][1] == "0%" and lines["oracle"][1] == "100%" and lines["random"][1] == "< -100%"
+    marks = {row.name: row.mark for row in grid.rows}
+    assert (marks[best], marks["random"], marks["oracle"]) == ("", "-", "+")
+    assert any(f"worse in value than {best}" in clause for clause in grid.caption)
 
 
 def test_a_single_models_row_is_what_the_parquet_says(default_run: Path) -> None:
@@ -81,7 +111,7 @@ def test_the_run_says_how_to_make_it_again(default_run: Path) -> None:
     assert "torch" in manifest["versions"]
     assert manifest["cost_model"]["source"]
     tables = (default_run / "tables.md").read_text()
-    assert "| hierrouter<br>" in tables and "| hierrouter + |" in tables
+    assert "| hierrouter" in tables and "| single:qa-specialist - |" in tables
     assert "T param-tokens" in tables
 
 

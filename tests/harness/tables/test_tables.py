@@ -142,17 +142,18 @@ def test_without_a_single_model_nothing_is_compared(summary: dict[str, Any]) -> 
     alone = json.loads(json.dumps(summary))
     alone["routers"] = {"random": alone["routers"]["random"]}
     for figures in (alone["routers"]["random"]["macro"], *alone["routers"]["random"]["tasks"].values()):
-        figures |= dict.fromkeys(("quality_ratio", "cost_ratio", "quality_ahead", "quality_ahead_interval"))
-    alone["routers"]["random"]["overall"]["value_ahead_interval"] = None
+        figures |= dict.fromkeys(("quality_ratio", "cost_ratio", "quality_ahead_of_bar_interval"))
+    alone["routers"]["random"]["overall"]["value_ahead_of_bar_interval"] = alone["best_bar"] = None
     grid = task_grid(typed(alone))
     assert all(not cell.mark and not cell.best for row in grid.rows for cell in row.cells)
-    assert not any("best single" in clause for clause in grid.caption)
+    assert not any("best single" in clause or "best bar" in clause for clause in grid.caption)
+    assert all(len(row.cells[-1].lines) == 1 and not row.mark for row in overall_grid(typed(alone)).rows)
 
 
 def test_the_csv_file_is_tidy(folder: Path) -> None:
     with (folder / "tables.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == list(COLUMNS) and len(COLUMNS) == 15
+    assert list(rows[0]) == list(COLUMNS) and len(COLUMNS) == 17
     by_key = {(row["router"], row["task"]): row for row in rows}
     routers = ["random", *(f"single:{model}" for model in MODELS), "oracle"]
     assert list(by_key) == [(router, task) for router in routers for task in (*SCORES, "mean", "all")]
@@ -165,7 +166,9 @@ def test_the_csv_file_is_tidy(folder: Path) -> None:
                 assert float(row[f"{name}_low"]) <= float(row[name]) + 1e-9
                 assert float(row[f"{name}_high"]) >= float(row[name]) - 1e-9
     odd = {task: by_key["single:odd|one", task] for task in (*SCORES, "mean", "all")}
-    assert [odd[task]["significant"] for task in SCORES] == ["no", "better", "no", "worse"]
+    for column in ("significant", "significant_from_bar"):  # the best bar is the best single model here
+        assert [odd[task][column] for task in SCORES] == ["no", "better", "no", "worse"]
+    assert odd["all"]["gap_closed_from_bar"] == odd["all"]["gap_closed"] != ""
     assert float(odd["b_&_c"]["quality_ratio"]) == 4 and float(odd["human"]["cost_ratio"]) == pytest.approx(0.5)
     assert float(odd["all"]["quality"]) == pytest.approx((5 + 4 + 3) / 24) and odd["all"]["items"] == "24"
     assert float(odd["mean"]["quality"]) == pytest.approx((5 / 8 + 1 + 1 + 0) / 4) and odd["mean"]["items"] == "24"

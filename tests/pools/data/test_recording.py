@@ -71,6 +71,17 @@ def test_a_cascade_is_kept_as_its_first_hop(synthetic_tree, made_up_pool, tmp_pa
         load_recording(tmp_path / "r")
 
 
+def test_kinds_are_kept_and_a_recording_without_them_is_read(synthetic_tree, made_up_pool, tmp_path):
+    tree = synthetic_tree(items=5)
+    tree.items = tuple(replace(item, kind=f"kind {n % 2}") for n, item in enumerate(tree.items))
+    save_recording(tree, made_up_pool, {}, tmp_path)
+    loaded = load_recording(tmp_path).tree
+    assert loaded.items == tree.items and loaded.select("train").items[0].kind == "kind 0"
+    _table(tmp_path, ITEMS, lambda table: table.drop_columns("kind"))
+    seal_recording(tmp_path)
+    assert [item.kind for item in load_recording(tmp_path).tree.items] == [""] * 5
+
+
 def test_an_incomplete_tree(synthetic_tree, made_up_pool, tmp_path):
     tree = synthetic_tree(items=3, max_hops=2, complete=False)
     tree.require([0, 2], [4, 1])
@@ -136,6 +147,8 @@ def _table(folder, file, change):
         lambda f: _manifest(f, max_hops=10**9),
         lambda f: [_column(f, name, "task", lambda c: [f"{task} " for task in c]) for name in (ITEMS, TRANSITIONS)],
         lambda f: _column(f, ITEMS, "query", lambda c: [None, *c[1:]]),
+        lambda f: _column(f, ITEMS, "kind", lambda kinds: [None, *kinds[1:]]),
+        lambda f: _column(f, ITEMS, "kind", lambda kinds: ["a\u200b", *kinds[1:]]),
         lambda f: _column(f, ITEMS, "split", lambda c: ["dev", *c[1:]]),
         lambda f: _column(f, ITEMS, "doc_id", lambda c: [c[1], *c[1:]]),  # an item twice
         lambda f: _column(f, ITEMS, "until", lambda c: [[None], *c[1:]]),
