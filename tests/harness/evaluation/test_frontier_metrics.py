@@ -200,13 +200,60 @@ def test_a_run_over_cost_weights(
     assert all("zero router" in text and "APGR" in text for text in written)
 
 
+def test_figures_over_all_cost_weights_do_not_depend_on_those_that_are_given(
+    recording: Path, tmp_path: Path, harness: Callable[..., int]
+) -> None:
+    found = {}
+    for weights in ("0.1,9", "0.1,0,0.01,0.2,1,3,30", "0.1"):
+        out = tmp_path / weights
+        run = ("run", "--recording", recording, "--router", "knn", "cascade", "--frontier", "--cost-weight", weights)
+        assert harness(*run, "--out", out) == 0
+        found[weights] = Summary.model_validate_json((out / "summary.json").read_text())
+    one, several, alone = (summary.frontier_metrics for summary in found.values())
+    assert one is not None and several is not None and alone is not None
+    for name, figures in one.routers.items():
+        assert figures == several.routers[name] == alone.routers[name]
+    assert one.curves == several.curves == alone.curves and one.parity == alone.parity
+    assert ahead(one, "knn").aiq_ahead > 0 and one.best_model == "big"
+    assert {name for name, figures in one.routers.items() if figures is None} == {
+        "single:small",
+        "single:big",
+        "random",
+    }
+    # With one weight there are no columns of weights.
+    assert found["0.1"].frontier is None
+    headers = [frontier_grid(summary).headers for summary in (found["0.1"], found["0.1,9"])]
+    assert headers[0] == ("AIQ", "cost at 98%", "cost at 99%", "cost at 100%", "APGR", "CPT 50%", "CPT 80%")
+    assert headers[1] == ("0.1", "9", *headers[0])
+
+
+def test_a_cascade_of_two_models_has_cpt(tmp_path: Path, harness: Callable[..., int]) -> None:
+    """`small` says `sure` where it is right: a cascade needs `big` for a third of the items, and none of them twice."""
+    with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["item", "task", "prompt", "model", "score", "cost", "split", "response"])
+        for n in range(90):
+            right, split = n % 3 > 0, ("train", "validation", "test")[n // 3 % 3]
+            writer.writerow([n, "mixed", f"item {n}", "small", float(right), 1, split, "sure" if right else "perhaps"])
+            writer.writerow([n, "mixed", f"item {n}", "big", 1.0, 4, split, "certain"])
+    assert harness("import", tmp_path / "t.csv", "--out", tmp_path / "recording", "--hops", 2) == 0
+    run = ("run", "--recording", tmp_path / "recording", "--router", "cascade", "--frontier", "--baselines", "no")
+    assert harness(*run, "--cost-weight", 0.01, "--out", tmp_path / "run") == 0
+    found = Summary.model_validate_json((tmp_path / "run" / "summary.json").read_text())
+    assert found.frontier_metrics is not None
+    mine = between(found.frontier_metrics).routers["cascade"]
+    assert mine.strong_share == pytest.approx([1 / 3])
+    assert (mine.cpt_50, mine.cpt_80) == (pytest.approx(1 / 6), pytest.approx(0.8 / 3))
+    assert mine.cpt_50_interval is not None and mine.cpt_50_interval[0] < 1 / 6 < mine.cpt_50_interval[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--strong", "big"), "go together"),
         (("--strong", "big", "--weak", "big"), "go together"),
         (("--strong", "big", "--weak", "tiny"), "unknown model 'tiny'"),
-        (("--strong", "big", "--weak", "small"), "several cost weights"),
+        (("--strong", "big", "--weak", "small"), "add --frontier"),
         (("--strong", "small", "--weak", "big"), "small is not better than big"),
     ],
 )
@@ -218,7 +265,7 @@ def test_two_models_that_are_none_are_refused(
     capsys: pytest.CaptureFixture[str],
     harness: Callable[..., int],
 ) -> None:
-    weights = "1" if message == "several cost weights" else "0,1"
+    weights = "1" if message == "add --frontier" else "0,1"
     run = ("run", "--recording", recording, "--router", "random", "--cost-weight", weights)
     assert harness(*run, *arguments, "--out", tmp_path / "out") == 2
     error = capsys.readouterr().err
