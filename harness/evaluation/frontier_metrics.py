@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from harness.evaluation.frontier import (
     strong_calls,
     with_sample,
 )
-from harness.evaluation.metrics import NOISE, Bootstrap
+from harness.evaluation.metrics import NOISE, Bootstrap, Estimate
 from harness.evaluation.sweep import Sweep
 from pools.errors import UserError
 from pools.schema import Schema
@@ -236,10 +237,14 @@ def _withheld(points: Points, singles: Points, bounds: Bounds) -> str | None:
 
 
 def _parity(points: Points, singles: Points, of: Sequence[Curve], draws: FloatArray) -> Parity:
-    found = {key: cost_at_parity(points, singles, of, draws, keep) for key, keep in KEPT.items()}
-    shares = {key: None if share is None else share.mean for key, share in found.items()}
-    intervals = {f"{key}_interval": None if share is None else (share.low, share.high) for key, share in found.items()}
-    return Parity.model_validate({**shares, **intervals})
+    return Parity(**_estimates({key: cost_at_parity(points, singles, of, draws, keep) for key, keep in KEPT.items()}))
+
+
+def _estimates(found: Mapping[str, Estimate | None]) -> dict[str, Any]:
+    """The two fields of each estimate, its figure and its interval."""
+    figures = {name: None if each is None else each.mean for name, each in found.items()}
+    intervals = {f"{name}_interval": None if each is None else (each.low, each.high) for name, each in found.items()}
+    return {**figures, **intervals}
 
 
 def _against_two_models(
@@ -266,20 +271,18 @@ def _against_two_models(
             raise UserError(f"--strong {strong} --weak {weak}: {said}; name a stronger and a weaker model")
         return TwoModels(undefined=f"APGR and CPT need a stronger and a weaker model, and {said}")
     index = {model: number for number, model in enumerate(singles)}
-    ends = [singles[model].points.quality[0] for model in (weak, strong)]
+    weak_quality, strong_quality = (singles[model].points.quality[0] for model in (weak, strong))
     routers = {}
     for name, swept in sweeps.items():
         called = given[name].called.mean(axis=1)
+        strong_called, levels = swept.called[:, :, index[strong]], list(LEVELS.values())
         area, thresholds = strong_calls(
-            swept.called[:, :, index[strong]], swept.points.quality, *ends, draws, list(LEVELS.values())
+            strong_called, swept.points.quality, weak_quality, strong_quality, draws, levels
         )
-        cpts = dict(zip(LEVELS, thresholds, strict=True))
+        figures = _estimates({"apgr": area, **dict(zip(LEVELS, thresholds, strict=True))})
         routers[name] = AgainstTwoModels(
             strong_share=called[:, index[strong]].tolist(),
             other_share=np.delete(called, [index[strong], index[weak]], axis=1).sum(axis=1).clip(0, 1).tolist(),
-            apgr=area.mean,
-            apgr_interval=(area.low, area.high),
-            **{key: share.mean for key, share in cpts.items()},
-            **{f"{key}_interval": (share.low, share.high) for key, share in cpts.items()},
+            **figures,
         )
     return TwoModels(undefined=None, strong=strong, weak=weak, routers=routers)
