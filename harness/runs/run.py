@@ -193,6 +193,10 @@ def evaluate(
     tree = source.tree if split == "all" else source.tree.select(split)
     if not tree.items:
         raise UserError(f"no items of split {split!r} in this selection; raise --limit, or use --split all")
+    if frontier and not tree.cost_model.unit and strong is None and len(tree.models) != 2:
+        raise UserError(
+            "--frontier: no costs were recorded, and APGR and CPT are of two models: name --strong, --weak, or omit it"
+        )
     _check_two_models(strong, weak, frontier or len(lambdas) > 1, tree.models)
     train = source.tree.select("train")
     request = RouterRequest(

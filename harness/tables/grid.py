@@ -63,7 +63,8 @@ class Grid:
 
 def grids(summary: Summary) -> list[Grid]:
     """All tables of a summary."""
-    return [overall_grid(summary), task_grid(summary), *([frontier_grid(summary)] if summary.frontier_metrics else [])]
+    frontier = frontier_grid(summary)
+    return [overall_grid(summary), task_grid(summary), *([frontier] if frontier is not None else [])]
 
 
 def overall_grid(summary: Summary) -> Grid:
@@ -111,13 +112,14 @@ def task_grid(summary: Summary) -> Grid:
     return Grid("by task", (*tasks, MEAN, RATIOS), tuple(rows), _caption(summary, scale, compared))
 
 
-def frontier_grid(summary: Summary) -> Grid:
+def frontier_grid(summary: Summary) -> Grid | None:
     """Every router over all cost weights: its AIQ and cost at parity and, of two models, APGR and CPT.
 
-    With several cost weights also what it attains at each.
+    With several cost weights also what it attains at each. None if nothing of it is known.
     """
     points, metrics = summary.frontier or [], summary.frontier_metrics
-    assert metrics is not None
+    if metrics is None:
+        return None
     zero, two = metrics.zero_router, metrics.two_models
     at_parity = bool(zero is not None and metrics.parity)
     headers = [f"{point.cost_weight:g}" for point in points]
@@ -125,6 +127,8 @@ def frontier_grid(summary: Summary) -> Grid:
     headers += [f"cost at {keep:.0%}" for keep in KEPT.values()] if at_parity else []
     if two is not None and not two.undefined:
         headers += ["APGR", "CPT 50%", "CPT 80%"]
+    if not headers:
+        return None
     scale = cost_scale(figures.cost for point in points for figures in point.routers.values())
     rows: list[Row] = []
     for name, entry in summary.routers.items():

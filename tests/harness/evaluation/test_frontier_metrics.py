@@ -194,7 +194,9 @@ def test_a_run_over_cost_weights(
     assert [1 + 3 * share for share in shares] == pytest.approx([point["cost"] for point in points])
     shown = capsys.readouterr().out
     assert "zero router" in shown and "APGR" in shown and "CPT" in shown
-    (row,) = (row for row in frontier_grid(Summary.model_validate_json(json.dumps(found))).rows if row.name == "knn")
+    grid = frontier_grid(Summary.model_validate_json(json.dumps(found)))
+    assert grid is not None
+    (row,) = (row for row in grid.rows if row.name == "knn")
     assert row.cells[3].lines[0] == f"{metrics['routers']['knn']['aiq']:.3f}" and row.cells[3].mark == "+"
     written = [(tmp_path / "run" / f"tables.{kind}").read_text(encoding="utf-8") for kind in ("md", "tex")]
     assert all("zero router" in text and "APGR" in text for text in written)
@@ -222,7 +224,7 @@ def test_figures_over_all_cost_weights_do_not_depend_on_those_that_are_given(
     }
     # With one weight there are no columns of weights.
     assert found["0.1"].frontier is None
-    headers = [frontier_grid(summary).headers for summary in (found["0.1"], found["0.1,9"])]
+    headers = [grid.headers for of in ("0.1", "0.1,9") if (grid := frontier_grid(found[of])) is not None]
     assert headers[0] == ("AIQ", "cost at 98%", "cost at 99%", "cost at 100%", "APGR", "CPT 50%", "CPT 80%")
     assert headers[1] == ("0.1", "9", *headers[0])
 
@@ -271,3 +273,21 @@ def test_two_models_that_are_none_are_refused(
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_frontier_without_costs_is_refused_unless_two_models_are_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], harness: Callable[..., int]
+) -> None:
+    with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["item", "task", "prompt", "model", "score", "split"])
+        for n in range(30):
+            for index, model in enumerate(("a", "b", "c")):
+                writer.writerow([n, "t", f"question {n}", model, float(n % 4 <= index), ("train", "test")[n % 2]])
+    assert harness("import", tmp_path / "t.csv", "--quality-only", "--out", tmp_path / "recording") == 0
+    run = ("run", "--recording", tmp_path / "recording", "--router", "random", "--frontier", "--out", tmp_path / "run")
+    assert harness(*run) == 2
+    error = capsys.readouterr().err
+    assert "no costs were recorded" in error and error.count("\n") == 1
+    assert harness(*run, "--strong", "c", "--weak", "a") == 0
+    assert "APGR" in capsys.readouterr().out
