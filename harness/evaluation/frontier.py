@@ -131,8 +131,8 @@ def cost_at_parity(
     Read off the hull `of[0]` of the sample; None if no point of the router itself has that quality, so that only the
     best model, mixed in, would reach it. of: the hulls of the router's points mixed with the single models', for each
     of the draws `[D, I]`, the first of which is the sample. The interval holds all shares at which the reflected 95%
-    interval of `hull - keep * quality of the best model` contains 0: in simulations it says too little about twice as
-    often as it should.
+    interval of `hull - keep * quality of the best model` contains 0; docs/reference/frontier.md says how often it is
+    right.
     """
     best = best_model(singles)
     cost, quality = draws @ singles.cost[best], draws @ singles.quality[best]
