@@ -95,11 +95,25 @@ def test_features_of_a_state() -> None:
     assert StateFeatures(2, 3, 4.0)([1], [2.0], actions[1:], 9.0).tolist() == [[0, 1, 0.5]]
 
 
+def test_surface_is_standardised_by_train_texts_and_tells_a_refusal_from_a_number() -> None:
+    texts = [f"It is {n}." for n in range(20)] + ["Sorry, I cannot say.\nAsk somebody else"] * 20
+    encoder = build_encoder("surface", [Context(text) for text in texts])
+    vectors = encoder.encode(texts)
+    distinct = encoder.encode(list(dict.fromkeys(texts)))  # what it was standardised by
+    np.testing.assert_allclose(distinct.mean(axis=0), 0, atol=1e-6)
+    assert np.isclose((distinct**2).mean(axis=0) * encoder.dimension, 1).sum() == 7  # the other features never vary
+    assert (np.linalg.norm(vectors[:20, None] - vectors[None, 20:], axis=2) > 0.5).all()
+    np.testing.assert_array_equal(load_encoder(save_encoder(encoder)).encode(texts), vectors)
+    with pytest.raises(ValueError, match="of 10 features"):
+        load_encoder({"encoder": "surface", "encoder.mean": np.zeros(10), "encoder.scale": np.zeros(10)})
+
+
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
-        ("word2vec", "known are hashing, sentence"),
+        ("word2vec", "known are hashing, sentence, surface"),
         ("hashing:64", "takes no argument"),
+        ("surface:64", "takes no argument"),
         ("sentence:nobody/nothing", "no weights for model encoder sentence"),
     ],
 )
