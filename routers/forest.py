@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ ForestArrays = dict[str, NDArray[Any]]
 """`roots` `[T]` the first node of each tree; of each of the `N` nodes of all trees `children` `[N, 2]` (a leaf is its
 own), `feature` and `threshold` `[N]`, and `value` `[N, K]`, zero if it is not a leaf."""
 
-_ROWS = 1 << 14  # at once: what they read of a tree stays in the processor's cache
+_AT_ONCE = 1 << 14  # rows, or pairs of row and tree: what they read stays in the processor's cache
 
 
 def fit_forest(
@@ -58,18 +59,47 @@ def forest_mean(
 ) -> FloatArray:
     """`[n, K]` the mean over the trees of the leaf that each row `[n, d]` comes to, as scikit-learn's, to the bit."""
     found = np.zeros((len(columns), value.shape[1]))
-    flat = children.ravel()
-    for start in range(0, len(columns), _ROWS):
-        rows = np.ascontiguousarray(columns[start : start + _ROWS], np.float32)  # what scikit-learn splits
-        width, seen, total = rows.shape[1], rows.ravel(), found[start : start + _ROWS]
-        for root in roots.tolist():
-            leaf = np.full(len(rows), root, np.int32)
-            at, moving = leaf, np.arange(len(rows))
-            while len(moving):
-                right = seen[moving * width + feature[at]] > threshold[at]
-                below = flat[2 * at + right]
-                left_over = below != at
-                leaf[moving] = below
-                at, moving = below[left_over], moving[left_over]
-            total += value[leaf]
+    for start in range(0, len(columns), _AT_ONCE):
+        rows = np.ascontiguousarray(columns[start : start + _AT_ONCE], np.float32)  # what scikit-learn splits
+        total = found[start : start + _AT_ONCE]
+        block = _AT_ONCE // len(rows)  # of few rows many trees at once
+        for first in range(0, len(roots), block):
+            for leaf in _leaves(rows, roots[first : first + block], children, feature, threshold):
+                total += value[leaf]
     return found / len(roots)
+
+
+def _leaves(
+    rows: NDArray[np.float32], roots: IntArray, children: IntArray, feature: IntArray, threshold: FloatArray
+) -> IntArray:
+    """`[T, n]` the leaf that each row comes to in each of the trees."""
+    seen, below = rows.ravel(), children.ravel()
+    at = np.repeat(roots, len(rows))
+    start_of_row = np.tile(np.arange(len(rows)) * rows.shape[1], len(roots))
+    leaf, moving = at.copy(), np.arange(len(at))
+    while len(moving):
+        right = seen[start_of_row[moving] + feature[at]] > threshold[at]
+        leaf[moving] = step = below[2 * at + right]
+        on = step != at
+        at, moving = step[on], moving[on]
+    return leaf.reshape(len(roots), len(rows))
+
+
+def check_forest(width: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise ValueError if arrays are not a forest that reads rows of `width` columns."""
+    children, feature, roots = (np.asarray(arrays[name]) for name in ("children", "feature", "roots"))
+    nodes = len(feature)
+    forms = {"children": (nodes, 2), "feature": (nodes,), "threshold": (nodes,)}
+    if any(np.shape(arrays[name]) != form for name, form in forms.items()) or np.shape(arrays["value"])[:1] != (nodes,):
+        raise ValueError(f"the arrays of a forest are { ({name: np.shape(array) for name, array in arrays.items()}) }")
+    if not all(np.issubdtype(array.dtype, np.integer) for array in (children, feature, roots)):
+        raise ValueError("the places in a forest are no whole numbers")
+    # Each child comes after its parent, so every way down ends.
+    own = np.arange(nodes)[:, None]
+    inner = (children > own) & (children < nodes)
+    if not (inner.all(axis=1) | (children == own).all(axis=1)).all():
+        raise ValueError("a node of the forest leads nowhere")
+    if not (len(roots) and (roots >= 0).all() and (roots < nodes).all()):
+        raise ValueError("a tree of the forest begins nowhere")
+    if not ((feature >= 0) & (feature < width)).all():
+        raise ValueError(f"the forest reads columns that are not among {width}")
