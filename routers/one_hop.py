@@ -2,7 +2,7 @@
 
 `knn`, `ridge`, `logistic`, `extra-trees`, `mlp` and `matrix-factorisation` differ in how a score is predicted from the
 embedding of a query. A candidate for each setting is fitted on train items; the one with the best value on validation
-items is kept.
+items, over a range of cost weights, is kept.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from routers.options import NonNegative, Positive
 from routers.registry import register
 from routers.router import Learnt, RouterRequest, RoutingStates
 
+SHARES = (0.0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0)
+"""Cost weights, as the score that the mean cost of the most expensive model is worth."""
 FloatArray = NDArray[np.float64]
 Vectors = NDArray[np.floating]
 
@@ -101,16 +103,24 @@ class OneHopLearner(Protocol):
 
 
 def fit_one_hop(self: OneHopLearner, train: Tree, validation: Tree, request: RouterRequest) -> OneHopRouter:
-    """Fit candidates on train items and keep the one with the best value on validation items."""
+    """Fit candidates on train items and keep the one with the best value on validation items.
+
+    That is the mean of the values at the request's cost weight and at `SHARES`: the router is used at others, too, and
+    at a single one the few items of a small table would choose by chance.
+    """
     queries = [Context(item.query) for item in train.items]
     embed = ContextEncoder(build_encoder(self.encoder, queries, request.seed, request.weights), ("query",))
     learnt = examples(train, embed)
     held_out = examples(validation, embed)
     cost, rows = learnt.cost.mean(axis=0), np.arange(len(held_out.score))
+    most = cost.max()
+    weights = [request.cost_weight, *(share / most for share in SHARES if most > 0)]
 
     def value(predict: Predictor) -> float:
-        chosen = (predict(held_out.vectors) - request.cost_weight * cost).argmax(axis=1)
-        return float((held_out.score[rows, chosen] - request.cost_weight * held_out.cost[rows, chosen]).mean())
+        predicted = predict(held_out.vectors)
+        chosen = [(weight, (predicted - weight * cost).argmax(axis=1)) for weight in weights]
+        values = [held_out.score[rows, models] - weight * held_out.cost[rows, models] for weight, models in chosen]
+        return float(np.mean(values))
 
     best = max(self.candidates(learnt, request.seed), key=value)  # of equals the first
     return OneHopRouter(embed, best, cost, request.cost_weight)
