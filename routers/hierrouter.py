@@ -13,9 +13,10 @@ from pools.cost import MAX_COST
 from pools.mdp.tree import Tree
 from routers import ppo_hierrouter
 from routers.encoders.base import ContextEncoder, load_encoder, save_encoder
-from routers.ppo_hierrouter import Agent, Options, StateFeatures
+from routers.ppo_hierrouter import Agent, Inputs, Options
 from routers.registry import register
 from routers.router import Learnt, RouterRequest, RoutingStates
+from routers.states import EMBEDDED, StateFeatures
 
 
 @register("hierrouter")
@@ -35,27 +36,33 @@ class HierRouterPPO(Options):
 
     def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> HierRouter:
         """Train with PPO; the policy with the best value on validation items is kept."""
-        agent, features, embed = ppo_hierrouter.train(self, train, validation, request)
-        return HierRouter(agent, features, embed, request, request.cost_weight, self.greedy)
+        agent, inputs = ppo_hierrouter.train(self, train, validation, request)
+        return HierRouter(agent, inputs, request, request.cost_weight, self.greedy)
 
     def load(self, learnt: Learnt, request: RouterRequest) -> HierRouter:
         """The router that was saved."""
         import torch
 
-        embed = ContextEncoder(load_encoder(learnt, request.weights), self.sees)
-        shown = "models" in self.sees, bool(request.cost_weights)
+        embedded = tuple(part for part in EMBEDDED if part in self.sees)
+        embed = ContextEncoder(load_encoder(learnt, request.weights), embedded) if embedded else None
         scale = float(learnt["cost_scale"])
         if not 1e-12 <= scale <= MAX_COST:
             raise ValueError(f"cost_scale is {scale}")
-        features = StateFeatures(request.max_hops, len(request.models), scale, *shown)
-        weights = {n.removeprefix("policy."): a for n, a in learnt.items() if n.startswith("policy.")}
+        shape = request.max_hops, len(request.models)
+        features = StateFeatures(*shape, self.sees, embed, str(learnt["answers"]), scale)
+        standard = [np.asarray(learnt[name], np.float32) for name in ("mean", "scale")]
+        inputs = Inputs(features, *standard, bool(request.cost_weights))
+        widths = {features.width, *(len(array) for array in standard if array.ndim == 1)}
+        if len(widths) > 1 or not (standard[1] > 0).all():
+            raise ValueError(f"mean and scale are of {sorted(widths)} numbers")
+        weights = {n.removeprefix("actor."): a for n, a in learnt.items() if n.startswith("actor.")}
         # Before anything of that size is made: the options could ask for any.
-        form = self.hidden, embed.dimension + features.dimension
-        if (found := np.shape(weights["actor.0.weight"])) != form:
-            raise ValueError(f"policy.actor.0.weight is {found}, its options ask for {form}")
-        agent = Agent(embed.dimension, features.dimension, len(request.models), request.allow_stop, self.hidden)
-        agent.nets.load_state_dict({name: torch.from_numpy(np.asarray(array)) for name, array in weights.items()})
-        return HierRouter(agent, features, embed, request, request.cost_weight, self.greedy)
+        form = self.hidden, inputs.dimension
+        if (found := np.shape(weights["0.weight"])) != form:
+            raise ValueError(f"actor.0.weight is {found}, its options ask for {form}")
+        agent = Agent(inputs.dimension, len(request.models), request.allow_stop, self.hidden)
+        agent.nets.actor.load_state_dict({name: torch.from_numpy(np.asarray(array)) for name, array in weights.items()})
+        return HierRouter(agent, inputs, request, request.cost_weight, self.greedy)
 
 
 @dataclass(eq=False)
@@ -66,8 +73,7 @@ class HierRouter:
     """
 
     agent: Agent
-    features: StateFeatures
-    embed: ContextEncoder
+    inputs: Inputs
     fitted_for: RouterRequest
     cost_weight: float
     greedy: bool
@@ -90,8 +96,9 @@ class HierRouter:
         import torch
 
         with torch.inference_mode():
-            features = self.features(states.hop, states.cost, states.actions, self.cost_weight)
-            logits, _ = self.agent(torch.from_numpy(self.embed(states.contexts)), torch.from_numpy(features))
+            seen = self.inputs.seen(states.contexts, states.hop, states.cost, states.actions)
+            weight = np.full(len(seen), self.cost_weight)
+            logits = self.agent.logits(torch.from_numpy(self.inputs.with_weight(seen, weight)))
         if self.greedy:
             return np.eye(logits.shape[1])[logits.argmax(1).numpy()]
         return np.asarray(torch.softmax(logits.double(), 1).numpy())
@@ -106,9 +113,18 @@ class HierRouter:
 
     def routing_cost(self, states: RoutingStates) -> NDArray[np.float64]:
         """`[B]` cost of the encoder at each state; 0 for `hashing`, which runs no model."""
-        return self.embed.cost(states.contexts)
+        return self.inputs.features.cost(states.contexts)
 
     def save(self) -> Learnt:
-        """The agent's weights, the encoder, and the scale of costs."""
-        weights = {f"policy.{name}": tensor.numpy() for name, tensor in self.agent.nets.state_dict().items()}
-        return {**weights, **save_encoder(self.embed.encoder), "cost_scale": np.array(self.features.cost_scale)}
+        """The actor's weights, the encoder, and how states become numbers."""
+        weights = {f"actor.{name}": tensor.numpy() for name, tensor in self.agent.nets.actor.state_dict().items()}
+        features = self.inputs.features
+        encoder = {} if features.embed is None else save_encoder(features.embed.encoder)
+        standard = {"mean": self.inputs.mean, "scale": self.inputs.scale}
+        return {
+            **weights,
+            **encoder,
+            **standard,
+            "answers": features.answers,
+            "cost_scale": np.array(features.cost_scale),
+        }

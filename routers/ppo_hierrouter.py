@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
@@ -25,16 +25,22 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from pools.errors import UserError
 from pools.mdp.optimum import path_costs, solve
-from pools.mdp.policy_value import expectation
+from pools.mdp.policy_value import action_values, expectation
 from pools.mdp.tree import Tree
-from pools.types import content_hash
+from pools.types import Context, content_hash
 from routers._threads import one_thread
 from routers.checkpoint import read_tensors, state_beside, write_tensors
-from routers.encoders.base import DEFAULT, ContextEncoder, Part, build_encoder
-from routers.options import NonNegative
+from routers.options import NonNegative, Positive
 from routers.router import RouterRequest, Training
+from routers.states import PARTS, Part, StateFeatures, features_of
 
 Share = Annotated[float, Field(ge=0, le=1)]
+PAPER: tuple[Part, ...] = ("query", "response", "cost")
+"""What the paper's state is made of, as we read it, besides the hop."""
+MAX_STATES = 50_000
+"""Of how many states at most means and spreads are taken."""
+SMALLEST_SPREAD = 0.01
+"""Advantages that are smaller than this are not blown up to one."""
 _STATE = "training"  # what the state that a training goes on from is called in its file
 
 
@@ -43,12 +49,15 @@ class Options:
     """Every hyper-parameter."""
 
     preset: Literal["default", "paper"] = "default"
-    """paper: models are the only actions, every episode has exactly L hops, and the state is context embedding, hop and
-    cost; it overrides STOP, sees and several cost weights."""
-    sees: tuple[Part, ...] = DEFAULT
-    """What the policy sees of a state besides hop and cost."""
+    """paper: models are the only actions, every episode has exactly L hops, the state is context embedding, hop and cost,
+    and advantages are sampled; it overrides STOP, sees, advantages and several cost weights."""
+    sees: tuple[Part, ...] = PARTS
+    """What the policy sees of a state besides the hop; query and response are their embeddings."""
     encoder: str = "hashing"
-    """Encoder of the contexts: hashing, sentence, or sentence:PATH."""
+    """Encoder of query and response: hashing, sentence, sentence:PATH, or with +surface."""
+    advantages: Literal["exact", "sampled"] = "exact"
+    """exact: of every action, from the recorded tree. sampled: of the actions of drawn episodes, by GAE and a critic; so
+    it is over live models, whatever this says."""
     hidden: PositiveInt = 64
     """Width of the two hidden layers of actor and critic."""
     eval_every: NonNegativeInt = 5
@@ -59,11 +68,11 @@ class Options:
     """Iterations between two writes of the state that a training goes on from."""
 
     total_timesteps: PositiveInt = 600_000
-    """Environment steps (hops) in all."""
+    """Decisions in all: hops of drawn episodes; with exact advantages, decision nodes that are weighed."""
     num_envs: PositiveInt = 1024
     """Episodes that run side by side."""
     num_steps: PositiveInt = 8
-    """Steps of each environment per iteration."""
+    """Steps of each environment per iteration; with exact advantages as many decision nodes in all, of whole trees."""
     learning_rate: NonNegative = 1e-3
     """Adam's step size."""
     anneal_lr: bool = True
@@ -82,8 +91,16 @@ class Options:
     """How far the probability ratio may move."""
     clip_vloss: bool = False
     """Clip the value loss like the policy loss."""
+    entropy_start: Positive = 0.1
+    """Exact advantages: weight of the entropy bonus at first; it falls geometrically."""
+    entropy_end: Positive = 0.001
+    """Exact advantages: weight of the entropy bonus at last."""
+    explore: Share = 0.5
+    """Exact advantages: share of the weight of states that is spread over all nodes, wherever the policy goes."""
+    stop_bias: float = 2.0
+    """What the logit of STOP begins with: an answer is kept unless going on is seen to be better."""
     ent_coef: NonNegative = 0.01
-    """Weight of the entropy bonus."""
+    """Sampled advantages: weight of the entropy bonus."""
     vf_coef: NonNegative = 0.5
     """Weight of the value loss."""
     max_grad_norm: NonNegative = 0.5
@@ -93,7 +110,8 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.preset == "paper":
-            object.__setattr__(self, "sees", DEFAULT)
+            object.__setattr__(self, "sees", PAPER)
+            object.__setattr__(self, "advantages", "sampled")
 
 
 @dataclass(frozen=True)
@@ -129,77 +147,39 @@ class Args(Options):
     """Folder to look for a sentence transformer in, by its hub name."""
 
 
-@dataclass(frozen=True)
-class StateFeatures:
-    """Turns hop, cost, the models called so far and the cost weight into numbers of about unit size.
-
-    max_hops: `L`. models: `M`. cost_scale: what costs are divided by, about the cost of a whole episode.
-    sees_models: whether the last model and the set of models called so far are shown; the paper's state has neither.
-    sees_weight: whether the cost weight (lambda) of the episode is shown, so that one policy serves many.
-    """
-
-    max_hops: int
-    models: int
-    cost_scale: float
-    sees_models: bool = False
-    sees_weight: bool = False
-
-    @property
-    def dimension(self) -> int:
-        """How many numbers there are."""
-        return self.max_hops + 1 + 2 * self.models * self.sees_models + self.sees_weight
-
-    def __call__(
-        self, hop: ArrayLike, cost: ArrayLike, actions: NDArray[np.int64], cost_weight: ArrayLike
-    ) -> NDArray[np.float32]:
-        """float32 `[B, dimension]` of hops `[B]`, costs `[B]`, actions `[B, L]` padded with -1, and cost weights `[B]`.
-
-        The first column is 1 at hop 0 and 0 later.
-        """
-        hops = np.asarray(hop, np.int64)
-        columns = [np.eye(self.max_hops)[hops], np.asarray(cost, np.float64)[:, None] / self.cost_scale]
-        if self.sees_models:
-            called = np.zeros((len(hops), self.models + 1))  # the last column collects the padding
-            np.put_along_axis(called, np.where(actions < 0, self.models, actions), 1.0, axis=1)
-            last = np.zeros_like(called)
-            place = np.where(hops > 0, actions[np.arange(len(hops)), np.maximum(hops - 1, 0)], self.models)
-            last[np.arange(len(hops)), place] = 1.0
-            columns += [called[:, :-1], last[:, :-1]]
-        if self.sees_weight:
-            weights = np.broadcast_to(np.asarray(cost_weight, np.float64), hops.shape)
-            columns.append(np.log1p(weights * self.cost_scale)[:, None])
-        return np.concatenate(columns, axis=1).astype(np.float32)
-
-
 class Agent:
-    """Actor and critic: two small MLPs over the context embedding and the state's features.
+    """Actor and critic: two small MLPs over the numbers that a state is.
 
     The paper states neither sizes nor activations: two hidden layers of tanh are our choice.
 
-    dimension: of the embedding. features: how many, as of `StateFeatures`. models: `M`. allow_stop: whether action `M`
-    is STOP, which is never open at hop 0.
+    inputs: how many numbers, as of `StateTable`. models: `M`. allow_stop: whether action `M` is STOP, which is never
+    open at hop 0. stop_bias: what its logit begins with.
     """
 
-    def __init__(self, dimension: int, features: int, models: int, allow_stop: bool, hidden: int) -> None:
+    def __init__(self, inputs: int, models: int, allow_stop: bool, hidden: int, stop_bias: float = 0.0) -> None:
         from torch import nn
 
         self.models, self.allow_stop = models, allow_stop
-        inputs, actions = dimension + features, models + int(allow_stop)
+        actions = models + int(allow_stop)
         self.nets = nn.ModuleDict(
             {"actor": _mlp(inputs, hidden, actions, 0.01), "critic": _mlp(inputs, hidden, 1, 1.0)}
         )
+        if allow_stop:
+            nn.init.constant_(self.nets.actor[-1].bias[models:], stop_bias)
 
-    def __call__(self, embedding: Any, features: Any) -> tuple[Any, Any]:
-        """Logits `[B, A]` and values `[B]` from embeddings `[B, d]` and features `[B, f]`."""
+    def logits(self, seen: Any) -> Any:
+        """`[..., A]` from states `[..., d]`; their first number is 1 at hop 0 and 0 later."""
         import torch
 
-        seen = torch.cat([embedding, features], dim=1)
         logits = self.nets.actor(seen)
         if self.allow_stop:
-            closed = torch.zeros_like(logits, dtype=torch.bool)
-            closed[:, self.models] = features[:, 0] == 1  # hop 0
+            closed = (seen[..., :1] == 1) & (torch.arange(logits.shape[-1]) == self.models)
             logits = logits.masked_fill(closed, -1e9)
-        return logits, self.nets.critic(seen).squeeze(1)
+        return logits
+
+    def values(self, seen: Any) -> Any:
+        """`[...]` what the critic expects to come."""
+        return self.nets.critic(seen).squeeze(-1)
 
 
 def _mlp(inputs: int, hidden: int, outputs: int, gain: float) -> Any:
@@ -213,43 +193,108 @@ def _mlp(inputs: int, hidden: int, outputs: int, gain: float) -> Any:
     return nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.Tanh(), layers[2])
 
 
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Turns states into the numbers that an agent takes: hop, what is seen, and the cost weight if it is shown.
+
+    mean, scale: `[d]` that what is seen is standardised by; 0 and 1 for hop and embedding.
+    """
+
+    features: StateFeatures
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    shows_weight: bool
+
+    @property
+    def dimension(self) -> int:
+        """How many numbers there are."""
+        return len(self.mean) + 2 * self.shows_weight
+
+    def seen(
+        self, contexts: Sequence[Context], hop: NDArray[np.int64], cost: NDArray[np.float64], actions: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """float32 `[n, d]` of states without their cost weight; the first number is 1 at hop 0 and 0 later."""
+        found = np.concatenate([*self.features.blocks(contexts, hop, cost, actions).values()], axis=1)
+        return np.asarray((found - self.mean) / self.scale, np.float32)
+
+    def with_weight(self, seen: NDArray[np.float32], cost_weight: ArrayLike) -> NDArray[np.float32]:
+        """The states `[..., d]` with their cost weights `[...]`, in logarithms of what a whole episode costs."""
+        if not self.shows_weight:
+            return seen
+        log = np.log(np.asarray(cost_weight, np.float64) * self.features.cost_scale + 0.01)
+        shown = np.stack([log / 4, np.tanh(log)], axis=-1).astype(np.float32)
+        return np.concatenate([seen, np.broadcast_to(shown, (*seen.shape[:-1], 2))], axis=-1)
+
+
+def make_inputs(features: StateFeatures, tree: Tree, shows_weight: bool) -> Inputs:
+    """Standardise what is seen by all decision nodes of a tree that are known."""
+    unscaled = Inputs(features, np.zeros(1, np.float32), np.ones(1, np.float32), shows_weight)
+    items, nodes = np.nonzero(tree.known[:, : tree.decision_nodes])
+    few = np.random.default_rng(0).permutation(len(items))[:MAX_STATES]
+    seen = StateTable(tree, unscaled)(items[few], nodes[few])
+    column, embedded = np.arange(features.width), 0 if features.embed is None else features.embed.dimension
+    scaled = (column >= features.max_hops) & (column < features.width - embedded)
+    mean, spread = np.where(scaled, seen.mean(axis=0), 0), np.where(scaled, seen.std(axis=0), 1)
+    scale = np.where(spread > 1e-6, spread, 1)
+    return Inputs(features, mean.astype(np.float32), scale.astype(np.float32), shows_weight)
+
+
+class StateTable:
+    """The states of a tree's decision nodes as numbers, each made when it is first asked for."""
+
+    def __init__(self, tree: Tree, inputs: Inputs) -> None:
+        self.tree, self.inputs, self._pipelines = tree, inputs, tree.pipelines()
+        self._made = np.zeros((len(tree.items), tree.decision_nodes), bool)
+        self._seen: NDArray[np.float32] | None = None
+
+    def __call__(self, items: ArrayLike, nodes: ArrayLike) -> NDArray[np.float32]:
+        """float32 `[..., d]` of the nodes `(items[k], nodes[k])`, which are known, without their cost weight."""
+        rows, columns = np.broadcast_arrays(np.asarray(items, np.int64), np.asarray(nodes, np.int64))
+        missing = np.argwhere(~self._made[rows, columns])
+        if len(missing) or self._seen is None:
+            wanted = np.unique(np.stack([rows, columns], axis=-1)[~self._made[rows, columns]], axis=0)
+            at = wanted[:, 0], wanted[:, 1]
+            contexts = [self.tree.contexts[c] for c in self.tree.context_ids(*at).tolist()]
+            seen = self.inputs.seen(contexts, self.tree.depth[at[1]], self._spent(*at), self._pipelines[at[1]])
+            if self._seen is None:
+                self._seen = np.zeros((*self._made.shape, seen.shape[1]), np.float32)
+            self._seen[at], self._made[at] = seen, True
+        return self._seen[rows, columns]
+
+    def _spent(self, items: NDArray[np.int64], nodes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """`[n]` cost of the pipelines that lead to the nodes."""
+        spent = np.zeros(len(items))
+        while (nodes > 0).any():
+            spent += self.tree.cost[items, nodes]
+            nodes = np.where(nodes > 0, (nodes - 1) // len(self.tree.models), 0)
+        return spent
+
+
 @one_thread()
-def train(
-    args: Options, tree: Tree, validation: Tree | None, request: RouterRequest
-) -> tuple[Agent, StateFeatures, ContextEncoder]:
+def train(args: Options, tree: Tree, validation: Tree | None, request: RouterRequest) -> tuple[Agent, Inputs]:
     """Train on the items of `tree`, choose on those of `validation`; the agent, and what turns states into its inputs.
 
     The same options, trees, request and machine give the same agent, bit for bit, resumed or not.
     """
     import torch
-    from torch import nn
-
-    from pools.mdp.vector_env import RoutingVectorEnv
 
     allow_stop, cost_weight, training = request.allow_stop, request.cost_weight, request.training
-    if not {"query", "response"} & set(args.sees):
-        raise UserError(f"--sees {' '.join(args.sees)}: expected query, response or both among them")
-    batch_size = args.num_envs * args.num_steps
-    num_iterations = max(1, args.total_timesteps // batch_size)
+    num_iterations = max(1, args.total_timesteps // (args.num_envs * args.num_steps))
+    exactly = args.advantages == "exact" and tree.complete
 
-    # --- the environment, the policy, the optimizer --------------------------------------------------------------
+    # --- the states, the policy, the optimizer -------------------------------------------------------------------
     # The encoder is fitted on what a policy can see of train items; over live models only the queries are known yet.
-    seen = np.unique(tree.context_id[:, : tree.decision_nodes])
-    contexts = [tree.contexts[c] for c in seen if c >= 0]
-    embed = ContextEncoder(build_encoder(args.encoder, contexts, request.seed, request.weights), args.sees)
-    cost_weights = np.array(request.cost_weights or (cost_weight,))
-    env = RoutingVectorEnv(tree, embed, args.num_envs, tuple(cost_weights), allow_stop)
-    torch.manual_seed(request.seed)
-    generator = torch.Generator().manual_seed(request.seed)
     highest = float(path_costs(tree)[:, tree.level(tree.max_hops)].max()) if tree.complete else 0.0
     rates = (*(tree.cost_model.input_rate or ()), *(tree.cost_model.output_rate or ()), 1e-12)
     cost_scale = highest or max(rates) * 1000 * tree.max_hops
-    features = StateFeatures(
-        tree.max_hops, len(tree.models), cost_scale, "models" in args.sees, bool(request.cost_weights)
-    )
-    policy = Agent(embed.dimension, features.dimension, len(tree.models), allow_stop, args.hidden)
-    pipelines = tree.pipelines()
+    cost_weights = np.array(request.cost_weights or (cost_weight,))
+    features = features_of(tree, args.sees, args.encoder, request, cost_scale)
+    inputs = make_inputs(features, tree, bool(request.cost_weights))
+    torch.manual_seed(request.seed)
+    generator = torch.Generator().manual_seed(request.seed)
+    policy = Agent(inputs.dimension, len(tree.models), allow_stop, args.hidden, args.stop_bias)
     optimizer = torch.optim.Adam(policy.nets.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
+    learn = (Exact if exactly else Sampled)(args, StateTable(tree, inputs), policy, optimizer, cost_weights, generator)
 
     # --- exact evaluation ----------------------------------------------------------------------------------------
     complete = {name: t for name, t in (("train", tree), ("validation", validation)) if t is not None and t.complete}
@@ -258,17 +303,18 @@ def train(
     floors = {
         name: (t.score - cost_weight * path_costs(t))[:, t.level(1)].mean(axis=0).max() for name, t in complete.items()
     }
-    tables = {name: torch.from_numpy(embed(t.contexts)) for name, t in complete.items()}
+    tables = {name: learn.table if t is tree else StateTable(t, inputs) for name, t in complete.items()}
+    # What a wrong call may lose at each cost weight: so all of them count alike.
+    stakes = 1 + cost_weights * float(tree.cost[:, tree.level(1)].mean(axis=0).max()) if tree.complete else 1
 
     def attained(name: str, weight: float, greedy: bool) -> tuple[float, float]:
         """Expected quality and cost of the stochastic or the greedy policy at one cost weight."""
         known = complete[name]
 
         def choose(items: Any, nodes: Any, cost: Any) -> Any:
-            rows = torch.from_numpy(known.context_id[items, nodes].astype(np.int64))
-            shown = torch.from_numpy(features(known.depth[nodes], cost, pipelines[nodes], weight))
             with torch.inference_mode():
-                logits, _ = policy(tables[name][rows], shown)
+                seen = inputs.with_weight(tables[name](items, nodes), np.full(len(items), weight))
+                logits = policy.logits(torch.from_numpy(seen))
             chance = np.zeros((len(items), len(known.models) + 1))
             if greedy:
                 chance[np.arange(len(items)), logits.argmax(1).numpy()] = 1.0
@@ -280,9 +326,9 @@ def train(
         return float(found.quality.mean()), float(found.cost.mean())
 
     def exact(name: str) -> dict[str, float]:
-        """What the stochastic policy attains at `cost_weight`; mean value of the greedy one at all that are drawn."""
+        """What the stochastic policy attains at `cost_weight`; value of the greedy one at all weights, by stakes."""
         quality, cost = attained(name, cost_weight, greedy=False)
-        greedy = {weight: attained(name, weight, greedy=True) for weight in cost_weights.tolist()}
+        greedy = np.array([attained(name, weight, greedy=True) for weight in cost_weights.tolist()])
         value, gap = quality - cost_weight * cost, optima[name] - floors[name]
         return {
             "quality": quality,
@@ -290,16 +336,15 @@ def train(
             "regret": float(optima[name] - value),
             # Of a smaller gap a share says nothing.
             **({"gap_closed": float((value - floors[name]) / gap)} if gap >= 0.005 else {}),
-            "greedy_value": float(np.mean([q - weight * c for weight, (q, c) in greedy.items()])),
+            "greedy_value": float(((greedy[:, 0] - cost_weights * greedy[:, 1]) / stakes).mean()),
         }
 
     # --- start, or go on -----------------------------------------------------------------------------------------
-    env.reset(seed=request.seed)
     first, best_value = 1, -float("inf")
     best = {name: tensor.clone() for name, tensor in policy.nets.state_dict().items()}
     identity = _identity(args, tree, validation, request)
     if training.resume and training.state is not None:
-        first, best_value, best = _restore(training.state, identity, policy, optimizer, env, generator)
+        first, best_value, best = _restore(training.state, identity, policy, optimizer, learn, generator)
     run = None
     if training.track is not None:
         import wandb
@@ -307,54 +352,196 @@ def train(
         settings = {**plain(args), "seed": request.seed, "cost_weight": cost_weight, **training.facts}
         name = f"ppo_hierrouter__{request.seed}__{int(time.time())}"
         run = wandb.init(name=name, config=settings, **training.track)
-    start_time = time.perf_counter()
-
-    # --- storage -------------------------------------------------------------------------------------------------
-    # Only what is distinct goes through the networks: a state is a cost weight, an item and a node of its tree.
-    spent = np.zeros(tree.known.shape)
-
-    def numbers() -> Any:
-        """`[B]` numbers of the states that the episodes are in."""
-        return (env.weight * len(tree.items) + env.item) * tree.nodes + env.node
-
-    def inputs(states: Any) -> tuple[Any, Any]:
-        """The policy's arguments at the states of these numbers."""
-        rest, nodes = np.divmod(states, tree.nodes)
-        weight, items = np.divmod(rest, len(tree.items))
-        shown = features(tree.depth[nodes], spent[items, nodes], pipelines[nodes], cost_weights[weight])
-        return torch.from_numpy(env.table()[tree.context_id[items, nodes]]), torch.from_numpy(shown)
-
-    def distinct_states() -> tuple[tuple[Any, Any], Any]:
-        """The policy's arguments at the distinct states that the episodes are in, and each episode's row of them."""
-        spent[env.item, env.node] = env.cost
-        distinct, slot = np.unique(numbers(), return_inverse=True)
-        return inputs(distinct), torch.from_numpy(slot)
-
-    shape = (args.num_steps, args.num_envs)
-    states = np.zeros(shape, np.int64)
-    actions = torch.zeros(shape, dtype=torch.int64)
-    logprobs, rewards, values, dones = (torch.zeros(shape) for _ in range(4))
+    start_time, steps = time.perf_counter(), 0
 
     for iteration in range(first, num_iterations + 1):
+        progress = (iteration - 1) / num_iterations
         if args.anneal_lr:
-            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - (iteration - 1) / num_iterations)
+            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - progress)
+        logged = learn(progress)
+        steps += learn.steps
 
-        # --- roll out ----------------------------------------------------------------------------------------------
+        # --- look, log, save -------------------------------------------------------------------------------------
+        last = iteration == num_iterations
+        measured: dict[str, dict[str, float]] = {}
+        if last or (args.eval_every and iteration % args.eval_every == 0):
+            measured = {name: exact(name) for name in complete}
+            value = measured.get("validation", measured.get("train", {})).get("greedy_value")
+            if value is None or not args.select or value > best_value:
+                best_value = -float("inf") if value is None else value
+                best = {name: tensor.clone() for name, tensor in policy.nets.state_dict().items()}
+        speed = steps / (time.perf_counter() - start_time)
+        if training.report is not None:
+            said = f"return {logged.get('charts/episodic_return', 0.0):.3f}, {speed:,.0f} steps/s"
+            training.report(iteration, num_iterations, said)
+        if run is not None:
+            logged |= {"charts/learning_rate": optimizer.param_groups[0]["lr"], "charts/SPS": speed}
+            logged |= {f"exact/{name}_{key}": v for name, figures in measured.items() for key, v in figures.items()}
+            run.log(logged, step=iteration * learn.steps)
+        if training.state is not None and (last or iteration % args.save_every == 0):
+            _save(training.state, identity, iteration, best_value, best, policy, optimizer, learn, generator)
+    policy.nets.load_state_dict(best)
+    if run is not None:
+        run.finish()
+    return policy, inputs
+
+
+class Exact:
+    """PPO with exact advantages: an iteration takes whole trees, and weighs every action at each of their nodes.
+
+    What an action is worth under the policy follows from the tree by backward induction, so nothing is sampled but the
+    items and their cost weights, and no critic is needed. Where the policy does not come it would learn nothing, and an
+    action that looked bad at first, because what follows was not learnt yet, would stay bad: it collapses onto one
+    model. So a share `explore` of the weight of the states is spread over all nodes, and the entropy bonus falls from
+    `entropy_start` to `entropy_end`. Advantages are divided by their root mean square of each cost weight, a running
+    one, so that neither cheap nor expensive weights rule the gradient.
+
+    steps: decisions that an iteration weighs.
+    """
+
+    def __init__(self, args: Options, table: StateTable, policy: Agent, optimizer: Any, weights: Any, generator: Any):
+        self.args, self.table, self.policy, self.optimizer = args, table, policy, optimizer
+        self.weights, self.generator, self.tree = weights, generator, table.tree
+        self.trees = max(1, args.num_envs * args.num_steps // self.tree.decision_nodes)
+        self.steps = self.trees * self.tree.decision_nodes
+        self.square = np.zeros(len(weights))
+        depth = self.tree.depth[: self.tree.decision_nodes]
+        self.everywhere = 1 / (self.tree.max_hops * len(self.tree.models) ** depth)
+
+    def __call__(self, progress: float) -> dict[str, float]:
+        """One iteration; what is logged of it. progress: share of the training that is done, in [0, 1)."""
+        import torch
+        from torch import nn
+
+        args, nodes = self.args, np.arange(self.tree.decision_nodes)
+        entropy_coef = args.entropy_start * (args.entropy_end / args.entropy_start) ** progress
+        items = torch.randint(len(self.tree.items), (self.trees,), generator=self.generator).numpy()
+        place = torch.randint(len(self.weights), (self.trees,), generator=self.generator).numpy()
+        weight = self.weights[place]
+        seen = self.table(items[:, None], nodes)
+        states = torch.from_numpy(self.table.inputs.with_weight(seen, np.repeat(weight[:, None], len(nodes), 1)))
+
+        # --- advantages of all actions ---------------------------------------------------------------------------
+        with torch.inference_mode():
+            old = self.policy.logits(states).log_softmax(-1)
+        chance = old.double().exp().numpy()
+        worth, reach = action_values(self.tree, items, chance, weight)
+        advantage = worth - (chance * worth).sum(axis=2, keepdims=True)
+        come = (1 - args.explore) * reach / reach.sum(axis=1, keepdims=True) + args.explore * self.everywhere
+        square = (come * (chance * advantage**2).sum(axis=2)).sum(axis=1)
+        for number in np.unique(place).tolist():
+            mean = square[place == number].mean()
+            self.square[number] = mean if self.square[number] == 0 else 0.9 * self.square[number] + 0.1 * mean
+        advantage /= np.sqrt(self.square[place])[:, None, None] + SMALLEST_SPREAD
+        gain, visits = (torch.from_numpy(array.astype(np.float32)) for array in (advantage, come))
+        mass = visits[..., None] * old.exp()
+
+        # --- learn -----------------------------------------------------------------------------------------------
+        bounds = np.linspace(0, self.trees, min(args.num_minibatches, self.trees) + 1).astype(int)
+        clipfracs: list[float] = []
+        for _ in range(args.update_epochs):
+            order = torch.randperm(self.trees, generator=self.generator)
+            for begin, end in pairwise(bounds.tolist()):
+                part = order[begin:end]
+                log_chance = self.policy.logits(states[part]).log_softmax(-1)
+                logratio = log_chance - old[part]
+                ratio = logratio.exp()
+                clipped = ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)
+                policy_loss = -(mass[part] * torch.min(gain[part] * ratio, gain[part] * clipped)).sum((1, 2)).mean()
+                entropy = -(visits[part] * (log_chance.exp() * log_chance).sum(2)).sum(1).mean()
+                loss = policy_loss - entropy_coef * entropy
+                self.optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(self.policy.nets.actor.parameters(), args.max_grad_norm)
+                self.optimizer.step()
+                with torch.no_grad():
+                    approx_kl = (mass[part] * ((ratio - 1) - logratio)).sum((1, 2)).mean()
+                    clipfracs.append(float((mass[part] * ((ratio - 1).abs() > args.clip_coef)).sum((1, 2)).mean()))
+            if args.target_kl is not None and approx_kl > args.target_kl:
+                break
+        return {
+            "charts/episodic_return": float((chance[:, 0] * worth[:, 0]).sum(axis=1).mean()),
+            "charts/episodic_length": float(
+                (reach[:, :, None] * chance[:, :, : len(self.tree.models)]).sum() / len(items)
+            ),
+            "losses/policy_loss": policy_loss.item(),
+            "losses/entropy": entropy.item(),
+            "losses/entropy_coef": entropy_coef,
+            "losses/approx_kl": approx_kl.item(),
+            "losses/clipfrac": float(np.mean(clipfracs)),
+        }
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """What it goes on from: arrays, and plain data."""
+        return {"square": self.square}, {}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]], data: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.square = np.array(arrays["square"], np.float64)
+
+
+class Sampled:
+    """PPO as of Schulman et al. 2017: episodes are drawn, a critic learns what is to come, advantages are GAE's.
+
+    For live models, where a tree is known only in part, and for the paper's preset.
+
+    steps: environment steps of an iteration.
+    """
+
+    def __init__(self, args: Options, table: StateTable, policy: Agent, optimizer: Any, weights: Any, generator: Any):
+        from pools.mdp.vector_env import RoutingVectorEnv
+
+        self.args, self.table, self.policy, self.optimizer = args, table, policy, optimizer
+        self.weights, self.generator, self.tree = weights, generator, table.tree
+        # The states are looked up in the table, so the environment need not embed them.
+        self.env = RoutingVectorEnv(
+            self.tree, lambda contexts: np.zeros((len(contexts), 0), np.float32), args.num_envs, tuple(weights),
+            policy.allow_stop,
+        )  # fmt: skip
+        self.env.reset(seed=generator.initial_seed())
+        self.steps = args.num_envs * args.num_steps
+
+    def _inputs(self, states: NDArray[np.int64]) -> Any:
+        """The policy's inputs at the states of these numbers: a state is a cost weight, an item and a node."""
+        import torch
+
+        rest, nodes = np.divmod(states, self.tree.nodes)
+        weight, items = np.divmod(rest, len(self.tree.items))
+        return torch.from_numpy(self.table.inputs.with_weight(self.table(items, nodes), self.weights[weight]))
+
+    def _distinct(self) -> tuple[NDArray[np.int64], Any, Any]:
+        """The numbers of the states that the episodes are in, inputs of the distinct ones, and each episode's row."""
+        import torch
+
+        numbers = (self.env.weight * len(self.tree.items) + self.env.item) * self.tree.nodes + self.env.node
+        distinct, slot = np.unique(numbers, return_inverse=True)
+        return numbers, self._inputs(distinct), torch.from_numpy(slot)
+
+    def __call__(self, progress: float) -> dict[str, float]:
+        """One iteration; what is logged of it."""
+        import torch
+        from torch import nn
+
+        args, env = self.args, self.env
+        shape = (args.num_steps, args.num_envs)
+        states = np.zeros(shape, np.int64)
+        actions = torch.zeros(shape, dtype=torch.int64)
+        logprobs, rewards, values, dones = (torch.zeros(shape) for _ in range(4))
+
+        # --- roll out --------------------------------------------------------------------------------------------
         returns_seen: list[Any] = []
         lengths_seen: list[Any] = []
         for step in range(args.num_steps):
-            states[step] = numbers()
-            distinct, slot = distinct_states()
+            states[step], distinct, slot = self._distinct()
             with torch.inference_mode():
-                logits, value_of = policy(*distinct)
-                log_chance = logits.log_softmax(1)[slot]
+                log_chance = self.policy.logits(distinct).log_softmax(1)[slot]
                 # The first action whose cumulative probability is above a uniform draw.
-                level = torch.rand((args.num_envs, 1), generator=generator)
+                level = torch.rand((args.num_envs, 1), generator=self.generator)
                 drawn = (log_chance.exp().cumsum(1)[:, :-1] <= level).sum(1, keepdim=True)
                 # Rounding may leave the sum of the open actions below the draw: never let that open STOP.
                 drawn = torch.minimum(drawn, log_chance.shape[1] - 1 - (log_chance[:, -1:] < -1e8).long())
+                values[step] = self.policy.values(distinct)[slot]
             actions[step], logprobs[step] = drawn[:, 0], log_chance.gather(1, drawn)[:, 0]
-            values[step] = value_of[slot]
             reward, ended = env.advance(actions[step].numpy())
             rewards[step], dones[step] = torch.from_numpy(reward), torch.from_numpy(ended)
             if ended.any():
@@ -363,10 +550,10 @@ def train(
                 lengths_seen.append(finished["l"][ended])
                 env.restart(ended)
 
-        # --- advantages --------------------------------------------------------------------------------------------
+        # --- advantages ------------------------------------------------------------------------------------------
         with torch.inference_mode():
-            distinct, slot = distinct_states()
-            next_value = policy(*distinct)[1][slot]
+            _, distinct, slot = self._distinct()
+            next_value = self.policy.values(distinct)[slot]
         advantages, carried = torch.zeros(shape), torch.zeros(args.num_envs)
         for step in reversed(range(args.num_steps)):
             following = next_value if step == args.num_steps - 1 else values[step + 1]
@@ -375,17 +562,17 @@ def train(
             advantages[step] = carried
         returns = advantages + values
 
-        # --- learn -------------------------------------------------------------------------------------------------
+        # --- learn -----------------------------------------------------------------------------------------------
         # A minibatch is all steps taken from a random share of the distinct states: so the networks see each state once
         # an epoch, however many episodes came through it. Minibatches hold equal numbers of states, not of steps.
         visited, place = np.unique(states, return_inverse=True)
-        state_inputs = inputs(visited)
+        state_inputs = self._inputs(visited)
         slot = torch.from_numpy(place.reshape(-1))
         flat = [tensor.reshape(-1) for tensor in (actions, logprobs, advantages, returns, values)]
         bounds = np.linspace(0, len(visited), min(args.num_minibatches, len(visited)) + 1).astype(int)
         clipfracs: list[float] = []
         for _ in range(args.update_epochs):
-            order = torch.randperm(len(visited), generator=generator)
+            order = torch.randperm(len(visited), generator=self.generator)
             rank = torch.empty_like(order)
             rank[order] = torch.arange(len(order))
             rank_of_step = rank[slot]
@@ -393,9 +580,9 @@ def train(
                 chosen = ((rank_of_step >= begin) & (rank_of_step < end)).nonzero()[:, 0]
                 at = rank_of_step[chosen] - begin
                 action, old_logprob, advantage, target, old_value = (t[chosen] for t in flat)
-                logits, value_of = policy(*(tensor[order[begin:end]] for tensor in state_inputs))
-                log_chance_of = logits.log_softmax(1)
-                log_chance, new_value = log_chance_of[at], value_of[at]
+                seen = state_inputs[order[begin:end]]
+                log_chance_of = self.policy.logits(seen).log_softmax(1)
+                log_chance, new_value = log_chance_of[at], self.policy.values(seen)[at]
                 logratio = log_chance.gather(1, action[:, None])[:, 0] - old_logprob
                 ratio = logratio.exp()
                 with torch.no_grad():
@@ -413,53 +600,36 @@ def train(
                 value_loss = 0.5 * value_loss.mean()
                 entropy = -(log_chance_of.exp() * log_chance_of).sum(1)[at].mean()
                 loss = policy_loss - args.ent_coef * entropy + args.vf_coef * value_loss
-                optimizer.zero_grad()
+                self.optimizer.zero_grad()
                 loss.backward()
-                nn.utils.clip_grad_norm_(policy.nets.parameters(), args.max_grad_norm)
-                optimizer.step()
+                nn.utils.clip_grad_norm_(self.policy.nets.parameters(), args.max_grad_norm)
+                self.optimizer.step()
             if args.target_kl is not None and approx_kl > args.target_kl:
                 break
-
-        # --- look, log, save ---------------------------------------------------------------------------------------
-        last = iteration == num_iterations
-        measured: dict[str, dict[str, float]] = {}
-        if last or (args.eval_every and iteration % args.eval_every == 0):
-            measured = {name: exact(name) for name in complete}
-            value = measured.get("validation", measured.get("train", {})).get("greedy_value")
-            if value is None or not args.select or value > best_value:
-                best_value = -float("inf") if value is None else value
-                best = {name: tensor.clone() for name, tensor in policy.nets.state_dict().items()}
         spread = returns.var()
-        speed = (iteration - first + 1) * batch_size / (time.perf_counter() - start_time)
-        episodic = np.concatenate(returns_seen) if returns_seen else np.zeros(0)
-        if training.report is not None:
-            said = f"return {episodic.mean() if len(episodic) else 0.0:.3f}, {speed:,.0f} steps/s"
-            training.report(iteration, num_iterations, said)
-        if run is not None:
-            logged = {
-                "charts/learning_rate": optimizer.param_groups[0]["lr"],
-                "charts/SPS": speed,
-                "losses/value_loss": value_loss.item(),
-                "losses/policy_loss": policy_loss.item(),
-                "losses/entropy": entropy.item(),
-                "losses/old_approx_kl": old_approx_kl.item(),
-                "losses/approx_kl": approx_kl.item(),
-                "losses/clipfrac": float(np.mean(clipfracs)),
-                "losses/explained_variance": float(1 - (returns - values).var() / spread) if spread > 0 else 0.0,
+        logged = {
+            "losses/value_loss": value_loss.item(),
+            "losses/policy_loss": policy_loss.item(),
+            "losses/entropy": entropy.item(),
+            "losses/old_approx_kl": old_approx_kl.item(),
+            "losses/approx_kl": approx_kl.item(),
+            "losses/clipfrac": float(np.mean(clipfracs)),
+            "losses/explained_variance": float(1 - (returns - values).var() / spread) if spread > 0 else 0.0,
+        }
+        if returns_seen:
+            logged |= {
+                "charts/episodic_return": float(np.concatenate(returns_seen).mean()),
+                "charts/episodic_length": float(np.concatenate(lengths_seen).mean()),
             }
-            if len(episodic):
-                logged |= {
-                    "charts/episodic_return": float(episodic.mean()),
-                    "charts/episodic_length": float(np.concatenate(lengths_seen).mean()),
-                }
-            logged |= {f"exact/{name}_{key}": v for name, figures in measured.items() for key, v in figures.items()}
-            run.log(logged, step=iteration * batch_size)
-        if training.state is not None and (last or iteration % args.save_every == 0):
-            _save(training.state, identity, iteration, best_value, best, policy, optimizer, env, generator)
-    policy.nets.load_state_dict(best)
-    if run is not None:
-        run.finish()
-    return policy, features, embed
+        return logged
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Where all episodes stand, and the generator that draws items."""
+        return self.env.state(), self.env.random_state()
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]], data: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.env.restore(arrays, data)
 
 
 @contextmanager
@@ -499,22 +669,23 @@ def _identity(options: Options, tree: Tree, validation: Tree | None, request: Ro
 
 def _save(path: Path, identity: str, iteration: int, best_value: float, best: Any, *parts: Any) -> None:
     """Everything that training goes on from, as safetensors, whole or not at all."""
-    policy, optimizer, env, generator = parts
+    policy, optimizer, learn, generator = parts
     tensors = {f"policy.{name}": tensor for name, tensor in policy.nets.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
     tensors["generator"] = generator.get_state()
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    arrays |= {f"env.{name}": np.asarray(array) for name, array in env.state().items()}
+    learnt, random = learn.state()
+    arrays |= {f"learn.{name}": np.asarray(array) for name, array in learnt.items()}
     # -inf, if no policy was chosen yet, is no number of JSON.
     known = best_value if best_value > -float("inf") else None
-    meta = {"identity": identity, "iteration": iteration, "best_value": known, "random": env.random_state()}
+    meta = {"identity": identity, "iteration": iteration, "best_value": known, "random": random}
     write_tensors(path, arrays, _STATE, meta)
 
 
 def _restore(
-    path: Path, identity: str, policy: Any, optimizer: Any, env: Any, generator: Any
+    path: Path, identity: str, policy: Any, optimizer: Any, learn: Any, generator: Any
 ) -> tuple[int, float, Any]:
     """Put the state back; the iteration to go on with, the best value so far, and its policy."""
     import torch
@@ -536,7 +707,7 @@ def _restore(
         index, _, key = name.partition(".")
         states.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    env.restore({name: tensor.numpy() for name, tensor in below("env.").items()}, meta["random"])
+    learn.restore({name: tensor.numpy() for name, tensor in below("learn.").items()}, meta["random"])
     generator.set_state(tensors["generator"])
     best_value = -float("inf") if meta["best_value"] is None else meta["best_value"]
     return meta["iteration"] + 1, best_value, below("best.")

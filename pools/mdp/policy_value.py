@@ -1,4 +1,4 @@
-"""The exact expected quality and cost of a stochastic policy on a complete tree, with no sampling noise."""
+"""Exact expectations of a stochastic policy on a complete tree, with no sampling noise."""
 
 from __future__ import annotations
 
@@ -61,3 +61,32 @@ def expectation(tree: Tree, choose: Choose) -> Expectation:
     end[:, leaves] = reach[:, leaves]
     quality += (reach[:, leaves] * tree.score[:, leaves]).sum(axis=1)
     return Expectation(quality, cost, calls.sum(axis=1), calls, reach, end)
+
+
+def action_values(
+    tree: Tree, items: IntArray, chance: FloatArray, cost_weight: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """What each action is worth at each decision node if the policy goes on from there; and how often it comes there.
+
+    items: `[B]`. chance: `[B, D, A]` probability of each action at the `D` decision nodes; action `M`, if there is one,
+    is STOP, which must have none at the root. cost_weight: `[B]`.
+    Returns `Q [B, D, A]` with `Q(n, a) = -cost_weight * d(n, a) + V(child)`, the node's own score for STOP, where `V` is
+    `sum_a chance * Q`, at a leaf its score; and `[B, D]` the probability that an episode comes through the node.
+    """
+    models, actions = len(tree.models), chance.shape[2]
+    score, hop_cost = tree.score[items].astype(np.float64), tree.cost[items] * cost_weight[:, None]
+    values, worth = score.copy(), np.zeros(chance.shape)
+    for depth in reversed(range(tree.max_hops)):
+        nodes = tree.level(depth)
+        children = tree.child(nodes[:, None], np.arange(models))
+        worth[:, nodes, :models] = values[:, children] - hop_cost[:, children]
+        if actions > models:
+            worth[:, nodes, models] = score[:, nodes]
+        values[:, nodes] = (chance[:, nodes] * worth[:, nodes]).sum(axis=2)
+    reach = np.zeros(score.shape)
+    reach[:, 0] = 1.0
+    for depth in range(tree.max_hops - 1):
+        nodes = tree.level(depth)
+        children = tree.child(nodes[:, None], np.arange(models))
+        reach[:, children] = reach[:, nodes, None] * chance[:, nodes, :models]
+    return worth, reach[:, : tree.decision_nodes]

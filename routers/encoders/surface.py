@@ -19,6 +19,7 @@ _SIGNS = tuple(
         r"\d[\s.)}$*]*\Z",  # ends in a number
         r"[.!?]\s*\Z",  # ends as a sentence does; what was cut off does not
         r"\?\s*\Z",
+        r"\d\.\d",
         r"####|\\boxed|\banswer\b",
         r"```|\bdef \w+\(|\breturn\b",
         r"\b(?:sorry|cannot|can't|unable|unknown|not sure|don't know|perhaps|maybe)\b",
@@ -28,7 +29,9 @@ _SIGNS = tuple(
 
 def surface(text: str) -> list[float]:
     """Lengths, digits and markers of a text, each about 1 or below."""
-    counts = len(text.split()), text.count("\n"), len(re.findall(r"\d+", text)), len(text)
+    words, lines, numbers = len(text.split()), text.count("\n"), len(re.findall(r"\d+", text))
+    signs, marks = len(re.findall(r"[-+*/]", text)), text.count("####")
+    counts = words, lines, numbers, len(text), text.count("="), signs, marks
     return [*(np.log1p(counts) / 5).tolist(), *(float(sign.search(text) is not None) for sign in _SIGNS)]
 
 
