@@ -115,13 +115,13 @@ def main() -> None:
                 of = score[test], cost[test], score[held], cost[held], learnt.cost.mean(axis=0), weights
                 start = time.process_time()
                 ours = list(MatrixFactorisation().candidates(learnt, seed))
-                guesses = [[predict(vectors[part]) for predict in ours] for part in (test, held)]
-                found["ours"][row, test] = values(*guesses, of, shared=True).mean(axis=0)
+                guess, judged = ([predict(vectors[part]) for predict in ours] for part in (test, held))
+                found["ours"][row, test] = values(guess, judged, of, shared=True).mean(axis=0)
                 seconds["ours"] += time.process_time() - start
                 start = time.process_time()
                 theirs = routellm(learnt, seed)
-                guesses = [[worth * theirs(vectors[part]) for worth in WORTH] for part in (test, held)]
-                found["RouteLLM's"][row, test] = values(*guesses, of, shared=False).mean(axis=0)
+                guess, judged = ([worth * theirs(vectors[part]) for worth in WORTH] for part in (test, held))
+                found["RouteLLM's"][row, test] = values(guess, judged, of, shared=False).mean(axis=0)
                 seconds["RouteLLM's"] += time.process_time() - start
         bootstrap = Bootstrap.draw(len(score), 1, 1000)
         ahead = bootstrap.mean((found["ours"] - found["RouteLLM's"]).mean(axis=0))
