@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.evaluation.evaluate import Outcome, evaluate
-from harness.evaluation.frontier import aiq_resampled
+from harness.evaluation.frontier import Points, areas, hulls
 from harness.evaluation.metrics import Bootstrap, Estimate
 from pools.data.recording import load_recording
 from pools.mdp.tree import Tree
@@ -115,7 +115,7 @@ def main() -> None:
     costs = [singles[model][0].mean() for model in singles]
     bounds = (float(min(costs)), float(max(costs)))
     points = [np.concatenate([curve[part] for curve in singles.values()]) for part in (0, 1)]
-    zero = aiq_resampled(points[0], points[1], every, *bounds)
+    zero = areas(hulls(Points(*points), every), bounds)
 
     quality = Table(
         "router",
@@ -147,7 +147,7 @@ def main() -> None:
             f"{c[0].mean():.3g}",
             seconds,
         )
-        area = aiq_resampled(c, q, every, *bounds)
+        area = areas(hulls(Points(c, q), every), bounds)
         low, high = np.percentile((area - zero)[1:], [2.5, 97.5])
         cells = shown([area[0], *np.percentile(area[1:], [2.5, 97.5])]), shown([area[0] - zero[0], low, high])
         areas.add_row(name, *cells, verdict(low, high))

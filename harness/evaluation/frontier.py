@@ -1,13 +1,63 @@
-"""Curves of quality over cost, and over the share of strong calls: AIQ, PGR, APGR, CPT. Pure functions on arrays."""
+"""Curves of quality over cost, and over the share of strong calls: AIQ, cost at parity, PGR, APGR, CPT.
+
+Pure functions on arrays. A router is the points `[P, I]` that it attains on `I` items at `P` cost weights; points of
+several folds are put side by side along the items.
+
+    draws = with_sample(Bootstrap.draw(items, seed, 500))
+    bounds = cost_range(singles)
+    of_one, of_other = (hulls(mixed(points, singles), draws) for points in (one, other))
+    ahead = reflected(areas(of_one, bounds) - areas(of_other, bounds))
+    share = cost_at_parity(one, singles, of_one, draws, 0.98)
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from harness.evaluation.metrics import NOISE, Bootstrap, Estimate
+
 FloatArray = NDArray[np.float64]
 Curve = tuple[FloatArray, FloatArray]
 """Vertices of a piecewise linear curve: abscissae, increasing, and ordinates."""
+Bounds = tuple[float, float]
+"""The range of costs that AIQ is taken over."""
+SHARES = np.linspace(0.0, 1.0, 401)
+"""Where an interval of a share is looked for."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """What is attained on each of `I` items at `P` cost weights, or by `P` models. cost, quality: `[P, I]`."""
+
+    cost: FloatArray
+    quality: FloatArray
+
+
+def mixed(*parts: Points) -> Points:
+    """All these points, of the same items: their hull is what mixing any of them at random attains."""
+    return Points(np.concatenate([p.cost for p in parts]), np.concatenate([p.quality for p in parts]))
+
+
+def with_sample(bootstrap: Bootstrap) -> FloatArray:
+    """`[1 + R, I]` weights of the items: first the sample itself, then each resample."""
+    items = bootstrap.weights.shape[1]
+    return np.concatenate([np.full((1, items), 1 / items), bootstrap.weights])
+
+
+def reflected(draws: FloatArray) -> Estimate:
+    """The sample's figure, which is `draws[0]`, with its 95% interval from those of the resamples, `draws[1:]`.
+
+    The basic bootstrap, `[2 x - q97.5, 2 x - q2.5]` (Davison and Hinkley 1997, 5.2). A hull over noisy points lies too
+    high, and the hull of a resample as much higher again, so the percentile interval would call a useless router better
+    than no skill about every second time; this one does so in about one of a hundred.
+    """
+    low, high = np.percentile(draws[1:], [2.5, 97.5]).tolist()
+    estimate = float(draws[0])
+    return Estimate(estimate, 2 * estimate - high, 2 * estimate - low)
 
 
 def concave_hull(cost: ArrayLike, quality: ArrayLike) -> Curve:
@@ -37,16 +87,64 @@ def aiq(cost: ArrayLike, quality: ArrayLike, lowest: float, highest: float) -> f
     return _mean(concave_hull(cost, quality), lowest, highest)
 
 
-def aiq_resampled(
-    cost: FloatArray, quality: FloatArray, weights: FloatArray, lowest: float, highest: float
-) -> FloatArray:
-    """`[R]` AIQ on each resample of the items: the means of the points, and so their hull, are taken anew in each.
+def cost_range(singles: Points) -> Bounds | None:
+    """Mean cost of the cheapest and of the most expensive single model; None if all cost the same."""
+    means = singles.cost.mean(axis=1)
+    low, high = float(means.min()), float(means.max())
+    return (low, high) if high - low > NOISE * high else None
 
-    cost, quality: `[P, I]` of `P` points on `I` items. weights: `[R, I]` how often a resample drew each item, divided
-    by `I`. The bounds stay, so that the same weights give paired figures of several routers.
+
+def hulls(points: Points, draws: FloatArray) -> list[Curve]:
+    """The hull of the points' means on each draw `[D, I]` of the items; the same draws give paired figures."""
+    costs, qualities = draws @ points.cost.T, draws @ points.quality.T
+    return [concave_hull(c, q) for c, q in zip(costs, qualities, strict=True)]
+
+
+def areas(of: Sequence[Curve], bounds: Bounds) -> FloatArray:
+    """`[D]` AIQ of the hull of each draw. The bounds stay, so that the same draws give paired figures."""
+    return np.array([_mean(hull, *bounds) for hull in of])
+
+
+def span(points: Points, singles: Points, bounds: Bounds) -> float:
+    """The share of the range of costs that a router's own points span; 0 for a single point.
+
+    It is spanned from the cheapest point to the most expensive one; from there on as well if no single model is better
+    than the router's best point, since more money then buys nothing.
     """
-    costs, qualities = weights @ cost.T, weights @ quality.T
-    return np.array([aiq(c, q, lowest, highest) for c, q in zip(costs, qualities, strict=True)])
+    cost, (low, high) = points.cost.mean(axis=1), bounds
+    if np.ptp(cost) <= NOISE * cost.max():
+        return 0.0
+    first, last = np.clip([cost.min(), cost.max()], low, high)
+    if points.quality.mean(axis=1).max() >= singles.quality.mean(axis=1).max() - NOISE:
+        last = high
+    return float((last - first) / (high - low))
+
+
+def best_model(singles: Points) -> int:
+    """The single model with the highest quality, of equals the cheapest."""
+    return int(np.lexsort((singles.cost.mean(axis=1), -singles.quality.mean(axis=1)))[0])
+
+
+def cost_at_parity(
+    points: Points, singles: Points, of: Sequence[Curve], draws: FloatArray, keep: float
+) -> Estimate | None:
+    """The least share of the best single model's cost at which a router keeps `keep` of its quality.
+
+    Read off the hull `of[0]` of the sample; None if no point of the router itself has that quality, so that only the
+    best model, mixed in, would reach it. of: the hulls of the router's points mixed with the single models', for each
+    of the draws `[D, I]`, the first of which is the sample. The interval holds all shares at which the reflected 95%
+    interval of `hull - keep * quality of the best model` contains 0: in simulations it says too little about twice as
+    often as it should.
+    """
+    best = best_model(singles)
+    cost, quality = draws @ singles.cost[best], draws @ singles.quality[best]
+    if cost[0] <= 0 or points.quality.mean(axis=1).max() < keep * quality[0] - NOISE:
+        return None
+    above = np.stack(
+        [np.interp(SHARES * c, *hull) - keep * q for hull, c, q in zip(of, cost, quality, strict=True)]
+    )  # [D, S]
+    share = _first(of[0][0] / cost[0], of[0][1] - keep * quality[0])
+    return _share(share, above)
 
 
 def pgr(quality: ArrayLike, weak: float, strong: float) -> FloatArray:
@@ -89,11 +187,50 @@ def cpt(share: ArrayLike, quality: ArrayLike, weak: float, strong: float, level:
     On the monotone envelope; None if the level is not reached.
     """
     shares, heights = monotone_envelope(*_with_ends(share, pgr(quality, weak, strong)))
-    reached = np.flatnonzero(heights >= level)
+    return _first(shares, heights - level) if heights[-1] >= level else None
+
+
+def strong_calls(
+    called: FloatArray,
+    quality: FloatArray,
+    weak: FloatArray,
+    strong: FloatArray,
+    draws: FloatArray,
+    levels: Sequence[float],
+) -> tuple[Estimate, list[Estimate]]:
+    """APGR, and CPT at each level, with 95% intervals; all are reached, at the latest by the strong model itself.
+
+    called: `[P, I]` the chance that the strong model is called for an item, once or more. quality: `[P, I]`. weak,
+    strong: `[I]` qualities of the two models. draws: `[D, I]`, the first of which is the sample; those in which the
+    strong model is not better are left out. Intervals are as those of `reflected` and `cost_at_parity`.
+    """
+    shares, heights = draws @ called.T, draws @ quality.T
+    floor, top = draws @ weak, draws @ strong
+    gap = top > floor + NOISE
+    if not gap[0]:
+        raise ValueError("the strong model is not better than the weak one")
+    kept = list(zip(shares[gap], heights[gap], floor[gap], top[gap], strict=True))
+    area = reflected(np.array([apgr(*each) for each in kept]))
+    curves = [monotone_envelope(*_with_ends(s, pgr(q, low, high))) for s, q, low, high in kept]
+    recovered = np.stack([np.interp(SHARES, *curve) for curve in curves])
+    thresholds = [_share(_first(curves[0][0], curves[0][1] - level), recovered - level) for level in levels]
+    return area, thresholds
+
+
+def _share(share: float, above: FloatArray) -> Estimate:
+    """A share in [0, 1] with its interval, from how far each draw `[D, S]` is above the level at `SHARES`."""
+    low, high = np.percentile(above[1:], [2.5, 97.5], axis=0)
+    ends = [_first(SHARES, np.maximum.accumulate(2 * above[0] - end)) for end in (low, high)]
+    return Estimate(min(share, 1.0), min(ends[0], share), max(ends[1], min(share, 1.0)))
+
+
+def _first(at: FloatArray, height: FloatArray) -> float:
+    """Where a non-decreasing piecewise linear curve first reaches 0; its end if it does nowhere."""
+    reached = np.flatnonzero(height >= -NOISE)
     if not len(reached):
-        return None
+        return float(at[-1])
     around = slice(max(reached[0] - 1, 0), reached[0] + 1)
-    return float(np.interp(level, heights[around], shares[around]))
+    return float(np.interp(0.0, height[around], at[around]))
 
 
 def _with_ends(share: ArrayLike, recovered: FloatArray) -> Curve:

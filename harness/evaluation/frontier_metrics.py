@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.evaluation.evaluate import Outcome
-from harness.evaluation.frontier import aiq, aiq_resampled, apgr, cpt
+from harness.evaluation.frontier import Points, aiq, apgr, areas, cpt, hulls
 from harness.evaluation.metrics import Bootstrap
 from pools.errors import UserError
 from pools.schema import Schema
@@ -117,7 +117,7 @@ def frontier_metrics(
 def _heights(points: Sequence[Outcome], weights: FloatArray, bounds: tuple[float, float]) -> tuple[float, FloatArray]:
     """AIQ of these points, and on each resample."""
     cost, quality = np.stack([o.cost for o in points]), np.stack([o.quality for o in points])
-    return aiq(cost.mean(axis=1), quality.mean(axis=1), *bounds), aiq_resampled(cost, quality, weights, *bounds)
+    return aiq(cost.mean(axis=1), quality.mean(axis=1), *bounds), areas(hulls(Points(cost, quality), weights), bounds)
 
 
 def _against_two_models(

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.evaluation.frontier import aiq, aiq_resampled, apgr, concave_hull, cpt, monotone_envelope, pgr
+from harness.evaluation.frontier import (
+    Points,
+    aiq,
+    apgr,
+    areas,
+    concave_hull,
+    cpt,
+    hulls,
+    monotone_envelope,
+    pgr,
+)
 
 settings.register_profile("busy", deadline=None)  # tests share the cores with others
 settings.load_profile("busy")
@@ -102,7 +112,7 @@ def test_resampled_aiq_is_that_of_the_items_drawn(routers, items, seed):
     drawn = generator.integers(0, items, (3, items))
     weights = np.array([[np.mean(row == item) for item in range(items)] for row in drawn])
     low, high = 1.0, 3.0
-    found = aiq_resampled(cost, quality, weights, low, high)
+    found = areas(hulls(Points(cost, quality), weights), (low, high))
     for row, height in zip(drawn, found, strict=True):
         means = [(float(c[row].mean()), float(q[row].mean())) for c, q in zip(cost, quality, strict=True)]
         xs = sorted({low, high, *(c for c, _ in means if low < c < high)})
