@@ -1,7 +1,8 @@
 """Learnt one-hop baselines: predict each model's score and cost from the query, call the best, stop.
 
-`knn`, `ridge`, `logistic`, `mlp` and `matrix-factorisation` differ in how a score is predicted from the embedding of a
-query. A candidate for each setting is fitted on train items; the one with the best value on validation items is kept.
+`knn`, `ridge`, `logistic`, `extra-trees`, `mlp` and `matrix-factorisation` differ in how a score is predicted from the
+embedding of a query. A candidate for each setting is fitted on train items; the one with the best value on validation
+items is kept.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pools.mdp.tree import Tree
 from pools.types import Context
 from routers._threads import one_library_thread, one_thread
 from routers.encoders.base import ContextEncoder, build_encoder, load_encoder, save_encoder
+from routers.forest import check_forest, fit_forest, forest_mean
 from routers.options import NonNegative, Positive
 from routers.registry import register
 from routers.router import Learnt, RouterRequest, RoutingStates
@@ -119,6 +121,8 @@ def load_one_hop(self: OneHopLearner, learnt: Learnt, request: RouterRequest) ->
     embed = ContextEncoder(load_encoder(learnt, request.weights), ("query",))
     arrays = {n.removeprefix("predictor."): np.asarray(a) for n, a in learnt.items() if n.startswith("predictor.")}
     predict = Predictor(str(learnt["predictor"]), arrays)
+    if predict.form == "Forest":
+        check_forest(embed.dimension, arrays)
     cost = np.asarray(learnt["cost"], np.float64)
     width = predict(np.zeros((1, embed.dimension), np.float32)).shape
     if cost.shape != (len(request.models),) or width != (1, len(request.models)):
@@ -244,6 +248,35 @@ def chances(queries: Vectors, /, weights: Vectors, bias: Vectors, constant: Floa
     return np.where(constant >= 0, constant, expit(linear(queries, weights, bias)))
 
 
+# --- trees ------------------------------------------------------------------------------------------------------------
+
+
+@register("extra-trees")
+@dataclass(frozen=True)
+class ExtraTrees:
+    """One hop: extremely randomised trees predict each model's score from the query's embedding.
+
+    The size of their leaves is chosen on validation items.
+    """
+
+    encoder: str = "hashing"
+    """Encoder of the query."""
+    trees: PositiveInt = 200
+    """How many there are."""
+    leaves: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2, 5, 10, 20, 40)
+    """The fewest train items of a leaf: the values to choose from."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Of the embedding's columns, that are tried at each split."""
+
+    fit, load = fit_one_hop, load_one_hop
+
+    def candidates(self, learnt: Examples, seed: int) -> Iterator[Predictor]:
+        """One for each size of a leaf."""
+        for leaf in self.leaves:
+            grown = fit_forest(learnt.vectors, learnt.score, trees=self.trees, leaf=leaf, share=self.share, seed=seed)
+            yield Predictor("Forest", grown)
+
+
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
@@ -350,6 +383,7 @@ FORMS: Mapping[str, Any] = {
     "Neighbours": mean_of_nearest,
     "Linear": linear,
     "Chances": chances,
+    "Forest": forest_mean,
     "Network": network,
     "Factors": factors,
 }

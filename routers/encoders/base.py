@@ -1,9 +1,7 @@
-"""Text to vector: the seam, the registry, and the cache of embeddings."""
+"""Text to vector: the seam, the registry, and the embedding of a context."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +12,10 @@ from numpy.typing import NDArray
 
 from pools.registry import Registry
 from pools.types import Context
+from routers.encoders.cache import Vectors
 from routers.router import Learnt
 
 FloatArray = NDArray[np.float32]
-KEPT = 1 << 16
-"""How many vectors are kept, the newest; what is served for months must not grow."""
 _WORD = re.compile(r"-?\w+")
 
 Part = Literal["query", "response", "agreement", "length", "models"]
@@ -73,8 +70,7 @@ class ContextEncoder:
     """Embeds contexts: the query's vector, then the last response's, zeros if there is none yet.
 
     The paper says "context embedding" and no more; two halves are our choice, so that a long response does not drown
-    the query. Each distinct text is encoded once, as long as its vector is among the newest `KEPT`; vectors are kept by
-    the text's hash, without the text.
+    the query.
 
     sees: which parts there are, of `Part`; `agreement` and `length` of the last response are a number each.
     """
@@ -83,7 +79,7 @@ class ContextEncoder:
         self.encoder, self.sees = encoder, tuple(sees)
         self.dimension = sum(encoder.dimension * (p in sees) for p in ("query", "response"))
         self.dimension += sum(p in sees for p in ("agreement", "length"))
-        self._vectors: dict[bytes, FloatArray] = {}
+        self._vectors = Vectors(encoder)
 
     def __call__(self, contexts: Sequence[Context]) -> FloatArray:
         """float32 `[n, dimension]`."""
@@ -92,14 +88,7 @@ class ContextEncoder:
         pairs = [_parts(context) for context in contexts]
         encoded = [name in self.sees for name in ("query", "response")]
         texts = [[text for text, seen in zip(pair, encoded, strict=True) if seen] for pair in pairs]
-        digests = {text: _digest(text) for pair in texts for text in pair}
-        self._vectors[_digest("")] = np.zeros(self.encoder.dimension, np.float32)  # where there is no response yet
-        new = [text for text, digest in digests.items() if digest not in self._vectors]
-        if new:
-            self._vectors.update(zip(map(digests.__getitem__, new), self.encoder.encode(new), strict=True))
-        columns = [np.stack([self._vectors[digests[pair[n]]] for pair in texts]) for n in range(sum(encoded))]
-        for digest in list(itertools.islice(self._vectors, max(0, len(self._vectors) - KEPT))):
-            del self._vectors[digest]
+        columns = [self._vectors([text for pair in texts for text in pair]).reshape(len(texts), -1)]
         if "agreement" in self.sees:
             columns.append(np.array([[agreement(context.responses)] for context in contexts], np.float32))
         if "length" in self.sees:
@@ -114,10 +103,6 @@ class ContextEncoder:
         tokens = self.encoder.count_tokens([text for _, text in read])
         seen = np.array([part in self.sees for part, _ in read])
         return np.asarray(self.encoder.base_rate * tokens * seen, np.float64)
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def agreement(responses: Sequence[str]) -> float:

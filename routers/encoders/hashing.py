@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class HashingEncoder:
         """Fitted on the texts; it takes no argument."""
         if argument:
             raise UserError(f"encoder hashing takes no argument, got {argument!r}")
-        return cls.fit(texts, seed=seed)
+        return cls(*_fitted(tuple(texts), seed))
 
     @classmethod
     def load(cls, learnt: Learnt, weights: Path | None) -> HashingEncoder:
@@ -79,6 +80,12 @@ class HashingEncoder:
     def save(self) -> Learnt:
         """Weights and projection."""
         return {"idf": self.idf, "components": self.components}
+
+
+@lru_cache(maxsize=4)  # the routers of a run fit the same
+def _fitted(texts: tuple[str, ...], seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    encoder = HashingEncoder.fit(texts, seed=seed)
+    return encoder.idf, encoder.components
 
 
 def _counts(texts: Sequence[str]) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +32,6 @@ class SentenceEncoder:
     name = "sentence"
 
     def __init__(self, model: str = HUB_NAME, sha256: str | None = None, weights_dir: Path | None = None) -> None:
-        from transformers import AutoModel, AutoTokenizer, logging
-
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
         local = Path(model)
         weights = (
             Weights(path=str(local.resolve()), file="model.safetensors", sha256=sha256)
@@ -41,12 +39,11 @@ class SentenceEncoder:
             else Weights(repository=model, file="model.safetensors", sha256=sha256)
         )
         folder = find_weights(weights, f"encoder sentence:{model}", Path.cwd(), weights_dir)
+        self.sha256 = file_hash(folder / "model.safetensors")
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(str(folder))
-            self._model = AutoModel.from_pretrained(str(folder)).eval()
+            self._tokenizer, self._model = _loaded(folder, self.sha256)
         except (OSError, ValueError) as error:
             raise UserError(f"encoder sentence:{model} cannot be loaded: {' '.join(str(error).split())}") from None
-        self.sha256 = file_hash(folder / "model.safetensors")
         # What a checkpoint names must be found elsewhere too, so a local folder is known by its last part.
         self.model = HUB_NAME if self.sha256 == HUB_SHA256 else local.resolve().name if local.is_dir() else model
         self.dimension = int(self._model.config.hidden_size)
@@ -88,3 +85,13 @@ class SentenceEncoder:
     def save(self) -> Learnt:
         """Name and hash of the weights; a checkpoint does not hold them."""
         return {"model": self.model, "sha256": self.sha256}
+
+
+@lru_cache(maxsize=2)  # the routers of a run read the same
+def _loaded(folder: Path, sha256: str) -> tuple[Any, Any]:
+    """Tokenizer and model of a folder; `sha256` is of its weights, so that others are loaded anew."""
+    from transformers import AutoModel, AutoTokenizer, logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return AutoTokenizer.from_pretrained(str(folder)), AutoModel.from_pretrained(str(folder)).eval()

@@ -16,10 +16,12 @@ from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.types import Context, Generation, GenerationSettings, Item
 from routers import RouterRequest, load
+from routers.encoders.cache import _Kept
+from routers.encoders.hashing import _fitted
 from routers.options import parse_arguments
 from routers.registry import items_to_learn_from, teach
 
-NAMES = ("knn", "ridge", "logistic", "mlp", "matrix-factorisation")
+NAMES = ("knn", "ridge", "logistic", "extra-trees", "mlp", "matrix-factorisation")
 SETTINGS = GenerationSettings((), 8)
 
 
@@ -59,11 +61,13 @@ def test_it_finds_the_specialists_on_items_that_it_never_saw(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_number_of_threads_decides_nothing(name: str) -> None:
+def test_the_number_of_threads_decides_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = request(planted(1200, noise=0.3))
     contexts = [Context(f"Tell me about rain and soup, number {n}") for n in range(20)]
     found = []
     for threads in (1, 2):
+        _fitted.cache_clear()
+        monkeypatch.setattr("routers.encoders.cache._KEPT", _Kept())
         with threadpool_limits(threads):
             router: Any = load(name, given)
             found.append(router.predict(router.embed(contexts)))
@@ -143,6 +147,10 @@ def test_options_are_read_as_their_types() -> None:
         *(("knn", f"neighbours={values}") for values in ("[]", "[0]", "[-1]", "[1.5]", "[100000]", "[100000,99999]")),
         *(("ridge", f"penalties={values}") for values in ("[]", "[-1]", "[NaN]", "[Infinity]", "[1e308]")),
         *(("logistic", f"strengths={values}") for values in ("[]", "[0]", "[-1]", "[NaN]", "[1e308]")),
+        *(
+            ("extra-trees", text)
+            for text in ("trees=0", "leaves=[]", "leaves=[0]", "share=0", "share=1.1", "share=nan")
+        ),
         *(("mlp", text) for text in ("hidden=0", "hidden=-1", "penalties=[]", "penalties=[-1]", "penalties=[NaN]")),
         *(("matrix-factorisation", text) for text in ("dimension=0", "steps=0", "decays=[]", "decays=[-1]")),
         *(("matrix-factorisation", f"learning_rate={value}") for value in ("0", "-1", "nan", "inf", "1e300")),

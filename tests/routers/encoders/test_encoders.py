@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pools.errors import UserError
 from pools.types import Context
 from routers.encoders.base import ContextEncoder, agreement, build_encoder, load_encoder, save_encoder
+from routers.encoders.cache import _Kept, embedding_progress
 from routers.encoders.hashing import HashingEncoder
+from routers.encoders.surface import SurfaceEncoder
 from routers.ppo_hierrouter import StateFeatures
 
 TEXTS = [f"What is {n} + {n * 3}?" for n in range(40)] + [f"Which colour is cube {n}, red or blue?" for n in range(40)]
@@ -65,13 +69,52 @@ def test_context_is_query_and_last_response_and_each_text_is_encoded_once() -> N
 
 
 def test_vectors_are_kept_without_the_texts_and_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("routers.encoders.base.KEPT", 10)
-    embed = ContextEncoder(HashingEncoder.fit(TEXTS))
+    encoder = HashingEncoder.fit(TEXTS)
+    kept = _Kept()
+    monkeypatch.setattr("routers.encoders.cache._KEPT", kept)
+    monkeypatch.setattr("routers.encoders.cache.MAX_BYTES", 10 * 4 * encoder.dimension)
+    embed = ContextEncoder(encoder)
     many = [Context(text) for text in TEXTS]
     first = embed(many)  # more at once than are kept
-    assert len(embed._vectors) == 10 and not any(b"cube" in key for key in embed._vectors)
+    assert len(kept.vectors) == 10 and not any(b"cube" in key for key in kept.vectors)
     np.testing.assert_array_equal(first, embed(many))
     np.testing.assert_array_equal(first[:1], embed(many[:1]))
+
+
+def test_routers_with_equal_encoders_share_vectors_and_those_with_others_do_not() -> None:
+    asked: list[str] = []
+
+    class Counting(SurfaceEncoder):
+        def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            asked.extend(texts)
+            return super().encode(texts)
+
+    contexts = [Context(f"{text} Indeed?") for text in TEXTS]
+    mean, scale = np.zeros(10), np.ones(10)
+    first = ContextEncoder(Counting(mean, scale))(contexts)
+    np.testing.assert_array_equal(ContextEncoder(Counting(mean, scale))(contexts), first)
+    assert len(asked) == len(TEXTS)
+    other = ContextEncoder(Counting(mean, 2 * scale))(contexts)
+    np.testing.assert_allclose(other, first / 2)
+
+
+def test_a_long_encoding_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routers.encoders.cache.AT_ONCE", 30)
+    said: list[tuple[int, int]] = []
+    encoder = build_encoder("hashing+surface", [Context(text) for text in TEXTS])
+    with embedding_progress(lambda done, total: said.append((done, total))):
+        ContextEncoder(encoder)([Context(text) for text in TEXTS])
+        ContextEncoder(encoder)([Context(text) for text in TEXTS[:5]])
+    assert said == [(0, 80), (30, 80), (60, 80), (80, 80)]
+
+
+def test_with_surface_is_both_vectors_side_by_side() -> None:
+    contexts = [Context(text) for text in TEXTS]
+    both, alone, surface = (build_encoder(name, contexts) for name in ("hashing+surface", "hashing", "surface"))
+    expected = np.concatenate([alone.encode(TEXTS), surface.encode(TEXTS)], axis=1)
+    np.testing.assert_array_equal(both.encode(TEXTS), expected)
+    np.testing.assert_array_equal(load_encoder(save_encoder(both)).encode(TEXTS), expected)
+    assert (both.dimension, both.base_rate) == (74, 0)
 
 
 def test_agreement_and_length_of_the_last_response() -> None:
@@ -95,11 +138,25 @@ def test_features_of_a_state() -> None:
     assert StateFeatures(2, 3, 4.0)([1], [2.0], actions[1:], 9.0).tolist() == [[0, 1, 0.5]]
 
 
+def test_surface_is_standardised_by_train_texts_and_tells_a_refusal_from_a_number() -> None:
+    texts = [f"It is {n}." for n in range(20)] + ["Sorry, I cannot say.\nAsk somebody else"] * 20
+    encoder = build_encoder("surface", [Context(text) for text in texts])
+    vectors = encoder.encode(texts)
+    distinct = encoder.encode(list(dict.fromkeys(texts)))  # what it was standardised by
+    np.testing.assert_allclose(distinct.mean(axis=0), 0, atol=1e-6)
+    assert np.isclose((distinct**2).mean(axis=0) * encoder.dimension, 1).sum() == 7  # the other features never vary
+    assert (np.linalg.norm(vectors[:20, None] - vectors[None, 20:], axis=2) > 0.5).all()
+    np.testing.assert_array_equal(load_encoder(save_encoder(encoder)).encode(texts), vectors)
+    with pytest.raises(ValueError, match="of 10 features"):
+        load_encoder({"encoder": "surface", "encoder.mean": np.zeros(10), "encoder.scale": np.zeros(10)})
+
+
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
-        ("word2vec", "known are hashing, sentence"),
+        ("word2vec", "known are hashing, hashing.surface, sentence, sentence.surface, surface"),
         ("hashing:64", "takes no argument"),
+        ("surface:64", "takes no argument"),
         ("sentence:nobody/nothing", "no weights for model encoder sentence"),
     ],
 )
