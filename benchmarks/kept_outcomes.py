@@ -46,9 +46,9 @@ class Measured:
 
 
 def together(folder: Path, parts: Sequence[str]) -> Measured | None:
-    """The outcomes on the items of all parts, in the order of the table, as the mean over the seeds that have all parts.
+    """The outcomes on the items of all parts, in the order of the table: means over the seeds that have all parts.
 
-    folder: of one router's files, `PART-SEED.npz`. None if no seed has all parts. calls and seconds are means.
+    folder: of one router's files, `PART-SEED.npz`. None if no seed has all parts.
     """
     seeds = [{path.stem.rpartition("-")[2] for path in folder.glob(f"{part}-*.npz")} for part in parts]
     whole = sorted(set.intersection(*seeds), key=int) if seeds else []

@@ -4,14 +4,15 @@
     python benchmarks/real_tables.py DIR --routers hierrouter --tables arc
     python benchmarks/real_tables.py DIR --report-only
 
-DIR holds RouterBench's and RouteLLM's tables, or some of them, and may hold more, listed in DIR/tables.yaml (Table). Each is
-imported as cascades. Every item is tested once, by a router that never saw it; of the other four folds every fifth item
-is for validation. A table with a test file of its own is measured on that as well. What was measured is kept in --work,
-one file a training, so that the same command goes on after a kill; --again measures the routers named anew.
+DIR holds RouterBench's and RouteLLM's tables, or some of them, and may hold more, listed in DIR/tables.yaml (the class
+Table). Each is imported as cascades. Every item is tested once, by a router that never saw it; of the other four folds
+every fifth item is for validation. A table with a test file of its own is measured on that as well. What was measured
+is kept in --work, one file a training: the same command goes on after a kill, --again measures anew what is named.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.kept_outcomes import OWN, Measured
-from benchmarks.peers import PEERS, peer_router
+from benchmarks.peers import PEERS, peer_routers
+from benchmarks.tables_page import Chapter, write_page
 from harness.evaluation.evaluate import Outcome, evaluate
 from harness.recorder.config import Import
 from harness.recorder.import_table import import_outcomes
@@ -40,12 +42,17 @@ from routers.registry import learns, names, router_options, teach
 from routers.router import Router, WeighingRouter
 
 FloatArray = NDArray[np.float64]
+COMMANDS = (
+    "git clone https://github.com/lm-sys/RouteLLM; git clone https://github.com/ulab-uiuc/LLMRouter",
+    "python benchmarks/real_tables.py DIR --weights FOLDER --peer routellm=RouteLLM llmrouter=LLMRouter",
+)
+"""What the page says that makes it."""
 FOLDS = 5
-WEIGHTS = 38
+WEIGHTS = 56
 """How many cost weights the curves are measured at, besides 0 and those of `WORTH`."""
 WORTH = (0.01, 0.05, 0.2)
 """Cost weights that have a name: at which a call of the best single model costs as much as so much score."""
-SPARSE = 4
+SPARSE = 6
 """A router that has to learn anew for another cost weight does so at every so many of them."""
 
 LEARNT = ("fitted-q", "cascade", "query-only", "extra-trees", "knn", "ridge", "logistic", "mlp", "matrix-factorisation")
@@ -87,8 +94,8 @@ TABLES = (
         title="RouterBench, MBPP",
         files=(Path("routerbench/mbpp_train.csv"), Path("routerbench/mbpp_test.csv")),
         hops=3,
-        about="Eleven models' Python programs for short tasks, right if their tests pass (RouterBench, arXiv 2403.12031, "
-        "zero-shot; train and test files of the repository shuhao02/RouterDC).",
+        about="Eleven models' Python programs for short tasks, right if their tests pass (RouterBench, arXiv "
+        "2403.12031, zero-shot; train and test files of the repository shuhao02/RouterDC).",
     ),
     Table(
         name="gsm8k",
@@ -97,8 +104,8 @@ TABLES = (
         hops=2,
         prices=("mistralai/Mixtral-8x7B-Instruct-v0.1=0.24,0.24", "gpt-4-1106-preview=24.7,24.7"),
         about="Two models' worked answers to school mathematics (lm-sys/RouteLLM). The table holds neither costs nor "
-        "tokens: the prices are those of RouteLLM's paper (arXiv 2406.18665: US$ 0.24 and 24.7 per million tokens), the tokens "
-        "are counted by the tokenizer of all-MiniLM-L6-v2.",
+        "tokens: the prices are those of RouteLLM's paper (arXiv 2406.18665: US$ 0.24 and 24.7 per million tokens); "
+        "tokens are counted by the tokenizer of all-MiniLM-L6-v2.",
     ),
 )
 
@@ -180,13 +187,13 @@ def _tokenizer(options: Options) -> str:
 
 
 def cost_weights(tree: Tree) -> FloatArray:
-    """`[P]` 0, then from where the most expensive pipeline is worth a thousandth of a score to where no score is worth the cheapest call.
+    """`[P]` from where costs hardly count to where they rule, 0 and those of `WORTH` among them.
 
-    Those of `WORTH` are among them. Costs alone decide, so that no test item's outcome does.
+    The range goes from where the most expensive pipeline costs a five-hundredth of a score to where the cheapest call
+    costs half a score. Costs alone decide, so that no test item's outcome does.
     """
-    first = tree.level(1)
-    called = tree.cost[:, first].mean(axis=0)
-    ends = 0.001 / path_costs(tree).mean(axis=0).max(), 2 / called[called > 0].min()
+    called = tree.cost[:, tree.level(1)].mean(axis=0)
+    ends = 0.002 / path_costs(tree).mean(axis=0).max(), 0.5 / called[called > 0].min()
     return np.array(sorted({0.0, *np.geomspace(*ends, WEIGHTS).tolist(), *named_weights(tree)}))
 
 
@@ -241,11 +248,11 @@ class Cell:
 
 
 def cells_of(table: Table, routers: Sequence[str], seeds: int, own: bool) -> Iterator[Cell]:
-    """All trainings of a table."""
-    for router in routers:
-        for control in ("", *CONTROLS) if router in READERS else ("",):
+    """All trainings of a table, the controls last."""
+    for control in ("", *CONTROLS):
+        for router in routers if not control else [name for name in routers if name in READERS]:
             parts = [*map(str, range(FOLDS)), *([OWN] if own and not control else [])]
-            for seed in range(1, 1 + (seeds if router in DRAWN or router in PEERS else 1)):
+            for seed in range(1, 1 + (seeds if router in DRAWN or (router in PEERS and PEERS[router].draws) else 1)):
                 yield from (Cell(table, router, control, part, seed) for part in parts)
 
 
@@ -269,9 +276,9 @@ def measure(tree: Tree, cell: Cell, options: Options) -> Measured:
         validation=tree.subset(rest[held_out]), evaluation=tree.subset(items), weights=options.weights,
     )  # fmt: skip
     assert request.evaluation is not None
-    start = time.perf_counter()
+    start = time.process_time()
     routers = list(_routers(cell, request, options, weights, named))
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     outcomes = [evaluate(router, request.evaluation, cell.seed) for _, router in routers]
     return measured(request.evaluation, np.array([weight for weight, _ in routers]), outcomes, items, seconds)
 
@@ -282,9 +289,10 @@ def _routers(
     """The router at each cost weight, trained as seldom as may be."""
     name = cell.router
     if name in PEERS:
-        router: Router = peer_router(name, _folders(options.peer)[PEERS[name].project], request, options.encoder)
-    else:
-        router = _made(name, request, options.encoder)
+        folder = _folders(options.peer)[PEERS[name].project]
+        yield from peer_routers(name, folder, request, options.encoder, named)
+        return
+    router = _made(name, request, options.encoder)
     if isinstance(router, WeighingRouter):
         yield from ((weight, router.at(weight)) for weight in weights.tolist())
     elif name == "random" or name.startswith("single:"):
@@ -335,6 +343,11 @@ def _folders(peers: Sequence[str]) -> dict[str, Path]:
     return found
 
 
+def has_own_test(table: Table, tree: Tree) -> bool:
+    """Whether the table came with a test file; the split of a single file is ours."""
+    return len(table.files) > 1 and any(item.split == "test" for item in tree.items)
+
+
 def run(options: Options, tables: Sequence[Table], trees: dict[str, Tree], routers: Sequence[str]) -> None:
     """Measure what is not measured yet."""
     cells = [
@@ -344,7 +357,7 @@ def run(options: Options, tables: Sequence[Table], trees: dict[str, Tree], route
             table,
             routers,
             options.seeds,
-            any(i.split == "test" for i in trees[table.name].items) and len(table.files) > 1,
+            has_own_test(table, trees[table.name]),
         )
         if options.again or not (options.work / cell.path).is_file()
     ]
@@ -375,11 +388,16 @@ def main() -> None:
         trees = {table.name: imported(table, options) for table in tables}
         if not options.report_only:
             run(options, tables, trees, options.routers or mine)
-        from benchmarks.tables_page import write_page
-
-        write_page(options, trees)
+        chapters = [
+            Chapter(
+                t.name, t.title, t.about, trees[t.name], named_weights(trees[t.name]), has_own_test(t, trees[t.name])
+            )
+            for t in tables
+        ]
+        write_page(options.out, options.work, chapters, FOLDS, COMMANDS)
     except UserError as error:
-        raise SystemExit(f"error: {error}") from None
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from benchmarks.kept_outcomes import together
 
 ROOT = Path(__file__).parents[1]
 # As where what the benchmarks compare to is not installed; the script is the first argument.
@@ -30,3 +33,42 @@ def test_help_is_answered(script: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout and "--help" in done.stdout
+
+
+def test_real_tables_measures_every_item_once_and_writes_the_page_again(tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    lines = ["item,task,prompt,model,score,cost,response"]
+    for item in range(60):
+        hard = item % 3 == 0
+        prompt = f"what is {'one over' if hard else 'twice'} {item}"
+        lines.append(f"{item},sums,{prompt},small,{int(not hard)},0.1,{item}")
+        lines.append(f"{item},sums,{prompt},large,1,1.0,{generator.integers(99)}")
+    (tmp_path / "sums.csv").write_text("\n".join(lines))
+    (tmp_path / "tables.yaml").write_text("tables: [{name: sums, title: Sums, files: [sums.csv], hops: 2}]")
+    page, work = tmp_path / "page.md", tmp_path / "work"
+    command = [sys.executable, "benchmarks/real_tables.py", str(tmp_path), "--out", str(page), "--work", str(work)]
+    command += ["--routers", "ridge", "fitted-q", "--encoder", "hashing"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    texts = []
+    for more in ([], ["--report-only"]):
+        done = subprocess.run([*command, *more], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        texts.append(page.read_text())
+    assert texts[0] == texts[1]
+    assert (tmp_path / "page" / "sums.png").is_file()
+    for router in ("ridge", "fitted-q", "fitted-q, shuffled outcomes"):
+        kept = together(work / "sums" / router, [str(fold) for fold in range(5)])
+        assert kept is not None and kept.items.tolist() == list(range(60))
+    # The words of the query tell which model is needed; if outcomes are dealt to other items they do not.
+    ridge = next(line for line in texts[0].splitlines() if line.startswith("| ridge | 0."))
+    assert "**+" in ridge
+    control = next(line for line in texts[0].splitlines() if line.startswith("| fitted-q | shuffled outcomes"))
+    assert "**+" not in control
+
+
+def test_real_tables_refuses_a_folder_without_tables(tmp_path: Path) -> None:
+    command = [sys.executable, "benchmarks/real_tables.py", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "holds no table that is known" in done.stderr and "Traceback" not in done.stderr
