@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from pools.types import Generation
 from pools.yaml_file import read_yaml
 from routers import RouterRequest, load
 from routers.registry import learns, names, router_options, teach
-from routers.router import Router, WeighingRouter
+from routers.router import Router, RoutingStates, StochasticRouter, WeighingRouter
 
 FloatArray = NDArray[np.float64]
 COMMANDS = (
@@ -248,12 +248,15 @@ class Cell:
 
 
 def cells_of(table: Table, routers: Sequence[str], seeds: int, own: bool) -> Iterator[Cell]:
-    """All trainings of a table, the controls last."""
-    for control in ("", *CONTROLS):
-        for router in routers if not control else [name for name in routers if name in READERS]:
-            parts = [*map(str, range(FOLDS)), *([OWN] if own and not control else [])]
-            for seed in range(1, 1 + (seeds if router in DRAWN or (router in PEERS and PEERS[router].draws) else 1)):
-                yield from (Cell(table, router, control, part, seed) for part in parts)
+    """All trainings of a table, those of the controls last and with one seed."""
+    folds = tuple(map(str, range(FOLDS)))
+    for router in routers:
+        draws = router in DRAWN or (router in PEERS and PEERS[router].draws)
+        for seed in range(1, 1 + (seeds if draws else 1)):
+            yield from (Cell(table, router, "", part, seed) for part in (*folds, *([OWN] if own else [])))
+    for router in routers:
+        if router in READERS:
+            yield from (Cell(table, router, control, part, 1) for control in CONTROLS for part in folds)
 
 
 def items_of(tree: Tree, part: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -279,8 +282,19 @@ def measure(tree: Tree, cell: Cell, options: Options) -> Measured:
     start = time.process_time()
     routers = list(_routers(cell, request, options, weights, named))
     seconds = time.process_time() - start
-    outcomes = [evaluate(router, request.evaluation, cell.seed) for _, router in routers]
+    outcomes = [evaluate(_unbilled(router), request.evaluation, cell.seed) for _, router in routers]
     return measured(request.evaluation, np.array([weight for weight, _ in routers]), outcomes, items, seconds)
+
+
+@dataclass(frozen=True)
+class _Acts:
+    """A router without what its encoder costs, which has no price in US$; counting tokens took most of the time."""
+
+    act: Callable[[RoutingStates], NDArray[np.int64]]
+
+
+def _unbilled(router: Router) -> Router:
+    return router if isinstance(router, StochasticRouter) else _Acts(router.act)
 
 
 def _routers(

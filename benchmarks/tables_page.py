@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.kept_outcomes import OWN, Measured, seeds_in, together
-from benchmarks.peers import DIALS
+from benchmarks.peers import DIALS, PEERS
 from harness.evaluation.frontier import (
     Bounds,
     Curve,
@@ -233,6 +233,12 @@ def routers_text(sheet: Sheet, named: Sequence[float]) -> str:
     header += [f"CPT({level:.0%})" for level in LEVELS] if two else []
     header += [f"value at {weight:.3g}" for weight in named]
     return table_text([*header, "most called", "calls", "s"], rows)
+
+
+def seeds_text(sheet: Sheet) -> str:
+    """How often routers that draw were trained."""
+    several = [f"`{name}` {seeds}" for name, seeds in sheet.seeds.items() if seeds > 1]
+    return f"Seeds: {', '.join(several)}; all others 1." if several else "One seed."
 
 
 def controls_text(sheet: Sheet) -> str:
@@ -457,6 +463,10 @@ validation items. `llmrouter-knn`, `-mlp` and `-svm` are LLMRouter's, with the s
 classifiers of the best model of a query. Of equally good models their label is the one that the table lists first,
 whatever it costs, and they take no cost weight: each is one point."""
 
+WITHOUT = """\
+Routers of other projects were not measured. To have them beside ours, clone RouteLLM (lm-sys/RouteLLM) and LLMRouter
+(ulab-uiuc/LLMRouter), and name the folders: `--peer routellm=FOLDER llmrouter=FOLDER`."""
+
 
 def write_page(out: Path, work: Path, chapters: Sequence[Chapter], folds: int, commands: Sequence[str]) -> None:
     """Write the page and its figures; what was not measured is not on it. Raises UserError if nothing was."""
@@ -480,7 +490,7 @@ def write_page(out: Path, work: Path, chapters: Sequence[Chapter], folds: int, c
         _goals_text(sheets, {c.name: c.named for c in chapters}),
         "## How to read the tables",
         READING,
-        BESIDE.format(dials=DIALS),
+        BESIDE.format(dials=DIALS) if any(set(PEERS) & set(sheet.rows) for sheet in sheets.values()) else WITHOUT,
     ]
     for chapter in chapters:
         if chapter.name in sheets:
@@ -505,6 +515,7 @@ def _chapter(chapter: Chapter, sheet: Sheet, out: Path, work: Path) -> list[str]
         f"![Quality over cost: frontiers of the main routers, single models as points]({out.stem}/{chapter.name}.png)",
         singles_text(sheet),
         routers_text(sheet, chapter.named),
+        seeds_text(sheet),
     ]
     if any(", " in name for name in sheet.rows):
         text += [CONTROLS, controls_text(sheet)]
