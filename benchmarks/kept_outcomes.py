@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ class Measured:
     """Outcomes of one router, trained once, at `P` cost weights on the `I` items of a part.
 
     weights: `[P]`. items: `[I]` their places in the table. quality, cost: `[P, I]`. called: `[P, I, M]` the chance that
-    a model is called at least once. calls: `[P, M]` mean number of calls an item. seconds: `[]` of training.
+    a model is called at least once. calls: `[P, M]` mean number of calls an item. seconds: `[]` of training. settings:
+    `[]` a text: of what was measured, and how.
     """
 
     weights: FloatArray
@@ -31,6 +32,7 @@ class Measured:
     called: FloatArray
     calls: FloatArray
     seconds: FloatArray
+    settings: NDArray[np.str_]
 
     def save(self, path: Path) -> None:
         """Write all of it, or nothing."""
@@ -45,6 +47,14 @@ class Measured:
             return Measured(**{f.name: arrays[f.name] for f in fields(Measured)})
 
 
+def is_kept(path: Path, settings: str) -> bool:
+    """Whether a file holds what was measured with these settings."""
+    if not path.is_file():
+        return False
+    with np.load(path, allow_pickle=False) as arrays:
+        return str(arrays["settings"]) == settings
+
+
 def together(folder: Path, parts: Sequence[str]) -> Measured | None:
     """The outcomes on the items of all parts, in the order of the table: means over the seeds that have all parts.
 
@@ -55,8 +65,8 @@ def together(folder: Path, parts: Sequence[str]) -> Measured | None:
     if not whole:
         return None
     of_seed = [_side_by_side([Measured.load(folder / f"{part}-{seed}.npz") for part in parts]) for seed in whole]
-    means = {f.name: np.mean([getattr(each, f.name) for each in of_seed], axis=0) for f in fields(Measured)}
-    return Measured(**{**means, "items": of_seed[0].items})
+    averaged = ("quality", "cost", "called", "calls", "seconds")
+    return replace(of_seed[0], **{name: np.mean([vars(each)[name] for each in of_seed], axis=0) for name in averaged})
 
 
 def seeds_in(folder: Path, part: str) -> int:
@@ -70,6 +80,7 @@ def _side_by_side(parts: Sequence[Measured]) -> Measured:
     shares = np.array([len(part.items) for part in parts]) / len(items)
     return Measured(
         weights=parts[0].weights,
+        settings=parts[0].settings,
         items=items[order],
         quality=np.concatenate([part.quality for part in parts], axis=1)[:, order],
         cost=np.concatenate([part.cost for part in parts], axis=1)[:, order],

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.kept_outcomes import OWN, Measured
+from benchmarks.kept_outcomes import OWN, Measured, is_kept
 from benchmarks.peers import PEERS, peer_routers
 from benchmarks.tables_page import Chapter, write_page
 from harness.evaluation.evaluate import Outcome, evaluate
@@ -35,7 +35,7 @@ from pools.errors import UserError
 from pools.mdp.optimum import path_costs
 from pools.mdp.tree import Tree
 from pools.schema import Schema, from_plain
-from pools.types import Generation
+from pools.types import Generation, content_hash
 from pools.yaml_file import read_yaml
 from routers import RouterRequest, load
 from routers.registry import learns, names, router_options, teach
@@ -268,7 +268,7 @@ def items_of(tree: Tree, part: str) -> tuple[NDArray[np.int64], NDArray[np.int64
     return np.flatnonzero(test), np.flatnonzero(~test)
 
 
-def measure(tree: Tree, cell: Cell, options: Options) -> Measured:
+def measure(tree: Tree, cell: Cell, options: Options, settings: str) -> Measured:
     """Train and evaluate."""
     items, rest = items_of(tree, cell.part)
     held_out = np.arange(len(rest)) % 5 == 4
@@ -283,7 +283,15 @@ def measure(tree: Tree, cell: Cell, options: Options) -> Measured:
     routers = list(_routers(cell, request, options, weights, named))
     seconds = time.process_time() - start
     outcomes = [evaluate(_unbilled(router), request.evaluation, cell.seed) for _, router in routers]
-    return measured(request.evaluation, np.array([weight for weight, _ in routers]), outcomes, items, seconds)
+    at = np.array([weight for weight, _ in routers])
+    return measured(request.evaluation, at, outcomes, items, seconds, settings)
+
+
+def settings_of(tree: Tree, cell: Cell, options: Options) -> str:
+    """What a file is of: with other outcomes, cost weights or another encoder its router is measured anew."""
+    encoder = options.encoder if cell.router in PEERS or _takes_encoder(cell.router) else ""
+    outcomes = content_hash([item.query for item in tree.items], tree.score.sum(axis=1).tolist(), tree.max_hops)
+    return f"{outcomes[:16]} {FOLDS} {WEIGHTS} {encoder}"
 
 
 @dataclass(frozen=True)
@@ -320,13 +328,22 @@ def _routers(
 def _made(name: str, request: RouterRequest, encoder: str) -> Router:
     if not learns(name):
         return load(name, request)
-    one_hop = name not in (*READERS, "cascade")
-    takes = one_hop and any(option.name == "encoder" for option in router_options(name))
-    return teach(name, request, {"encoder": encoder} if takes else {}).router
+    return teach(name, request, {"encoder": encoder} if _takes_encoder(name) else {}).router
+
+
+def _takes_encoder(name: str) -> bool:
+    """Whether a router is given the encoder of the query; those of several hops keep their own."""
+    known = name not in (*READERS, "cascade") and learns(name)
+    return known and any(option.name == "encoder" for option in router_options(name))
 
 
 def measured(
-    tree: Tree, weights: FloatArray, outcomes: Sequence[Outcome], items: NDArray[np.int64], seconds: float
+    tree: Tree,
+    weights: FloatArray,
+    outcomes: Sequence[Outcome],
+    items: NDArray[np.int64],
+    seconds: float,
+    settings: str,
 ) -> Measured:
     """What is kept of outcomes at cost weights."""
     reached = np.array(
@@ -340,6 +357,7 @@ def measured(
         called=np.stack([outcome.end @ reached for outcome in outcomes]),
         calls=np.stack([outcome.calls.mean(axis=0) for outcome in outcomes]),
         seconds=np.array(seconds),
+        settings=np.array(settings),
     )
 
 
@@ -364,17 +382,12 @@ def has_own_test(table: Table, tree: Tree) -> bool:
 
 def run(options: Options, tables: Sequence[Table], trees: dict[str, Tree], routers: Sequence[str]) -> None:
     """Measure what is not measured yet."""
-    cells = [
-        cell
-        for table in tables
-        for cell in cells_of(
-            table,
-            routers,
-            options.seeds,
-            has_own_test(table, trees[table.name]),
-        )
-        if options.again or not (options.work / cell.path).is_file()
-    ]
+    cells = []
+    for table in tables:
+        tree = trees[table.name]
+        for cell in cells_of(table, routers, options.seeds, has_own_test(table, tree)):
+            if options.again or not is_kept(options.work / cell.path, settings_of(tree, cell, options)):
+                cells.append(cell)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     made: tuple[str, str, Tree] | None = None
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -383,7 +396,8 @@ def run(options: Options, tables: Sequence[Table], trees: dict[str, Tree], route
             progress.update(bar, description=str(cell.path.with_suffix("")))
             if made is None or made[:2] != (cell.table.name, cell.control):
                 made = cell.table.name, cell.control, controlled(trees[cell.table.name], cell.control, seed=1)
-            measure(made[2], cell, options).save(options.work / cell.path)
+            settings = settings_of(trees[cell.table.name], cell, options)
+            measure(made[2], cell, options, settings).save(options.work / cell.path)
             progress.advance(bar)
 
 
