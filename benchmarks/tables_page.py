@@ -166,6 +166,11 @@ def table_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def wrapped(text: str) -> str:
+    """A paragraph in lines."""
+    return fill(text, LINE, break_on_hyphens=False, break_long_words=False)
+
+
 def short(model: str) -> str:
     """A model's name without its publisher."""
     return model.rpartition("/")[2]
@@ -233,6 +238,20 @@ def routers_text(sheet: Sheet, named: Sequence[float]) -> str:
     header += [f"CPT({level:.0%})" for level in LEVELS] if two else []
     header += [f"value at {weight:.3g}" for weight in named]
     return table_text([*header, "most called", "calls", "s"], rows)
+
+
+def summary_text(sheet: Sheet) -> str:
+    """The best router of each kind, in sentences."""
+    said = []
+    for kind, names in (
+        ("reads answers", [name for name in ("hierrouter", "fitted-q", "cascade") if name in sheet.rows]),
+        ("reads the query alone", sheet.one_hop()),
+    ):
+        if names:
+            best = max(names, key=lambda name: float(sheet.rows[name].area[0]))
+            ahead = difference_text(sheet.ahead(best))
+            said.append(f"Of what {kind}, `{best}` has the highest AIQ, {ahead} above the zero router.")
+    return " ".join(said)
 
 
 def seeds_text(sheet: Sheet) -> str:
@@ -477,13 +496,12 @@ def write_page(out: Path, work: Path, chapters: Sequence[Chapter], folds: int, c
     newest = max(path.stat().st_mtime for path in work.glob("*/*/*.npz"))
     text = [
         "# Real models' tables",
-        fill(
+        wrapped(
             "Routers on tables of what real models answered, one call of each. No model reads earlier answers, so a "
             "table is a tree of several hops, and every router is evaluated exactly. "
             f"{folds} folds: each item is tested once, by a router that never saw it; of the others every fifth is for "
             "validation. Last measured on "
-            f"{datetime.fromtimestamp(newest, UTC):%-d %B %Y}.",
-            LINE,
+            f"{datetime.fromtimestamp(newest, UTC):%-d %B %Y}."
         ),
         "\n".join(f"    {line}" for line in commands),
         "## Goals",
@@ -511,9 +529,10 @@ def _chapter(chapter: Chapter, sheet: Sheet, out: Path, work: Path) -> list[str]
     items, models, hops = len(chapter.tree.items), len(chapter.tree.models), chapter.tree.max_hops
     text = [
         f"## {chapter.title}",
-        fill(f"{chapter.about} {items:,} items, {models} models, {hops} hops.", LINE),
+        wrapped(f"{chapter.about} {items:,} items, {models} models, {hops} hops."),
         f"![Quality over cost: frontiers of the main routers, single models as points]({out.stem}/{chapter.name}.png)",
         singles_text(sheet),
+        wrapped(summary_text(sheet)),
         routers_text(sheet, chapter.named),
         seeds_text(sheet),
     ]
