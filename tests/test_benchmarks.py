@@ -66,9 +66,20 @@ def test_real_tables_measures_every_item_once_and_writes_the_page_again(tmp_path
     assert "**+" not in control
 
 
-def test_real_tables_refuses_a_folder_without_tables(tmp_path: Path) -> None:
-    command = [sys.executable, "benchmarks/real_tables.py", str(tmp_path)]
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "holds no table that is known"),
+        (["--tables", "arc"], "--tables arc: expected"),
+        (["--peer", "routellm=nowhere"], "--peer routellm=nowhere: expected NAME=FOLDER"),
+    ],
+)
+def test_real_tables_refuses_wrong_input_in_one_line(tmp_path: Path, given: list[str], said: str) -> None:
+    if "--peer" in given:
+        (tmp_path / "sums.csv").write_text("item,task,prompt,model,score,cost\n1,sums,one,small,1,0.1\n")
+        (tmp_path / "tables.yaml").write_text("tables: [{name: sums, title: Sums, files: [sums.csv], hops: 1}]")
+    command = [sys.executable, "benchmarks/real_tables.py", str(tmp_path), *given]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "holds no table that is known" in done.stderr and "Traceback" not in done.stderr
+    assert said in done.stderr and done.stderr.count("\n") == 1
