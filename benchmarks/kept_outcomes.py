@@ -55,23 +55,20 @@ def is_kept(path: Path, settings: str) -> bool:
         return str(arrays["settings"]) == settings
 
 
-def together(folder: Path, parts: Sequence[str]) -> Measured | None:
-    """The outcomes on the items of all parts, in the order of the table: means over the seeds that have all parts.
+def of_seeds(folder: Path, parts: Sequence[str]) -> list[Measured]:
+    """The outcomes on the items of all parts, in the order of the table: for each seed that has all parts.
 
-    folder: of one router's files, `PART-SEED.npz`. None if no seed has all parts.
+    folder: of one router's files, `PART-SEED.npz`.
     """
     seeds = [{path.stem.rpartition("-")[2] for path in folder.glob(f"{part}-*.npz")} for part in parts]
-    whole = sorted(set.intersection(*seeds), key=int) if seeds else []
-    if not whole:
-        return None
-    of_seed = [_side_by_side([Measured.load(folder / f"{part}-{seed}.npz") for part in parts]) for seed in whole]
+    whole = sorted(set.intersection(*seeds), key=int)
+    return [_side_by_side([Measured.load(folder / f"{part}-{seed}.npz") for part in parts]) for seed in whole]
+
+
+def mean_of(seeds: Sequence[Measured]) -> Measured:
+    """The mean over seeds of outcomes on the same items."""
     averaged = ("quality", "cost", "called", "calls", "seconds")
-    return replace(of_seed[0], **{name: np.mean([vars(each)[name] for each in of_seed], axis=0) for name in averaged})
-
-
-def seeds_in(folder: Path, part: str) -> int:
-    """How many seeds were measured on a part."""
-    return len(list(folder.glob(f"{part}-*.npz")))
+    return replace(seeds[0], **{name: np.mean([vars(each)[name] for each in seeds], axis=0) for name in averaged})
 
 
 def _side_by_side(parts: Sequence[Measured]) -> Measured:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import fill
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.kept_outcomes import OWN, Measured, seeds_in, together
+from benchmarks.kept_outcomes import OWN, Measured, mean_of, of_seeds
 from benchmarks.peers import DIALS, PEERS
 from harness.evaluation.frontier import (
     Bounds,
@@ -72,7 +72,10 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """All routers on the same items of a table. zero: AIQ of the zero router on each draw."""
+    """All routers on the same items of a table.
+
+    zero: AIQ of the zero router on each draw. of_seed: AIQ of each router's seeds, each by itself.
+    """
 
     models: tuple[str, ...]
     singles: Points
@@ -81,7 +84,7 @@ class Sheet:
     bounds: Bounds
     zero: FloatArray
     rows: Mapping[str, Row]
-    seeds: Mapping[str, int] = field(default_factory=dict)
+    of_seed: Mapping[str, Sequence[float]]
 
     @property
     def best(self) -> int:
@@ -112,23 +115,26 @@ class Sheet:
 
 def sheet_of(folder: Path, tree: Tree, parts: Sequence[str]) -> Sheet | None:
     """What is kept of a table below its folder; None if nothing is."""
-    found = {path.name: together(path, parts) for path in sorted(folder.iterdir()) if path.name != "recording"}
-    kept = {name: each for name, each in found.items() if each is not None}
-    if not kept:
+    found = {path.name: of_seeds(path, parts) for path in sorted(folder.iterdir()) if path.name != "recording"}
+    found = {name: seeds for name, seeds in found.items() if seeds}
+    if not found:
         return None
-    items, first = next(iter(kept.values())).items, tree.level(1)
+    items, first = next(iter(found.values()))[0].items, tree.level(1)
     singles = Points(tree.cost[np.ix_(items, first)].T, tree.score[np.ix_(items, first)].T.astype(np.float64))
     bootstrap = Bootstrap.draw(len(items), 1, RESAMPLES)
     draws, bounds = with_sample(bootstrap), cost_range(singles)
-    assert bounds is not None
-    rows = {}
-    for name, each in kept.items():
-        own = Points(each.cost, each.quality)
+    if bounds is None:
+        raise UserError(f"{folder}: every model costs the same, so that nothing is to be routed; leave the table out")
+    rows, of_seed = {}, {}
+    for name, seeds in found.items():
+        kept = mean_of(seeds)
+        own = Points(kept.cost, kept.quality)
         of = hulls(mixed(own, singles), draws)
-        rows[name] = Row(each, own, of, areas(of, bounds))
-    seeds = {name: seeds_in(folder / name, parts[0]) for name in kept}
+        rows[name] = Row(kept, own, of, areas(of, bounds))
+        each = [hulls(mixed(Points(seed.cost, seed.quality), singles), draws[:1]) for seed in seeds]
+        of_seed[name] = [float(areas(hull, bounds)[0]) for hull in each]
     zero = areas(hulls(singles, draws), bounds)
-    return Sheet(tree.models, singles, bootstrap, draws, bounds, zero, rows, seeds)
+    return Sheet(tree.models, singles, bootstrap, draws, bounds, zero, rows, of_seed)
 
 
 def groups(sheet: Sheet, names: Sequence[str]) -> list[str]:
@@ -255,9 +261,13 @@ def summary_text(sheet: Sheet) -> str:
 
 
 def seeds_text(sheet: Sheet) -> str:
-    """How often routers that draw were trained."""
-    several = [f"`{name}` {seeds}" for name, seeds in sheet.seeds.items() if seeds > 1]
-    return f"Seeds: {', '.join(several)}; all others 1." if several else "One seed."
+    """How often routers that draw were trained, and how far their seeds are apart."""
+    several = [
+        f"`{name}` {len(areas_of)} ({min(areas_of):.4f} to {max(areas_of):.4f})"
+        for name, areas_of in sheet.of_seed.items()
+        if len(areas_of) > 1
+    ]
+    return f"Seeds, and their lowest and highest AIQ: {', '.join(several)}; all others one." if several else "One seed."
 
 
 def controls_text(sheet: Sheet) -> str:
@@ -534,7 +544,7 @@ def _chapter(chapter: Chapter, sheet: Sheet, out: Path, work: Path) -> list[str]
         singles_text(sheet),
         wrapped(summary_text(sheet)),
         routers_text(sheet, chapter.named),
-        seeds_text(sheet),
+        wrapped(seeds_text(sheet)),
     ]
     if any(", " in name for name in sheet.rows):
         text += [CONTROLS, controls_text(sheet)]

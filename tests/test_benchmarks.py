@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.kept_outcomes import together
+from benchmarks.kept_outcomes import of_seeds
 
 ROOT = Path(__file__).parents[1]
 # As where what the benchmarks compare to is not installed; the script is the first argument.
@@ -57,8 +57,8 @@ def test_real_tables_measures_every_item_once_and_writes_the_page_again(tmp_path
     assert texts[0] == texts[1]
     assert (tmp_path / "page" / "sums.png").is_file()
     for router in ("ridge", "fitted-q", "fitted-q, shuffled outcomes"):
-        kept = together(work / "sums" / router, [str(fold) for fold in range(5)])
-        assert kept is not None and kept.items.tolist() == list(range(60))
+        (kept,) = of_seeds(work / "sums" / router, [str(fold) for fold in range(5)])
+        assert kept.items.tolist() == list(range(60))
     # The words of the query tell which model is needed; if outcomes are dealt to other items they do not.
     ridge = next(line for line in texts[0].splitlines() if line.startswith("| ridge | 0."))
     assert "**+" in ridge
