@@ -51,7 +51,7 @@ FOLDS = 5
 WEIGHTS = 56
 """How many cost weights the curves are measured at, besides 0 and those of `WORTH`."""
 WORTH = (0.01, 0.05, 0.2)
-"""Cost weights that have a name: at which a call of the best single model costs as much as so much score."""
+"""Cost weights at which values are shown: where a call of the most expensive model costs as much as so much score."""
 SPARSE = 6
 """A router that has to learn anew for another cost weight does so at every so many of them."""
 
@@ -199,9 +199,8 @@ def cost_weights(tree: Tree) -> FloatArray:
 
 def named_weights(tree: Tree) -> tuple[float, ...]:
     """The cost weights of `WORTH`."""
-    first = tree.level(1)
-    best = first[tree.score[:, first].mean(axis=0).argmax()]
-    return tuple(worth / float(tree.cost[:, best].mean()) for worth in WORTH)
+    most = float(tree.cost[:, tree.level(1)].mean(axis=0).max())
+    return tuple(worth / most for worth in WORTH)
 
 
 # --- controls ---------------------------------------------------------------------------------------------------------

@@ -196,17 +196,17 @@ def difference_text(estimate: Estimate, digits: int = 4) -> str:
     return f"{mean} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
-def singles_text(sheet: Sheet) -> str:
+def singles_text(sheet: Sheet, unit: str) -> str:
     """Each model called once."""
     order = np.argsort(-sheet.singles.quality.mean(axis=1), kind="stable").tolist()
     rows = []
     for model in order:
         quality = sheet.bootstrap.mean(sheet.singles.quality[model])
-        cost = 1000 * float(sheet.singles.cost[model].mean())
+        cost = MANY * float(sheet.singles.cost[model].mean())
         rows.append(
             [short(sheet.models[model]), f"{quality.mean:.3f} [{quality.low:.3f}, {quality.high:.3f}]", f"{cost:.3g}"]
         )
-    return table_text(["model", "quality", "US$ per 1,000 items"], rows)
+    return table_text(["model", "quality", f"{unit} per {MANY:,} items"], rows)
 
 
 def routers_text(sheet: Sheet, named: Sequence[float]) -> str:
@@ -307,7 +307,7 @@ def goals_of(sheets: Mapping[str, Sheet], named: Mapping[str, Sequence[float]]) 
     both = [(name, sheet) for name, sheet in sheets.items() if {"hierrouter", "fitted-q"} <= set(sheet.rows)]
     goal = (
         "HierRouter's value not more than 0.005 below `fitted-q`'s, on any table, at any cost weight up to that at "
-        "which a call of the best model costs 0.2 of a score"
+        "which a call of the most expensive model costs 0.2 of a score"
     )
     if not both:
         yield Goal(goal, "not measured", None)
@@ -315,18 +315,22 @@ def goals_of(sheets: Mapping[str, Sheet], named: Mapping[str, Sequence[float]]) 
     behind = []
     for name, sheet in both:
         one, other = (sheet.rows[router] for router in ("hierrouter", "fitted-q"))
-        gaps = [
-            (float((one.value(w) - other.value(w)).mean()), float(w))
-            for w in other.kept.weights
-            if w <= named[name][-1]
-        ]
+        weights = [weight for weight in other.kept.weights.tolist() if weight <= named[name][-1]]
+        gaps = [(float((one.value(weight) - other.value(weight)).mean()), weight) for weight in weights]
         behind.append((*min(gaps), name))
-    text = "; ".join(f"{name} {gap:+.4f} (at {weight:.3g} per US$)" for gap, weight, name in behind)
-    yield Goal(
-        f"{goal} (cost weights up to that where the best model costs a fifth of a score)",
-        text,
-        min(behind)[0] >= -0.005,
-    )
+    text = "; ".join(f"{name} {gap:+.4f} (at {weight:.3g})" for gap, weight, name in behind)
+    yield Goal(goal, f"least: {text}", min(behind)[0] >= -0.005)
+    fallen = [f"{name} at {weight:.3g}" for name, sheet in both for weight in named[name] if _collapsed(sheet, weight)]
+    goal = "HierRouter does not collapse onto one model where `fitted-q` is better, at the cost weights of the tables"
+    yield Goal(goal, ", ".join(fallen) or "nowhere", not fallen)
+
+
+def _collapsed(sheet: Sheet, cost_weight: float) -> bool:
+    """Whether HierRouter calls one model alone and the paired 95% interval says that `fitted-q` is better."""
+    one, other = (sheet.rows[router] for router in ("hierrouter", "fitted-q"))
+    calls = one.kept.calls[one.at(cost_weight)]
+    better = sheet.bootstrap.mean(other.value(cost_weight) - one.value(cost_weight))
+    return bool(calls.max() >= COLLAPSED * calls.sum() and better.low > NOISE)
 
 
 def _control_goals(sheets: Mapping[str, Sheet]) -> Iterator[Goal]:
@@ -471,8 +475,8 @@ What the columns say:
 - **CPT(50%)** (80%; RouteLLM, arXiv 2406.18665): the least share of items for which the strong model is called, once or
   more often, that recovers so much of the gap between the two models.
 - **value at** a cost weight, in score per US$: quality - cost weight x cost. Bold: not told apart from the best in the
-  column (paired 95% interval). At the three weights a call of the best single model costs as much as 0.01, 0.05 and 0.2
-  of a score.
+  column (paired 95% interval). At the three weights a call of the most expensive model costs as much as 0.01, 0.05 and
+  0.2 of a score.
 - **most called**: the model with the largest share of the calls, at the second of the three weights; *collapsed* from
   {COLLAPSED:.0%}. **calls**: how many an item, at the same weight. **s**: processor seconds of training.
 
@@ -495,6 +499,22 @@ whatever it costs, and they take no cost weight: each is one point."""
 WITHOUT = """\
 Routers of other projects were not measured. To have them beside ours, clone RouteLLM (lm-sys/RouteLLM) and LLMRouter
 (ulab-uiuc/LLMRouter), and name the folders: `--peer routellm=FOLDER llmrouter=FOLDER`."""
+
+END = """\
+## More tables
+
+A table of your own is measured with these if the folder holds a `tables.yaml` that lists it; its files are of any
+format that `import` reads ([tables of outcomes](../guides/outcomes.md)).
+
+    tables:
+      - {name: sums, title: Sums, files: [sums_train.csv, sums_test.csv], hops: 2}
+
+## Sources
+
+- RouterBench: Hu et al. 2024, arXiv 2403.12031; its tables as shuhao02/RouterDC holds them (`datasets/routerbench_zs`).
+- RouteLLM: Ong et al. 2024, arXiv 2406.18665; lm-sys/RouteLLM, `routellm/evals/gsm8k/gsm8k_responses.csv`. Its paper's
+  figures are of routers trained on preferences about other questions, those here of routers trained on this table.
+- LLMRouter: ulab-uiuc/LLMRouter."""
 
 
 def write_page(out: Path, work: Path, chapters: Sequence[Chapter], folds: int, commands: Sequence[str]) -> None:
@@ -523,6 +543,7 @@ def write_page(out: Path, work: Path, chapters: Sequence[Chapter], folds: int, c
     for chapter in chapters:
         if chapter.name in sheets:
             text += _chapter(chapter, sheets[chapter.name], out, work)
+    text.append(END)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as partial:
         partial.write_text("\n\n".join(text) + "\n", encoding="utf-8")
@@ -541,7 +562,7 @@ def _chapter(chapter: Chapter, sheet: Sheet, out: Path, work: Path) -> list[str]
         f"## {chapter.title}",
         wrapped(f"{chapter.about} {items:,} items, {models} models, {hops} hops."),
         f"![Quality over cost: frontiers of the main routers, single models as points]({out.stem}/{chapter.name}.png)",
-        singles_text(sheet),
+        singles_text(sheet, chapter.tree.cost_model.unit),
         wrapped(summary_text(sheet)),
         routers_text(sheet, chapter.named),
         wrapped(seeds_text(sheet)),
