@@ -16,13 +16,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from benchmarks.kept_outcomes import OWN, Measured, is_kept
 from benchmarks.peers import PEERS, peer_routers
@@ -38,6 +39,7 @@ from pools.schema import Schema, from_plain
 from pools.types import Generation, content_hash
 from pools.yaml_file import read_yaml
 from routers import RouterRequest, load
+from routers.encoders.cache import embedding_progress
 from routers.registry import learns, names, router_options, teach
 from routers.router import Router, RoutingStates, StochasticRouter, WeighingRouter
 
@@ -392,12 +394,18 @@ def run(options: Options, tables: Sequence[Table], trees: dict[str, Tree], route
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=len(cells))
         for cell in cells:
-            progress.update(bar, description=str(cell.path.with_suffix("")))
+            said = str(cell.path.with_suffix(""))
+            progress.update(bar, description=said)
             if made is None or made[:2] != (cell.table.name, cell.control):
                 made = cell.table.name, cell.control, controlled(trees[cell.table.name], cell.control, seed=1)
             settings = settings_of(trees[cell.table.name], cell, options)
-            measure(made[2], cell, options, settings).save(options.work / cell.path)
+            with embedding_progress(partial(_say_embedded, progress, bar, said)):
+                measure(made[2], cell, options, settings).save(options.work / cell.path)
             progress.advance(bar)
+
+
+def _say_embedded(progress: Progress, bar: TaskID, said: str, done: int, total: int) -> None:
+    progress.update(bar, description=f"{said}, {done:,} of {total:,} texts embedded")
 
 
 def main() -> None:

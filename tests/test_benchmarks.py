@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks.kept_outcomes import of_seeds
+from benchmarks.real_tables import CONTROLS, controlled
+from benchmarks.tables_page import cliques
+from pools.data.recording import load_recording
 
 ROOT = Path(__file__).parents[1]
 # As where what the benchmarks compare to is not installed; the script is the first argument.
@@ -59,11 +62,26 @@ def test_real_tables_measures_every_item_once_and_writes_the_page_again(tmp_path
     for router in ("ridge", "fitted-q", "fitted-q, shuffled outcomes"):
         (kept,) = of_seeds(work / "sums" / router, [str(fold) for fold in range(5)])
         assert kept.items.tolist() == list(range(60))
+    tree = load_recording(work / "sums" / "recording").tree
+    said = [[tree.generation(item, node).response for node in (1, 2)] for item in range(60)]
+    for control in CONTROLS:
+        made = controlled(tree, control, seed=1)
+        texts_of = [[made.generation(item, node).response for node in (1, 2)] for item in range(60)]
+        assert (texts_of == said) == (control == "shuffled outcomes") and sorted(texts_of) == sorted(said)
+        assert np.array_equal(made.score, tree.score) == (control == "shuffled answers")
+        assert made.independent and made.complete
     # The words of the query tell which model is needed; if outcomes are dealt to other items they do not.
     ridge = next(line for line in texts[0].splitlines() if line.startswith("| ridge | 0."))
     assert "**+" in ridge
     control = next(line for line in texts[0].splitlines() if line.startswith("| fitted-q | shuffled outcomes"))
     assert "**+" not in control
+
+
+def test_groups_are_the_largest_sets_without_two_that_are_told_apart() -> None:
+    alike = np.eye(4, dtype=bool)
+    for one, other in ((0, 1), (1, 2), (0, 2), (2, 3)):
+        alike[one, other] = alike[other, one] = True
+    assert sorted(cliques(alike, [], [0, 1, 2, 3], [])) == [(0, 1, 2), (2, 3)]
 
 
 @pytest.mark.parametrize(
