@@ -40,7 +40,7 @@ FloatArray = NDArray[np.float64]
 KEPT = (0.98, 0.99, 1.0)
 LEVELS = (0.5, 0.8)
 RESAMPLES = 500
-ONE_HOP = ("query-only", "extra-trees", "knn", "ridge", "logistic", "mlp", "matrix-factorisation")
+QUERY_ALONE = ("query-only", "extra-trees", "knn", "ridge", "logistic", "mlp", "matrix-factorisation")
 DRAWN_AS = {"hierrouter": ("blue", "o", "-"), "fitted-q": ("orange", "s", "-"), "cascade": ("green", "^", "-")}
 """Routers that every figure shows, with colour, marker and style."""
 LINE = 120
@@ -108,9 +108,9 @@ class Sheet:
         called, quality = row.kept.called[:, :, strong], self.singles.quality
         return strong_calls(called, row.points.quality, quality[1 - strong], quality[strong], self.draws, LEVELS)
 
-    def one_hop(self) -> list[str]:
+    def query_alone(self) -> list[str]:
         """The routers that read the query alone, the best first."""
-        return sorted(set(ONE_HOP) & set(self.rows), key=lambda name: -self.rows[name].area[0])
+        return sorted(set(QUERY_ALONE) & set(self.rows), key=lambda name: -self.rows[name].area[0])
 
 
 def sheet_of(folder: Path, tree: Tree, parts: Sequence[str]) -> Sheet | None:
@@ -251,7 +251,7 @@ def summary_text(sheet: Sheet) -> str:
     said = []
     for kind, names in (
         ("reads answers", [name for name in ("hierrouter", "fitted-q", "cascade") if name in sheet.rows]),
-        ("reads the query alone", sheet.one_hop()),
+        ("reads the query alone", sheet.query_alone()),
     ):
         if names:
             best = max(names, key=lambda name: float(sheet.rows[name].area[0]))
@@ -273,12 +273,12 @@ def seeds_text(sheet: Sheet) -> str:
 def controls_text(sheet: Sheet) -> str:
     """Routers that read answers, with what controls leave of them, and the best that reads the query alone."""
     names = [name for name in sheet.rows if name in ("hierrouter", "fitted-q") or ", " in name]
-    names += sheet.one_hop()[:1]
+    names += sheet.query_alone()[:1]
     rows = []
     for name in names:
         parities = [share_text(sheet.parity(name, keep)) for keep in KEPT[:2]]
         router, _, control = name.partition(", ")
-        said = control or ("reads the query alone" if router in ONE_HOP else "as it is")
+        said = control or ("reads the query alone" if router in QUERY_ALONE else "as it is")
         rows.append([router, said, difference_text(sheet.ahead(name)), *parities])
     header = ["router", "what it is given", "AIQ above the zero router", *(f"cost at {keep:.0%}" for keep in KEPT[:2])]
     return table_text(header, rows)
@@ -337,14 +337,14 @@ def _control_goals(sheets: Mapping[str, Sheet]) -> Iterator[Goal]:
     """That shuffled answers leave nothing above routers of the query alone, and shuffled outcomes nothing at all."""
     for router in ("hierrouter", "fitted-q"):
         for control, goal in (
-            ("shuffled answers", "is not above the best one-hop router's"),
+            ("shuffled answers", "is not above that of the best router of the query alone"),
             ("shuffled outcomes", "is not above the zero router's"),
         ):
             name = f"{router}, {control}"
             found = {
-                title: sheet.ahead(name, sheet.one_hop()[0] if control == "shuffled answers" else None)
+                title: sheet.ahead(name, sheet.query_alone()[0] if control == "shuffled answers" else None)
                 for title, sheet in sheets.items()
-                if name in sheet.rows and sheet.one_hop()
+                if name in sheet.rows and sheet.query_alone()
             }
             text = "; ".join(f"{title} {difference_text(each)}" for title, each in found.items())
             met = all(each.low <= NOISE for each in found.values()) if found else None
@@ -376,10 +376,12 @@ def _gsm8k_goals(sheet: Sheet, router: str) -> Iterator[Goal]:
 
 
 def _above_all(sheet: Sheet, router: str, title: str) -> Goal:
-    goal = f"{title}, `{router}`: AIQ above the zero router's and every one-hop router's, intervals exclude 0"
+    goal = (
+        f"{title}, `{router}`: AIQ above the zero router's and every router's of the query alone, intervals exclude 0"
+    )
     if router not in sheet.rows:
         return Goal(goal, "not measured", None)
-    against = {"zero router": sheet.ahead(router)} | {name: sheet.ahead(router, name) for name in sheet.one_hop()}
+    against = {"zero router": sheet.ahead(router)} | {name: sheet.ahead(router, name) for name in sheet.query_alone()}
     least = min(against, key=lambda name: against[name].low)
     return Goal(goal, f"least: {difference_text(against[least])} over {least}", against[least].low > NOISE)
 
@@ -392,15 +394,15 @@ def draw(sheet: Sheet, unit: str, path: Path) -> None:
     from matplotlib.patheffects import withStroke
 
     singles = MANY * sheet.singles.cost.mean(axis=1), sheet.singles.quality.mean(axis=1)
-    shown = [name for name in (*DRAWN_AS, *sheet.one_hop()[:1], "oracle") if name in sheet.rows]
+    shown = [name for name in (*DRAWN_AS, *sheet.query_alone()[:1], "oracle") if name in sheet.rows]
     curves = {name: _own_hull(sheet.rows[name].points) for name in shown}
     costs, heights = (
         np.concatenate([single, *(curve[n] for curve in curves.values())]) for n, single in enumerate(singles)
     )
     low, high, margin = 0.8 * costs.min(), 1.2 * costs.max(), 0.04 * np.ptp(heights)
     with drawing_style(False):
-        figure = new_figure(860, 520)
-        axes = axes_at(figure, 62, 44, 784, 424)
+        figure = new_figure(860, 540)
+        axes = axes_at(figure, 62, 64, 784, 424)
         axes.set(xscale="log", xlim=(low, high), ylim=(heights.min() - margin, heights.max() + margin))
         axes.set(xlabel=f"cost of {MANY:,} items ({unit}, logarithmic)", ylabel="quality")
         ticks = [tick for power in range(-6, 7) for tick in (10.0**power, 3 * 10.0**power) if low < tick < high]
@@ -426,7 +428,7 @@ def draw(sheet: Sheet, unit: str, path: Path) -> None:
             )  # fmt: skip
         axes.plot(*singles, linestyle="", marker="X", markersize=points(9), color=LIGHT["ink"], label="single model")
         figure.legend(
-            loc="upper left", bbox_to_anchor=(0.0, 1.0), ncols=7, frameon=False, columnspacing=1.0, handletextpad=0.4
+            loc="upper left", bbox_to_anchor=(0.0, 1.0), ncols=4, frameon=False, columnspacing=1.0, handletextpad=0.4
         )
         bars = [(a, min(c, d), b, max(c, d)) for x, y in lines for a, b, c, d in zip(x, x[1:], y, y[1:], strict=False)]
         places = list(zip(*singles, strict=True))
