@@ -109,7 +109,7 @@ def main() -> None:
             q, c, v = (np.mean([point[key] for point in points]) for key in ("quality", "cost", "value"))
             print(f"{router} at cost weight {weight:g}: quality {q:.3f}, cost {c:.4f}, value {v:.3f}")
         heights = [summary["frontier_metrics"]["routers"][router]["aiq"] for summary in swept]
-        print(f"{router} AIQ over these cost weights: {min(heights):.3f} to {max(heights):.3f}")
+        print(f"{router} AIQ, over all cost weights: {min(heights):.3f} to {max(heights):.3f}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.evaluation.evaluate import Outcome, evaluate
-from harness.evaluation.frontier import Points, areas, hulls
+from harness.evaluation.frontier import Points, hulls
+from harness.evaluation.frontier import areas as areas_of
 from harness.evaluation.metrics import Bootstrap, Estimate
 from pools.data.recording import load_recording
 from pools.mdp.tree import Tree
@@ -115,7 +116,7 @@ def main() -> None:
     costs = [singles[model][0].mean() for model in singles]
     bounds = (float(min(costs)), float(max(costs)))
     points = [np.concatenate([curve[part] for curve in singles.values()]) for part in (0, 1)]
-    zero = areas(hulls(Points(*points), every), bounds)
+    zero = areas_of(hulls(Points(*points), every), bounds)
 
     quality = Table(
         "router",
@@ -147,7 +148,7 @@ def main() -> None:
             f"{c[0].mean():.3g}",
             seconds,
         )
-        area = areas(hulls(Points(c, q), every), bounds)
+        area = areas_of(hulls(Points(c, q), every), bounds)
         low, high = np.percentile((area - zero)[1:], [2.5, 97.5])
         cells = shown([area[0], *np.percentile(area[1:], [2.5, 97.5])]), shown([area[0] - zero[0], low, high])
         areas.add_row(name, *cells, verdict(low, high))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
@@ -34,13 +34,40 @@ class Judge:
         return self.predict(judged_features(self.embed, self.models, contexts, last))[:, 0]
 
 
+@dataclass(frozen=True, eq=False)
+class Cascades:
+    """Cascades of which no other was better for less, or as good, on validation items.
+
+    chains: `[K, L]` models in order, padded with -1. thresholds: `[K]`. score, cost: `[K]` means on validation items.
+    """
+
+    chains: IntArray
+    thresholds: FloatArray
+    score: FloatArray
+    cost: FloatArray
+
+    def best(self, cost_weight: float) -> tuple[tuple[int, ...], float]:
+        """Chain and threshold of the best value, of equals the first."""
+        at = int((self.score - cost_weight * self.cost).argmax())
+        return tuple(model for model in self.chains[at].tolist() if model >= 0), float(self.thresholds[at])
+
+
 @dataclass(frozen=True)
 class CascadeRouter:
-    """Calls the models of `chain` in order until the judge gives a response at least `threshold`, or the chain ends."""
+    """Calls the models of `chain` in order until the judge gives a response at least `threshold`, or the chain ends.
+
+    known: what chain and threshold are chosen from, for another cost weight.
+    """
 
     chain: tuple[int, ...]
     threshold: float
     judge: Judge
+    known: Cascades
+
+    def at(self, cost_weight: float) -> CascadeRouter:
+        """The cascade that was best on validation items at another cost weight; the judge is the same."""
+        chain, threshold = self.known.best(cost_weight)
+        return replace(self, chain=chain, threshold=threshold)
 
     def act(self, states: RoutingStates) -> NDArray[np.int64]:
         """`[B]` the chain's next model, or STOP."""
@@ -60,10 +87,11 @@ class CascadeRouter:
         return np.where(judged, own, 0.0)
 
     def save(self) -> Learnt:
-        """Chain, threshold, judge and encoder."""
+        """Chain, threshold and what they were chosen from, judge and encoder."""
         judge = {f"judge.{name}": array for name, array in self.judge.predict.arrays.items()}
         chosen = {"chain": np.array(self.chain), "threshold": np.array(self.threshold)}
-        return {**judge, **chosen, **save_encoder(self.judge.embed.encoder)}
+        known = {f"known.{name}": array for name, array in vars(self.known).items()}
+        return {**judge, **chosen, **known, **save_encoder(self.judge.embed.encoder)}
 
 
 @register("cascade")
@@ -81,15 +109,16 @@ class Cascade:
         """Fit the judge, then choose chain and threshold."""
         encoder = build_encoder(self.encoder, train.contexts, request.seed, request.weights)
         judge = _learn(train, ContextEncoder(encoder))
-        _, chain, threshold = max(_candidates(validation, judge, request), key=lambda candidate: candidate[0])
-        return CascadeRouter(chain, threshold, judge)
+        known = _cascades(validation, judge)
+        return CascadeRouter(*known.best(request.cost_weight), judge, known)
 
     def load(self, learnt: Learnt, request: RouterRequest) -> CascadeRouter:
         """The router that was saved."""
         arrays = {n.removeprefix("judge."): np.asarray(a) for n, a in learnt.items() if n.startswith("judge.")}
         embed = ContextEncoder(load_encoder(learnt, request.weights))
         judge = Judge(embed, len(request.models), Predictor("Chances", arrays))
-        return CascadeRouter(tuple(np.asarray(learnt["chain"]).tolist()), float(learnt["threshold"]), judge)
+        known = Cascades(**{name: np.asarray(learnt[f"known.{name}"]) for name in Cascades.__dataclass_fields__})
+        return CascadeRouter(tuple(np.asarray(learnt["chain"]).tolist()), float(learnt["threshold"]), judge, known)
 
 
 def judged_features(embed: ContextEncoder, models: int, contexts: Sequence[Context], last: IntArray) -> FloatArray:
@@ -106,15 +135,15 @@ def _learn(tree: Tree, embed: ContextEncoder) -> Judge:
     return Judge(embed, len(tree.models), fit_chances(seen, tree.score[items, nodes].astype(np.float64)[:, None]))
 
 
-def _candidates(tree: Tree, judge: Judge, request: RouterRequest) -> list[tuple[float, tuple[int, ...], float]]:
-    """Mean value, chain and threshold of every cascade of different models, the shortest first."""
-    value = tree.score - request.cost_weight * path_costs(tree)
+def _cascades(tree: Tree, judge: Judge) -> Cascades:
+    """The cascades of different models, the shortest first, that no other beats on the tree's items."""
+    spent = path_costs(tree)
     rows = np.arange(len(tree.items))
     believed: dict[int, FloatArray] = {}
     for node in range(1, tree.decision_nodes):
         contexts = [tree.contexts[c] for c in tree.context_id[:, node].tolist()]
         believed[node] = judge(contexts, np.full(len(rows), int(tree.action(node))))
-    found = []
+    chains, found = [], []
     for length in range(1, tree.max_hops + 1):
         for chain in permutations(range(len(tree.models)), length):
             nodes = [tree.node(chain[: hop + 1]) for hop in range(length)]
@@ -122,5 +151,10 @@ def _candidates(tree: Tree, judge: Judge, request: RouterRequest) -> list[tuple[
                 at = np.full(len(rows), nodes[-1])
                 for node in reversed(nodes[:-1]):
                     at = np.where(believed[node] >= threshold, node, at)
-                found.append((float(value[rows, at].mean()), chain, threshold))
-    return found
+                chains.append([*chain, *[-1] * (tree.max_hops - length)])
+                found.append((threshold, float(tree.score[rows, at].mean(dtype=np.float64)), spent[rows, at].mean()))
+    thresholds, score, cost = np.array(found).T
+    cheapest_first = np.lexsort((-score, cost))
+    best_for_less = np.maximum.accumulate(np.append(-np.inf, score[cheapest_first]))[:-1]
+    kept = np.sort(cheapest_first[score[cheapest_first] > best_for_less])
+    return Cascades(np.array(chains)[kept], thresholds[kept], score[kept], cost[kept])

@@ -106,14 +106,12 @@ def areas(of: Sequence[Curve], bounds: Bounds) -> FloatArray:
 
 
 def span(points: Points, singles: Points, bounds: Bounds) -> float:
-    """The share of the range of costs that a router's own points span; 0 for a single point.
+    """The share of the range of costs that a router's own points span.
 
     It is spanned from the cheapest point to the most expensive one; from there on as well if no single model is better
     than the router's best point, since more money then buys nothing.
     """
     cost, (low, high) = points.cost.mean(axis=1), bounds
-    if np.ptp(cost) <= NOISE * cost.max():
-        return 0.0
     first, last = np.clip([cost.min(), cost.max()], low, high)
     if points.quality.mean(axis=1).max() >= singles.quality.mean(axis=1).max() - NOISE:
         last = high
@@ -133,8 +131,8 @@ def cost_at_parity(
     Read off the hull `of[0]` of the sample; None if no point of the router itself has that quality, so that only the
     best model, mixed in, would reach it. of: the hulls of the router's points mixed with the single models', for each
     of the draws `[D, I]`, the first of which is the sample. The interval holds all shares at which the reflected 95%
-    interval of `hull - keep * quality of the best model` contains 0: in simulations it says too little about twice as
-    often as it should.
+    interval of `hull - keep * quality of the best model` contains 0; docs/reference/frontier.md says how often it is
+    right.
     """
     best = best_model(singles)
     cost, quality = draws @ singles.cost[best], draws @ singles.quality[best]
@@ -209,9 +207,11 @@ def strong_calls(
     gap = top > floor + NOISE
     if not gap[0]:
         raise ValueError("the strong model is not better than the weak one")
-    kept = list(zip(shares[gap], heights[gap], floor[gap], top[gap], strict=True))
-    area = reflected(np.array([apgr(*each) for each in kept]))
-    curves = [monotone_envelope(*_with_ends(s, pgr(q, low, high))) for s, q, low, high in kept]
+    curves = [
+        monotone_envelope(*_with_ends(s, pgr(q, low, high)))
+        for s, q, low, high in zip(shares[gap], heights[gap], floor[gap], top[gap], strict=True)
+    ]
+    area = reflected(np.array([_mean(curve, 0.0, 1.0) for curve in curves]))
     recovered = np.stack([np.interp(SHARES, *curve) for curve in curves])
     thresholds = [_share(_first(curves[0][0], curves[0][1] - level), recovered - level) for level in levels]
     return area, thresholds

@@ -78,7 +78,7 @@ def rollout(
 def states_at(tree: Tree, items: IntArray, nodes: IntArray, cost: FloatArray, pipelines: IntArray) -> RoutingStates:
     """What a router sees at nodes `(items[k], nodes[k])` after spending `cost[k]`."""
     return RoutingStates(
-        contexts=[tree.context(item, node) for item, node in zip(items.tolist(), nodes.tolist(), strict=True)],
+        contexts=[tree.contexts[context] for context in tree.context_ids(items, nodes).tolist()],
         hop=tree.depth[nodes],
         cost=cost,
         actions=pipelines[nodes],

@@ -169,7 +169,7 @@ class Summary(Schema):
     frontier: list[FrontierPoint] | None = None
     """With several cost weights: every router at each of them."""
     frontier_metrics: FrontierMetrics | None = None
-    """With several cost weights: what these points come to."""
+    """With several cost weights, or `--frontier`: what the routers come to over all cost weights."""
 
     @property
     def tasks(self) -> list[str]:

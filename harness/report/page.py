@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from harness.evaluation.summary import ARROW
+from harness.evaluation.summary import ARROW, Summary
 from harness.report.examples import Example, choose_examples
 from harness.report.figures.flow import draw_flow
 from harness.report.figures.plane import draw_plane
@@ -89,9 +89,9 @@ def plane(group: Group) -> Drawing:
     """The quality-cost plane of a group."""
     routers = [(series, run.routers[name].overall) for series, run, name in group.routers]
     curves = [
-        (series, [(p.routers[name].cost or 0.0, p.routers[name].quality) for p in run.summary.frontier])
+        (series, curve)
         for series, run, name in group.routers
-        if series.role in (ROUTER, OPTIMUM) and run.summary.frontier
+        if series.role in (ROUTER, OPTIMUM) and (curve := _curve(run.summary, name))
     ]
     points = [f"{series.label}: quality {o.quality:.3f}, cost {o.cost:.4g} {group.unit}" for series, o in routers]
     return Drawing(
@@ -101,6 +101,14 @@ def plane(group: Group) -> Drawing:
         points,
         lambda narrow: draw_plane(routers, curves, group.unit, narrow),
     )
+
+
+def _curve(summary: Summary, router: str) -> list[tuple[float, float]]:
+    """Cost and quality of a router over all cost weights, of an earlier run over those that it was for."""
+    metrics = summary.frontier_metrics
+    if metrics is not None and (curve := metrics.curves.get(router)) is not None:
+        return list(zip(curve.cost, curve.quality, strict=True))
+    return [(point.routers[router].cost or 0.0, point.routers[router].quality) for point in summary.frontier or []]
 
 
 def tasks(group: Group) -> Drawing:

@@ -77,9 +77,12 @@ class Run(Problem):
     cost_weight: str = "0.1"
     """The lambda of the reward: quality given up for one unit of cost. Several, as in 0,0.1,1, give a table of the
     frontier too; one HierRouter serves them all."""
+    frontier: bool = False
+    """A table of the frontier with a single cost weight, too: AIQ, cost at parity, APGR and CPT, for which every router
+    is swept over as many cost weights as its curve takes."""
     strong: str | None = None
-    """With several cost weights and one hop: the strong model of APGR and CPT. A pool of two needs none named: it
-    is the better one."""
+    """With a frontier, of models that do not read each other's answers: the strong one of APGR and CPT. A pool of two
+    needs none named: it is the better one."""
     weak: str | None = None
     """The weak model that goes with --strong."""
     checkpoint: Path | None = None

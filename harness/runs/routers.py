@@ -53,6 +53,13 @@ class RunRouter:
             return load(self.given, request, options=self.options)
         return self.router
 
+    @property
+    def follows(self) -> bool:
+        """Whether it is cheap to have for another cost weight: told of it, or built without learning anew."""
+        if isinstance(self.router, WeighingRouter):
+            return True
+        return isinstance(self.given, Named) and not learns(self.given) and registered_name(self.given) not in UNTRAINED
+
     def notes(self, cost_weights: Sequence[float], seed: int, split: str) -> list[str]:
         """What a reader of its row must know."""
         if self.name in BOUNDS:

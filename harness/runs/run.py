@@ -21,6 +21,7 @@ from harness.evaluation.evaluate import evaluate as outcome_of
 from harness.evaluation.frontier_metrics import FrontierMetrics, frontier_metrics
 from harness.evaluation.metrics import value
 from harness.evaluation.summary import ARROW, Summary, frontier_point, pipeline_models, summarise
+from harness.evaluation.sweep import Sweep, collect, seen_of, sweep, sweepable
 from harness.runs.checkpoints import shipped_checkpoint
 from harness.runs.config import LIVE_STORE
 from harness.runs.folder import check_run_target, new_run
@@ -51,7 +52,7 @@ from pools.secrets import clean
 from pools.weights import file_hash
 from routers import RouterRequest, load
 from routers.options import parse_arguments
-from routers.registry import registered_name
+from routers.registry import learns, registered_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,6 +144,7 @@ def evaluate(
     preset: Literal["default", "paper"] = "default",
     cost: str = "paper",
     cost_weights: float | Sequence[float] = 0.1,
+    frontier: bool = False,
     strong: str | None = None,
     weak: str | None = None,
     router_args: Mapping[str, Mapping[str, Any]] | None = None,
@@ -162,6 +164,8 @@ def evaluate(
     recording: folder to replay, by default the shipped one of the pool and suite. live: ask the pool's models instead;
     store: keeps what they answer. tasks: only these. limit: only the first so many documents of each task.
     cost_weights: the lambda of the reward, in quality per unit of cost; several give a frontier.
+    frontier: also with a single cost weight. AIQ, cost at parity, APGR and CPT do not depend on the weights: each
+    router is swept over as many as its curve takes, if the tree is complete and has costs.
     router_args: options of routers that learn, by router. checkpoint: of one that was trained; without it one that
     ships is used if it fits, or the router is trained on the train items.
     baselines: each single model, random, the best pipelines and the optimum; auto: not with live models.
@@ -189,7 +193,11 @@ def evaluate(
     tree = source.tree if split == "all" else source.tree.select(split)
     if not tree.items:
         raise UserError(f"no items of split {split!r} in this selection; raise --limit, or use --split all")
-    _check_two_models(strong, weak, lambdas, tree.models)
+    if frontier and not tree.cost_model.unit and strong is None and len(tree.models) != 2:
+        raise UserError(
+            "--frontier: no costs were recorded, and APGR and CPT are of two models: name --strong, --weak, or omit it"
+        )
+    _check_two_models(strong, weak, frontier or len(lambdas) > 1, tree.models)
     train = source.tree.select("train")
     request = RouterRequest(
         models=tree.models,
@@ -224,12 +232,15 @@ def evaluate(
         swept.append({r.name: outcome_of(r.at(at_weight), tree, seed) for r in assembled})
     notes = {router.name: router.notes(lambdas, seed, split) for router in assembled}
     points = [_figures(*at, tree, seed, notes) for at in zip(swept, lambdas, strict=True)]
+    metrics = None
+    if frontier or len(lambdas) > 1:
+        metrics = _frontier_metrics(dict(zip(lambdas, swept, strict=True)), assembled, request, strong, weak, say)
     summary = points[0].model_copy(
         update={
             "title": _title(source, split, len(tree.items)),
             "split": split,
             "frontier": [frontier_point(point) for point in points] if len(points) > 1 else None,
-            "frontier_metrics": _frontier_metrics(swept, request, strong, weak) if len(points) > 1 else None,
+            "frontier_metrics": metrics,
         }
     )
     asked_for: dict[str, Any] = {
@@ -351,27 +362,53 @@ def _figures(
 
 
 def _frontier_metrics(
-    swept: Sequence[Mapping[str, Outcome]], request: RouterRequest, strong: str | None, weak: str | None
+    swept: Mapping[float, Mapping[str, Outcome]],
+    routers: Sequence[RunRouter],
+    request: RouterRequest,
+    strong: str | None,
+    weak: str | None,
+    say: Callable[[str], None],
 ) -> FrontierMetrics:
-    """AIQ, APGR and CPT over the cost weights. Live models that no row asked are not asked for it."""
+    """AIQ, cost at parity, APGR and CPT. Live models that no row asked are not asked for it.
+
+    swept: the routers' outcomes at each of the run's cost weights.
+    """
     tree = request.evaluation
     assert tree is not None
+    at_first = next(iter(swept.values()))
     singles = {
-        model: swept[0].get(name) or outcome_of(load(name, request), tree)
+        model: collect({0.0: seen_of(at_first.get(name) or outcome_of(load(name, request), tree), tree)})
         for model in tree.models
         for name in [f"single:{model}"]
-        if name in swept[0] or tree.complete
+        if name in at_first or tree.complete
     }
     if len(singles) < len(tree.models):
         if strong is not None:
             raise UserError("--strong and --weak need every single model's answers: add --baselines yes")
         singles = {}
-    return frontier_metrics(swept, singles, bool(tree.cost_model.unit), tree.max_hops, request.seed, strong, weak)
+    costs = bool(tree.cost_model.unit)
+    given = {
+        router.name: collect({weight: seen_of(of[router.name], tree) for weight, of in swept.items()}, found=False)
+        for router in routers
+    }
+    sweeps = dict(given)
+    if costs and tree.complete and sweepable(tree):
+        say("sweeping the routers over cost weights ...")
+        for router in routers:
+            if router.follows:
+                sweeps[router.name] = _sweep(router, request)
+            elif not (isinstance(router.given, Named) and learns(router.given)):  # the same whatever cost weighs
+                sweeps[router.name] = collect({request.cost_weight: seen_of(at_first[router.name], tree)})
+    one_call_each = tree.max_hops == 1 or tree.independent
+    return frontier_metrics(given, sweeps, singles, costs, one_call_each, request.seed, strong, weak)
 
 
-def _check_two_models(
-    strong: str | None, weak: str | None, cost_weights: Sequence[float], models: Sequence[str]
-) -> None:
+def _sweep(router: RunRouter, request: RouterRequest) -> Sweep:
+    assert request.evaluation is not None
+    return sweep(lambda weight: router.at(replace(request, cost_weight=weight)), request.evaluation, request.seed)
+
+
+def _check_two_models(strong: str | None, weak: str | None, frontier: bool, models: Sequence[str]) -> None:
     """Raise UserError if `--strong` and `--weak` are not two models of the pool, or there is no frontier."""
     if strong is None and weak is None:
         return
@@ -380,8 +417,10 @@ def _check_two_models(
     unknown = [model for model in (strong, weak) if model not in models]
     if unknown:
         raise UserError(f"unknown model {unknown[0]!r} in --strong, --weak: the pool has {', '.join(models)}")
-    if len(cost_weights) < 2:
-        raise UserError("--strong and --weak are for a frontier: give several cost weights, as 0,0.1,1")
+    if not frontier:
+        raise UserError(
+            "--strong and --weak are for a frontier: add --frontier, or give several cost weights, as 0,0.1,1"
+        )
 
 
 def items_table(outcomes: Mapping[str, Outcome], tree: Tree) -> pa.Table:

@@ -85,8 +85,10 @@ def figures(summary: Summary) -> dict[str, float]:
     for router, entry in summary.routers.items():
         found |= {f"{router}/{key}": value for key, value in _numbers(entry.overall)}
         found |= {f"{router}/macro/{key}": value for key, value in _numbers(entry.macro)}
-        if summary.frontier_metrics is not None and (against_zero := summary.frontier_metrics.routers[router]):
-            found |= {f"{router}/{key}": value for key, value in _numbers(against_zero)}
+        if summary.frontier_metrics is not None:
+            metrics = summary.frontier_metrics
+            for part in (metrics.routers[router], metrics.parity.get(router)):
+                found |= {f"{router}/{key}": value for key, value in _numbers(part)} if part is not None else {}
     return found
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.evaluation.frontier_metrics import AgainstTwoModels, AgainstZeroRouter, FrontierMetrics
+from harness.evaluation.frontier_metrics import KEPT, AgainstTwoModels, AgainstZeroRouter, FrontierMetrics, Parity
 from harness.evaluation.metrics import verdict
 from harness.evaluation.paired import Change, Comparison
 from harness.evaluation.summary import OverallFigures, QualityCost, Summary
@@ -63,7 +63,8 @@ class Grid:
 
 def grids(summary: Summary) -> list[Grid]:
     """All tables of a summary."""
-    return [overall_grid(summary), task_grid(summary), *([frontier_grid(summary)] if summary.frontier else [])]
+    frontier = frontier_grid(summary)
+    return [overall_grid(summary), task_grid(summary), *([frontier] if frontier is not None else [])]
 
 
 def overall_grid(summary: Summary) -> Grid:
@@ -111,30 +112,47 @@ def task_grid(summary: Summary) -> Grid:
     return Grid("by task", (*tasks, MEAN, RATIOS), tuple(rows), _caption(summary, scale, compared))
 
 
-def frontier_grid(summary: Summary) -> Grid:
-    """Every router at each of several cost weights, with its AIQ and, where two models are compared, APGR and CPT."""
-    points, metrics = summary.frontier, summary.frontier_metrics
-    assert points is not None and metrics is not None
+def frontier_grid(summary: Summary) -> Grid | None:
+    """Every router over all cost weights: its AIQ and cost at parity and, of two models, APGR and CPT.
+
+    With several cost weights also what it attains at each. None if nothing of it is known.
+    """
+    points, metrics = summary.frontier or [], summary.frontier_metrics
+    if metrics is None:
+        return None
     zero, two = metrics.zero_router, metrics.two_models
-    defined = two is not None and not two.undefined
+    at_parity = bool(zero is not None and metrics.parity)
     headers = [f"{point.cost_weight:g}" for point in points]
     headers += ["AIQ"] if zero is not None else []
-    headers += ["APGR", "CPT 50%", "CPT 80%"] if defined else []
+    headers += [f"cost at {keep:.0%}" for keep in KEPT.values()] if at_parity else []
+    if two is not None and not two.undefined:
+        headers += ["APGR", "CPT 50%", "CPT 80%"]
+    if not headers:
+        return None
     scale = cost_scale(figures.cost for point in points for figures in point.routers.values())
     rows: list[Row] = []
     for name, entry in summary.routers.items():
         at_weights = [point.routers[name] for point in points]
         cells = [Cell((*_lines(f, scale), _known(f.gap_closed, "z.0%"))) for f in at_weights]
-        against_zero = metrics.routers[name]
-        cells += [_aiq(against_zero)] if against_zero is not None else []
-        cells += _of_two(two.routers[name]) if two is not None and defined else []
+        cells += [_aiq(metrics.routers[name])] if zero is not None else []
+        cells += _parity(metrics.parity.get(name)) if at_parity else []
+        cells += _of_two(two.routers[name]) if two is not None and not two.undefined else []
         rule = entry.overall.bound and not any(row.rule for row in rows)
-        rows.append(Row(name, tuple(cells), rule=rule))
+        rows.append(Row(name, tuple(cells), rule=rule, notes=_frontier_notes(metrics, name)))
     if zero is not None:
-        empty = [Cell()] * len(headers)
-        empty[len(points)] = Cell((f"{zero.aiq:.3f}",))
-        rows.append(Row("zero router", tuple(empty), notes=("hull of the single models",), rule=True))
-    return Grid("by cost weight", tuple(headers), tuple(rows), _frontier_caption(summary.cost_unit, metrics, scale))
+        cells = [Cell()] * len(points) + [Cell((f"{zero.aiq:.3f}",))]
+        cells += _parity(zero.parity) if at_parity else []
+        cells += [Cell()] * (len(headers) - len(cells))
+        rows.append(Row("zero router", tuple(cells), notes=("hull of the single models",), rule=True))
+    title = "by cost weight" if points else "over all cost weights"
+    caption = _frontier_caption(summary.cost_unit, metrics, scale, bool(points))
+    return Grid(title, tuple(headers), tuple(rows), caption)
+
+
+def _frontier_notes(metrics: FrontierMetrics, name: str) -> tuple[str, ...]:
+    """What stands below a router's name in the table of the frontier."""
+    curve = metrics.curves.get(name)
+    return ("curve not swept to its end",) if metrics.zero_router and curve is not None and not curve.found else ()
 
 
 def difference_grid(title: str, comparisons: Sequence[Comparison], unit: str, caption: str = "") -> Grid:
@@ -200,14 +218,32 @@ def _mark(interval: Sequence[float] | None) -> str:
     return MARKS.get(verdict(interval), "")
 
 
-def _aiq(figures: AgainstZeroRouter) -> Cell:
+def _aiq(figures: AgainstZeroRouter | None) -> Cell:
+    if figures is None:
+        return Cell(("-",))
     low, high = figures.aiq_ahead_interval
     return Cell((f"{figures.aiq:.3f}", f"{figures.aiq_ahead:+.3f}", f"{low:+.3f}..{high:+.3f}"), _mark((low, high)))
 
 
+def _parity(parity: Parity | None) -> list[Cell]:
+    """The share of cost at each level; nothing is shown of a single model."""
+    if parity is None:
+        return [Cell(("-",))] * len(KEPT)
+    return [_share(getattr(parity, key), getattr(parity, f"{key}_interval")) for key in KEPT]
+
+
 def _of_two(figures: AgainstTwoModels) -> list[Cell]:
-    shares = ["unreached" if share is None else f"{share:.0%}" for share in (figures.cpt_50, figures.cpt_80)]
-    return [Cell((line,)) for line in (f"{figures.apgr:.3f}", *shares)]
+    apgr = [f"{figures.apgr:.3f}"]
+    if figures.apgr_interval is not None:
+        apgr.append("..".join(f"{end:.3f}" for end in figures.apgr_interval))
+    thresholds = (figures.cpt_50, figures.cpt_50_interval), (figures.cpt_80, figures.cpt_80_interval)
+    return [Cell(tuple(apgr)), *(_share(*each) for each in thresholds)]
+
+
+def _share(share: float | None, interval: Sequence[float] | None) -> Cell:
+    if share is None:
+        return Cell(("unreached",))
+    return Cell((f"{share:.0%}", *([] if interval is None else ["..".join(f"{end:.0%}" for end in interval)])))
 
 
 def _caption(summary: Summary, scale: int, compared: bool) -> tuple[str, ...]:
@@ -224,28 +260,35 @@ def _caption(summary: Summary, scale: int, compared: bool) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _frontier_caption(unit: str, metrics: FrontierMetrics, scale: int) -> tuple[str, ...]:
+def _frontier_caption(unit: str, metrics: FrontierMetrics, scale: int, points: bool) -> tuple[str, ...]:
     cost = f"cost per {per(scale)} in {unit} and " if unit else ""
-    said = [f"quality, below it {cost}the gap closed at that cost weight"]
+    said = [f"quality, below it {cost}the gap closed at that cost weight"] if points else []
     if metrics.cost_range is not None:
         low, high = metrics.cost_range
         said += [
-            f"AIQ: mean height of the hull of (0, 0) and a router's points over costs {low:.3g} to {high:.3g}, "
-            "the cheapest to the most expensive single model's",
-            "below it how far it is above the zero router's, with its interval",
-            "+ or -: the 95% interval of the paired bootstrap of that excludes 0",
+            "AIQ: mean height of the hull of (0, 0), the single models and a router's points at all cost weights, over "
+            f"costs {low:.3g} to {high:.3g}, the cheapest to the most expensive single model's",
+            "below it how far it is above the zero router's, with its 95% interval (basic bootstrap, paired items)",
+            "+: that interval excludes 0",
+            "-: the router's own points span too little of that range, so the AIQ would be the zero router's",
         ]
+        if metrics.parity:
+            said += [
+                f"cost at 98%: the least share of the cost of {metrics.best_model} at which, on the same hull, 98% of "
+                "its quality is kept, with its 95% interval",
+                "unreached: no point of the router itself has that quality",
+            ]
     two = metrics.two_models
     if two is not None and two.undefined:
         said.append(two.undefined)
     elif two is not None:
         said += [
             f"APGR: mean share of the gap in quality from {two.weak} to {two.strong} that is recovered, "
-            f"over the share of items that {two.strong} answers",
-            "CPT: the least such share of items that recovers 50% or 80% of the gap",
+            f"over the share of items for which {two.strong} is called",
+            "CPT: the least such share of items that recovers 50% or 80% of the gap; each with its 95% interval",
         ]
         if any(max(figures.other_share) > 0 for figures in two.routers.values()):
-            said.append(f"what other models answer counts as not answered by {two.strong}")
+            said.append(f"what only other models answer counts as not answered by {two.strong}")
     return tuple(said)
 
 

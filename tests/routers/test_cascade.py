@@ -52,9 +52,13 @@ def test_it_asks_the_dear_model_only_where_the_cheap_one_is_not_sure(request_: R
 
 
 def test_the_cost_weight_decides_how_far_it_goes(request_: RouterRequest) -> None:
-    free, costly = (load("cascade", replace(request_, cost_weight=weight)) for weight in (0.0, 100.0))
+    free, costly = (load("cascade", replace(request_, cost_weight=weight)) for weight in (0.0, 100.0))  # type: Any
     assert evaluate(free, request_.evaluation).quality.mean() == 1.0
     assert evaluate(costly, request_.evaluation).hops.max() == 1
+    # One that has learnt follows the cost weight without learning again.
+    told = free.at(100.0)
+    assert told.judge is free.judge and (told.chain, told.threshold) == (costly.chain, costly.threshold)
+    assert (told.at(0.0).chain, told.at(0.0).threshold) == (free.chain, free.threshold)
 
 
 def test_the_judges_encoder_is_billed_where_it_judges(request_: RouterRequest) -> None:

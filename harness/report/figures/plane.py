@@ -21,7 +21,7 @@ def draw_plane(
 ) -> Any:
     """A figure of points `(cost, quality)` with 95% intervals.
 
-    routers: each with its overall figures. curves: of a router over several cost weights, `(cost, quality)` in their
+    routers: each with its overall figures. curves: of a router over many cost weights, `(cost, quality)` in their
     order. The hull is that of the series whose role is "single model".
     """
     width, height = WIDTH_PX[narrow], 430 if narrow else 500
@@ -46,7 +46,7 @@ def draw_plane(
         axes.fill_between(*hull, -0.03, color=LIGHT["slate"], alpha=0.06, linewidth=0)
     for series, curve in curves:
         axes.plot(
-            *np.array(curve).T, color=series.colour, linewidth=1.3, marker=".", markersize=points(6), zorder=2.5,
+            *np.array(curve).T, color=series.colour, linewidth=1.3, marker=".", markersize=points(5), zorder=2.5,
         )  # fmt: skip
     shown: set[str] = set()
     bars = [box for curve in lines for box in along(curve)]

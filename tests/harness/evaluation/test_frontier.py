@@ -15,11 +15,17 @@ from harness.evaluation.frontier import (
     apgr,
     areas,
     concave_hull,
+    cost_at_parity,
     cpt,
     hulls,
+    mixed,
     monotone_envelope,
     pgr,
+    reflected,
+    strong_calls,
+    with_sample,
 )
+from harness.evaluation.metrics import Bootstrap
 
 settings.register_profile("busy", deadline=None)  # tests share the cores with others
 settings.load_profile("busy")
@@ -118,6 +124,61 @@ def test_resampled_aiq_is_that_of_the_items_drawn(routers, items, seed):
         xs = sorted({low, high, *(c for c, _ in means if low < c < high)})
         expected = np.trapezoid([best_mixture(means, x) for x in xs], xs) / (high - low)
         assert height == pytest.approx(expected, abs=1e-9)
+
+
+def two_models(items, generator, weak=0.3):
+    """Qualities `[2, I]` and costs of a weak and a strong model."""
+    chance = np.array([[weak], [0.7]])
+    return (generator.random((2, items)) < chance).astype(float), np.repeat([[1.0], [3.0]], items, axis=1)
+
+
+def test_a_router_that_draws_a_model_for_each_item_is_rarely_called_better():
+    """Its hull over noisy points is above the zero router's by chance; a percentile interval marks half of them."""
+    marked, seeds = np.zeros(2, int), 30
+    for seed in range(seeds):
+        generator = np.random.default_rng(seed)
+        quality, cost = two_models(100, generator)
+        strong = generator.random(100) < np.linspace(0, 1, 12)[:, None]
+        singles = Points(cost, quality)
+        points = Points(np.where(strong, cost[1], cost[0]), np.where(strong, quality[1], quality[0]))
+        draws = with_sample(Bootstrap.draw(100, seed, 200))
+        floors, heights = (areas(hulls(each, draws), (1, 3)) for each in (singles, mixed(points, singles)))
+        ahead = reflected(heights - floors)
+        assert ahead.mean >= 0 and ahead.low <= ahead.mean <= ahead.high
+        marked += [ahead.low > 1e-9, np.percentile((heights - floors)[1:], 2.5) > 1e-9]
+    assert marked[0] <= 2 and marked[1] >= seeds / 4
+
+
+def test_cost_at_parity_and_its_interval():
+    generator = np.random.default_rng(2)
+    quality, cost = two_models(3000, generator, weak=0.5)
+    singles = Points(cost, quality)
+    # Asks the strong model where the weak one fails: at three in ten of these items, and at all.
+    asked = (quality[0] == 0) & (generator.random(3000) < np.array([[0.3], [1.0]]))
+    points = Points(np.where(asked, cost[1], cost[0]), np.where(asked, quality[1], quality[0]))
+    draws = with_sample(Bootstrap.draw(3000, 1, 300))
+    of = hulls(mixed(points, singles), draws)
+    share = cost_at_parity(points, singles, of, draws, 0.98)
+    # At chance c: 0.5 + 0.35 c for 1 + c, of the strong model's 0.7 for 3.
+    assert share is not None and share.low < (1 + (0.98 * 0.7 - 0.5) / 0.35) / 3 < share.high < share.low + 0.1
+    (at, height), wanted = of[0], 0.98 * quality[1].mean()
+    assert np.interp(share.mean * 3, at, height) == pytest.approx(wanted)
+    # Three in ten are too few: only the strong model, mixed in, would reach it.
+    few = Points(points.cost[:1], points.quality[:1])
+    assert cost_at_parity(few, singles, hulls(mixed(few, singles), draws), draws, 0.98) is None
+
+
+def test_strong_calls_have_intervals_around_what_is_true():
+    generator = np.random.default_rng(3)
+    quality, _ = two_models(2000, generator)
+    order = generator.random(2000)
+    called = (order < np.linspace(0, 1, 9)[:, None]).astype(float)
+    draws = with_sample(Bootstrap.draw(2000, 1, 300))
+    mixture = np.where(called > 0, quality[1], quality[0])
+    area, (half, most) = strong_calls(called, mixture, quality[0], quality[1], draws, [0.5, 0.8])
+    assert area.low < 0.5 < area.high and half.low < 0.5 < half.high and most.low < 0.8 < most.high
+    means = called.mean(axis=1), mixture.mean(axis=1), quality[0].mean(), quality[1].mean()
+    assert area.mean == pytest.approx(apgr(*means)) and half.mean == pytest.approx(cpt(*means, 0.5))
 
 
 @given(shares, st.floats(0, 0.4), st.floats(0.5, 1), st.floats(0.01, 1))

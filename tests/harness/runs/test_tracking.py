@@ -67,7 +67,10 @@ def test_figures_have_the_same_keys_in_every_run(tracked: SimpleNamespace) -> No
         for key in ("quality", "cost", "value", "regret", "hops"):
             assert found[f"{name}/{key}"] == getattr(entry.overall, key)
         assert found[f"{name}/macro/quality"] == entry.macro.quality
-        assert found[f"{name}/aiq"] == summary.frontier_metrics.routers[name].aiq
+    metrics = summary.frontier_metrics
+    for name in ("best-pipeline", "oracle"):
+        assert found[f"{name}/aiq"] == metrics.routers[name].aiq
+        assert found[f"{name}/keeps_98"] == metrics.parity[name].keeps_98
     assert not any(isinstance(value, bool) for value in found.values())
 
 
