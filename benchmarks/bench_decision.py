@@ -16,7 +16,7 @@ import numpy as np
 import tyro
 
 from pools.data.recording import load_recording
-from routers.encoders.base import ContextEncoder
+from routers.encoders.cache import forget
 from routers.hierrouter import HierRouter
 from routers.ppo_hierrouter import Args
 from routers.registry import load_taught
@@ -38,7 +38,7 @@ class Options:
 
 def decide(router: HierRouter, states: RoutingStates) -> float:
     """Seconds of one call with nothing cached."""
-    router.embed = ContextEncoder(router.embed.encoder, router.embed.sees)
+    forget()
     start = time.perf_counter()
     router.act(states)
     return time.perf_counter() - start

@@ -1,19 +1,20 @@
-"""How `run` and `import` grow with items and models: wall time and memory of the commands themselves.
+"""How `run` and `import` grow with items and models: wall time, processor time and memory of the commands themselves.
 
     python benchmarks/bench_scale.py
+    python benchmarks/bench_scale.py --parts one-hop --encoder sentence --weights DIR --texts TABLE.csv
 
 First `run` on the recording that ships, with the shipped policy and with one trained by the run. Then, for each size,
 on a made-up recording of two hops (a HierRouter is trained, and every baseline of `run` evaluated), and on a made-up
 outcome table of one hop, which is imported first and on which every router that learns is trained. In both, a query's
-words tell which models are good at it. Each command runs in a process of its own, `--repeats` times, of which the
-median counts; what its imports take is printed, and not taken off. Last, the recorder itself: what it takes for a
-response of models that answer at once, merging, batches, store and recording included.
+words tell which models are good at it; with --texts a real question stands before them. Each command runs in a process
+of its own, `--repeats` times, of which the median counts; what its imports take is printed, and not taken off. Last,
+the recorder itself: what it takes for a response of models that answer at once, merging, batches, store and recording
+included.
 """
 
 from __future__ import annotations
 
 import csv
-import itertools
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import tyro
@@ -36,7 +37,8 @@ from pools.pool import CandidateModel, Pool
 from pools.types import Context, Generation, GenerationSettings, Generator, Item
 
 TOPICS, WORDS = 12, 40
-LEARNT = ("hierrouter", "knn", "ridge", "logistic", "mlp", "matrix-factorisation", "cascade")
+LEARNT = ("hierrouter", "knn", "ridge", "logistic", "extra-trees", "mlp", "matrix-factorisation", "cascade")
+Part = Literal["shipped", "two-hops", "one-hop", "recorder"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,15 @@ class Args:
     """with the second of `items`"""
     one_hop: tuple[tuple[int, int], ...] = ((6_000, 9),)
     """items and models of the outcome tables"""
+    routers: tuple[str, ...] = LEARNT
+    """that are trained on the outcome tables"""
+    encoder: str = "hashing"
+    """of these routers"""
+    weights: Path | None = None
+    """folder that holds the sentence encoder's weights"""
+    texts: tuple[Path, ...] = ()
+    """CSV files with a column `prompt`: the questions of the outcome tables, in turn"""
+    parts: tuple[Part, ...] = get_args(Part)
     repeats: int = 3
     seed: int = 1
 
@@ -129,15 +140,20 @@ def own_time(items: int, models: int, seed: int, folder: Path) -> float:
     return time.perf_counter() - start - engine.seconds
 
 
-def table(items: int, models: int, seed: int, path: Path) -> None:
+def table(items: int, models: int, seed: int, texts: Sequence[Path], path: Path) -> None:
     """Write an outcome table."""
     source = MadeUp(models, seed)
+    csv.field_size_limit(1 << 30)
+    questions = [""]
+    if texts:
+        questions = [row["prompt"] + " " for file in texts for row in csv.DictReader(file.open(newline=""))]
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["item", "task", "prompt", "model", "score", "cost"])
         for item in range(items):
             topic = int(source.rng.integers(0, TOPICS))
-            query = source.query(topic)
+            words = source.query(topic)
+            query = questions[item % len(questions)] + (" ".join(words.split()[:8]) if texts else words)
             for model in range(models):
                 right = float(source.rng.random() < source.skill[model, topic])
                 rows.writerow(
@@ -145,25 +161,26 @@ def table(items: int, models: int, seed: int, path: Path) -> None:
                 )
 
 
-def measure(repeats: int, *arguments: object) -> tuple[float, int]:
-    """Wall seconds (the median) and peak memory (MiB) of a command."""
+def measure(repeats: int, *arguments: object) -> tuple[float, float, int]:
+    """Wall seconds (the median), and with them processor seconds and peak memory (MiB) of a command."""
     return sorted(once(*arguments) for _ in range(repeats))[repeats // 2]
 
 
-def once(*arguments: object) -> tuple[float, int]:
-    """Wall seconds and peak memory (MiB) of a command."""
+def once(*arguments: object) -> tuple[float, float, int]:
+    """Wall seconds, processor seconds and peak memory (MiB) of a command."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, *map(str, arguments)], stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     if status:
         raise SystemExit(f"failed: {arguments}")
-    return seconds, used.ru_maxrss >> 10
+    return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss >> 10
 
 
-def show(what: str, measured: tuple[float, int]) -> None:
+def show(what: str, measured: tuple[float, float, int]) -> None:
     """One line."""
-    print(f"{what}: {measured[0]:.1f} s, {measured[1]:,} MiB", flush=True)
+    wall, processor, memory = measured
+    print(f"{what}: {wall:.1f} s, of processors {processor:.1f} s, {memory:,} MiB", flush=True)
 
 
 def main() -> None:
@@ -174,27 +191,28 @@ def main() -> None:
         "imports alone",
         measure(args.repeats, "-c", "import harness.runs.run, torch, sklearn, pyarrow.parquet, scipy.stats"),
     )
+    sizes = [(items, args.models[0]) for items in args.items]
+    sizes += [(args.items[1], models) for models in args.models[1:]]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        show("run, the recording that ships", measure(args.repeats, *run, "--out", folder / "shipped"))
-        show("the same, HierRouter trained", measure(args.repeats, *run, "--retrain", "--out", folder / "trained"))
-        sizes = [(items, args.models[0]) for items in args.items]
-        for items, models in [*sizes, *((args.items[1], models) for models in args.models[1:])]:
+        if "shipped" in args.parts:
+            show("run, the recording that ships", measure(args.repeats, *run, "--out", folder / "shipped"))
+            show("the same, HierRouter trained", measure(args.repeats, *run, "--retrain", "--out", folder / "trained"))
+        for items, models in sizes if "two-hops" in args.parts else []:
             there = folder / f"{items}-{models}"
             recording(items, models, args.seed, there)
             measured = measure(args.repeats, *run, "--recording", there, "--out", folder / f"run-{items}-{models}")
             show(f"two hops, {items:,} items, {models} models ({items * (models + models**2):,} responses)", measured)
-        for items, models in args.one_hop:
+        for items, models in args.one_hop if "one-hop" in args.parts else []:
             path, there = folder / f"table-{items}-{models}.csv", folder / f"table-{items}-{models}"
-            table(items, models, args.seed, path)
+            table(items, models, args.seed, args.texts, path)
             what = f"one hop, {items:,} items, {models} models"
             show(f"{what}: import", measure(args.repeats, "-m", "harness", "import", path, "--out", there))
-            learnt = itertools.chain(("--router",), LEARNT)
-            show(
-                f"{what}: run, {len(LEARNT)} routers trained",
-                measure(args.repeats, *run, "--recording", there, *learnt, "--out", folder / "o"),
-            )
-        for items, models in [*sizes, *((args.items[1], models) for models in args.models[1:])]:
+            encoder = ["--encoder", args.encoder, *(["--weights", args.weights] if args.weights else [])]
+            given = ("--recording", there, *encoder, "--out", folder / "o")
+            measured = measure(args.repeats, *run, *given, "--router", *args.routers)
+            show(f"{what}: run, {len(args.routers)} routers trained, encoder {args.encoder}", measured)
+        for items, models in sizes if "recorder" in args.parts else []:
             found = [
                 own_time(items, models, args.seed, folder / f"own-{items}-{models}-{n}") for n in range(args.repeats)
             ]

@@ -32,7 +32,7 @@ from routers import RouterRequest, load
 from routers.registry import learns
 from routers.router import WeighingRouter
 
-LEARNT = ("hierrouter", "knn", "ridge", "logistic", "mlp", "matrix-factorisation", "cascade")
+LEARNT = ("hierrouter", "knn", "ridge", "logistic", "extra-trees", "mlp", "matrix-factorisation", "cascade")
 PLAIN = ("majority-vote", "best-pipeline", "cheapest", "random")
 RESAMPLES = 500
 FloatArray = NDArray[np.float64]

@@ -46,6 +46,8 @@ def cheapest(request: RouterRequest) -> FixedRouter:
     if request.argument:
         raise UserError(f"router cheapest takes no argument, got {request.argument!r}; for a model's name use single:")
     tree = train_items(request, "cheapest")
+    if not tree.cost_model.unit:
+        raise UserError("router cheapest: no costs were recorded here; name a model with single:, or record costs")
     cost = tree.cost[:, tree.level(1)]
     return FixedRouter((int(cost.mean(axis=0).argmin()),), len(request.models))
 

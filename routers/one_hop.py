@@ -2,7 +2,7 @@
 
 `knn`, `ridge`, `logistic`, `extra-trees`, `mlp` and `matrix-factorisation` differ in how a score is predicted from the
 embedding of a query. A candidate for each setting is fitted on train items; the one with the best value on validation
-items is kept.
+items, over a range of cost weights, is kept.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from routers.options import NonNegative, Positive
 from routers.registry import register
 from routers.router import Learnt, RouterRequest, RoutingStates
 
+SHARES = (0.0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0)
+"""Cost weights, as the score that the mean cost of the most expensive model is worth."""
 FloatArray = NDArray[np.float64]
 Vectors = NDArray[np.floating]
 
@@ -101,16 +103,24 @@ class OneHopLearner(Protocol):
 
 
 def fit_one_hop(self: OneHopLearner, train: Tree, validation: Tree, request: RouterRequest) -> OneHopRouter:
-    """Fit candidates on train items and keep the one with the best value on validation items."""
+    """Fit candidates on train items and keep the one with the best value on validation items.
+
+    That is the mean of the values at the request's cost weight and at `SHARES`: the router is used at others, too, and
+    at a single one the few items of a small table would choose by chance.
+    """
     queries = [Context(item.query) for item in train.items]
     embed = ContextEncoder(build_encoder(self.encoder, queries, request.seed, request.weights), ("query",))
     learnt = examples(train, embed)
     held_out = examples(validation, embed)
     cost, rows = learnt.cost.mean(axis=0), np.arange(len(held_out.score))
+    most = cost.max()
+    weights = [request.cost_weight, *(share / most for share in SHARES if most > 0)]
 
     def value(predict: Predictor) -> float:
-        chosen = (predict(held_out.vectors) - request.cost_weight * cost).argmax(axis=1)
-        return float((held_out.score[rows, chosen] - request.cost_weight * held_out.cost[rows, chosen]).mean())
+        predicted = predict(held_out.vectors)
+        chosen = [(weight, (predicted - weight * cost).argmax(axis=1)) for weight in weights]
+        values = [held_out.score[rows, models] - weight * held_out.cost[rows, models] for weight, models in chosen]
+        return float(np.mean(values))
 
     best = max(self.candidates(learnt, request.seed), key=value)  # of equals the first
     return OneHopRouter(embed, best, cost, request.cost_weight)
@@ -323,47 +333,50 @@ def network(queries: Vectors, /, inner: Vectors, inner_bias: Vectors, outer: Vec
 class MatrixFactorisation:
     """One hop: the bilinear form of RouteLLM (arXiv 2406.18665) between a model's vector and the query's embedding.
 
-    `sigmoid(w2 . (v_m * (W1 v_q + b)))` is fitted to each model's score. RouteLLM fits the difference of two models to
-    preferences; if every model's score is known, each can be fitted to its own.
+    `sigmoid(v_m . (W v_q) + b_m)` is fitted to each model's score. RouteLLM fits the difference of two models to
+    preferences; if every model's score is known, each can be fitted to its own. The penalty on both factors is one on
+    the rank and size of what they make (Srebro et al. 2004), so the more of it, the nearer to each model's mean score.
     """
 
     encoder: str = "hashing"
     """Encoder of the query."""
     dimension: PositiveInt = 32
     """Of the vectors that are matched."""
-    steps: PositiveInt = 300
-    """Steps of AdamW over all train items."""
+    steps: PositiveInt = 200
+    """Steps of Adam over all train items."""
     learning_rate: Positive = 0.02
     """Its step size."""
-    decays: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (1e-3, 1e-1)
-    """The weight decays to choose from."""
+    penalties: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (1e-4, 1e-3, 1e-2, 1e-1)
+    """The L2 penalties to choose from."""
 
     fit, load = fit_one_hop, load_one_hop
 
     def candidates(self, learnt: Examples, seed: int) -> Iterator[Predictor]:
-        """One for each weight decay."""
+        """One for each penalty."""
         import torch
-        from torch import nn
+        from torch.nn.functional import binary_cross_entropy_with_logits
 
-        queries, models = learnt.vectors.shape[1], learnt.score.shape[1]
         vectors = torch.from_numpy(np.asarray(learnt.vectors, np.float32))
         target = torch.from_numpy(learnt.score.astype(np.float32))
-        for decay in self.decays:
-            with one_thread(), torch.random.fork_rng():
-                torch.manual_seed(seed)
-                project, of_model = nn.Linear(queries, self.dimension), nn.Embedding(models, self.dimension)
-                combine = nn.Linear(self.dimension, 1)
-                parameters = [*project.parameters(), *of_model.parameters(), *combine.parameters()]
-                optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=decay)
+        often = target.mean(dim=0).clamp(0.01, 0.99)
+        for penalty in self.penalties:
+            drawn = torch.Generator().manual_seed(seed)
+            project = torch.randn(self.dimension, vectors.shape[1], generator=drawn) / vectors.shape[1] ** 0.5
+            models = torch.randn(target.shape[1], self.dimension, generator=drawn) / 10
+            parameters = [project, models, torch.logit(often)]
+            with one_thread():
+                optimizer = torch.optim.Adam([part.requires_grad_() for part in parameters], lr=self.learning_rate)
                 for _ in range(self.steps):
-                    logits = combine(project(vectors)[:, None] * of_model.weight).squeeze(2)
-                    loss = nn.functional.binary_cross_entropy_with_logits(logits, target)
+                    logits = vectors @ project.T @ models.T + parameters[2]
+                    size = (project.square().sum() + models.square().sum()) / len(models)
+                    loss = binary_cross_entropy_with_logits(logits, target) + penalty * size
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
-            found = {"project": project.weight, "bias": project.bias, "models": of_model.weight}
-            found |= {"combine": combine.weight[0], "offset": combine.bias}
-            yield Predictor("Factors", {name: tensor.detach().numpy() for name, tensor in found.items()})
+            project, models, offset = (part.detach().numpy() for part in parameters)
+            nothing, ones = np.zeros(self.dimension, np.float32), np.ones(self.dimension, np.float32)
+            found = {"project": project, "bias": nothing, "models": models, "combine": ones, "offset": offset}
+            yield Predictor("Factors", found)
 
 
 def factors(
@@ -371,7 +384,7 @@ def factors(
 ) -> Vectors:
     """`sigmoid(combine . (v_m * (project v_q + bias)) + offset)`.
 
-    project: `[k, d]`. bias: `[k]`. models: `[M, k]`. combine: `[k]`. offset: `[1]`.
+    project: `[k, d]`. bias: `[k]`. models: `[M, k]`. combine: `[k]`. offset: `[M]`, or `[1]` in older checkpoints.
     """
     from scipy.special import expit
 

@@ -122,7 +122,8 @@ class OverallFigures(ValueFigures, TaskFigures):
     exact: bool
     """Whether expectations were computed, not sampled."""
     notes: list[str]
-    """What a reader must know: what was trained where, and at which cost weight."""
+    """What a reader must know: what was trained where, and at which cost weight; whether its value on validation items
+    is below the best single model's."""
 
 
 class RouterSummary(Schema):

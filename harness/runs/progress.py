@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.progress import (
@@ -21,9 +21,12 @@ from rich.progress import (
 
 from pools.models.generator import Batch
 from pools.models.generator import Progress as OnBatch
+from routers.encoders.cache import embedding_progress
 
 # Where standard output is not a terminal there is nothing to redraw: a line this often instead.
 _SECONDS_BETWEEN_LINES = 30.0
+# Most encodings are over before anybody wonders.
+_SECONDS_BEFORE_TEXTS = 2.0
 
 
 @dataclass
@@ -33,16 +36,20 @@ class _Call:
     task: TaskID
     tokens: int = 0
     seconds: float = 0.0
+    start: float = field(default_factory=time.monotonic)
 
 
 @contextmanager
 def generation_progress(console: Console) -> Iterator[OnBatch]:
-    """A bar for every call of a model: responses made of those asked for, tokens per second, time left for the call."""
+    """A bar for every call of a model: responses made of those asked for, tokens per second, time left for the call.
+
+    One more for every long encoding of texts by a router's encoder.
+    """
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.0f} tokens/s"),
+        TextColumn("{task.fields[rate]:.0f} {task.fields[unit]}/s"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
@@ -58,7 +65,7 @@ def generation_progress(console: Console) -> Iterator[OnBatch]:
     def on_batch(batch: Batch) -> None:
         quiet = time.monotonic() - printed[0] < _SECONDS_BETWEEN_LINES
         if batch.done == 0:
-            calls[batch.model] = _Call(bar.add_task(batch.model, total=batch.total, rate=0.0))
+            calls[batch.model] = _Call(bar.add_task(batch.model, total=batch.total, rate=0.0, unit="tokens"))
             if bar.disable and not quiet:
                 say(f"{batch.model}: {batch.total} responses to make")
             return
@@ -71,5 +78,17 @@ def generation_progress(console: Console) -> Iterator[OnBatch]:
             left = call.seconds / batch.done * (batch.total - batch.done)
             say(f"{batch.model}: {batch.done}/{batch.total} responses, {rate:.0f} tokens/s, {left:.0f} s left")
 
-    with bar:
+    encodings: list[_Call] = []
+
+    def on_texts(done: int, total: int) -> None:
+        if done == 0:
+            encodings[:] = [_Call(bar.add_task("texts to embed", total=total, rate=0.0, unit="texts", visible=False))]
+        call = encodings[0]
+        seconds = time.monotonic() - call.start
+        shown = seconds > _SECONDS_BEFORE_TEXTS
+        bar.update(call.task, completed=done, rate=done / max(seconds, 1e-9), visible=shown)
+        if bar.disable and shown and time.monotonic() - printed[0] > _SECONDS_BETWEEN_LINES:
+            say(f"{done}/{total} texts embedded, {seconds / done * (total - done):.0f} s left")
+
+    with bar, embedding_progress(on_texts):
         yield on_batch

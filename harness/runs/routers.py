@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.evaluation.evaluate import evaluate as outcome_of
+from harness.evaluation.metrics import value
 from harness.runs.checkpoints import has_options
 from pools.errors import UserError
 from pools.names import check_name
@@ -27,6 +29,7 @@ BOUNDS = {
     "oracle:per-item": "cheapest way to each item's best score",
 }
 UNTRAINED = {"single", "pipeline", "random"}
+_SAME = 1e-9  # sums of the same values in another order differ by this much
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class RunRouter:
     """A router of a run, by the name of its row.
 
     given: what it was asked for as; options: of one that learns. taught: where it learnt for this run. checkpoint: that
-    it was loaded from; ships: whether that one is ours.
+    it was loaded from; ships: whether that one is ours. below_single: whether its value on validation items is below
+    the best single model's there.
     """
 
     name: str
@@ -44,6 +48,7 @@ class RunRouter:
     taught: Taught | None = None
     checkpoint: Path | None = None
     ships: bool = False
+    below_single: bool = False
 
     def at(self, request: RouterRequest) -> Router:
         """The router for the request's cost weight: told of it, or built anew."""
@@ -69,6 +74,8 @@ class RunRouter:
             notes.append(f"shipped policy, seed {seed}" if self.ships else f"from {self.checkpoint.name}")
         elif self.taught is not None:
             notes.append("trained by this run")
+        if self.below_single:
+            notes.append("below the best single model on validation items")
         if isinstance(self.router, NotedRouter):
             notes += self.router.notes(cost_weights)
         if split != "test" and self.name.partition(":")[0] not in UNTRAINED:
@@ -168,7 +175,8 @@ def assemble(
             made.append(RunRouter(name, load(given, request), given))
         elif path := checkpoint_of(given, options[name]):
             taught = load_taught(given, path, request)
-            made.append(RunRouter(name, taught.router, given, options[name], checkpoint=path, ships=ships))
+            below = _below_best_single(taught.router, request)
+            made.append(RunRouter(name, taught.router, given, options[name], None, path, ships, below))
             if ships:
                 say(f"{name}: the shipped policy {path.name}; --retrain trains one")
         else:
@@ -179,5 +187,16 @@ def assemble(
                 )
             say(f"training {name} on {len(request.train.items) if request.train else 0} items ...")
             taught = teach(given, request, options[name])
-            made.append(RunRouter(name, taught.router, given, options[name], taught))
+            below = _below_best_single(taught.router, request)
+            made.append(RunRouter(name, taught.router, given, options[name], taught, below_single=below))
     return made
+
+
+def _below_best_single(router: Router, request: RouterRequest) -> bool:
+    """Whether a router is worth less on validation items, at the request's cost weight, than one model alone."""
+    tree = request.validation
+    if tree is None or not tree.items or not tree.complete:
+        return False
+    single = tree.score[:, tree.level(1)] - request.cost_weight * tree.cost[:, tree.level(1)]
+    attained = value(outcome_of(router, tree, request.seed), request.cost_weight)
+    return bool(attained.mean() < single.mean(axis=0).max() - _SAME)

@@ -53,6 +53,12 @@ class _Kept:
 _KEPT = _Kept()
 
 
+def forget() -> None:
+    """Drop all vectors, for who measures what encoding takes."""
+    _KEPT.vectors.clear()
+    _KEPT.bytes = 0
+
+
 class Vectors:
     """Vectors of texts by one encoder; of the empty text zeros.
 

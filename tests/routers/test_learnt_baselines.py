@@ -152,7 +152,7 @@ def test_options_are_read_as_their_types() -> None:
             for text in ("trees=0", "leaves=[]", "leaves=[0]", "share=0", "share=1.1", "share=nan")
         ),
         *(("mlp", text) for text in ("hidden=0", "hidden=-1", "penalties=[]", "penalties=[-1]", "penalties=[NaN]")),
-        *(("matrix-factorisation", text) for text in ("dimension=0", "steps=0", "decays=[]", "decays=[-1]")),
+        *(("matrix-factorisation", text) for text in ("dimension=0", "steps=0", "penalties=[]", "penalties=[-1]")),
         *(("matrix-factorisation", f"learning_rate={value}") for value in ("0", "-1", "nan", "inf", "1e300")),
         *(("hierrouter", f"target_kl={value}") for value in ("nan", "inf", "-1")),
         *(("hierrouter", f"learning_rate={value}") for value in ("nan", "1e300")),

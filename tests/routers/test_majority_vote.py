@@ -105,3 +105,5 @@ def test_cheapest(tree):
         load("cheapest:a", request(tree))
     with pytest.raises(UserError, match="learns from train items"):
         load("cheapest", request(tree, train=None))
+    with pytest.raises(UserError, match="no costs were recorded"):
+        load("cheapest", request(whole(live(paper_cost((0.0, 0.0, 0.0), "")))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from harness.runs.source import recording_folder
 from pools.data.recording import load_recording
 from pools.data.store import TransitionStore
 from pools.models.generator import Batch
-from routers import ppo_hierrouter
+from routers import load, ppo_hierrouter
 
 RECORDING = recording_folder("lightweight", "offline")
 Harness = Callable[..., int]
@@ -126,6 +126,18 @@ def test_what_flatters_a_router_and_what_bounds_it_is_said_in_its_row(tmp_path: 
     # The optimum that may stop bounds them all, the single models too, which always may.
     assert all(row["regret"] >= -1e-12 for name, row in rows.items())
     assert rows["oracle:no-stop"]["value"] < rows["oracle"]["value"]
+
+
+@pytest.mark.parametrize(("model", "below"), [("math-specialist", True), ("qa-specialist", False)])
+def test_a_learner_below_the_best_single_model_on_validation_items_says_so(model: str, below: bool) -> None:
+    @dataclass(frozen=True)
+    class Always:
+        def fit(self, train: Any, validation: Any, request: Any) -> Any:
+            return load(f"single:{model}", request)
+
+    made = harness_package.evaluate({"always": Always}, baselines="no", cost_weights=0.0)
+    notes = made.summary.routers["always"].overall.notes
+    assert ("below the best single model on validation items" in notes) == below
 
 
 def test_another_pool_than_was_recorded_is_refused(

@@ -52,7 +52,7 @@ def test_context_is_query_and_last_response_and_each_text_is_encoded_once() -> N
     asked: list[str] = []
 
     class Counting(HashingEncoder):
-        def encode(self, texts: list[str]) -> np.ndarray:  # type: ignore[override]
+        def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
             asked.extend(texts)
             return super().encode(texts)
 
