@@ -50,11 +50,10 @@ class HierRouterPPO(Options):
             raise ValueError(f"cost_scale is {scale}")
         shape = request.max_hops, len(request.models)
         features = StateFeatures(*shape, self.sees, embed, str(learnt["answers"]), scale)
-        standard = [np.asarray(learnt[name], np.float32) for name in ("mean", "scale")]
-        inputs = Inputs(features, *standard, bool(request.cost_weights))
-        widths = {features.width, *(len(array) for array in standard if array.ndim == 1)}
-        if len(widths) > 1 or not (standard[1] > 0).all():
-            raise ValueError(f"mean and scale are of {sorted(widths)} numbers")
+        mean, spread = (np.asarray(learnt[name], np.float32) for name in ("mean", "scale"))
+        if mean.shape != (features.width,) or spread.shape != mean.shape or not (spread > 0).all():
+            raise ValueError(f"mean is {mean.shape} and scale {spread.shape} of {features.width} numbers")
+        inputs = Inputs(features, mean, spread, bool(request.cost_weights))
         weights = {n.removeprefix("actor."): a for n, a in learnt.items() if n.startswith("actor.")}
         # Before anything of that size is made: the options could ask for any.
         form = self.hidden, inputs.dimension

@@ -49,17 +49,19 @@ class Options:
     """Every hyper-parameter."""
 
     preset: Literal["default", "paper"] = "default"
-    """paper: models are the only actions, every episode has exactly L hops, the state is context embedding, hop and cost,
-    and advantages are sampled; it overrides STOP, sees, advantages and several cost weights."""
+    """paper: models are the only actions, every episode has exactly L hops, the state is context embedding, hop and
+    cost, and advantages are sampled; it overrides STOP, sees, advantages and several cost weights."""
     sees: tuple[Part, ...] = PARTS
     """What the policy sees of a state besides the hop; query and response are their embeddings."""
     encoder: str = "hashing"
     """Encoder of query and response: hashing, sentence, sentence:PATH, or with +surface."""
     advantages: Literal["exact", "sampled"] = "exact"
-    """exact: of every action, from the recorded tree. sampled: of the actions of drawn episodes, by GAE and a critic; so
-    it is over live models, whatever this says."""
+    """exact: of every action, from the recorded tree. sampled: of the actions of drawn episodes, by GAE and a critic;
+    over live models they always are."""
     hidden: PositiveInt = 64
     """Width of the two hidden layers of actor and critic."""
+    average: Share = 0.8
+    """The policy that is evaluated and kept is a running mean of the weights: how much of it stays an iteration."""
     eval_every: NonNegativeInt = 5
     """Iterations between two exact evaluations on train and validation items; 0: only the last."""
     select: bool = True
@@ -67,13 +69,17 @@ class Options:
     save_every: PositiveInt = 20
     """Iterations between two writes of the state that a training goes on from."""
 
+    total_trees: PositiveInt = 12_000
+    """Exact advantages: trees in all, each of an item at a cost weight; small tables need many passes."""
+    num_trees: PositiveInt = 64
+    """Exact advantages: trees of an iteration."""
     total_timesteps: PositiveInt = 600_000
-    """Decisions in all: hops of drawn episodes; with exact advantages, decision nodes that are weighed."""
+    """Sampled advantages: environment steps (hops) in all."""
     num_envs: PositiveInt = 1024
-    """Episodes that run side by side."""
+    """Sampled advantages: episodes that run side by side."""
     num_steps: PositiveInt = 8
-    """Steps of each environment per iteration; with exact advantages as many decision nodes in all, of whole trees."""
-    learning_rate: NonNegative = 1e-3
+    """Sampled advantages: steps of each environment per iteration."""
+    learning_rate: NonNegative = 3e-3
     """Adam's step size."""
     anneal_lr: bool = True
     """Let the step size fall linearly to zero."""
@@ -81,7 +87,7 @@ class Options:
     """Discount; episodes have at most L hops, so none is needed."""
     gae_lambda: Share = 0.95
     """Lambda of generalised advantage estimation (Schulman et al. 2016, arXiv 1506.02438)."""
-    num_minibatches: PositiveInt = 4
+    num_minibatches: PositiveInt = 2
     """Minibatches per epoch."""
     update_epochs: PositiveInt = 4
     """Epochs over each iteration's batch."""
@@ -279,8 +285,11 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
     import torch
 
     allow_stop, cost_weight, training = request.allow_stop, request.cost_weight, request.training
-    num_iterations = max(1, args.total_timesteps // (args.num_envs * args.num_steps))
     exactly = args.advantages == "exact" and tree.complete
+    total, each = args.total_timesteps, args.num_envs * args.num_steps
+    if exactly:
+        total, each = args.total_trees, args.num_trees
+    num_iterations = max(1, total // each)
 
     # --- the states, the policy, the optimizer -------------------------------------------------------------------
     # The encoder is fitted on what a policy can see of train items; over live models only the queries are known yet.
@@ -292,7 +301,10 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
     inputs = make_inputs(features, tree, bool(request.cost_weights))
     torch.manual_seed(request.seed)
     generator = torch.Generator().manual_seed(request.seed)
-    policy = Agent(inputs.dimension, len(tree.models), allow_stop, args.hidden, args.stop_bias)
+    policy, average = (
+        Agent(inputs.dimension, len(tree.models), allow_stop, args.hidden, args.stop_bias) for _ in range(2)
+    )
+    average.nets.load_state_dict(policy.nets.state_dict())
     optimizer = torch.optim.Adam(policy.nets.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
     learn = (Exact if exactly else Sampled)(args, StateTable(tree, inputs), policy, optimizer, cost_weights, generator)
 
@@ -314,7 +326,7 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
         def choose(items: Any, nodes: Any, cost: Any) -> Any:
             with torch.inference_mode():
                 seen = inputs.with_weight(tables[name](items, nodes), np.full(len(items), weight))
-                logits = policy.logits(torch.from_numpy(seen))
+                logits = average.logits(torch.from_numpy(seen))
             chance = np.zeros((len(items), len(known.models) + 1))
             if greedy:
                 chance[np.arange(len(items)), logits.argmax(1).numpy()] = 1.0
@@ -341,10 +353,10 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
 
     # --- start, or go on -----------------------------------------------------------------------------------------
     first, best_value = 1, -float("inf")
-    best = {name: tensor.clone() for name, tensor in policy.nets.state_dict().items()}
+    best = {name: tensor.clone() for name, tensor in average.nets.state_dict().items()}
     identity = _identity(args, tree, validation, request)
     if training.resume and training.state is not None:
-        first, best_value, best = _restore(training.state, identity, policy, optimizer, learn, generator)
+        first, best_value, best = _restore(training.state, identity, policy, average, optimizer, learn, generator)
     run = None
     if training.track is not None:
         import wandb
@@ -359,6 +371,8 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
         if args.anneal_lr:
             optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - progress)
         logged = learn(progress)
+        for mean, current in zip(average.nets.parameters(), policy.nets.parameters(), strict=True):
+            mean.data.lerp_(current.data, 1 - args.average)
         steps += learn.steps
 
         # --- look, log, save -------------------------------------------------------------------------------------
@@ -369,7 +383,7 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
             value = measured.get("validation", measured.get("train", {})).get("greedy_value")
             if value is None or not args.select or value > best_value:
                 best_value = -float("inf") if value is None else value
-                best = {name: tensor.clone() for name, tensor in policy.nets.state_dict().items()}
+                best = {name: tensor.clone() for name, tensor in average.nets.state_dict().items()}
         speed = steps / (time.perf_counter() - start_time)
         if training.report is not None:
             said = f"return {logged.get('charts/episodic_return', 0.0):.3f}, {speed:,.0f} steps/s"
@@ -379,11 +393,11 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
             logged |= {f"exact/{name}_{key}": v for name, figures in measured.items() for key, v in figures.items()}
             run.log(logged, step=iteration * learn.steps)
         if training.state is not None and (last or iteration % args.save_every == 0):
-            _save(training.state, identity, iteration, best_value, best, policy, optimizer, learn, generator)
-    policy.nets.load_state_dict(best)
+            _save(training.state, identity, iteration, best_value, best, policy, average, optimizer, learn, generator)
+    average.nets.load_state_dict(best)
     if run is not None:
         run.finish()
-    return policy, inputs
+    return average, inputs
 
 
 class Exact:
@@ -402,7 +416,7 @@ class Exact:
     def __init__(self, args: Options, table: StateTable, policy: Agent, optimizer: Any, weights: Any, generator: Any):
         self.args, self.table, self.policy, self.optimizer = args, table, policy, optimizer
         self.weights, self.generator, self.tree = weights, generator, table.tree
-        self.trees = max(1, args.num_envs * args.num_steps // self.tree.decision_nodes)
+        self.trees = args.num_trees
         self.steps = self.trees * self.tree.decision_nodes
         self.square = np.zeros(len(weights))
         depth = self.tree.depth[: self.tree.decision_nodes]
@@ -669,8 +683,9 @@ def _identity(options: Options, tree: Tree, validation: Tree | None, request: Ro
 
 def _save(path: Path, identity: str, iteration: int, best_value: float, best: Any, *parts: Any) -> None:
     """Everything that training goes on from, as safetensors, whole or not at all."""
-    policy, optimizer, learn, generator = parts
+    policy, average, optimizer, learn, generator = parts
     tensors = {f"policy.{name}": tensor for name, tensor in policy.nets.state_dict().items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in average.nets.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
@@ -685,7 +700,7 @@ def _save(path: Path, identity: str, iteration: int, best_value: float, best: An
 
 
 def _restore(
-    path: Path, identity: str, policy: Any, optimizer: Any, learn: Any, generator: Any
+    path: Path, identity: str, policy: Any, average: Any, optimizer: Any, learn: Any, generator: Any
 ) -> tuple[int, float, Any]:
     """Put the state back; the iteration to go on with, the best value so far, and its policy."""
     import torch
@@ -702,6 +717,7 @@ def _restore(
         return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
     policy.nets.load_state_dict(below("policy."))
+    average.nets.load_state_dict(below("average."))
     states: dict[int, dict[str, Any]] = {}
     for name, tensor in below("optimizer.").items():
         index, _, key = name.partition(".")
