@@ -78,7 +78,9 @@ def test_only_what_is_seen_has_columns_and_they_are_the_same_at_every_hop(sees: 
         (r"<(\w+)>", ("<a> 1", "<b> 1", "2 <b>"), [0, 1]),
     ],
 )
-def test_answers_agree_by_the_kind_of_the_recording(answers: str, responses: tuple[str, ...], agrees: list[int]) -> None:
+def test_answers_agree_by_the_kind_of_the_recording(
+    answers: str, responses: tuple[str, ...], agrees: list[int]
+) -> None:
     see = features("agreement", answers=answers, max_hops=4)
     made = see.blocks([Context("q", responses)], np.array([3]), np.zeros(1), np.array([[0, 1, 1, -1]]))
     assert made["agrees"].tolist() == [agrees]
