@@ -8,7 +8,8 @@ All learn on the train items of the same recording, on one thread. Seconds are o
 machine do not count; on an idle one they are those of the clock. Peers run with their own default settings on
 `pools.mdp.env.RoutingEnv`, flattened, in which every distinct text is embedded once, before the clock starts; and
 Stable-Baselines3 also on `pools.mdp.vector_env.RoutingVectorEnv` with as many environments and steps as ours, once with
-its own minibatches and epochs (64 steps, 10), once with ours. Ours runs with its defaults; its encoder, its features and its exact evaluations are included.
+its own minibatches and epochs (64 steps, 10), once with ours. Ours runs with its defaults; encoder, features and exact
+evaluations are included.
 
 A step of a peer and of our sampled learner is a decision of a drawn episode. With exact advantages nothing is drawn:
 a step is a decision node that is weighed, all of its actions at once. So that figures of the two can be compared, it is
