@@ -107,9 +107,9 @@ def stable_baselines_on_ours(tree: Tree, embed: ContextEncoder, iterations: int,
             super().__init__(envs.num_envs, space, envs.single_action_space)
 
         def flat(self, seen: dict[str, Any]) -> NDArray[np.float32]:
-            """`[B, d]`, in the order of the space."""
+            """`[B, d]`, in the order of a space, which is the alphabet's."""
             columns = {**seen, "hop": self.hops[seen["hop"]]}
-            return np.concatenate([columns[name] for name in self.envs.single_observation_space], axis=1)
+            return np.concatenate([columns[name] for name in sorted(columns)], axis=1)
 
         def reset(self) -> NDArray[np.float32]:
             """Start all episodes."""
@@ -213,10 +213,10 @@ def main() -> None:
     best = {name: max(measured) for name, measured in speeds.items()}
     print("| trainer | steps/s | exact is faster by | sampled is faster by | 95% of its last value after |")
     print("|---|---:|---:|---:|---:|")
-    for name, speed in best.items():
-        ratios = [f"{best[learner] / speed:.1f}" if name in peers else "" for learner in learners]
-        after = f"{np.median(reached[name]):.1f} s" if name in learners else ""
-        print(f"| {name} | {speed:,.0f} | {' | '.join(ratios)} | {after} |")
+    for name, most in best.items():
+        ratios = [f"{best[learner] / most:.1f}" if name in peers else "" for learner in learners]
+        within = f"{np.median(reached[name]):.1f} s" if name in learners else ""
+        print(f"| {name} | {most:,.0f} | {' | '.join(ratios)} | {within} |")
 
 
 if __name__ == "__main__":

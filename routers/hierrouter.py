@@ -53,18 +53,17 @@ class HierRouterPPO(Options):
         answers = str(learnt["answers"])
         answer_reader(answers)  # raises UserError for no kind of answers
         features = StateFeatures(hops, models, self.sees, embed, answers, scale)
-        standard = [np.asarray(learnt[name], np.float32) for name in ("mean", "scale")]
-        inputs = Inputs(features, *standard, bool(request.cost_weights))
+        mean, spread = (np.asarray(learnt[name], np.float32) for name in ("mean", "scale"))
+        inputs = Inputs(features, mean, spread, bool(request.cost_weights))
         weights = {n.removeprefix("actor."): a for n, a in learnt.items() if n.startswith("actor.")}
         # Before anything of that size is made: the options and the problem could ask for any.
         form = self.hidden, inputs.dimension
         if (found := np.shape(weights["0.weight"])) != form:
             raise ValueError(f"actor.0.weight is {found}, its options ask for {form}")
-        if hops > len(standard[0]) or models > np.size(weights["4.bias"]):
+        if hops > len(mean) or models > np.size(weights["4.bias"]):
             raise ValueError(f"{hops} hops of {models} models are more than the actor takes")
-        width = (features.width,)
-        if any(array.shape != width for array in standard) or not (standard[1] > 0).all():
-            raise ValueError(f"mean {standard[0].shape} and scale {standard[1].shape} of {width[0]} numbers")
+        if not mean.shape == spread.shape == (features.width,) or not (spread > 0).all():
+            raise ValueError(f"mean {mean.shape} and scale {spread.shape} of {features.width} numbers")
         agent = Agent(inputs.dimension, models, request.allow_stop, self.hidden)
         agent.nets.actor.load_state_dict({name: torch.from_numpy(np.asarray(array)) for name, array in weights.items()})
         return HierRouter(agent, inputs, request, request.cost_weight, self.greedy)
