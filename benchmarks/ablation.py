@@ -1,49 +1,66 @@
-"""What each of HierRouter's options is worth: trainings that differ in one of them, on one recording, over seeds.
+"""What each part of HierRouter is worth: trainings that differ in one of them, on one recording, over seeds.
 
     python benchmarks/ablation.py --seeds 5
-    python benchmarks/ablation.py --variants default sentence --weights DIR
-    python benchmarks/ablation.py --variants default "no stop" --cost-weight 3
-    python benchmarks/ablation.py --variants default "no stop" --equal-rates
+    python benchmarks/ablation.py --variants default "+ sentence" --weights DIR
+    python benchmarks/ablation.py --recording FOLDER --cost-weight 5 --cost-weights 0 1 2 5 10 20
+    python benchmarks/ablation.py --variants default "no STOP" --equal-rates
 
-The figure is the share of the gap closed from the best single model to the exact optimum (which may stop), at
-`--cost-weight`, of the greedy policy: mean and standard deviation over seeds. What is kept as a default is chosen by
-the column `validation`; `test` is for the record.
+Of the greedy policy, at `--cost-weight`, mean and standard deviation over seeds: value on validation and test items,
+quality and cost on test items, the share of test items on which the most expensive model is called more than once, and
+processor seconds of a training. Defaults are chosen by the column `validation`; the others are for the record.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.table import Table
 
-from harness.evaluation.evaluate import evaluate
-from harness.evaluation.metrics import gap_closed, value
+from harness.evaluation.evaluate import Outcome, evaluate
+from harness.evaluation.metrics import value
 from pools.cost import CostModel, paper_cost, register_cost_model
 from pools.data.recording import load_recording
 from pools.mdp.tree import Tree
 from pools.pool import Pool
-from routers import RouterRequest, load
+from routers import Router, RouterRequest, load
 from routers.ppo_hierrouter import Args, plain, request_for
+from routers.states import Part
 
-GRID = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 DEFAULT = Args()
+LEFT_OUT = {
+    f"without {part}": replace(DEFAULT, sees=tuple(seen for seen in DEFAULT.sees if seen != part))
+    for part in get_args(Part)
+    if part in DEFAULT.sees
+}
+ADDED = {
+    f"with {part}": replace(DEFAULT, sees=(*DEFAULT.sees, part)) for part in get_args(Part) if part not in DEFAULT.sees
+}
 VARIANTS: dict[str, Args] = {
     "default": DEFAULT,
-    "no stop": replace(DEFAULT, allow_stop=False),  # the preset paper: nothing else of the defaults is not the paper's
-    "drawn cost weights": replace(DEFAULT, cost_weights=GRID),
-    "query alone": replace(DEFAULT, sees=("query",)),
-    "response alone": replace(DEFAULT, sees=("response",)),
-    "+ models": replace(DEFAULT, sees=("query", "response", "models")),
-    "+ agreement": replace(DEFAULT, sees=("query", "response", "agreement")),
-    "+ length": replace(DEFAULT, sees=("query", "response", "length")),
-    "all": replace(DEFAULT, sees=("query", "response", "agreement", "length", "models")),
-    "sentence": replace(DEFAULT, encoder="sentence"),
+    **LEFT_OUT,
+    **ADDED,
+    "sampled advantages": replace(DEFAULT, advantages="sampled"),
+    "no exploring": replace(DEFAULT, explore=0.0),
+    "exploring at 0.5": replace(DEFAULT, explore=0.5),
+    "entropy constant": replace(DEFAULT, entropy_start=0.01, entropy_end=0.01),
+    "STOP starts level": replace(DEFAULT, stop_bias=0.0),
+    "exact advantages and nothing else": replace(
+        DEFAULT, explore=0.0, entropy_start=0.01, entropy_end=0.01, stop_bias=0.0
+    ),
+    "STOP starts at 2": replace(DEFAULT, stop_bias=2.0),
+    "the last policy, not the best": replace(DEFAULT, select=False),
+    "one cost weight": DEFAULT,  # the rest are of several, as the policies that ship
+    "no STOP": replace(DEFAULT, allow_stop=False),
+    "preset paper": replace(DEFAULT, preset="paper", allow_stop=False),
+    "+ sentence": replace(DEFAULT, encoder="sentence"),
 }
+ALONE = ("one cost weight", "preset paper")
+SHOWN = tuple(name for name, args in VARIANTS.items() if name == "default" or args != DEFAULT or name in ALONE)
 
 
 @dataclass(frozen=True)
@@ -51,13 +68,17 @@ class Options:
     """What is compared."""
 
     recording: Path = Args.recording
-    variants: tuple[str, ...] = tuple(name for name in VARIANTS if name != "sentence")
+    """FOLDER of a recording; one that was imported must be complete"""
+    variants: tuple[str, ...] = tuple(name for name in SHOWN if name != "+ sentence")
     seeds: int = 5
     cost_weight: float = 0.1
+    """the lambda that policies are used at"""
+    cost_weights: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    """the lambdas that they are trained at"""
     weights: Path | None = None
     """folder that holds the sentence encoder's weights"""
     equal_rates: bool = False
-    """every model at the dearest one's rate, so that no hop is next to free"""
+    """every model at the rate of the most expensive one, so that no hop is next to free"""
     total_timesteps: int = Args.total_timesteps
 
 
@@ -68,22 +89,38 @@ def equal_rates(pool: Pool) -> CostModel:
     return paper_cost((rate,) * len(pool.models), pool.cost_unit, pool.rates)
 
 
-def closed(args: Args, parts: dict[str, Tree]) -> list[float]:
-    """Share of the gap closed on each part's items."""
+def again(outcome: Outcome, tree: Tree) -> float:
+    """Share of items on which the most expensive model is called more than once."""
+    expensive = int(tree.cost[:, tree.level(1)].mean(axis=0).argmax())
+    called = np.array([tree.pipeline(node).count(expensive) for node in range(tree.nodes)])
+    return float(outcome.end[:, called > 1].sum(axis=1).mean())
+
+
+def figures(router_for: Callable[[Tree], Router], parts: dict[str, Tree], cost_weight: float) -> list[float]:
+    """Value on validation and test items, then quality, cost and repeated calls on test items."""
+    validated, tested = (evaluate(router_for(parts[name]), parts[name]) for name in ("validation", "test"))
+    values = [float(value(outcome, cost_weight).mean()) for outcome in (validated, tested)]
+    return [*values, float(tested.quality.mean()), float(tested.cost.mean()), again(tested, parts["test"])]
+
+
+def of_training(args: Args, parts: dict[str, Tree]) -> list[float]:
+    """The figures of a HierRouter that is trained now."""
     request = request_for(args, parts["train"], parts["validation"])
     router = load("hierrouter", request, options=plain(args))
-    shares = []
-    for tree in parts.values():
+    return figures(lambda tree: router, parts, args.cost_weight)
+
+
+def of_yardstick(name: str, parts: dict[str, Tree], cost_weight: float) -> list[float]:
+    """The figures of a router that reads outcomes: of train items, or of those that it is asked for."""
+
+    def router_for(tree: Tree) -> Router:
         request = RouterRequest(
-            models=tree.models, max_hops=tree.max_hops, cost_model=tree.cost_model, cost_weight=args.cost_weight,
-            evaluation=tree,
+            models=tree.models, max_hops=tree.max_hops, cost_model=tree.cost_model, cost_weight=cost_weight,
+            train=parts["train"], validation=parts["validation"], evaluation=tree,
         )  # fmt: skip
-        names = ("oracle", *(f"single:{model}" for model in tree.models))
-        optimum, *singles = (evaluate(load(name, request), tree) for name in names)
-        best = max(singles, key=lambda outcome: value(outcome, args.cost_weight).mean())
-        share = gap_closed(evaluate(router, tree), best, optimum, args.cost_weight)
-        shares.append(float("nan") if share is None else share)
-    return shares
+        return load(name, request)
+
+    return figures(router_for, parts, cost_weight)
 
 
 def main() -> None:
@@ -91,17 +128,22 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     recording = load_recording(options.recording, "equal rates" if options.equal_rates else "paper")
     parts = {name: recording.tree.select(name) for name in ("train", "validation", "test")}
-    table = Table("variant", *parts, "seconds", title=f"gap closed, {options.seeds} seeds, {recording.pool.name}")
+    columns = ("validation", "test", "test quality", "test cost", "called twice", "seconds")
+    columns = ("validation", "test", "test quality", "test cost", "called twice", "seconds")
+    print(f"| variant | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
     for name in options.variants:
         given = replace(VARIANTS[name], cost_weight=options.cost_weight, weights=options.weights)
         given = replace(given, total_timesteps=options.total_timesteps)
-        start = time.perf_counter()
-        shares = np.array([closed(replace(given, seed=n + 1), parts) for n in range(options.seeds)])
-        seconds = (time.perf_counter() - start) / options.seeds
-        cells = [f"{m:.1%} ± {s:.1%}" for m, s in zip(shares.mean(axis=0), shares.std(axis=0), strict=True)]
-        table.add_row(name, *cells, f"{seconds:.1f}")
-        print(name, *cells, f"{seconds:.1f} s", flush=True)
-    Console().print(table)
+        given = given if name in ALONE else replace(given, cost_weights=options.cost_weights)
+        start = time.process_time()
+        found = np.array([of_training(replace(given, seed=n + 1), parts) for n in range(options.seeds)])
+        seconds = (time.process_time() - start) / options.seeds
+        means, spreads = found.mean(axis=0), found.std(axis=0, ddof=int(options.seeds > 1))
+        cells = [f"{mean:.4f} ± {spread:.4f}" for mean, spread in zip(means[:-1], spreads[:-1], strict=True)]
+        print(f"| {name} | {' | '.join(cells)} | {means[-1]:.1%} ± {spreads[-1]:.1%} | {seconds:.1f} |", flush=True)
+    for name in ("best-pipeline-per-task", "oracle"):
+        *numbers, share = of_yardstick(name, parts, options.cost_weight)
+        print(f"| {name} | {' | '.join(f'{number:.4f}' for number in numbers)} | {share:.1%} | |", flush=True)
 
 
 if __name__ == "__main__":

@@ -199,6 +199,12 @@ def cost_weights(tree: Tree) -> FloatArray:
     return np.array(sorted({0.0, *np.geomspace(*ends, WEIGHTS).tolist(), *named_weights(tree)}))
 
 
+def taught_weights(tree: Tree) -> tuple[float, ...]:
+    """The cost weights that routers are taught at: a call of the most expensive model costs 0.003 to 1 of a score."""
+    most = float(tree.cost[:, tree.level(1)].mean(axis=0).max())
+    return tuple((np.geomspace(0.003, 1.0, 9) / most).tolist())
+
+
 def named_weights(tree: Tree) -> tuple[float, ...]:
     """The cost weights of `WORTH`."""
     most = float(tree.cost[:, tree.level(1)].mean(axis=0).max())
@@ -276,7 +282,7 @@ def measure(tree: Tree, cell: Cell, options: Options, settings: str) -> Measured
     weights, named = cost_weights(tree), named_weights(tree)
     request = RouterRequest(
         models=tree.models, max_hops=tree.max_hops, cost_model=tree.cost_model, cost_weight=named[1],
-        cost_weights=tuple(weights[:: SPARSE].tolist()), seed=cell.seed, train=tree.subset(rest[~held_out]),
+        cost_weights=taught_weights(tree), seed=cell.seed, train=tree.subset(rest[~held_out]),
         validation=tree.subset(rest[held_out]), evaluation=tree.subset(items), weights=options.weights,
     )  # fmt: skip
     assert request.evaluation is not None

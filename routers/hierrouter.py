@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pools.answers import answer_reader
 from pools.cost import MAX_COST
 from pools.mdp.tree import Tree
 from routers import ppo_hierrouter
@@ -48,18 +49,22 @@ class HierRouterPPO(Options):
         scale = float(learnt["cost_scale"])
         if not 1e-12 <= scale <= MAX_COST:
             raise ValueError(f"cost_scale is {scale}")
-        shape = request.max_hops, len(request.models)
-        features = StateFeatures(*shape, self.sees, embed, str(learnt["answers"]), scale)
+        hops, models = request.max_hops, len(request.models)
+        answers = str(learnt["answers"])
+        answer_reader(answers)  # raises UserError for no kind of answers
+        features = StateFeatures(hops, models, self.sees, embed, answers, scale)
         mean, spread = (np.asarray(learnt[name], np.float32) for name in ("mean", "scale"))
-        if mean.shape != (features.width,) or spread.shape != mean.shape or not (spread > 0).all():
-            raise ValueError(f"mean is {mean.shape} and scale {spread.shape} of {features.width} numbers")
         inputs = Inputs(features, mean, spread, bool(request.cost_weights))
         weights = {n.removeprefix("actor."): a for n, a in learnt.items() if n.startswith("actor.")}
-        # Before anything of that size is made: the options could ask for any.
+        # Before anything of that size is made: the options and the problem could ask for any.
         form = self.hidden, inputs.dimension
         if (found := np.shape(weights["0.weight"])) != form:
             raise ValueError(f"actor.0.weight is {found}, its options ask for {form}")
-        agent = Agent(inputs.dimension, len(request.models), request.allow_stop, self.hidden)
+        if hops > len(mean) or models > np.size(weights["4.bias"]):
+            raise ValueError(f"{hops} hops of {models} models are more than the actor takes")
+        if not mean.shape == spread.shape == (features.width,) or not (spread > 0).all():
+            raise ValueError(f"mean {mean.shape} and scale {spread.shape} of {features.width} numbers")
+        agent = Agent(inputs.dimension, models, request.allow_stop, self.hidden)
         agent.nets.actor.load_state_dict({name: torch.from_numpy(np.asarray(array)) for name, array in weights.items()})
         return HierRouter(agent, inputs, request, request.cost_weight, self.greedy)
 

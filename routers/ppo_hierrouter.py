@@ -431,7 +431,10 @@ class Exact:
         entropy_coef = args.entropy_start * (args.entropy_end / args.entropy_start) ** progress
         items = torch.randint(len(self.tree.items), (self.trees,), generator=self.generator).numpy()
         place = torch.randint(len(self.weights), (self.trees,), generator=self.generator).numpy()
-        weight = self.weights[place]
+        # Equal trees at equal weights are computed once, and count as often as they were drawn.
+        distinct, times = np.unique(place * len(self.tree.items) + items, return_counts=True)
+        place, items = np.divmod(distinct, len(self.tree.items))
+        weight, often = self.weights[place], times / times.mean()
         seen = self.table(items[:, None], nodes)
         states = torch.from_numpy(self.table.inputs.with_weight(seen, np.repeat(weight[:, None], len(nodes), 1)))
 
@@ -444,17 +447,18 @@ class Exact:
         come = (1 - args.explore) * reach / reach.sum(axis=1, keepdims=True) + args.explore * self.everywhere
         square = (come * (chance * advantage**2).sum(axis=2)).sum(axis=1)
         for number in np.unique(place).tolist():
-            mean = square[place == number].mean()
+            mean = np.average(square[place == number], weights=often[place == number])
             self.square[number] = mean if self.square[number] == 0 else 0.9 * self.square[number] + 0.1 * mean
         advantage /= np.sqrt(self.square[place])[:, None, None] + SMALLEST_SPREAD
-        gain, visits = (torch.from_numpy(array.astype(np.float32)) for array in (advantage, come))
+        counted = come * often[:, None]
+        gain, visits = (torch.from_numpy(array.astype(np.float32)) for array in (advantage, counted))
         mass = visits[..., None] * old.exp()
 
         # --- learn -----------------------------------------------------------------------------------------------
-        bounds = np.linspace(0, self.trees, min(args.num_minibatches, self.trees) + 1).astype(int)
+        bounds = np.linspace(0, len(items), min(args.num_minibatches, len(items)) + 1).astype(int)
         clipfracs: list[float] = []
         for _ in range(args.update_epochs):
-            order = torch.randperm(self.trees, generator=self.generator)
+            order = torch.randperm(len(items), generator=self.generator)
             for begin, end in pairwise(bounds.tolist()):
                 part = order[begin:end]
                 log_chance = self.policy.logits(states[part]).log_softmax(-1)
@@ -474,9 +478,9 @@ class Exact:
             if args.target_kl is not None and approx_kl > args.target_kl:
                 break
         return {
-            "charts/episodic_return": float((chance[:, 0] * worth[:, 0]).sum(axis=1).mean()),
+            "charts/episodic_return": float(often @ (chance[:, 0] * worth[:, 0]).sum(axis=1) / len(items)),
             "charts/episodic_length": float(
-                (reach[:, :, None] * chance[:, :, : len(self.tree.models)]).sum() / len(items)
+                often @ (reach[:, :, None] * chance[:, :, : len(self.tree.models)]).sum(axis=(1, 2)) / len(items)
             ),
             "losses/policy_loss": policy_loss.item(),
             "losses/entropy": entropy.item(),

@@ -77,6 +77,22 @@ def test_real_tables_measures_every_item_once_and_writes_the_page_again(tmp_path
     assert "**+" not in control
 
 
+def test_ablation_prints_a_row_for_each_variant_and_yardstick() -> None:
+    command = [sys.executable, "benchmarks/ablation.py", "--seeds", "2", "--total-timesteps", "2000"]
+    command += ["--variants", "without query", "preset paper", "--cost-weight", "0.2", "--cost-weights", "0.1", "0.3"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["without query", "preset paper", "best-pipeline-per-task", "oracle"]
+    for row in rows:
+        _, test, quality, cost = (float(cell.split(" ± ")[0]) for cell in row[1:5])
+        assert test == pytest.approx(quality - 0.2 * cost, abs=2e-4)
+        assert all(
+            float(cell.split(" ± ")[0]) <= float(best) for cell, best in zip(row[1:3], rows[-1][1:3], strict=True)
+        )
+
+
 def test_groups_are_the_largest_sets_without_two_that_are_told_apart() -> None:
     alike = np.eye(4, dtype=bool)
     for one, other in ((0, 1), (1, 2), (0, 2), (2, 3)):

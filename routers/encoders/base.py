@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,8 @@ from routers.router import Learnt
 FloatArray = NDArray[np.float32]
 _WORD = re.compile(r"-?\w+")
 
-Part = Literal["query", "response", "agreement", "length", "models"]
-"""What a state may be made of: the query's and the last response's embeddings (the paper's context embedding, as we
-read it), whether the last response agrees with earlier ones, its length, and which models have spoken."""
-DEFAULT: tuple[Part, ...] = ("query", "response")
+SEEN = ("query", "response")
+"""The texts of a context that are embedded; together the paper's context embedding, as we read it."""
 
 ENCODERS: Registry[Any] = Registry("encoder", "harness.encoders", "routers.encoders")
 """What is registered are classes of encoders."""
@@ -72,28 +70,21 @@ class ContextEncoder:
     The paper says "context embedding" and no more; two halves are our choice, so that a long response does not drown
     the query.
 
-    sees: which parts there are, of `Part`; `agreement` and `length` of the last response are a number each.
+    sees: which of `SEEN` there are.
     """
 
-    def __init__(self, encoder: Encoder, sees: Sequence[str] = DEFAULT) -> None:
+    def __init__(self, encoder: Encoder, sees: Sequence[str] = SEEN) -> None:
         self.encoder, self.sees = encoder, tuple(sees)
-        self.dimension = sum(encoder.dimension * (p in sees) for p in ("query", "response"))
-        self.dimension += sum(p in sees for p in ("agreement", "length"))
+        self.dimension = encoder.dimension * sum(part in sees for part in SEEN)
         self._vectors = Vectors(encoder)
 
     def __call__(self, contexts: Sequence[Context]) -> FloatArray:
         """float32 `[n, dimension]`."""
         if not contexts:
             return np.zeros((0, self.dimension), np.float32)
-        pairs = [_parts(context) for context in contexts]
-        encoded = [name in self.sees for name in ("query", "response")]
-        texts = [[text for text, seen in zip(pair, encoded, strict=True) if seen] for pair in pairs]
-        columns = [self._vectors([text for pair in texts for text in pair]).reshape(len(texts), -1)]
-        if "agreement" in self.sees:
-            columns.append(np.array([[agreement(context.responses)] for context in contexts], np.float32))
-        if "length" in self.sees:
-            columns.append(np.array([[np.log1p(len(last.split())) / 5] for _, last in pairs], np.float32))
-        return np.concatenate(columns, axis=1)
+        pairs = [dict(zip(SEEN, _parts(context), strict=True)) for context in contexts]
+        texts = [pair[part] for pair in pairs for part in SEEN if part in self.sees]
+        return self._vectors(texts).reshape(len(contexts), -1)
 
     def cost(self, contexts: Sequence[Context]) -> NDArray[np.float64]:
         """`[n]` cost of the text that is new at each context, if it is seen: the last response or the query."""

@@ -24,7 +24,7 @@ def loaded(path: Path) -> Any:
     router = load("hierrouter", checkpoint=path)
     assert isinstance(router, HierRouter)
     arrays = {name: value if isinstance(value, str) else value.tobytes() for name, value in router.save().items()}
-    return router.fitted_for, router.features, arrays
+    return router.fitted_for, router.inputs.features.sees, arrays
 
 
 @pytest.fixture

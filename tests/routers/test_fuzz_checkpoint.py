@@ -19,11 +19,13 @@ from safetensors.numpy import load, save
 
 from fuzzing import command, fuzz, mutated, told
 from pools import Context, UserError
+from pools.mdp.tree import Tree
 from routers import checkpoint
 from routers import load as load_router
 from routers.checkpoint import read_checkpoint
 from routers.hierrouter import HierRouter
-from routers.ppo_hierrouter import Args
+from routers.ppo_hierrouter import Args, plain, request_for
+from routers.registry import teach
 from routers.router import RoutingStates
 
 
@@ -136,28 +138,53 @@ def test_a_pickle_is_never_unpickled(whole: Path, data: st.DataObject) -> None:
     mark.unlink()
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"options": {"hidden": 10**9}},
-        {"options": {"sees": ["query", "future"]}},
-        {"problem": {"max_hops": 10**9}},
-        {"problem": {"models": ["a", "a"]}},
-        {"problem": {"cost_weight": "0.1"}},
-        {"texts": {}},
-        {"router": "knn"},
-        {"tensors": {"cost_scale": np.array(1e300)}},
-        {"tensors": {"policy.actor.0.bias": np.full(4, np.nan, np.float32)}},
-    ],
-    ids=str,
-)
+FAULTS: list[dict[str, Any]] = [
+    {"options": {"hidden": 10**9}},
+    {"options": {"sees": ["query", "future"]}},
+    {"options": {"sees": ["query", "length"]}},  # a part that there was
+    {"options": {"sees": ["query"]}},  # one that there is, of another width
+    {"problem": {"max_hops": 10**9}},
+    {"problem": {"models": ["a", "a"]}},
+    {"problem": {"models": [f"m{n}" for n in range(100_000)]}},
+    {"problem": {"cost_weight": "0.1"}},
+    {"problem": {"cost_weights": [0.0, 1.0]}},
+    {"texts": {}},
+    {"router": "knn"},
+    {"tensors": {"cost_scale": np.array(1e300)}},
+    {"tensors": {"cost_scale": np.array(0.0)}},
+    {"tensors": {"actor.0.bias": np.full(4, np.nan, np.float32)}},
+    *({"tensors": {name: lambda array: array[:-1]}} for name in ("mean", "scale")),
+    *({"tensors": {name: lambda array: np.append(array, array[:1])}} for name in ("mean", "scale")),
+    *({"tensors": {name: lambda array: array[:, None]}} for name in ("mean", "scale")),
+    *({"tensors": {name: lambda array: np.full_like(array, np.nan)}} for name in ("mean", "scale")),
+    {"tensors": {"scale": lambda array: 0 * array}},
+    {"tensors": {"scale": lambda array: -array}},
+    {"answers": "(unclosed"},
+]
+
+
+@pytest.mark.parametrize("change", FAULTS, ids=lambda change: str(change)[:60])
 def test_what_was_taken_once(whole: Path, change: dict[str, Any]) -> None:
     tensors, config = parts(whole)
     ((key, value),) = change.items()
     if key == "tensors":
-        tensors |= value
+        ((name, new),) = value.items()
+        assert name in tensors
+        tensors[name] = np.asarray(new(tensors[name]) if callable(new) else new)
+    elif key == "answers":
+        assert config["texts"]["answers"]
+        config["texts"]["answers"] = value
     else:
         config[key] = config[key] | value if isinstance(value, dict) and value else value
     path = written(tensors, config, whole.with_name("once.safetensors"))
     with pytest.raises(UserError, match=str(path)):
-        load_checkpoint(path)
+        usable(load_checkpoint(path))
+
+
+def test_the_kind_of_answers_is_kept(trap: Tree, tmp_path: Path) -> None:
+    args = Args(total_timesteps=512, hidden=4, num_envs=64, num_steps=4)
+    for answers in ("letter", r"<(\w+)>"):
+        path, tree = tmp_path / "policy.safetensors", trap.select("train")
+        tree.answers = answers
+        teach("hierrouter", request_for(args, tree, None), plain(args)).save(path)
+        assert load_checkpoint(path).inputs.features.answers == answers

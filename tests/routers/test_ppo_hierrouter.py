@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,15 +18,17 @@ from pools.errors import UserError
 from pools.mdp.optimum import solve
 from pools.mdp.tree import Tree
 from routers import Router, RouterRequest, RoutingStates, ppo_hierrouter
-from routers.encoders.base import Part
 from routers.fixed import FixedRouter
 from routers.hierrouter import HierRouter
-from routers.ppo_hierrouter import Args
+from routers.ppo_hierrouter import Args, Exact, Sampled, plain, request_for
+from routers.registry import teach
+from routers.states import PARTS, Part
 
-Train = Callable[[Args], HierRouter]
+Train = Callable[..., HierRouter]
 Evaluate = Callable[[Router], Outcome]
 QUICK = Args(total_timesteps=60_000, num_envs=256, cost_weight=0.002, eval_every=5)
 SHORT = replace(QUICK, total_timesteps=10_240)
+both_learners = pytest.mark.parametrize("advantages", ["exact", "sampled"])
 
 
 @pytest.fixture
@@ -42,15 +45,81 @@ def value(outcome: Outcome, cost_weight: float) -> float:
     return float((outcome.quality - cost_weight * outcome.cost).mean())
 
 
+@both_learners
 @pytest.mark.parametrize("allow_stop", [True, False])
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_finds_the_planted_optimum(planted: Tree, train: Train, seed: int, allow_stop: bool) -> None:
+@pytest.mark.parametrize("seed", [1, 2])
+def test_finds_the_planted_optimum(planted: Tree, train: Train, seed: int, allow_stop: bool, advantages: Any) -> None:
     tree = planted
-    router = train(replace(QUICK, seed=seed, allow_stop=allow_stop))
+    router = train(replace(QUICK, seed=seed, allow_stop=allow_stop, advantages=advantages))
     for part in (tree.select("train"), tree.select("validation")):
         optimum = solve(part, QUICK.cost_weight, allow_stop).value.mean()
         assert optimum > 0.8
         assert value(evaluate(router, part), QUICK.cost_weight) >= 0.99 * optimum
+
+
+@pytest.mark.parametrize(
+    ("change", "finds"),
+    [
+        ({}, True),
+        ({"seed": 2}, True),
+        ({"explore": 0.0, "entropy_start": 0.001}, False),
+        ({"advantages": "sampled"}, False),
+    ],
+    ids=str,
+)
+def test_the_best_single_model_is_a_trap_that_exact_advantages_of_all_nodes_avoid(
+    trap: Tree, train: Train, change: dict[str, Any], finds: bool
+) -> None:
+    held_out = trap.select("validation")
+    best = held_out.score[:, held_out.level(1)].mean(axis=0).max()
+    outcome = evaluate(train(replace(QUICK, total_timesteps=240_000, cost_weight=1e-5, **change), trap), held_out)
+    if finds:
+        assert outcome.quality.all() and (outcome.hops == 2).all() and (outcome.calls[:, 0] == 1).all()
+    else:
+        assert outcome.quality.mean() == pytest.approx(best) and not outcome.calls[:, 0].any()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_stops_where_a_second_call_gains_nothing(
+    planted: Tree, train: Train, held_out: Tree, outcome_of: Evaluate, seed: int
+) -> None:
+    outcome = outcome_of(train(replace(QUICK, cost_weight=1e-5, seed=seed)))
+    needed = [2 if item.task == "sums" else 1 for item in held_out.items]
+    assert outcome.hops.tolist() == needed and outcome.quality.all()
+
+
+def test_over_live_models_it_samples_and_asks_for_what_it_needs_alone(planted_live: Callable[[], Tree]) -> None:
+    tree = planted_live()
+    parts, args = [tree.select("train"), tree.select("validation")], replace(SHORT, advantages="exact")
+    router = teach("hierrouter", request_for(args, *parts), plain(args)).router
+    assert isinstance(router, HierRouter) and not parts[1].known[:, 1:].any()
+    assert 0 < parts[0].known[:, 1:].sum() <= 10_240
+    assert evaluate(router, parts[1]).quality.mean() > 0.2
+
+
+@pytest.mark.parametrize(
+    ("args", "live", "learner"),
+    [
+        (SHORT, False, Exact),
+        (SHORT, True, Sampled),
+        (replace(SHORT, advantages="sampled"), False, Sampled),
+        (replace(SHORT, preset="paper"), False, Sampled),
+    ],
+)
+def test_which_learner_is_used(
+    args: Args, live: bool, learner: type, planted: Tree, planted_live: Callable[[], Tree],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    used: list[type] = []
+    for each in (Exact, Sampled):
+        begin = each.__init__
+        monkeypatch.setattr(
+            each, "__init__", lambda self, *given, begin=begin: (used.append(type(self)), begin(self, *given))[1]
+        )
+    part = (planted_live() if live else planted).select("train")
+    request = request_for(replace(args, total_timesteps=1), part, planted.select("validation"))
+    ppo_hierrouter.train(replace(args, total_timesteps=1), part, request.validation, request)
+    assert used == [learner]
 
 
 def test_one_policy_is_optimal_at_every_cost_weight_that_it_was_shown(
@@ -71,13 +140,13 @@ def test_one_policy_is_optimal_at_every_cost_weight_that_it_was_shown(
     assert trained.notes([0.002]) == [] and trained.notes([1.0]) == ["trained at cost weights 0 to 0.05"]
 
 
-@pytest.mark.parametrize("sees", [("query",), ("query", "models"), ("response", "query", "agreement", "length")])
+@pytest.mark.parametrize("sees", [("query",), ("surface",), ("models", "query"), ("response", "query", "cost"), PARTS])
 def test_what_the_policy_sees_is_an_option_that_the_checkpoint_keeps(
     train: Train, outcome_of: Evaluate, sees: tuple[Part, ...], tmp_path: Path
 ) -> None:
     out = tmp_path / "policy.safetensors"
     trained, loaded = train(replace(QUICK, sees=sees, out=out)), routers.load("hierrouter", checkpoint=out)
-    assert isinstance(loaded, HierRouter) and loaded.embed.sees == sees
+    assert isinstance(loaded, HierRouter) and loaded.inputs.features.sees == sees
     outcomes = [outcome_of(router) for router in (trained, loaded)]
     assert outcomes[0].quality.tolist() == outcomes[1].quality.tolist()
     assert outcomes[0].quality.mean() > 0.9
@@ -86,7 +155,8 @@ def test_what_the_policy_sees_is_an_option_that_the_checkpoint_keeps(
 def test_the_papers_preset(planted: Tree, train: Train, held_out: Tree, outcome_of: Evaluate, tmp_path: Path) -> None:
     out = tmp_path / "policy.safetensors"
     trained = train(replace(QUICK, preset="paper", cost_weights=(0.0, 1.0), sees=("query",), out=out))
-    assert (trained.embed.sees, trained.fitted_for.cost_weights) == (("query", "response"), ())
+    assert trained.inputs.features.sees == ("query", "response", "cost")
+    assert trained.fitted_for.cost_weights == ()
     assert trained.notes([0.002]) == [] and trained.notes([1.0]) == ["trained at cost weight 0.002 alone"]
     for router in (trained, routers.load("hierrouter", checkpoint=out)):
         outcome = outcome_of(router)
@@ -95,26 +165,33 @@ def test_the_papers_preset(planted: Tree, train: Train, held_out: Tree, outcome_
         assert value(outcome, QUICK.cost_weight) >= 0.99 * optimum
 
 
-def test_the_seed_alone_decides_not_the_number_of_threads(train: Train, tmp_path: Path) -> None:
+@both_learners
+def test_the_seed_alone_decides_not_the_number_of_threads(train: Train, tmp_path: Path, advantages: Any) -> None:
     files = []
     for threads, seed in ((1, 1), (2, 1), (1, 2)):
         torch.set_num_threads(threads)
         out = tmp_path / f"{threads}-{seed}.safetensors"
-        train(replace(SHORT, seed=seed, out=out))
+        train(replace(SHORT, seed=seed, out=out, advantages=advantages))
         assert torch.get_num_threads() == threads
         files.append(out.read_bytes())
     assert files[0] == files[1] != files[2]
 
 
-def test_every_option_of_ppo_learns(train: Train, outcome_of: Evaluate) -> None:
-    router = train(replace(QUICK, clip_vloss=True, anneal_lr=False, norm_adv=False, target_kl=0.05, select=False))
+@both_learners
+def test_every_option_of_ppo_learns(train: Train, outcome_of: Evaluate, advantages: Any) -> None:
+    args = replace(QUICK, clip_vloss=True, anneal_lr=False, norm_adv=False, target_kl=0.05, select=False)
+    router = train(replace(args, advantages=advantages))
     assert outcome_of(router).quality.mean() > 0.9
 
 
-def test_resumed_equals_uninterrupted(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@both_learners
+def test_resumed_equals_uninterrupted(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, advantages: Any
+) -> None:
     whole, out = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
-    train(replace(QUICK, out=whole, save_every=1))
-    stopped = replace(QUICK, out=out, save_every=1)
+    args = replace(QUICK, save_every=1, advantages=advantages, cost_weights=(0.0, 0.002, 0.05))
+    train(replace(args, out=whole))
+    stopped = replace(args, out=out)
     save = ppo_hierrouter._save
 
     def save_then_stop(path: Path, identity: str, iteration: int, *rest: object) -> None:
@@ -177,7 +254,10 @@ def test_a_checkpoint_for_something_else_is_refused(planted: Tree, train: Train,
             routers.load("hierrouter", request, checkpoint=path)
 
 
-def test_tracks_with_the_usual_names(planted: Tree, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+@both_learners
+def test_tracks_with_the_usual_names(
+    planted: Tree, train: Train, monkeypatch: pytest.MonkeyPatch, advantages: Any
+) -> None:
     wandb = pytest.importorskip("wandb")
     logged: dict[str, float] = {}
 
@@ -189,8 +269,10 @@ def test_tracks_with_the_usual_names(planted: Tree, train: Train, monkeypatch: p
             pass
 
     monkeypatch.setattr(wandb, "init", lambda **_: Run())
-    train(replace(SHORT, track=True))
-    losses = ("value_loss", "policy_loss", "entropy", "old_approx_kl", "approx_kl", "clipfrac", "explained_variance")
+    train(replace(SHORT, track=True, advantages=advantages))
+    losses: tuple[str, ...] = ("policy_loss", "entropy", "approx_kl", "clipfrac")
+    of_one = {"exact": ("entropy_coef",), "sampled": ("value_loss", "old_approx_kl", "explained_variance")}
+    losses += of_one[advantages]
     charts = ("learning_rate", "SPS", "episodic_return", "episodic_length")
     exact = [f"{s}_{key}" for s in ("train", "validation") for key in ("quality", "cost", "regret", "gap_closed")]
     wanted = [f"losses/{n}" for n in losses] + [f"charts/{n}" for n in charts] + [f"exact/{n}" for n in exact]
@@ -223,7 +305,8 @@ def test_runs_alone_on_the_shipped_recording_and_leaves_a_wandb_folder(tmp_path:
         ("--learning-rate nan", "finite number"),
         ("--seed -1", "a whole number from 0"),
         ("--cost-weights 0.1 -1", "at least 0"),
-        ("--sees models", "query, response or both"),
+        ("--explore 1.5", "explore=1.5: Input should be less than or equal to 1"),
+        ("--entropy-end 0", "entropy_end=0.0: Input should be greater than 0"),
         ("--max-hops 7", "the recording has 2 hops"),
         ("--resume", "name that checkpoint"),
         ("--out .", "no place for a file"),

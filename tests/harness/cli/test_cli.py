@@ -63,7 +63,7 @@ def test_help_imports_nothing_heavy() -> None:
         ("run --cost-weight 0.1,", "expected a number >= 0"),
         ("run --cost-weight 0.1,1_0", "--cost-weight 0.1,1_0"),
         ("run --cost-weight 1e16", "at most 1e+15"),
-        ("run --encoder bert", "known are hashing, sentence"),
+        ("run --encoder bert", "known are hashing, hashing+surface, sentence"),
         ("run --out {tmp}/broken.yaml", "is a file"),
         ("run --out /dev/null/x", "/dev/null/x"),
         (f"{LIVE} --router single:qwen2.5-coder-0.5b", "hf download"),

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pools.mdp.policy_value import expectation
+from pools.mdp.policy_value import action_values, expectation
 
 
 def _policy(items, nodes, spent, models):
@@ -38,3 +38,42 @@ def test_the_expectation_is_the_sum_over_all_pipelines(synthetic_tree, models, h
         assert found.cost[item] == pytest.approx(total["cost"])
         assert found.hops[item] == pytest.approx(total["hops"])
         assert found.calls[item] == pytest.approx(calls)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+@pytest.mark.parametrize("allow_stop", [True, False])
+@pytest.mark.parametrize(("models", "hops"), [(2, 3), (3, 2), (2, 1)])
+def test_action_values_are_those_of_policies_that_take_an_action_once(synthetic_tree, models, hops, allow_stop, weight):
+    tree = synthetic_tree(items=4, models=models, max_hops=hops)
+    items, actions, nodes = np.array([3, 0, 0]), models + allow_stop, np.arange(tree.decision_nodes)
+    chance = np.random.default_rng(1).dirichlet(np.ones(actions), (len(items), len(nodes)))
+    chance[:, 0, models:] = 0.0
+    chance[:, 0] /= chance[:, 0].sum(axis=1, keepdims=True)
+    worth, reach = action_values(tree, items, chance, np.full(len(items), weight))
+
+    def follow(row, taken=None):
+        """What the policy attains on one item, with another choice at a node if it is told one: `(node, action)`."""
+
+        def choose(rows, columns, spent):
+            found = np.zeros((len(rows), models + 1))
+            found[:, :actions] = chance[row, columns]
+            if taken is not None:
+                found[columns == taken[0]] = np.eye(models + 1)[taken[1]]
+            return found
+
+        found = expectation(tree, choose)
+        value = found.quality - weight * found.cost
+        return value[items[row]], found.reach[items[row]]
+
+    for row in range(len(items)):
+        value, reached = follow(row)
+        assert (chance[row, 0] * worth[row, 0]).sum() == pytest.approx(value)
+        np.testing.assert_allclose(reach[row], reached[: tree.decision_nodes])
+        for node in nodes.tolist():
+            for action in range(actions if node else models):
+                # Once at the node, what was paid before it is paid; what happens elsewhere does not depend on it.
+                other, _ = follow(row, (node, action))
+                own = (chance[row, node] * worth[row, node]).sum()
+                assert other - value == pytest.approx(reach[row, node] * (worth[row, node, action] - own))
+        if allow_stop:
+            np.testing.assert_allclose(worth[row, :, models], tree.score[items[row], : tree.decision_nodes])

@@ -13,8 +13,7 @@ from pools.types import Context
 from routers.encoders.base import ContextEncoder, agreement, build_encoder, load_encoder, save_encoder
 from routers.encoders.cache import _Kept, embedding_progress
 from routers.encoders.hashing import HashingEncoder
-from routers.encoders.surface import SurfaceEncoder
-from routers.ppo_hierrouter import StateFeatures
+from routers.encoders.surface import SurfaceEncoder, surface
 
 TEXTS = [f"What is {n} + {n * 3}?" for n in range(40)] + [f"Which colour is cube {n}, red or blue?" for n in range(40)]
 
@@ -90,7 +89,7 @@ def test_routers_with_equal_encoders_share_vectors_and_those_with_others_do_not(
             return super().encode(texts)
 
     contexts = [Context(f"{text} Indeed?") for text in TEXTS]
-    mean, scale = np.zeros(10), np.ones(10)
+    mean, scale = np.zeros(len(surface(""))), np.ones(len(surface("")))
     first = ContextEncoder(Counting(mean, scale))(contexts)
     np.testing.assert_array_equal(ContextEncoder(Counting(mean, scale))(contexts), first)
     assert len(asked) == len(TEXTS)
@@ -114,28 +113,24 @@ def test_with_surface_is_both_vectors_side_by_side() -> None:
     expected = np.concatenate([alone.encode(TEXTS), surface.encode(TEXTS)], axis=1)
     np.testing.assert_array_equal(both.encode(TEXTS), expected)
     np.testing.assert_array_equal(load_encoder(save_encoder(both)).encode(TEXTS), expected)
-    assert (both.dimension, both.base_rate) == (74, 0)
+    assert (both.dimension, both.base_rate) == (alone.dimension + surface.dimension, 0)
 
 
-def test_agreement_and_length_of_the_last_response() -> None:
+def test_agreement_is_of_the_last_word_or_number() -> None:
     assert agreement(()) == agreement(("Answer: 3",)) == 0.0
     assert agreement(("Answer: 3", "so it is 3.", "2 + 1 = 3")) == 1.0
     assert agreement(("Answer: -3", "Answer: 4", "Answer: 3", "Answer: 4")) == pytest.approx(1 / 3)
     assert agreement(("", "")) == 1.0
-    embed = ContextEncoder(HashingEncoder.fit(TEXTS), ("query", "agreement", "length"))
-    vectors = embed([Context("a"), Context("a", ("b b", "b"))])
-    assert vectors.shape == (2, embed.dimension) == (2, embed.encoder.dimension + 2)
-    np.testing.assert_allclose(vectors[:, -2:], [[0, 0], [1, np.log(2) / 5]], rtol=1e-6)
 
 
-def test_features_of_a_state() -> None:
-    features = StateFeatures(max_hops=2, models=3, cost_scale=4.0, sees_models=True, sees_weight=True)
-    actions = np.array([[-1, -1], [2, -1]])
-    made = features([0, 1], [0.0, 2.0], actions, [0.0, 0.25])
-    assert made.shape == (2, features.dimension)
-    expected = [[1, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 1, 0.5, 0, 0, 1, 0, 0, 1, np.log(2)]]
-    np.testing.assert_allclose(made, expected, rtol=1e-6)
-    assert StateFeatures(2, 3, 4.0)([1], [2.0], actions[1:], 9.0).tolist() == [[0, 1, 0.5]]
+@pytest.mark.parametrize("sees", [("query",), ("response",)])
+def test_a_part_of_a_context_can_be_seen_alone(sees: tuple[str, ...]) -> None:
+    encoder = HashingEncoder.fit(TEXTS)
+    context = Context(TEXTS[0], (TEXTS[1], TEXTS[2]))
+    alone, both = ContextEncoder(encoder, sees), ContextEncoder(encoder)
+    start = encoder.dimension * (sees == ("response",))
+    np.testing.assert_array_equal(alone([context]), both([context])[:, start : start + encoder.dimension])
+    assert alone([]).shape == (0, alone.dimension) and both.dimension == 2 * alone.dimension
 
 
 def test_surface_is_standardised_by_train_texts_and_tells_a_refusal_from_a_number() -> None:
@@ -147,8 +142,10 @@ def test_surface_is_standardised_by_train_texts_and_tells_a_refusal_from_a_numbe
     assert np.isclose((distinct**2).mean(axis=0) * encoder.dimension, 1).sum() == 7  # the other features never vary
     assert (np.linalg.norm(vectors[:20, None] - vectors[None, 20:], axis=2) > 0.5).all()
     np.testing.assert_array_equal(load_encoder(save_encoder(encoder)).encode(texts), vectors)
-    with pytest.raises(ValueError, match="of 10 features"):
-        load_encoder({"encoder": "surface", "encoder.mean": np.zeros(10), "encoder.scale": np.zeros(10)})
+    width = encoder.dimension
+    for mean, scale in ((np.zeros(width), np.zeros(width)), (np.zeros(width + 1), np.ones(width + 1))):
+        with pytest.raises(ValueError, match=f"of {width} features"):
+            load_encoder({"encoder": "surface", "encoder.mean": mean, "encoder.scale": scale})
 
 
 @pytest.mark.parametrize(
