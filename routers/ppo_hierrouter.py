@@ -49,15 +49,15 @@ class Options:
     """Every hyper-parameter."""
 
     preset: Literal["default", "paper"] = "default"
-    """paper: models are the only actions, every episode has exactly L hops, the state is context embedding, hop and cost,
-    and advantages are sampled; it overrides STOP, sees, advantages and several cost weights."""
+    """paper: models are the only actions, every episode has exactly L hops, the state is context embedding, hop and
+    cost, and advantages are sampled; it overrides STOP, sees, advantages and several cost weights."""
     sees: tuple[Part, ...] = PARTS
     """What the policy sees of a state besides the hop; query and response are their embeddings."""
     encoder: str = "hashing"
     """Encoder of query and response: hashing, sentence, sentence:PATH, or with +surface."""
     advantages: Literal["exact", "sampled"] = "exact"
-    """exact: of every action, from the recorded tree. sampled: of the actions of drawn episodes, by GAE and a critic; so
-    it is over live models, whatever this says."""
+    """exact: of every action, from the recorded tree. sampled: of the actions of drawn episodes, by GAE and a critic;
+    so it is over live models, whatever this says."""
     hidden: PositiveInt = 64
     """Width of the two hidden layers of actor and critic."""
     eval_every: NonNegativeInt = 5

@@ -70,8 +70,8 @@ def action_values(
 
     items: `[B]`. chance: `[B, D, A]` probability of each action at the `D` decision nodes; action `M`, if there is one,
     is STOP, which must have none at the root. cost_weight: `[B]`.
-    Returns `Q [B, D, A]` with `Q(n, a) = -cost_weight * d(n, a) + V(child)`, the node's own score for STOP, where `V` is
-    `sum_a chance * Q`, at a leaf its score; and `[B, D]` the probability that an episode comes through the node.
+    Returns `Q [B, D, A]` with `Q(n, a) = -cost_weight * d(n, a) + V(child)`, the node's own score for STOP, where `V`
+    is `sum_a chance * Q`, at a leaf its score; and `[B, D]` the probability that an episode comes through the node.
     """
     models, actions = len(tree.models), chance.shape[2]
     score, hop_cost = tree.score[items].astype(np.float64), tree.cost[items] * cost_weight[:, None]
