@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -74,10 +74,8 @@ class StateFeatures:
         found = np.zeros((len(contexts), max(self.max_hops - 2, 0)))
         if not found.size:
             return found
-        texts = dict.fromkeys(text for context in contexts for text in context.responses)
-        answer = {text: self._read(text) for text in texts}
         for row, context in enumerate(contexts):
-            given = [answer[text] for text in context.responses]
+            given = [self._read(text) for text in context.responses]
             if len(given) > 1 and given[-1]:
                 found[row, : len(given) - 1] = [each == given[-1] for each in given[:-1]]
         return found
@@ -90,7 +88,7 @@ class StateFeatures:
 
     @cached_property
     def _read(self) -> Callable[[str], str]:
-        return answer_reader(self.answers)
+        return lru_cache(maxsize=1 << 16)(answer_reader(self.answers))
 
     def cost(self, contexts: Sequence[Context]) -> FloatArray:
         """`[n]` cost of the encoder at each context, in the unit of the paper's cost model."""
@@ -115,14 +113,14 @@ def _response_surfaces(contexts: Sequence[Context]) -> FloatArray:
     answered = [(context.query, context.responses[-1]) for context in contexts if context.responses]
     found = np.zeros((len(contexts), len(surface("")) + len(_relation("", ""))))
     if answered:
-        related = {pair: _relation(*pair) for pair in dict.fromkeys(answered)}
         rows = np.array([bool(context.responses) for context in contexts])
         own = surfaces(response for _, response in answered)
-        found[rows] = np.concatenate([own, [related[pair] for pair in answered]], axis=1)
+        found[rows] = np.concatenate([own, [_relation(*pair) for pair in answered]], axis=1)
     return found
 
 
-def _relation(query: str, response: str) -> list[float]:
+@lru_cache(maxsize=1 << 16)
+def _relation(query: str, response: str) -> tuple[float, ...]:
     """A response beside its query: numbers and words taken up, new numbers, the ratio of lengths, what marks the end.
 
     The last is the length of what follows the last line of an answer's mark, as `####`; 0 without one.
@@ -130,10 +128,10 @@ def _relation(query: str, response: str) -> list[float]:
     asked, said = set(_NUMBER.findall(query)), set(_NUMBER.findall(response))
     words, own = set(query.lower().split()), set(response.lower().split())
     mark = response.rfind("####")
-    return [
+    return (
         len(asked & said) / max(1, len(asked)),
         float(np.log1p(len(said - asked))) / 3,
         float(np.log1p(len(response) / (1 + len(query)))),
         len(words & own) / max(1, len(words)),
         float(np.log1p(len(response) - mark)) / 5 if mark >= 0 else 0.0,
-    ]
+    )

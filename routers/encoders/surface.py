@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,20 +28,18 @@ _SIGNS = tuple(
 )
 
 
-def surface(text: str) -> list[float]:
+@lru_cache(maxsize=1 << 16)
+def surface(text: str) -> tuple[float, ...]:
     """Lengths, digits and markers of a text, each about 1 or below."""
     words, lines, numbers = len(text.split()), text.count("\n"), len(re.findall(r"\d+", text))
     signs, marks = len(re.findall(r"[-+*/]", text)), text.count("####")
     counts = words, lines, numbers, len(text), text.count("="), signs, marks
-    return [*(np.log1p(counts) / 5).tolist(), *(float(sign.search(text) is not None) for sign in _SIGNS)]
+    return (*(np.log1p(counts) / 5).tolist(), *(float(sign.search(text) is not None) for sign in _SIGNS))
 
 
 def surfaces(texts: Iterable[str]) -> NDArray[np.float64]:
-    """`[n, s]` the surface of each text; equal texts are read once."""
-    given = list(texts)
-    rows = {text: n for n, text in enumerate(dict.fromkeys(given))}
-    found = np.array([surface(text) for text in rows]).reshape(len(rows), len(surface("")))
-    return np.asarray(found[[rows[text] for text in given]])
+    """`[n, s]` the surface of each text."""
+    return np.array([surface(text) for text in texts]).reshape(-1, len(surface("")))
 
 
 @register_encoder("surface")
