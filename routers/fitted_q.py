@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
+from pools.answers import answer_reader
 from pools.cost import MAX_COST
 from pools.mdp.optimum import path_costs
 from pools.mdp.tree import IntArray, Tree
@@ -25,16 +26,19 @@ from routers.states import EMBEDDED, Part, StateFeatures, features_of
 
 FloatArray = NDArray[np.float64]
 Columns = NDArray[np.float32]
+FOREST = ("roots", "children", "feature", "threshold", "value")
 Arrays = Mapping[str, NDArray[Any]]
 """A regression of `K` outputs: `weights` `[d, K]` and `bias` `[K]`, or a forest (`routers.forest`)."""
 
 WEIGHTS = 17
 """How many cost weights are fitted at most besides those asked for."""
+COMPARED = 9
+"""At how many of them settings are compared at most, besides the one asked for."""
 FOLDS = 5  # of cross-validation; a validation set of 200 items alone chose by chance
 CONSTANT = 1e9
 """A penalty that leaves nothing of a column."""
 UNPENALISED = 1e-5  # for columns that are sums of others
-FOREST_CELLS = 1_000_000  # of the targets that a forest is fitted to; of more a sample is taken
+FOREST_CELLS = 200_000  # of the targets that a forest is fitted to; of more a sample is taken
 TIE = 1e-6
 """Values that are closer than this are equal, and the cheaper action is taken."""
 _AT_ONCE = 1 << 14  # states whose columns are made at once
@@ -200,7 +204,7 @@ class FittedQ:
     """What the regressions see of a state; query and response are their embeddings."""
     encoder: str = "hashing"
     """Encoder of query and response, if they are seen."""
-    regression: Literal["ridge", "extra-trees", "auto"] = "ridge"
+    regression: Literal["ridge", "extra-trees", "auto"] = "auto"
     """The regression: linear in columns and products of columns, a forest, or what is better in cross-validation."""
     penalties: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0, 0.1, 0.01, 1e-3)
     """The L2 penalties of a ridge regression to choose from, per state and on standardised columns. Who spoke is
@@ -226,27 +230,28 @@ class FittedQ:
         fitted = _weights_to_fit(spent[1:], score[1:], request)
         with one_library_thread():
             examples = _examples(parts, see, request)
-            hops = self._best(examples, fitted * see.features.cost_scale, request.seed)
+            unit = see.features.cost_scale
+            hops = self._best(examples, fitted * unit, request.cost_weight * unit, request.seed)
         return FittedQRouter(see, hops, fitted, request.cost_weight, request.allow_stop)
 
-    def _best(self, examples: Examples, cost_weights: FloatArray, seed: int) -> tuple[HopRegression, ...]:
+    def _best(self, examples: Examples, cost_weights: FloatArray, asked: float, seed: int) -> tuple[HopRegression, ...]:
         """The regressions by the setting with the best value in cross-validation, fitted on all items.
 
-        That is, of those whose value is at most a standard error below the best, the one that learns least. Values are
-        means over all cost weights, each divided by what is at stake, so that all count alike.
+        Values are means over cost weights, each divided by what is at stake, so that all count alike; of equals the one
+        that learns least.
         """
         settings = self._settings(examples, seed, 4)  # the more trees the better, so fewer are enough to compare
-        stakes = 1 + cost_weights * examples.cost[:, examples.tree.level(1)].mean(axis=0).max()
+        weights = np.unique([asked, *cost_weights[:: -(-len(cost_weights) // COMPARED)]])
+        stakes = 1 + weights * examples.cost[:, examples.tree.level(1)].mean(axis=0).max()
         attained = np.zeros((len(settings), len(examples.score)))
         for fold in range(FOLDS if len(examples.score) >= FOLDS else 0):
             held_out = examples.fold == fold
             for number, regress in enumerate(settings):
-                _, score, cost = _induce(examples, regress, fold, cost_weights)
-                value = (score - cost_weights[:, None] * cost) / stakes[:, None]
+                _, score, cost = _induce(examples, regress, fold, weights)
+                value = (score - weights[:, None] * cost) / stakes[:, None]
                 attained[number, held_out] = value[:, held_out].mean(axis=0)
-        behind = attained[attained.mean(axis=1).argmax()] - attained
-        close = behind.mean(axis=1) <= behind.std(axis=1) / np.sqrt(len(examples.score))
-        found, _, _ = _induce(examples, self._settings(examples, seed, 1)[int(close.argmax())], FOLDS, cost_weights)
+        best = int(attained.mean(axis=1).argmax())
+        found, _, _ = _induce(examples, self._settings(examples, seed, 1)[best], FOLDS, cost_weights)
         return found
 
     def _settings(self, examples: Examples, seed: int, fewer: int) -> list[Regress]:
@@ -266,7 +271,8 @@ class FittedQ:
         scale, models = float(learnt["cost_scale"]), len(request.models)
         if not 1e-12 <= scale <= MAX_COST:
             raise ValueError(f"cost_scale is {scale}")
-        features = StateFeatures(request.max_hops, models, self.sees, embed, str(learnt["answers"]), scale)
+        answer_reader(answers := str(learnt["answers"]))  # refuses what is no kind of answer
+        features = StateFeatures(request.max_hops, models, self.sees, embed, answers, scale)
         see = Seen(features)
         fitted = np.asarray(learnt["cost_weights"], np.float64)
         if fitted.ndim != 1 or not len(fitted) or (fitted < 0).any():
@@ -289,6 +295,8 @@ def _checked(hop: int, arrays: dict[str, NDArray[Any]], width: int, outputs: int
     mean, scale = (np.asarray(arrays.pop(name), np.float64) for name in ("mean", "scale"))
     forest = "roots" in arrays
     forms = {} if forest else {"weights": (width, outputs), "bias": (outputs,)}
+    if set(arrays) != (names := set(FOREST if forest else forms)):
+        raise ValueError(f"the regression of hop {hop} has {sorted(arrays)}, expected {sorted(names)}")
     found = {"mean": mean.shape, "scale": scale.shape, **{name: arrays[name].shape for name in forms}}
     if found != (expected := {"mean": (width,), "scale": (width,), **forms}) or not (scale > 0).all():
         raise ValueError(f"the regression of hop {hop} is {found}, expected {expected}")
