@@ -26,9 +26,9 @@ from routers.states import EMBEDDED, Part, StateFeatures, features_of
 
 FloatArray = NDArray[np.float64]
 Columns = NDArray[np.float32]
-FOREST = ("roots", "children", "feature", "threshold", "value")
 Arrays = Mapping[str, NDArray[Any]]
 """A regression of `K` outputs: `weights` `[d, K]` and `bias` `[K]`, or a forest (`routers.forest`)."""
+FOREST = ("roots", "children", "feature", "threshold", "value")
 
 WEIGHTS = 17
 """How many cost weights are fitted at most besides those asked for."""
@@ -37,7 +37,7 @@ COMPARED = 9
 FOLDS = 5  # of cross-validation; a validation set of 200 items alone chose by chance
 CONSTANT = 1e9
 """A penalty that leaves nothing of a column."""
-UNPENALISED = 1e-5  # for columns that are sums of others
+UNPENALISED = 1e-5  # not 0: some columns are sums of others
 FOREST_CELLS = 200_000  # of the targets that a forest is fitted to; of more a sample is taken
 TIE = 1e-6
 """Values that are closer than this are equal, and the cheaper action is taken."""
@@ -195,9 +195,9 @@ class FittedQ:
 
     At each hop it regresses, for every action, the score of the answer that the policy of the later hops ends with and
     what that policy spends. The tree is complete, so these are known for every action of every state. The policy is
-    greedy. Penalties, or the size of leaves, are chosen by value over all cost weights in cross-validation over train
-    and validation items; the regressions are then fitted on all of these. Fitted Q iteration: Ernst, Geurts and
-    Wehenkel 2005 (JMLR 6).
+    greedy. Penalties, or the size of leaves, are chosen by value, over a range of cost weights, in cross-validation
+    over train and validation items; the regressions are then fitted on all of these. Fitted Q iteration: Ernst, Geurts
+    and Wehenkel 2005 (JMLR 6).
     """
 
     sees: tuple[Part, ...] = ("models", "agreement", "surface", "cost")
@@ -259,10 +259,12 @@ class FittedQ:
         pairs = [(CONSTANT, 1.0), *product(self.penalties, self.text_penalties)]
         pairs.sort(key=lambda pair: (-pair[0], -pair[1]))
         of_kinds = [np.tile([UNPENALISED, penalty * times, penalty], 2) for penalty, times in pairs]
-        ridges = [RidgeRegression(each[examples.kinds]) for each in of_kinds]
+        ridges: list[Regress] = [RidgeRegression(each[examples.kinds]) for each in of_kinds]
         plain, trees = np.flatnonzero(examples.kinds < 3), max(1, self.trees // fewer)
-        forests = [ForestRegression(plain, trees, leaf, seed) for leaf in sorted(self.leaves, reverse=True)]
-        return {"ridge": ridges, "extra-trees": forests, "auto": [*ridges, *forests]}[self.regression]
+        forests: list[Regress] = [
+            ForestRegression(plain, trees, leaf, seed) for leaf in sorted(self.leaves, reverse=True)
+        ]
+        return ridges * (self.regression != "extra-trees") + forests * (self.regression != "ridge")
 
     def load(self, learnt: Learnt, request: RouterRequest) -> FittedQRouter:
         """The router that was saved."""
