@@ -89,10 +89,9 @@ def agreeing() -> RouterRequest:
 
 @pytest.mark.parametrize("cost_weight", [0.0, 0.0001, 0.001, 0.003, 0.02, 10.0])
 def test_it_attains_the_optimum_where_the_query_tells_all(request_: RouterRequest, cost_weight: float) -> None:
-    router: Any = load("fitted-q", request_)
     tree = request_.validation
     assert tree is not None
-    outcome = evaluate(router.at(cost_weight), tree)
+    outcome = evaluate(load("fitted-q", replace(request_, cost_weight=cost_weight)), tree)
     best = solve(tree, cost_weight, allow_stop=True)
     np.testing.assert_allclose(outcome.quality - cost_weight * outcome.cost, best.value, atol=1e-9)
 
@@ -106,7 +105,7 @@ def test_it_stops_where_the_answer_looks_right_and_else_goes_on(surface: RouterR
 
 def test_another_cost_weight_needs_no_fit(surface: RouterRequest) -> None:
     router: Any = load("fitted-q", replace(surface, cost_weight=0.0))
-    for weight in (0.0, 0.01, 0.37, 2.0, 3.0, 8.0, 1000.0):
+    for weight in (0.0, 0.37, 2.0, 3.0, 8.0, 1000.0):
         outcome = evaluate(router.at(weight), surface.evaluation)
         sure = np.mean([coin(item.doc_id) for item in surface.evaluation.items])
         best = max(1 - weight * 0.2, sure - weight * 0.002, 1 - weight * (0.002 + 0.2 * (1 - sure)))
@@ -123,6 +122,28 @@ def test_it_reads_whether_answers_agree(agreeing: RouterRequest) -> None:
     assert set(outcome.hops[agree]) == {2.0} and set(outcome.hops[~agree]) == {3.0}
     blind = evaluate(load("fitted-q", agreeing, options={"sees": ["models"]}), tree)
     assert blind.quality.mean() == 1.0 and blind.cost.mean() > 1.2 * outcome.cost.mean()
+
+
+def test_a_forest_is_taken_where_it_is_better() -> None:
+    """The cheap model is right if it either ends in a number or doubts, not both: nothing that is linear tells that."""
+
+    def answer(model: int, n: int, _: tuple[str, ...]) -> str:
+        if model:
+            return "all known"
+        return ("perhaps " if coin(n, 1) else "surely ") + (f"it is {n}" if coin(n, 2) else f"{n} it is")
+
+    def right(item: Item, response: str) -> bool:
+        return response == "all known" or coin(item.doc_id, 1) != coin(item.doc_id, 2)
+
+    given = made(answer, right, (0.0001, 0.01), items=300)
+    found = {
+        regression: evaluate(load("fitted-q", given, options={"regression": regression}), given.evaluation)
+        for regression in ("ridge", "auto")
+    }
+    assert set(found["auto"].quality) == {1.0}
+    assert found["auto"].hops.mean() < 1.7, "it goes on from about half of the answers"
+    value = {name: (outcome.quality - outcome.cost).mean() for name, outcome in found.items()}
+    assert value["auto"] > value["ridge"] + 0.02
 
 
 def test_shuffled_scores_leave_nothing(surface: RouterRequest) -> None:
@@ -154,10 +175,18 @@ def test_of_one_model_one_hop_and_few_items(rate: float, items: int) -> None:
         assert evaluate(router, given.evaluation).hops.tolist() == [1.0] * (items // 3)
 
 
-@pytest.mark.parametrize("sees", [(), ("models", "agreement", "surface", "cost"), ("models", "query", "response")])
-def test_what_is_saved_is_loaded_and_decides_the_same(agreeing: RouterRequest, sees: Any, tmp_path: Path) -> None:
+ALL = ("models", "agreement", "surface", "cost")
+
+
+@pytest.mark.parametrize(
+    ("regression", "sees"),
+    [("ridge", ()), ("ridge", ALL), ("ridge", ("models", "query", "response")), ("extra-trees", ALL)],
+)
+def test_what_is_saved_is_loaded_and_decides_the_same(
+    agreeing: RouterRequest, regression: str, sees: Any, tmp_path: Path
+) -> None:
     file = tmp_path / "router.safetensors"
-    taught = teach("fitted-q", agreeing, {"sees": sees})
+    taught = teach("fitted-q", agreeing, {"regression": regression, "sees": sees})
     taught.save(file)
     loaded: Any = load("fitted-q", replace(agreeing, train=None, validation=None), checkpoint=file)
     router: Any = taught.router
@@ -168,12 +197,15 @@ def test_what_is_saved_is_loaded_and_decides_the_same(agreeing: RouterRequest, s
         np.testing.assert_array_equal(value, loaded.save()[name])
 
 
-def test_it_is_deterministic_and_the_number_of_threads_decides_nothing(agreeing: RouterRequest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("regression", ["ridge", "extra-trees"])
+def test_it_is_deterministic_and_the_number_of_threads_decides_nothing(
+    agreeing: RouterRequest, regression: str, tmp_path: Path
+) -> None:
     files = []
     for threads in (1, 2):
         with threadpool_limits(threads):
             files.append(tmp_path / f"{threads}.safetensors")
-            teach("fitted-q", agreeing, {}).save(files[-1])
+            teach("fitted-q", agreeing, {"regression": regression}).save(files[-1])
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
@@ -188,7 +220,7 @@ def test_of_many_states_a_sample_is_learnt_from(surface: RouterRequest) -> None:
 
 def test_the_encoder_is_billed_for_the_query_and_what_it_goes_on_from(surface: RouterRequest) -> None:
     router: Any = load("fitted-q", surface, options={"sees": ["surface", "query", "response"]})
-    router.see.embed.encoder.base_rate = 1.0
+    router.see.features.embed.encoder.base_rate = 1.0
     outcome = evaluate(router, surface.evaluation)
     assert set(outcome.routing_cost) == {4.0 + 3.0}, "each query and the first response, in words"
     plain: Any = load("fitted-q", surface)
@@ -201,24 +233,49 @@ def test_the_encoder_is_billed_for_the_query_and_what_it_goes_on_from(surface: R
         lambda learnt: learnt.update({"cost_weights": np.zeros(0)}),
         lambda learnt: learnt.update({"cost_weights": -learnt["cost_weights"]}),
         lambda learnt: learnt.update({"hop-1.scale": 0 * learnt["hop-1.scale"]}),
-        lambda learnt: learnt.update({"hop-0.weights": learnt["hop-0.weights"][:, :, 1:]}),
+        lambda learnt: learnt.update({"hop-0.weights": learnt["hop-0.weights"][:, 1:]}),
         lambda learnt: learnt.update({"hop-1.mean": learnt["hop-1.mean"][1:]}),
         lambda learnt: learnt.pop("hop-1.bias"),
+        lambda learnt: learnt.update({"hop-1.more": learnt["hop-1.bias"]}),
+        lambda learnt: learnt.update({"cost_scale": np.array(0.0)}),
+        lambda learnt: learnt.update({"answers": "("}),
         lambda learnt: [learnt.pop(name) for name in list(learnt) if name.startswith("hop-1")],
     ],
 )
 def test_what_it_never_saved_is_refused(surface: RouterRequest, change: Any, tmp_path: Path) -> None:
     file = tmp_path / "router.safetensors"
-    teach("fitted-q", surface, {}).save(file)
+    teach("fitted-q", surface, {"regression": "ridge"}).save(file)
+    refuse(surface, file, change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda learnt: learnt.update({"hop-0.value": learnt["hop-0.value"][:, 1:]}),
+        lambda learnt: learnt.update({"hop-1.feature": learnt["hop-1.feature"] + 10_000}),
+        lambda learnt: learnt.update({"hop-1.children": 0 * learnt["hop-1.children"]}),
+        lambda learnt: learnt.pop("hop-1.roots"),
+    ],
+)
+def test_a_forest_that_it_never_grew_is_refused(surface: RouterRequest, change: Any, tmp_path: Path) -> None:
+    file = tmp_path / "router.safetensors"
+    teach("fitted-q", surface, {"regression": "extra-trees", "trees": 4}).save(file)
+    refuse(surface, file, change)
+
+
+def refuse(request: RouterRequest, file: Path, change: Any) -> None:
     found = read_checkpoint(file)
     learnt = dict(found.learnt)
     change(learnt)
     write_checkpoint(file, found.header, learnt)
     with pytest.raises(UserError, match="not the checkpoint of a router"):
-        load("fitted-q", surface, checkpoint=file)
+        load("fitted-q", request, checkpoint=file)
 
 
-@pytest.mark.parametrize("option", ["penalties=[]", "penalties=[0]", "max_states=0", "sees=[words]", 'sees=["words"]'])
+@pytest.mark.parametrize(
+    "option",
+    ["penalties=[]", "penalties=[0]", "max_states=0", "sees=[words]", 'sees=["words"]', "regression=lasso", "trees=0"],
+)
 def test_options_outside_their_range_are_refused(surface: RouterRequest, option: str) -> None:
     name, _, value = option.partition("=")
     with pytest.raises(UserError, match=f"router fitted-q: {name}="):
