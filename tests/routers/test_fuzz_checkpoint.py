@@ -163,7 +163,7 @@ FAULTS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("change", FAULTS, ids=lambda change: str(change)[:60])
+@pytest.mark.parametrize("change", FAULTS, ids=lambda change: str(change).partition(" at 0x")[0][:60])
 def test_what_was_taken_once(whole: Path, change: dict[str, Any]) -> None:
     tensors, config = parts(whole)
     ((key, value),) = change.items()

@@ -62,7 +62,7 @@ def test_finds_the_planted_optimum(planted: Tree, train: Train, seed: int, allow
     [
         ({}, True),
         ({"seed": 2}, True),
-        ({"explore": 0.0, "entropy_start": 0.001}, False),
+        ({"explore": 0.0, "entropy_start": 0.001, "learning_rate": 1e-3}, False),
         ({"advantages": "sampled"}, False),
     ],
     ids=str,
