@@ -108,8 +108,10 @@ def main() -> None:
             points = [summary["frontier"][number]["routers"][router] for summary in swept]
             q, c, v = (np.mean([point[key] for point in points]) for key in ("quality", "cost", "value"))
             print(f"{router} at cost weight {weight:g}: quality {q:.3f}, cost {c:.4f}, value {v:.3f}")
-        heights = [summary["frontier_metrics"]["routers"][router]["aiq"] for summary in swept]
-        print(f"{router} AIQ, over all cost weights: {min(heights):.3f} to {max(heights):.3f}")
+        curves = [summary["frontier_metrics"]["routers"][router] for summary in swept]
+        heights = [curve["aiq"] for curve in curves if curve is not None]
+        said = f"{min(heights):.3f} to {max(heights):.3f}" if heights else "withheld"
+        print(f"{router} AIQ, over all cost weights: {said}, of {len(heights)} of {len(curves)} seeds")
 
 
 if __name__ == "__main__":
