@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from kept_outcomes import OWN, Measured, is_kept
 from numpy.typing import NDArray
+from peers import PEERS, peer_routers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from tables_page import Chapter, write_page
 
-from benchmarks.kept_outcomes import OWN, Measured, is_kept
-from benchmarks.peers import PEERS, peer_routers
-from benchmarks.tables_page import Chapter, write_page
 from harness.evaluation.evaluate import Outcome, evaluate
 from harness.recorder.config import Import
 from harness.recorder.import_table import import_outcomes

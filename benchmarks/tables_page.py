@@ -10,10 +10,10 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
+from kept_outcomes import OWN, Measured, mean_of, of_seeds
 from numpy.typing import NDArray
+from peers import DIALS, PEERS
 
-from benchmarks.kept_outcomes import OWN, Measured, mean_of, of_seeds
-from benchmarks.peers import DIALS, PEERS
 from harness.evaluation.frontier import (
     Bounds,
     Curve,

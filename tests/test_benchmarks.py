@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kept_outcomes import of_seeds
+from real_tables import CONTROLS, controlled
+from tables_page import cliques
 
-from benchmarks.kept_outcomes import of_seeds
-from benchmarks.real_tables import CONTROLS, controlled
-from benchmarks.tables_page import cliques
 from pools.data.recording import load_recording
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +21,7 @@ START = """
 import runpy, sys
 sys.modules["stable_baselines3"] = None
 del sys.argv[0]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
