@@ -124,7 +124,7 @@ def answer_reader(kind: str) -> Callable[[str], str]:
     """The answer that a response gives, as a text; empty if it gives none.
 
     kind: `letter`, `number`, `text`, `code`, `word`, or a regular expression: its last match, or the first group of
-    that. Raises UserError for what is none; the reader does so if the expression takes too long for a response.
+    that. Raises UserError for an invalid expression; the reader does so if one takes too long for a response.
     """
     if kind in _KINDS:
         return _KINDS[kind]

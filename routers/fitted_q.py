@@ -17,12 +17,12 @@ from pools.mdp.optimum import path_costs
 from pools.mdp.tree import IntArray, Tree
 from pools.types import Context
 from routers._threads import one_library_thread
-from routers.encoders.base import ContextEncoder, load_encoder, save_encoder
+from routers.encoders.base import SEEN, ContextEncoder, load_encoder, save_encoder
 from routers.forest import check_forest, fit_forest, forest_mean
 from routers.options import Positive
 from routers.registry import register
 from routers.router import Learnt, RouterRequest, RoutingStates
-from routers.states import EMBEDDED, Part, StateFeatures, features_of
+from routers.states import Part, StateFeatures, features_of
 
 FloatArray = NDArray[np.float64]
 Columns = NDArray[np.float32]
@@ -268,7 +268,7 @@ class FittedQ:
 
     def load(self, learnt: Learnt, request: RouterRequest) -> FittedQRouter:
         """The router that was saved."""
-        embedded = tuple(part for part in EMBEDDED if part in self.sees)
+        embedded = tuple(part for part in SEEN if part in self.sees)
         embed = ContextEncoder(load_encoder(learnt, request.weights), embedded) if embedded else None
         scale, models = float(learnt["cost_scale"]), len(request.models)
         if not 1e-12 <= scale <= MAX_COST:

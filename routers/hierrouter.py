@@ -13,11 +13,11 @@ from pools.answers import answer_reader
 from pools.cost import MAX_COST
 from pools.mdp.tree import Tree
 from routers import ppo_hierrouter
-from routers.encoders.base import ContextEncoder, load_encoder, save_encoder
+from routers.encoders.base import SEEN, ContextEncoder, load_encoder, save_encoder
 from routers.ppo_hierrouter import Agent, Inputs, Options
 from routers.registry import register
 from routers.router import Learnt, RouterRequest, RoutingStates
-from routers.states import EMBEDDED, StateFeatures
+from routers.states import StateFeatures
 
 
 @register("hierrouter")
@@ -44,7 +44,7 @@ class HierRouterPPO(Options):
         """The router that was saved."""
         import torch
 
-        embedded = tuple(part for part in EMBEDDED if part in self.sees)
+        embedded = tuple(part for part in SEEN if part in self.sees)
         embed = ContextEncoder(load_encoder(learnt, request.weights), embedded) if embedded else None
         scale = float(learnt["cost_scale"])
         if not 1e-12 <= scale <= MAX_COST:

@@ -374,22 +374,14 @@ class MatrixFactorisation:
                     loss.backward()
                     optimizer.step()
             project, models, offset = (part.detach().numpy() for part in parameters)
-            nothing, ones = np.zeros(self.dimension, np.float32), np.ones(self.dimension, np.float32)
-            found = {"project": project, "bias": nothing, "models": models, "combine": ones, "offset": offset}
-            yield Predictor("Factors", found)
+            yield Predictor("Factors", {"project": project, "models": models, "offset": offset})
 
 
-def factors(
-    queries: Vectors, /, project: Vectors, bias: Vectors, models: Vectors, combine: Vectors, offset: Vectors
-) -> Vectors:
-    """`sigmoid(combine . (v_m * (project v_q + bias)) + offset)`.
-
-    project: `[k, d]`. bias: `[k]`. models: `[M, k]`. combine: `[k]`. offset: `[M]`, or `[1]` in older checkpoints.
-    """
+def factors(queries: Vectors, /, project: Vectors, models: Vectors, offset: Vectors) -> Vectors:
+    """`sigmoid(v_m . (project v_q) + offset_m)`. project: `[k, d]`. models: `[M, k]`. offset: `[M]`."""
     from scipy.special import expit
 
-    matched = linear(queries, project, bias)[:, None] * models
-    return np.asarray(expit(linear(matched, combine, offset)))
+    return np.asarray(expit(queries @ project.T @ models.T + offset))
 
 
 FORMS: Mapping[str, Any] = {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pools.answers import WORD, answer_reader
 from pools.mdp.tree import IntArray, Tree
 from pools.types import Context
-from routers.encoders.base import ContextEncoder, build_encoder
+from routers.encoders.base import SEEN, ContextEncoder, build_encoder
 from routers.encoders.surface import surface, surfaces
 from routers.router import RouterRequest
 
@@ -23,7 +23,6 @@ FloatArray = NDArray[np.float64]
 Part = Literal["models", "agreement", "surface", "cost", "query", "response"]
 """A part of a state: who spoke at which hop; whether the last answer agrees with each earlier one; the surface of query
 and last response (lengths, digits, markers); what was spent; the embeddings of query and last response."""
-EMBEDDED = ("query", "response")
 PARTS: tuple[Part, ...] = ("models", "agreement", "surface", "cost", "query", "response")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -99,7 +98,7 @@ def features_of(
     tree: Tree, sees: Sequence[str], encoder: str, request: RouterRequest, cost_scale: float = 1.0
 ) -> StateFeatures:
     """What a router sees of the states of a tree, its encoder fitted on the texts of the decision nodes."""
-    embedded = tuple(part for part in EMBEDDED if part in sees)
+    embedded = tuple(part for part in SEEN if part in sees)
     embed = None
     if embedded:
         seen = np.unique(tree.context_id[:, : tree.decision_nodes])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +15,6 @@ from routers.encoders.cache import Vectors
 from routers.router import Learnt
 
 FloatArray = NDArray[np.float32]
-_WORD = re.compile(r"-?\w+")
 
 SEEN = ("query", "response")
 """The texts of a context that are embedded; together the paper's context embedding, as we read it."""
@@ -94,12 +92,6 @@ class ContextEncoder:
         tokens = self.encoder.count_tokens([text for _, text in read])
         seen = np.array([part in self.sees for part, _ in read])
         return np.asarray(self.encoder.base_rate * tokens * seen, np.float64)
-
-
-def agreement(responses: Sequence[str]) -> float:
-    """Share of the earlier responses that end in the same word or number as the last one; 0 if there are none."""
-    ends = [_WORD.findall(response)[-1:] for response in responses]
-    return sum(end == ends[-1] for end in ends[:-1]) / (len(ends) - 1) if len(ends) > 1 else 0.0
 
 
 def build_encoder(spec: str, contexts: Sequence[Context], seed: int = 0, weights: Path | None = None) -> Encoder:

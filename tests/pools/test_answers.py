@@ -111,5 +111,5 @@ def test_what_is_no_kind_is_refused(kind: str) -> None:
         ([], "text"),
     ],
 )
-def test_the_kind_is_guessed_from_most_of_the_responses(responses: list[str], kind: str) -> None:
+def test_the_kind_is_guessed_from_the_responses(responses: list[str], kind: str) -> None:
     assert guess_answers(responses) == kind

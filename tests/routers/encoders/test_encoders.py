@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from pools.errors import UserError
 from pools.types import Context
-from routers.encoders.base import ContextEncoder, agreement, build_encoder, load_encoder, save_encoder
+from routers.encoders.base import ContextEncoder, build_encoder, load_encoder, save_encoder
 from routers.encoders.cache import _Kept, embedding_progress
 from routers.encoders.hashing import HashingEncoder
 from routers.encoders.surface import SurfaceEncoder, surface
@@ -114,13 +114,6 @@ def test_with_surface_is_both_vectors_side_by_side() -> None:
     np.testing.assert_array_equal(both.encode(TEXTS), expected)
     np.testing.assert_array_equal(load_encoder(save_encoder(both)).encode(TEXTS), expected)
     assert (both.dimension, both.base_rate) == (alone.dimension + surface.dimension, 0)
-
-
-def test_agreement_is_of_the_last_word_or_number() -> None:
-    assert agreement(()) == agreement(("Answer: 3",)) == 0.0
-    assert agreement(("Answer: 3", "so it is 3.", "2 + 1 = 3")) == 1.0
-    assert agreement(("Answer: -3", "Answer: 4", "Answer: 3", "Answer: 4")) == pytest.approx(1 / 3)
-    assert agreement(("", "")) == 1.0
 
 
 @pytest.mark.parametrize("sees", [("query",), ("response",)])
