@@ -18,6 +18,7 @@ from pools.types import Context, Generation, GenerationSettings, Item
 from routers import RouterRequest, load
 from routers.encoders.cache import _Kept
 from routers.encoders.hashing import _fitted
+from routers.one_hop import Examples, MatrixFactorisation
 from routers.options import parse_arguments
 from routers.registry import items_to_learn_from, teach
 
@@ -166,3 +167,11 @@ def test_options_outside_their_range_are_refused(name: str, text: str) -> None:
 def test_of_the_neighbours_those_above_the_number_of_items_are_left_out() -> None:
     router: Any = teach("knn", request(planted(60)), parse_arguments("neighbours=[3,100000]")).router
     assert int(router.predict.arrays["k"]) == 3
+
+
+def test_factors_that_are_penalised_leave_each_models_mean_score() -> None:
+    drawn = np.random.default_rng(1)
+    score = (drawn.random((200, 3)) < [0.2, 0.5, 0.9]).astype(np.float64)
+    examples = Examples(drawn.normal(size=(200, 5)), score, np.ones((200, 3)))
+    (predict,) = MatrixFactorisation(penalties=(100.0,)).candidates(examples, seed=1)
+    np.testing.assert_allclose(predict(examples.vectors), np.tile(score.mean(axis=0), (200, 1)), atol=0.02)
