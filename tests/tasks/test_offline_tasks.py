@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +93,9 @@ def test_every_right_answer_scores_one_and_another_one_zero() -> None:
             assert task.score(answers) == [1.0] * len(items)
         wrong = [(item.doc_id, "Answer: 123456789, turquoise") for item in items]
         assert task.score(wrong) == [0.0] * len(items)
+
+
+@pytest.mark.parametrize("name", ["lightweight-offline", "lightweight-offline-three-hops"])
+def test_the_recordings_that_ship_are_of_the_tasks_as_they_are_now(name: str) -> None:
+    manifest = json.loads((Path(__file__).parents[2] / "results/recordings" / name / "manifest.json").read_text())
+    assert manifest["tasks"] == {task: get(task).fingerprint for task in manifest["tasks"]}
