@@ -172,9 +172,8 @@ def ours(args: Args, tree: Tree, validation: Tree) -> tuple[float, float]:
     # A moving mean over five iterations: the return of the items that a single one draws is noisy.
     smooth = np.convolve(returns, np.ones(5) / 5, "valid")
     reached = seconds[4 + int(np.argmax(smooth >= 0.95 * smooth[-1]))]
-    batch = args.num_envs * args.num_steps
-    if args.advantages == "exact":
-        batch -= batch % tree.decision_nodes  # whole trees
+    exact = args.num_trees * tree.decision_nodes
+    batch = exact if args.advantages == "exact" else args.num_envs * args.num_steps
     return len(returns) * batch / whole, reached
 
 
@@ -196,7 +195,7 @@ def main() -> None:
     if options.sb3:
         peers["Stable-Baselines3"] = partial(stable_baselines, options.steps)
         on_ours = partial(stable_baselines_on_ours, tree, embed)
-        minibatch = Args.num_envs * Args.num_steps // Args.num_minibatches
+        minibatch = Args.num_envs * Args.num_steps // 4  # those of ours, of sampled advantages
         peers["Stable-Baselines3, our vector environment"] = partial(on_ours, iterations=4)
         peers["the same, our minibatches and epochs"] = partial(
             on_ours, iterations=8, batch_size=minibatch, n_epochs=Args.update_epochs

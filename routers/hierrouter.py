@@ -17,7 +17,7 @@ from routers.encoders.base import SEEN, ContextEncoder, load_encoder, save_encod
 from routers.ppo_hierrouter import Agent, Inputs, Options
 from routers.registry import register
 from routers.router import Learnt, RouterRequest, RoutingStates
-from routers.states import StateFeatures
+from routers.states import PARTS, StateFeatures
 
 
 @register("hierrouter")
@@ -44,7 +44,10 @@ class HierRouterPPO(Options):
         """The router that was saved."""
         import torch
 
-        embedded = tuple(part for part in SEEN if part in self.sees)
+        sees = tuple(str(learnt["sees"]).split())
+        if not set(sees) <= set(PARTS):
+            raise ValueError(f"it sees {sees}, expected some of {PARTS}")
+        embedded = tuple(part for part in SEEN if part in sees)
         embed = ContextEncoder(load_encoder(learnt, request.weights), embedded) if embedded else None
         scale = float(learnt["cost_scale"])
         if not 1e-12 <= scale <= MAX_COST:
@@ -52,7 +55,7 @@ class HierRouterPPO(Options):
         hops, models = request.max_hops, len(request.models)
         answers = str(learnt["answers"])
         answer_reader(answers)  # raises UserError for no kind of answers
-        features = StateFeatures(hops, models, self.sees, embed, answers, scale)
+        features = StateFeatures(hops, models, sees, embed, answers, scale)
         mean, spread = (np.asarray(learnt[name], np.float32) for name in ("mean", "scale"))
         inputs = Inputs(features, mean, spread, bool(request.cost_weights))
         weights = {n.removeprefix("actor."): a for n, a in learnt.items() if n.startswith("actor.")}
@@ -129,6 +132,7 @@ class HierRouter:
             **weights,
             **encoder,
             **standard,
+            "sees": " ".join(features.sees),
             "answers": features.answers,
             "cost_scale": np.array(features.cost_scale),
         }

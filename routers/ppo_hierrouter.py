@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,15 +30,18 @@ from pools.mdp.tree import Tree
 from pools.types import Context, content_hash
 from routers._threads import one_thread
 from routers.checkpoint import read_tensors, state_beside, write_tensors
+from routers.induction import texts_pay
 from routers.options import NonNegative, Positive
 from routers.router import RouterRequest, Training
-from routers.states import PARTS, Part, StateFeatures, features_of
+from routers.states import PARTS, TEXTS, Part, StateFeatures, features_of
 
 Share = Annotated[float, Field(ge=0, le=1)]
 PAPER: tuple[Part, ...] = ("query", "response", "cost")
 """What the paper's state is made of, as we read it, besides the hop."""
 MAX_STATES = 50_000
 """Of how many states at most means and spreads are taken."""
+WEIGHT_GRID = np.arange(-4.5, 6.5)
+"""Logarithms of what a whole episode costs, about which cost weights are shown as bumps."""
 SMALLEST_SPREAD = 0.01
 """Advantages that are smaller than this are not blown up to one."""
 _STATE = "training"  # what the state that a training goes on from is called in its file
@@ -51,8 +54,9 @@ class Options:
     preset: Literal["default", "paper"] = "default"
     """paper: models are the only actions, every episode has exactly L hops, the state is context embedding, hop and
     cost, and advantages are sampled; it overrides STOP, sees, advantages and several cost weights."""
-    sees: tuple[Part, ...] = PARTS
-    """What the policy sees of a state besides the hop; query and response are their embeddings."""
+    sees: Annotated[tuple[Part, ...], Field(min_length=1)] | None = None
+    """What the policy sees of a state besides the hop; query and response are their embeddings. By default all parts,
+    or, of a recorded tree, those without texts if these do not pay in cross-validation."""
     encoder: str = "hashing"
     """Encoder of query and response: hashing, sentence, sentence:PATH, or with +surface."""
     advantages: Literal["exact", "sampled"] = "exact"
@@ -60,8 +64,9 @@ class Options:
     over live models they always are."""
     hidden: PositiveInt = 64
     """Width of the two hidden layers of actor and critic."""
-    average: Share = 0.8
-    """The policy that is evaluated and kept is a running mean of the weights: how much of it stays an iteration."""
+    average: Share | None = None
+    """The policy that is evaluated and kept is a running mean of the weights: how much of it stays an iteration. By
+    default 0.8 with exact and 0, the weights themselves, with sampled advantages."""
     eval_every: NonNegativeInt = 5
     """Iterations between two exact evaluations on train and validation items; 0: only the last."""
     select: bool = True
@@ -69,7 +74,7 @@ class Options:
     save_every: PositiveInt = 20
     """Iterations between two writes of the state that a training goes on from."""
 
-    total_trees: PositiveInt = 12_000
+    total_trees: PositiveInt = 24_000
     """Exact advantages: trees in all, each of an item at a cost weight; small tables need many passes."""
     num_trees: PositiveInt = 64
     """Exact advantages: trees of an iteration."""
@@ -79,16 +84,16 @@ class Options:
     """Sampled advantages: episodes that run side by side."""
     num_steps: PositiveInt = 8
     """Sampled advantages: steps of each environment per iteration."""
-    learning_rate: NonNegative = 3e-3
-    """Adam's step size."""
+    learning_rate: NonNegative | None = None
+    """Adam's step size. By default 3e-3 with exact and 1e-3 with sampled advantages."""
     anneal_lr: bool = True
     """Let the step size fall linearly to zero."""
     gamma: Share = 1.0
     """Discount; episodes have at most L hops, so none is needed."""
     gae_lambda: Share = 0.95
     """Lambda of generalised advantage estimation (Schulman et al. 2016, arXiv 1506.02438)."""
-    num_minibatches: PositiveInt = 2
-    """Minibatches per epoch."""
+    num_minibatches: PositiveInt | None = None
+    """Minibatches per epoch. By default 2 with exact and 4 with sampled advantages."""
     update_epochs: PositiveInt = 4
     """Epochs over each iteration's batch."""
     norm_adv: bool = True
@@ -214,7 +219,7 @@ class Inputs:
     @property
     def dimension(self) -> int:
         """How many numbers there are."""
-        return len(self.mean) + 2 * self.shows_weight
+        return len(self.mean) + (1 + len(WEIGHT_GRID)) * self.shows_weight
 
     def seen(
         self, contexts: Sequence[Context], hop: NDArray[np.int64], cost: NDArray[np.float64], actions: NDArray[np.int64]
@@ -224,12 +229,16 @@ class Inputs:
         return np.asarray((found - self.mean) / self.scale, np.float32)
 
     def with_weight(self, seen: NDArray[np.float32], cost_weight: ArrayLike) -> NDArray[np.float32]:
-        """The states `[..., d]` with their cost weights `[...]`, in logarithms of what a whole episode costs."""
+        """The states `[..., d]` with their cost weights `[...]`, in logarithms of what a whole episode costs.
+
+        The logarithm, and bumps about those of a grid: with these a policy can change abruptly from one to the next.
+        """
         if not self.shows_weight:
             return seen
         log = np.log(np.asarray(cost_weight, np.float64) * self.features.cost_scale + 0.01)
-        shown = np.stack([log / 4, np.tanh(log)], axis=-1).astype(np.float32)
-        return np.concatenate([seen, np.broadcast_to(shown, (*seen.shape[:-1], 2))], axis=-1)
+        bumps = np.exp(-((log[..., None] - WEIGHT_GRID) ** 2) / 2)
+        shown = np.concatenate([log[..., None] / 4, bumps], axis=-1).astype(np.float32)
+        return np.concatenate([seen, np.broadcast_to(shown, (*seen.shape[:-1], shown.shape[-1]))], axis=-1)
 
 
 def make_inputs(features: StateFeatures, tree: Tree, shows_weight: bool) -> Inputs:
@@ -276,6 +285,19 @@ class StateTable:
         return spent
 
 
+def _pace(args: Options, exactly: bool) -> tuple[float, int, float]:
+    """Step size, minibatches an epoch, and how much of the running mean stays: as asked for, or what suits either way.
+
+    Sampled advantages are noisy: more and smaller steps; their settings are those of before there were exact ones.
+    """
+    step_size, minibatches, stays = (3e-3, 2, 0.8) if exactly else (1e-3, 4, 0.0)
+    return (
+        step_size if args.learning_rate is None else args.learning_rate,
+        minibatches if args.num_minibatches is None else args.num_minibatches,
+        stays if args.average is None else args.average,
+    )
+
+
 @one_thread()
 def train(args: Options, tree: Tree, validation: Tree | None, request: RouterRequest) -> tuple[Agent, Inputs]:
     """Train on the items of `tree`, choose on those of `validation`; the agent, and what turns states into its inputs.
@@ -290,6 +312,7 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
     if exactly:
         total, each = args.total_trees, args.num_trees
     num_iterations = max(1, total // each)
+    step_size, minibatches, stays = _pace(args, exactly)
 
     # --- the states, the policy, the optimizer -------------------------------------------------------------------
     # The encoder is fitted on what a policy can see of train items; over live models only the queries are known yet.
@@ -297,7 +320,11 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
     rates = (*(tree.cost_model.input_rate or ()), *(tree.cost_model.output_rate or ()), 1e-12)
     cost_scale = highest or max(rates) * 1000 * tree.max_hops
     cost_weights = np.array(request.cost_weights or (cost_weight,))
-    features = features_of(tree, args.sees, args.encoder, request, cost_scale)
+    features = features_of(tree, args.sees or PARTS, args.encoder, request, cost_scale)
+    held_out = [] if validation is None or validation is tree else [validation]
+    recorded = all(part.complete for part in (tree, *held_out))
+    if args.sees is None and recorded and not texts_pay([tree, *held_out], features, request):
+        features = replace(features, sees=tuple(part for part in PARTS if part not in TEXTS), embed=None)
     inputs = make_inputs(features, tree, bool(request.cost_weights))
     torch.manual_seed(request.seed)
     generator = torch.Generator().manual_seed(request.seed)
@@ -305,8 +332,9 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
         Agent(inputs.dimension, len(tree.models), allow_stop, args.hidden, args.stop_bias) for _ in range(2)
     )
     average.nets.load_state_dict(policy.nets.state_dict())
-    optimizer = torch.optim.Adam(policy.nets.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
-    learn = (Exact if exactly else Sampled)(args, StateTable(tree, inputs), policy, optimizer, cost_weights, generator)
+    optimizer = torch.optim.Adam(policy.nets.parameters(), lr=step_size, eps=1e-5, fused=True)
+    table = StateTable(tree, inputs)
+    learn = (Exact if exactly else Sampled)(args, minibatches, table, policy, optimizer, cost_weights, generator)
 
     # --- exact evaluation ----------------------------------------------------------------------------------------
     complete = {name: t for name, t in (("train", tree), ("validation", validation)) if t is not None and t.complete}
@@ -369,18 +397,20 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
     for iteration in range(first, num_iterations + 1):
         progress = (iteration - 1) / num_iterations
         if args.anneal_lr:
-            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - progress)
+            optimizer.param_groups[0]["lr"] = step_size * (1 - progress)
         logged = learn(progress)
         for mean, current in zip(average.nets.parameters(), policy.nets.parameters(), strict=True):
-            mean.data.lerp_(current.data, 1 - args.average)
+            mean.data.lerp_(current.data, 1 - stays)
         steps += learn.steps
 
         # --- look, log, save -------------------------------------------------------------------------------------
         last = iteration == num_iterations
         measured: dict[str, dict[str, float]] = {}
         if last or (args.eval_every and iteration % args.eval_every == 0):
-            measured = {name: exact(name) for name in complete}
-            value = measured.get("validation", measured.get("train", {})).get("greedy_value")
+            chosen_on = "validation" if "validation" in complete else "train"
+            # What train items come to is a matter of the log: there are more of them.
+            measured = {name: exact(name) for name in complete if name == chosen_on or run is not None}
+            value = measured.get(chosen_on, {}).get("greedy_value")
             if value is None or not args.select or value > best_value:
                 best_value = -float("inf") if value is None else value
                 best = {name: tensor.clone() for name, tensor in average.nets.state_dict().items()}
@@ -413,8 +443,12 @@ class Exact:
     steps: decisions that an iteration weighs.
     """
 
-    def __init__(self, args: Options, table: StateTable, policy: Agent, optimizer: Any, weights: Any, generator: Any):
-        self.args, self.table, self.policy, self.optimizer = args, table, policy, optimizer
+    def __init__(
+        self, args: Options, minibatches: int, table: StateTable, policy: Agent, optimizer: Any, weights: Any,
+        generator: Any,
+    ) -> None:  # fmt: skip
+        self.args, self.minibatches, self.table = args, minibatches, table
+        self.policy, self.optimizer = policy, optimizer
         self.weights, self.generator, self.tree = weights, generator, table.tree
         self.trees = args.num_trees
         self.steps = self.trees * self.tree.decision_nodes
@@ -455,7 +489,7 @@ class Exact:
         mass = visits[..., None] * old.exp()
 
         # --- learn -----------------------------------------------------------------------------------------------
-        bounds = np.linspace(0, len(items), min(args.num_minibatches, len(items)) + 1).astype(int)
+        bounds = np.linspace(0, len(items), min(self.minibatches, len(items)) + 1).astype(int)
         clipfracs: list[float] = []
         for _ in range(args.update_epochs):
             order = torch.randperm(len(items), generator=self.generator)
@@ -506,10 +540,14 @@ class Sampled:
     steps: environment steps of an iteration.
     """
 
-    def __init__(self, args: Options, table: StateTable, policy: Agent, optimizer: Any, weights: Any, generator: Any):
+    def __init__(
+        self, args: Options, minibatches: int, table: StateTable, policy: Agent, optimizer: Any, weights: Any,
+        generator: Any,
+    ) -> None:  # fmt: skip
         from pools.mdp.vector_env import RoutingVectorEnv
 
-        self.args, self.table, self.policy, self.optimizer = args, table, policy, optimizer
+        self.args, self.minibatches, self.table = args, minibatches, table
+        self.policy, self.optimizer = policy, optimizer
         self.weights, self.generator, self.tree = weights, generator, table.tree
         # The states are looked up in the table, so the environment need not embed them.
         self.env = RoutingVectorEnv(
@@ -587,7 +625,7 @@ class Sampled:
         state_inputs = self._inputs(visited)
         slot = torch.from_numpy(place.reshape(-1))
         flat = [tensor.reshape(-1) for tensor in (actions, logprobs, advantages, returns, values)]
-        bounds = np.linspace(0, len(visited), min(args.num_minibatches, len(visited)) + 1).astype(int)
+        bounds = np.linspace(0, len(visited), min(self.minibatches, len(visited)) + 1).astype(int)
         clipfracs: list[float] = []
         for _ in range(args.update_epochs):
             order = torch.randperm(len(visited), generator=self.generator)

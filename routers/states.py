@@ -24,6 +24,8 @@ Part = Literal["models", "agreement", "surface", "cost", "query", "response"]
 """A part of a state: who spoke at which hop; whether the last answer agrees with each earlier one; the surface of query
 and last response (lengths, digits, markers); what was spent; the embeddings of query and last response."""
 PARTS: tuple[Part, ...] = ("models", "agreement", "surface", "cost", "query", "response")
+TEXTS: tuple[Part, ...] = ("surface", "query", "response")
+"""The parts that are made of texts."""
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 

@@ -140,9 +140,9 @@ def test_a_pickle_is_never_unpickled(whole: Path, data: st.DataObject) -> None:
 
 FAULTS: list[dict[str, Any]] = [
     {"options": {"hidden": 10**9}},
-    {"options": {"sees": ["query", "future"]}},
-    {"options": {"sees": ["query", "length"]}},  # a part that there was
-    {"options": {"sees": ["query"]}},  # one that there is, of another width
+    {"sees": "query future"},
+    {"sees": "query length"},  # a part that there was
+    {"sees": "query"},  # one that there is, of another width
     {"problem": {"max_hops": 10**9}},
     {"problem": {"models": ["a", "a"]}},
     {"problem": {"models": [f"m{n}" for n in range(100_000)]}},
@@ -171,9 +171,9 @@ def test_what_was_taken_once(whole: Path, change: dict[str, Any]) -> None:
         ((name, new),) = value.items()
         assert name in tensors
         tensors[name] = np.asarray(new(tensors[name]) if callable(new) else new)
-    elif key == "answers":
-        assert config["texts"]["answers"]
-        config["texts"]["answers"] = value
+    elif key in ("answers", "sees"):
+        assert config["texts"][key]
+        config["texts"][key] = value
     else:
         config[key] = config[key] | value if isinstance(value, dict) and value else value
     path = written(tensors, config, whole.with_name("once.safetensors"))
