@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import tyro
@@ -29,30 +28,23 @@ from pools.mdp.tree import Tree
 from pools.pool import Pool
 from routers import Router, RouterRequest, load
 from routers.ppo_hierrouter import Args, plain, request_for
-from routers.states import Part
+from routers.states import PARTS, TEXTS
 
 DEFAULT = Args()
-LEFT_OUT = {
-    f"without {part}": replace(DEFAULT, sees=tuple(seen for seen in DEFAULT.sees if seen != part))
-    for part in get_args(Part)
-    if part in DEFAULT.sees
-}
-ADDED = {
-    f"with {part}": replace(DEFAULT, sees=(*DEFAULT.sees, part)) for part in get_args(Part) if part not in DEFAULT.sees
-}
+LEFT_OUT = {f"without {part}": replace(DEFAULT, sees=tuple(seen for seen in PARTS if seen != part)) for part in PARTS}
 VARIANTS: dict[str, Args] = {
     "default": DEFAULT,
+    "sees everything": replace(DEFAULT, sees=PARTS),
     **LEFT_OUT,
-    **ADDED,
+    "without texts": replace(DEFAULT, sees=tuple(part for part in PARTS if part not in TEXTS)),
     "sampled advantages": replace(DEFAULT, advantages="sampled"),
+    "not normalised by cost weight": replace(DEFAULT, norm_adv=False),
     "no exploring": replace(DEFAULT, explore=0.0),
-    "exploring at 0.5": replace(DEFAULT, explore=0.5),
     "entropy constant": replace(DEFAULT, entropy_start=0.01, entropy_end=0.01),
     "STOP starts level": replace(DEFAULT, stop_bias=0.0),
     "exact advantages and nothing else": replace(
         DEFAULT, explore=0.0, entropy_start=0.01, entropy_end=0.01, stop_bias=0.0
     ),
-    "STOP starts at 2": replace(DEFAULT, stop_bias=2.0),
     "the last policy, not the best": replace(DEFAULT, select=False),
     "one cost weight": DEFAULT,  # the rest are of several, as the policies that ship
     "no STOP": replace(DEFAULT, allow_stop=False),
@@ -60,7 +52,6 @@ VARIANTS: dict[str, Args] = {
     "+ sentence": replace(DEFAULT, encoder="sentence"),
 }
 ALONE = ("one cost weight", "preset paper")
-SHOWN = tuple(name for name, args in VARIANTS.items() if name == "default" or args != DEFAULT or name in ALONE)
 
 
 @dataclass(frozen=True)
@@ -69,7 +60,7 @@ class Options:
 
     recording: Path = Args.recording
     """FOLDER of a recording; one that was imported must be complete"""
-    variants: tuple[str, ...] = tuple(name for name in SHOWN if name != "+ sentence")
+    variants: tuple[str, ...] = tuple(name for name in VARIANTS if name != "+ sentence")
     seeds: int = 5
     cost_weight: float = 0.1
     """the lambda that policies are used at"""
@@ -79,7 +70,6 @@ class Options:
     """folder that holds the sentence encoder's weights"""
     equal_rates: bool = False
     """every model at the rate of the most expensive one, so that no hop is next to free"""
-    total_timesteps: int = Args.total_timesteps
 
 
 @register_cost_model("equal rates")
@@ -129,11 +119,9 @@ def main() -> None:
     recording = load_recording(options.recording, "equal rates" if options.equal_rates else "paper")
     parts = {name: recording.tree.select(name) for name in ("train", "validation", "test")}
     columns = ("validation", "test", "test quality", "test cost", "called twice", "seconds")
-    columns = ("validation", "test", "test quality", "test cost", "called twice", "seconds")
     print(f"| variant | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
     for name in options.variants:
         given = replace(VARIANTS[name], cost_weight=options.cost_weight, weights=options.weights)
-        given = replace(given, total_timesteps=options.total_timesteps)
         given = given if name in ALONE else replace(given, cost_weights=options.cost_weights)
         start = time.process_time()
         found = np.array([of_training(replace(given, seed=n + 1), parts) for n in range(options.seeds)])

@@ -17,7 +17,7 @@ from routers.encoders.base import SEEN, ContextEncoder, load_encoder, save_encod
 from routers.ppo_hierrouter import Agent, Inputs, Options
 from routers.registry import register
 from routers.router import Learnt, RouterRequest, RoutingStates
-from routers.states import PARTS, StateFeatures
+from routers.states import PARTS, TEXTS, StateFeatures
 
 
 @register("hierrouter")
@@ -91,12 +91,13 @@ class HierRouter:
         return replace(self, cost_weight=cost_weight)
 
     def notes(self, cost_weights: Sequence[float]) -> list[str]:
-        """At which cost weights it was trained, where these are others."""
+        """That it reads no texts; at which cost weights it was trained, where these are others."""
+        notes = [] if set(TEXTS) & set(self.inputs.features.sees) else ["reads no texts"]
         trained = self.fitted_for.cost_weights or (self.fitted_for.cost_weight,)
-        if min(trained) <= min(cost_weights) <= max(cost_weights) <= max(trained):
-            return []
-        several = f"s {min(trained):g} to {max(trained):g}" if len(trained) > 1 else f" {trained[0]:g} alone"
-        return [f"trained at cost weight{several}"]
+        if not min(trained) <= min(cost_weights) <= max(cost_weights) <= max(trained):
+            several = f"s {min(trained):g} to {max(trained):g}" if len(trained) > 1 else f" {trained[0]:g} alone"
+            notes.append(f"trained at cost weight{several}")
+        return notes
 
     def probabilities(self, states: RoutingStates) -> NDArray[np.float64]:
         """`[B, A]` probability of each action; one-hot if the router is greedy."""

@@ -161,7 +161,7 @@ def _columns(tree: Tree, see: Seen, hop: int) -> Columns:
 
 def _level(columns: Columns, fold: IntArray) -> Level:
     mean, spread = columns.mean(axis=0, dtype=np.float64), columns.std(axis=0, dtype=np.float64)
-    scale = np.where(spread > 1e-6 * np.abs(columns).max(axis=0), spread, 1.0)
+    scale = np.where(spread > np.maximum(1e-6 * np.abs(columns).max(axis=0), 1e-12), spread, 1.0)
     columns -= mean.astype(np.float32)
     columns /= scale.astype(np.float32)
     by_fold = [columns[fold == number] for number in range(FOLDS)]

@@ -28,7 +28,7 @@ from pools.mdp.optimum import path_costs, solve
 from pools.mdp.policy_value import action_values, expectation
 from pools.mdp.tree import Tree
 from pools.types import Context, content_hash
-from routers._threads import one_thread
+from routers._threads import one_library_thread, one_thread
 from routers.checkpoint import read_tensors, state_beside, write_tensors
 from routers.induction import texts_pay
 from routers.options import NonNegative, Positive
@@ -97,7 +97,7 @@ class Options:
     update_epochs: PositiveInt = 4
     """Epochs over each iteration's batch."""
     norm_adv: bool = True
-    """Normalise advantages within each minibatch."""
+    """Normalise advantages: exact ones within each cost weight, sampled ones within each minibatch."""
     clip_coef: NonNegative = 0.2
     """How far the probability ratio may move."""
     clip_vloss: bool = False
@@ -323,8 +323,10 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
     features = features_of(tree, args.sees or PARTS, args.encoder, request, cost_scale)
     held_out = [] if validation is None or validation is tree else [validation]
     recorded = all(part.complete for part in (tree, *held_out))
-    if args.sees is None and recorded and not texts_pay([tree, *held_out], features, request):
-        features = replace(features, sees=tuple(part for part in PARTS if part not in TEXTS), embed=None)
+    if args.sees is None and recorded:
+        with one_library_thread():
+            if not texts_pay([tree, *held_out], features, request):
+                features = replace(features, sees=tuple(part for part in PARTS if part not in TEXTS), embed=None)
     inputs = make_inputs(features, tree, bool(request.cost_weights))
     torch.manual_seed(request.seed)
     generator = torch.Generator().manual_seed(request.seed)
@@ -483,7 +485,8 @@ class Exact:
         for number in np.unique(place).tolist():
             mean = np.average(square[place == number], weights=often[place == number])
             self.square[number] = mean if self.square[number] == 0 else 0.9 * self.square[number] + 0.1 * mean
-        advantage /= np.sqrt(self.square[place])[:, None, None] + SMALLEST_SPREAD
+        if args.norm_adv:
+            advantage /= np.sqrt(self.square[place])[:, None, None] + SMALLEST_SPREAD
         counted = come * often[:, None]
         gain, visits = (torch.from_numpy(array.astype(np.float32)) for array in (advantage, counted))
         mass = visits[..., None] * old.exp()

@@ -20,6 +20,7 @@ from pools.types import Context, Generation, GenerationSettings, Item
 from routers import RouterRequest, load
 from routers.checkpoint import read_checkpoint, write_checkpoint
 from routers.registry import teach
+from routers.states import PARTS
 
 SETTINGS = GenerationSettings((), 8)
 SPLITS = ("train", "validation", "test")
@@ -85,6 +86,29 @@ def agreeing() -> RouterRequest:
         return response == "it is 7"
 
     return made(answer, right, (0.0001, 0.0001, 0.01), hops=3, items=300)
+
+
+@pytest.fixture(scope="module")
+def noisy() -> RouterRequest:
+    """Who is right is drawn, and what an answer looks like tells nothing of it."""
+    return made(
+        lambda model, n, _: " ".join("word" for _ in range(np.random.default_rng([n, model]).integers(1, 20))),
+        lambda item, _: coin(item.doc_id, 2),
+        (0.0001, 0.01),
+    )
+
+
+@pytest.mark.parametrize(("problem", "sees"), [("surface", PARTS), ("noisy", ("models", "agreement", "cost"))])
+def test_hierrouter_reads_texts_where_that_pays(
+    problem: str, sees: tuple[str, ...], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    fitting = replace(request.getfixturevalue(problem), cost_weight=0.01)
+    taught = teach("hierrouter", fitting, {"total_trees": 640})
+    taught.save(tmp_path / "policy.safetensors")
+    kept: Any = load("hierrouter", checkpoint=tmp_path / "policy.safetensors")
+    assert kept.inputs.features.sees == sees
+    everything: Any = teach("hierrouter", fitting, {"total_trees": 64, "sees": PARTS}).router
+    assert everything.inputs.features.sees == PARTS  # what is asked for is seen, whatever pays
 
 
 @pytest.mark.parametrize("cost_weight", [0.0, 0.0001, 0.001, 0.003, 0.02, 10.0])
