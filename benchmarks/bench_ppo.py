@@ -12,8 +12,8 @@ its own minibatches and epochs (64 steps, 10), once with ours. Ours runs with it
 evaluations are included.
 
 A step of a peer and of our sampled learner is a decision of a drawn episode, so these are compared. With exact
-advantages nothing is drawn: a step is a decision node that is weighed, all of its actions at once, and what compares our
-two learners is how long each takes to 95% of its own last value.
+advantages nothing is drawn: a step is a decision node that is weighed, all of its actions at once, and what compares
+our two learners is how long each takes to 95% of its own last value.
 """
 
 from __future__ import annotations
