@@ -5,7 +5,8 @@
 Quality and cost are means over the five seeds; behind `±` are 95% intervals over seeds (Student's t). The improvement
 factor is the ratio of qualities, the added cost the difference of costs, each with its 95% interval by resampling the
 items, the same ones for both (so they hold for these five policies on other items). Below: the share of the gap closed
-on held-out and on train items, and what the policies attain at other cost weights, with their AIQ.
+on held-out and on train items, on which kinds of items the code model is called twice, and what the policies attain at
+other cost weights, with their AIQ.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,10 @@ import tyro
 from numpy.typing import NDArray
 from scipy import stats
 
+from pools.data.recording import load_recording
+
 FloatArray = NDArray[np.float64]
+RECORDING = Path("results/recordings/lightweight-offline")
 ENDS = (2.5, 97.5)
 OTHERS = "single:math-specialist single:qa-specialist single:qwen2.5-coder-0.5b best-pipeline best-pipeline-per-task"
 
@@ -35,6 +41,8 @@ class Args:
 
     seeds: int = 5
     others: tuple[str, ...] = tuple(OTHERS.split())
+    dear: str = "qwen2.5-coder-0.5b"
+    """the model whose second calls are counted"""
     resamples: int = 10_000
     cost_weights: tuple[float, ...] = (0.1, 1.0, 2.0, 3.0)
 
@@ -44,6 +52,24 @@ def by_item(run: Path, router: str) -> tuple[list[str], FloatArray]:
     rows = [row for row in pq.read_table(run / "items.parquet").to_pylist() if row["router"] == router]
     rows.sort(key=lambda row: (row["task"], row["doc_id"]))
     return [row["task"] for row in rows], np.array([[row["quality"], row["cost"]] for row in rows])
+
+
+def called_twice(runs: Sequence[Path], model: str) -> dict[str, list[str]]:
+    """By kind of item, of each seed: on how many HierRouter calls a model twice, and on how many that gains."""
+    items = load_recording(RECORDING).tree.items
+    kinds = {(item.task, item.doc_id): f"{item.task}, {item.kind}" if item.kind else item.task for item in items}
+    found: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        rows = pq.read_table(run / "items.parquet").to_pylist()
+        once = {(row["task"], row["doc_id"]): row["quality"] for row in rows if row["router"] == f"single:{model}"}
+        twice = {kind: np.zeros(2, np.int64) for kind in kinds.values()}
+        for row in rows:
+            if row["router"] == "hierrouter" and row[f"calls:{model}"] > 1:
+                item = row["task"], row["doc_id"]
+                twice[kinds[item]] += [1, row["quality"] > once[item]]
+        for kind, (calls, gains) in twice.items():
+            found[kind].append(f"{calls} ({gains})")
+    return found
 
 
 def half(values: FloatArray) -> float:
@@ -84,6 +110,8 @@ def main() -> None:
         weights = ",".join(f"{weight:g}" for weight in args.cost_weights)
         swept = [run(Path(name) / f"swept-{seed}", seed, "--cost-weight", weights) for seed in seeds]
         tasks, _ = by_item(runs[0], "hierrouter")
+        twice = called_twice(runs, args.dear)
+        hops = np.mean([summary["routers"]["hierrouter"]["overall"]["hops"] for summary in held_out])
         ours = np.stack([by_item(out, "hierrouter")[1] for out in runs])  # [seeds, I, 2]
         theirs = {other: by_item(runs[0], other)[1] for other in args.others}
     order = list(held_out[0]["routers"]["hierrouter"]["tasks"])
@@ -99,7 +127,11 @@ def main() -> None:
     for other, each in theirs.items():
         cells = [over(mean[mask], each[mask], args.resamples) for mask in masks]
         print(f"| over {other.removeprefix('single:')} | {' | '.join(cells)} |")
-    print()
+    print(f"\nhops: {hops:.2f}")
+    print(f"{args.dear} called twice on so many items (so many gain by it), of each seed:")
+    for kind, counts in twice.items():
+        if set(counts) != {"0 (0)"}:
+            print(f"  {kind}: {', '.join(counts)}")
     for split, found in (("held-out", held_out), ("train", train)):
         closed = np.array([summary["routers"]["hierrouter"]["overall"]["gap_closed"] for summary in found])
         print(f"gap closed on {split} items: {closed.mean():.1%} ± {half(closed):.1%}")
