@@ -103,18 +103,13 @@ class OneHopLearner(Protocol):
 
 
 def fit_one_hop(self: OneHopLearner, train: Tree, validation: Tree, request: RouterRequest) -> OneHopRouter:
-    """Fit candidates on train items and keep the one with the best value on validation items.
-
-    That is the mean of the values at the request's cost weight and at `SHARES`: the router is used at others, too, and
-    at a single one the few items of a small table would choose by chance.
-    """
+    """Fit candidates on train items; keep the one with the best value on validation items, at `weights_to_judge`."""
     queries = [Context(item.query) for item in train.items]
     embed = ContextEncoder(build_encoder(self.encoder, queries, request.seed, request.weights), ("query",))
     learnt = examples(train, embed)
     held_out = examples(validation, embed)
     cost, rows = learnt.cost.mean(axis=0), np.arange(len(held_out.score))
-    most = cost.max()
-    weights = [request.cost_weight, *(share / most for share in SHARES if most > 0)]
+    weights = weights_to_judge(cost, request)
 
     def value(predict: Predictor) -> float:
         predicted = predict(held_out.vectors)
@@ -124,6 +119,15 @@ def fit_one_hop(self: OneHopLearner, train: Tree, validation: Tree, request: Rou
 
     best = max(self.candidates(learnt, request.seed), key=value)  # of equals the first
     return OneHopRouter(embed, best, cost, request.cost_weight)
+
+
+def weights_to_judge(cost: FloatArray, request: RouterRequest) -> list[float]:
+    """Cost weights to choose settings at: the request's, and where the most expensive of models `[M]` costs `SHARES`.
+
+    The router is used at others, too, and at a single one the few items of a small table would choose by chance.
+    """
+    most = float(cost.max())
+    return [request.cost_weight, *(share / most for share in SHARES if most > 0)]
 
 
 def load_one_hop(self: OneHopLearner, learnt: Learnt, request: RouterRequest) -> OneHopRouter:

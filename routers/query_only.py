@@ -14,7 +14,7 @@ from pools.mdp.optimum import path_costs
 from pools.mdp.tree import IntArray, Tree
 from pools.types import Context
 from routers.encoders.base import ContextEncoder, build_encoder, load_encoder, save_encoder
-from routers.one_hop import KNN, Examples, FloatArray, Predictor, Ridge
+from routers.one_hop import KNN, Examples, FloatArray, Predictor, Ridge, weights_to_judge
 from routers.options import NonNegative
 from routers.registry import register
 from routers.router import Learnt, RouterRequest, RoutingStates
@@ -89,24 +89,28 @@ class QueryOnly:
         score = np.concatenate([part.score[:, nodes] for part in parts]).astype(np.float64)
         cost = np.concatenate([path_costs(part)[:, nodes] for part in parts])
         learnt = Examples(embed(queries), np.concatenate([score, cost], axis=1), cost)
-        predict = self._best(learnt, score - request.cost_weight * cost, request)
+        weights = weights_to_judge(train.cost[:, train.level(1)].mean(axis=0), request)
+        predict = self._best(learnt, np.array(weights), request.seed)
         stop, pipelines = len(train.models), train.pipelines()[nodes]
         actions = np.pad(np.where(pipelines < 0, stop, pipelines), ((0, 0), (0, 1)), constant_values=stop)
         return QueryOnlyRouter(embed, predict, actions, request.cost_weight)
 
-    def _best(self, learnt: Examples, value: FloatArray, request: RouterRequest) -> Predictor:
-        """The regression with the best mean of the values `[n, K]`; of equals that of the highest penalty."""
-        items = len(value)
-        fold_of = np.random.default_rng(request.seed).permutation(items) % FOLDS
+    def _best(self, learnt: Examples, cost_weights: FloatArray, seed: int) -> Predictor:
+        """The regression with the best value, a mean over cost weights; of equals that of the highest penalty."""
+        items = len(learnt.vectors)
+        fold_of = np.random.default_rng(seed).permutation(items) % FOLDS
         fewest = items - int((fold_of == 0).sum())  # that are fitted on while a fold is held out
         attained = np.zeros((len(self.penalties) + len(self.neighbours), items))
         for fold in range(FOLDS if items >= FOLDS else 0):
             others, held_out = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
             part = Examples(learnt.vectors[others], learnt.score[others], learnt.cost[others])
-            for number, predict in enumerate(self._candidates(part, fewest, request.seed)):
-                chosen = best_pipelines(predict(learnt.vectors[held_out]), request.cost_weight)
-                attained[number, held_out] = value[held_out, chosen]
-        fitted = self._candidates(learnt, fewest, request.seed)
+            score, _ = np.split(learnt.score[held_out], 2, axis=1)
+            value = score - cost_weights[:, None, None] * learnt.cost[held_out]
+            for number, predict in enumerate(self._candidates(part, fewest, seed)):
+                predicted = predict(learnt.vectors[held_out])
+                chosen = np.array([best_pipelines(predicted, weight) for weight in cost_weights.tolist()])
+                attained[number, held_out] = np.take_along_axis(value, chosen[:, :, None], axis=2).mean(axis=(0, 2))
+        fitted = self._candidates(learnt, fewest, seed)
         return fitted[int(attained[: len(fitted)].mean(axis=1).argmax())]
 
     def _candidates(self, learnt: Examples, fewest: int, seed: int) -> list[Predictor]:
