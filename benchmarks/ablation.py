@@ -68,6 +68,8 @@ class Options:
     """the lambdas that they are trained at"""
     weights: Path | None = None
     """folder that holds the sentence encoder's weights"""
+    share: float = 1.0
+    """of the default training that each gets"""
     equal_rates: bool = False
     """every model at the rate of the most expensive one, so that no hop is next to free"""
 
@@ -122,6 +124,8 @@ def main() -> None:
     print(f"| variant | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
     for name in options.variants:
         given = replace(VARIANTS[name], cost_weight=options.cost_weight, weights=options.weights)
+        given = replace(given, total_trees=max(1, int(options.share * given.total_trees)))
+        given = replace(given, total_timesteps=max(1, int(options.share * given.total_timesteps)))
         given = given if name in ALONE else replace(given, cost_weights=options.cost_weights)
         start = time.process_time()
         found = np.array([of_training(replace(given, seed=n + 1), parts) for n in range(options.seeds)])

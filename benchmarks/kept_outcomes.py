@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pools.errors import UserError
 from pools.files import whole_file
 
 FloatArray = NDArray[np.float64]
@@ -62,7 +63,10 @@ def of_seeds(folder: Path, parts: Sequence[str]) -> list[Measured]:
     """
     seeds = [{path.stem.rpartition("-")[2] for path in folder.glob(f"{part}-*.npz")} for part in parts]
     whole = sorted(set.intersection(*seeds), key=int)
-    return [_side_by_side([Measured.load(folder / f"{part}-{seed}.npz") for part in parts]) for seed in whole]
+    try:
+        return [_side_by_side([Measured.load(folder / f"{part}-{seed}.npz") for part in parts]) for seed in whole]
+    except UserError as error:
+        raise UserError(f"{folder}: {error}; measure it anew with --again") from None
 
 
 def mean_of(seeds: Sequence[Measured]) -> Measured:
@@ -72,6 +76,9 @@ def mean_of(seeds: Sequence[Measured]) -> Measured:
 
 
 def _side_by_side(parts: Sequence[Measured]) -> Measured:
+    """One whole of the parts. Raises UserError if they were not measured alike."""
+    if len({str(part.settings) for part in parts}) > 1:
+        raise UserError("its folds were measured with different tables, cost weights or code")
     items = np.concatenate([part.items for part in parts])
     order = items.argsort()
     shares = np.array([len(part.items) for part in parts]) / len(items)

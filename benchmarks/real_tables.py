@@ -12,6 +12,7 @@ is kept in --work, one file a training: the same command goes on after a kill, -
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +24,13 @@ import numpy as np
 import tyro
 from kept_outcomes import OWN, Measured, is_kept
 from numpy.typing import NDArray
-from peers import PEERS, peer_routers
+from peers import PEERS, Peer, peer_routers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from tables_page import Chapter, write_page
 
 from harness.evaluation.evaluate import Outcome, evaluate
+from harness.evaluation.sweep import calls_at_least_once
 from harness.recorder.config import Import
 from harness.recorder.import_table import import_outcomes
 from pools.data.recording import load_recording
@@ -40,7 +42,7 @@ from pools.types import Generation, content_hash
 from pools.yaml_file import read_yaml
 from routers import RouterRequest, load
 from routers.encoders.cache import embedding_progress
-from routers.registry import learns, names, router_options, teach
+from routers.registry import ROUTERS, learns, names, router_options, teach
 from routers.router import Router, RoutingStates, StochasticRouter, WeighingRouter
 
 FloatArray = NDArray[np.float64]
@@ -58,7 +60,7 @@ SPARSE = 6
 """A router that has to learn anew for another cost weight does so at every so many of them."""
 
 LEARNT = ("fitted-q", "cascade", "query-only", "extra-trees", "knn", "ridge", "logistic", "mlp", "matrix-factorisation")
-ROUTERS = ("hierrouter", *LEARNT, "best-pipeline", "random", "oracle")
+MEASURED = ("hierrouter", *LEARNT, "best-pipeline", "random", "oracle")
 DRAWN = ("hierrouter", "extra-trees", "mlp", "matrix-factorisation")
 """Routers that another seed makes others."""
 READERS = ("hierrouter", "fitted-q")
@@ -170,15 +172,14 @@ def tables_in(folder: Path, chosen: Sequence[str]) -> list[Table]:
 
 
 def imported(table: Table, options: Options) -> Tree:
-    """The table's tree, imported once."""
+    """The table's tree."""
     out = options.work / table.name / "recording"
-    if not (out / "manifest.json").is_file():
-        given = Import(
-            files=tuple(options.folder / file for file in table.files), out=out, name=table.name, hops=table.hops,
-            prices=table.prices, tokenizer=_tokenizer(options) if table.prices else None,
-            drop_incomplete=table.drop_incomplete,
-        )  # fmt: skip
-        import_outcomes(given, Console())
+    given = Import(
+        files=tuple(options.folder / file for file in table.files), out=out, name=table.name, hops=table.hops,
+        prices=table.prices, tokenizer=_tokenizer(options) if table.prices else None,
+        drop_incomplete=table.drop_incomplete, force=True,
+    )  # fmt: skip
+    import_outcomes(given, Console())
     return load_recording(out).tree
 
 
@@ -295,10 +296,18 @@ def measure(tree: Tree, cell: Cell, options: Options, settings: str) -> Measured
 
 
 def settings_of(tree: Tree, cell: Cell, options: Options) -> str:
-    """What a file is of: with other outcomes, cost weights or another encoder its router is measured anew."""
+    """What a file is of: the table's outcomes, texts and cost weights; then the encoder and the router's code.
+
+    The code is that of the modules of the router's class: what these import is not noticed, --again is for that.
+    """
+    texts = tree.shortened(1).contexts if tree.independent else tree.contexts
+    outcomes = [tree.score.tobytes().hex(), tree.cost.tobytes().hex(), [[c.query, *c.responses] for c in texts]]
+    asked = [tree.answers, tree.max_hops, cost_weights(tree).tolist(), taught_weights(tree), FOLDS]
     encoder = options.encoder if cell.router in PEERS or _takes_encoder(cell.router) else ""
-    outcomes = content_hash([item.query for item in tree.items], tree.score.sum(axis=1).tolist(), tree.max_hops)
-    return f"{outcomes[:16]} {FOLDS} {WEIGHTS} {encoder}"
+    of = Peer if cell.router in PEERS else ROUTERS.entry(cell.router)[1]
+    modules = dict.fromkeys(each.__module__ for each in getattr(of, "__mro__", (of,)) if each is not object)
+    code = [inspect.getsource(sys.modules[name]) for name in modules]
+    return f"{content_hash(outcomes, asked)[:16]} {content_hash(code)[:8]} {encoder}"
 
 
 @dataclass(frozen=True)
@@ -353,15 +362,12 @@ def measured(
     settings: str,
 ) -> Measured:
     """What is kept of outcomes at cost weights."""
-    reached = np.array(
-        [[model in tree.pipeline(node) for model in range(len(tree.models))] for node in range(tree.nodes)]
-    )
     return Measured(
         weights=weights,
         items=items,
         quality=np.stack([outcome.quality for outcome in outcomes]),
         cost=np.stack([outcome.cost for outcome in outcomes]),
-        called=np.stack([outcome.end @ reached for outcome in outcomes]),
+        called=np.stack([calls_at_least_once(outcome, tree) for outcome in outcomes]),
         calls=np.stack([outcome.calls.mean(axis=0) for outcome in outcomes]),
         seconds=np.array(seconds),
         settings=np.array(settings),
@@ -421,7 +427,7 @@ def main() -> None:
         tables = tables_in(options.folder, options.tables)
         known = {*names(), *PEERS}
         given = _folders(options.peer)
-        mine = [name for name in ROUTERS if name in known] + [
+        mine = [name for name in MEASURED if name in known] + [
             name for name, peer in PEERS.items() if peer.project in given
         ]
         if wrong := [name for name in options.routers if name not in mine]:

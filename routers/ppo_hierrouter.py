@@ -721,7 +721,9 @@ def _identity(options: Options, tree: Tree, validation: Tree | None, request: Ro
             items = [[item.task, item.doc_id, item.query] for item in part.items]
             # A live tree fills up while it is trained on; a recorded one is what it is.
             arrays = (part.score, part.cost, part.context_id) if part.complete else ()
-            seen.append([part.models, part.max_hops, items, [array.tobytes().hex() for array in arrays]])
+            responses = [context.responses for context in part.contexts] if part.complete else []
+            known = [array.tobytes().hex() for array in arrays]
+            seen.append([part.models, part.max_hops, part.answers, items, responses, known])
     goal = [request.allow_stop, request.cost_weight, request.cost_weights, request.seed, asdict(tree.cost_model)]
     return content_hash(plain(options), goal, seen)
 

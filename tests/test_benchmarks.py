@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from kept_outcomes import of_seeds
+from kept_outcomes import Measured, of_seeds
 from real_tables import CONTROLS, controlled
-from tables_page import cliques
+from tables_page import Goal, cliques, goals_of, sheet_of
 
 from pools.data.recording import load_recording
+from pools.mdp.tree import Tree
 
 ROOT = Path(__file__).parents[1]
 # As where what the benchmarks compare to is not installed; the script is the first argument.
@@ -78,8 +80,67 @@ def test_real_tables_measures_every_item_once_and_writes_the_page_again(tmp_path
     assert "**+" not in control
 
 
+def test_real_tables_joins_nothing_that_was_measured_on_another_table(tmp_path: Path) -> None:
+    def measure(cost: str, *more: str) -> subprocess.CompletedProcess[str]:
+        lines = ["item,task,prompt,model,score,cost,response"]
+        for item in range(30):
+            lines.append(f"{item},sums,what is twice {item},small,{item % 2},{cost},{item}")
+            lines.append(f"{item},sums,what is twice {item},large,1,1.0,{item}")
+        (tmp_path / "sums.csv").write_text("\n".join(lines))
+        command = [sys.executable, "benchmarks/real_tables.py", str(tmp_path), "--out", str(tmp_path / "page.md")]
+        command += ["--work", str(tmp_path / "work"), "--encoder", "hashing", *more]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    (tmp_path / "tables.yaml").write_text("tables: [{name: sums, title: Sums, files: [sums.csv], hops: 1}]")
+    assert measure("0.1", "--routers", "ridge", "oracle").returncode == 0
+    kept = tmp_path / "work" / "sums" / "ridge" / "0-1.npz"
+    before = kept.stat().st_mtime_ns
+    assert measure("0.1", "--routers", "ridge").returncode == 0 and kept.stat().st_mtime_ns == before
+    mixed = measure("0.2", "--routers", "ridge")
+    assert mixed.returncode == 2 and "are of different tables; measure them anew" in mixed.stderr
+    assert kept.stat().st_mtime_ns > before
+    assert measure("0.2", "--routers", "ridge", "oracle").returncode == 0
+
+
+def test_goals_are_met_by_every_seed_and_on_every_table_or_not_at_all(
+    synthetic_tree: Callable[..., Tree], tmp_path: Path
+) -> None:
+    tree = synthetic_tree(items=12, max_hops=1)
+    items, weights = np.arange(len(tree.items)), np.array([0.0, 0.01])
+    first = tree.level(1)
+    best = int(tree.score[:, first].mean(axis=0).argmax())
+
+    def keep(table: str, router: str, seed: int, quality: float, calls: list[float]) -> None:
+        shape = len(weights), len(items)
+        Measured(
+            weights, items, np.full(shape, quality), np.full(shape, 1.0), np.zeros((*shape, len(first))),
+            np.tile(calls, (len(weights), 1)), np.array(0.0), np.array("table code "),
+        ).save(tmp_path / table / router / f"0-{seed}.npz")  # fmt: skip
+
+    def goals(*tables: str) -> dict[str, Goal]:
+        sheets = {table: sheet_of(tmp_path / table, tree, ["0"]) for table in tables}
+        found = goals_of({n: s for n, s in sheets.items() if s is not None}, dict.fromkeys(tables, (0.0, 0.01)))
+        return {goal.goal[:24]: goal for goal in found}
+
+    spread = [1.0 / len(first)] * len(first)
+    keep("one", "fitted-q", 1, 1.0, spread)
+    keep("one", "ridge", 1, 0.5, spread)
+    keep("one", "hierrouter", 1, 1.0, spread)
+    value, collapse = "HierRouter's value not m", "HierRouter does not coll"
+    assert goals("one")[value].met and goals("one")[collapse].met
+    assert goals("one")["`hierrouter`, shuffled a"].met is None
+    keep("one", "hierrouter", 2, 0.9, np.eye(len(first))[best].tolist())
+    worse = goals("one")
+    assert worse[value].met is False and "-0.0500" in worse[value].figure
+    assert worse[collapse].met is False and "one at 0" in worse[collapse].figure
+    keep("one", "hierrouter", 2, 1.0, spread)
+    keep("two", "hierrouter", 1, 1.0, spread)  # but no fitted-q
+    assert goals("one", "two")[value].met is None and goals("one", "two")[collapse].met is None
+
+
 def test_ablation_prints_a_row_for_each_variant_and_yardstick() -> None:
-    command = [sys.executable, "benchmarks/ablation.py", "--seeds", "2", "--total-timesteps", "2000"]
+    command = [sys.executable, "benchmarks/ablation.py", "--seeds", "2", "--share", "0.01"]
     command += ["--variants", "without query", "preset paper", "--cost-weight", "0.2", "--cost-weights", "0.1", "0.3"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
