@@ -41,7 +41,7 @@ class Args:
 
     seeds: int = 5
     others: tuple[str, ...] = tuple(OTHERS.split())
-    dear: str = "qwen2.5-coder-0.5b"
+    expensive: str = "qwen2.5-coder-0.5b"
     """the model whose second calls are counted"""
     resamples: int = 10_000
     cost_weights: tuple[float, ...] = (0.1, 1.0, 2.0, 3.0)
@@ -110,7 +110,7 @@ def main() -> None:
         weights = ",".join(f"{weight:g}" for weight in args.cost_weights)
         swept = [run(Path(name) / f"swept-{seed}", seed, "--cost-weight", weights) for seed in seeds]
         tasks, _ = by_item(runs[0], "hierrouter")
-        twice = called_twice(runs, args.dear)
+        twice = called_twice(runs, args.expensive)
         hops = np.mean([summary["routers"]["hierrouter"]["overall"]["hops"] for summary in held_out])
         ours = np.stack([by_item(out, "hierrouter")[1] for out in runs])  # [seeds, I, 2]
         theirs = {other: by_item(runs[0], other)[1] for other in args.others}
@@ -128,7 +128,7 @@ def main() -> None:
         cells = [over(mean[mask], each[mask], args.resamples) for mask in masks]
         print(f"| over {other.removeprefix('single:')} | {' | '.join(cells)} |")
     print(f"\nhops: {hops:.2f}")
-    print(f"{args.dear} called twice on so many items (so many gain by it), of each seed:")
+    print(f"{args.expensive} called twice on so many items (so many gain by it), of each seed:")
     for kind, counts in twice.items():
         if set(counts) != {"0 (0)"}:
             print(f"  {kind}: {', '.join(counts)}")

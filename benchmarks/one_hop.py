@@ -45,7 +45,7 @@ class Options:
     recording: Path
     routers: tuple[str, ...] = LEARNT + PLAIN
     cost_weights: tuple[float, ...] = (0.0, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0)
-    """in score per mean cost of the dearest model; the first table is of the first"""
+    """in score per mean cost of the most expensive model; the first table is of the first"""
     encoder: str = "hashing"
     weights: Path | None = None
     """folder that holds the sentence encoder's weights"""

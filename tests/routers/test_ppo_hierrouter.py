@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -212,6 +213,17 @@ def test_resumed_equals_uninterrupted(
     assert out.read_bytes() == whole.read_bytes()
     with pytest.raises(UserError, match="other arguments"):
         train(replace(stopped, resume=True, gae_lambda=0.5))
+
+
+def test_a_training_is_known_by_what_responses_say_and_how_answers_are_read(planted: Tree) -> None:
+    part = planted.select("train")
+    request = request_for(QUICK, part, None)
+    known = ppo_hierrouter._identity(QUICK, part, None, request)
+    others = copy.copy(part), copy.copy(part)
+    others[0].contexts = [replace(context, responses=(*context.responses, "more")) for context in part.contexts]
+    others[1].answers = "letter"
+    assert known == ppo_hierrouter._identity(QUICK, copy.copy(part), None, request)
+    assert all(known != ppo_hierrouter._identity(QUICK, other, None, request) for other in others)
 
 
 def test_a_checkpoint_is_all_a_router_needs(planted: Tree, train: Train, tmp_path: Path) -> None:
