@@ -40,6 +40,7 @@ Cells = Mapping[str, Any]
 HELD_OUT: tuple[Split, ...] = ("train", "validation", "test")  # the last is kept before the others
 EXAMPLE = '[{"question": ..., "scores": {"MODEL": SCORE, ...}}, ...]'
 COLUMNS = ("item", "task", "prompt", "model", "score", "cost")
+OF_ITEM = ("task", "split", "kind")  # columns about the item that every format may have
 LONG = ("csv", "parquet")  # of these a row is one outcome
 NO_TABLE = {
     b"PK\x03\x04": "is a workbook or a ZIP file; save its table as CSV",
@@ -241,8 +242,18 @@ def read_outcomes(options: Import, name: str, splits: Sequence[Split | None]) ->
             if form == "routellm":
                 charge = _charger(dict.fromkeys(row.model for row in rows), options.prices, options.tokenizer)
                 rows = [row.model_copy(update={"cost": charge(row)}) for row in rows]
-        outcomes += [row if split is None else row.model_copy(update={"split": split}) for row in rows]
+        outcomes += rows if split is None else [_in_split(row, split) for row in rows]
     return outcomes, forms, units[0] if costs else ""
+
+
+def _in_split(row: Row, split: Split) -> Row:
+    """The row with the split of its file. Raises UserError if it says another: test items would be trained on."""
+    if row.split not in (None, split):
+        raise UserError(
+            f"{row.where}: split is {row.split}, but the file is {split}, by its name or --splits; "
+            "correct one of them, or remove the column split"
+        )
+    return row.model_copy(update={"split": split})
 
 
 def unit_of(table: Iterable[Cells], given: str | None, before: Sequence[str], file: Path) -> str:
@@ -297,11 +308,15 @@ def form_of(row: Cells, file: Path) -> str:
     """What the columns are, by their names. Raises UserError if they are none that is known."""
     if {"question", "scores"} <= set(row):
         return "json"
-    if len(set(COLUMNS) & set(row)) >= 3:
+    wide = [
+        form
+        for form, (_, of_model) in reversed(WIDE.items())  # RouterBench's columns end as RouteLLM's do, too
+        if any(column.endswith(next(iter(of_model.values()))) for column in row)
+    ]
+    if len(set(COLUMNS) & set(row)) >= 3 and ("model" in row or not wide):
         return "csv"
-    for form, (_, of_model) in reversed(WIDE.items()):  # RouterBench's columns end as RouteLLM's do, too
-        if any(column.endswith(next(iter(of_model.values()))) for column in row):
-            return form
+    if wide:
+        return wide[0]
     raise UserError(
         f"{file} has no columns of outcomes: expected {', '.join(COLUMNS)}, or those of RouteLLM or RouterBench "
         f"(docs/guides/outcomes.md), separated by commas, got {shown(', '.join(row))}"
@@ -381,7 +396,7 @@ def _cells(
 ) -> Iterator[tuple[int, Cells]]:
     """The cells of each outcome, and the number of its row.
 
-    task: of a table that names none; its items are called by their numbers, from `before` on.
+    task: of a table that names none; items without a name are called by their numbers, from `before` on.
     """
     if form in LONG:
         _check_columns(table, [column for column in COLUMNS if column in fields], file)
@@ -394,28 +409,39 @@ def _cells(
                 raise UserError(
                     f"{file}: entry {number}: scores is {shown(row.get('scores'))}, expected {{MODEL: SCORE}}"
                 )
+            shared = _shared(row, {"prompt": "question"}, before + number, task)
             for model, score in row["scores"].items():
                 if isinstance(score, Mapping | list):
                     raise UserError(
                         f"{file}: entry {number}: the score of {model} is {shown(score)}, expected one number"
                     )
-                shared = {"item": before + number, "task": task, "prompt": row.get("question")}
                 yield number, {**shared, "model": model, "score": score}
         return
     of_item, of_model = WIDE[form]
     suffix = next(iter(of_model.values()))
     models = [column.removesuffix(suffix) for column in table[0] if column.endswith(suffix)]
     _check_columns(table, [*of_item.values(), *(models or [f"MODEL{suffix}"])], file)
+    about = {field: field for field in OF_ITEM} | of_item
+    if taken := next((model for model in models if model in about.values()), None):
+        raise UserError(
+            f"{file} has a column {taken}{suffix}, as if {taken} were a model, but the column {taken} is read as the "
+            f"item's {taken}; rename the model, or remove {taken}{suffix}"
+        )
     for number, row in _rows(table):
-        shared = {
-            "item": before + number,
-            "task": task,
-            **{field: row.get(column) for field, column in of_item.items()},
-        }
+        shared = _shared(row, of_item, before + number, task)
         for model in models:
             own = {field: row.get(f"{model}{end}") for field, end in of_model.items()}
             cells = {**shared, "model": model, "score": row.get(model), **own}
             yield number, {key: _alone(cell) for key, cell in cells.items()} if form == "routerbench" else cells
+
+
+def _shared(row: Cells, of_item: Mapping[str, str], item: int, task: str) -> dict[str, Any]:
+    """What a row of several outcomes says of its item, else its number and the task.
+
+    of_item: the columns of fields that have a name of their own in this format.
+    """
+    named = {field: row[field] for field in OF_ITEM if field in row}
+    return {"item": item, "task": task, **named, **{field: row.get(column) for field, column in of_item.items()}}
 
 
 def _rows(table: Iterable[Cells]) -> Iterator[tuple[int, Cells]]:

@@ -24,11 +24,16 @@ ROWS: list[dict[str, Any]] = [
     for n in range(3)
     for model in ("a", "b")
 ]
+OF_ITEM = {"split": "test", "kind": "easy", "task": "t"}
 WIDE = {
-    "routellm": [{"prompt": f"q{n}", "x": n % 2, "y": 1, "x_response": "r", "y_response": "s"} for n in range(3)],
+    "routellm": [
+        {"prompt": f"q{n}", "x": n % 2, "y": 1, "x_response": "r", "y_response": "s"} | OF_ITEM
+        for n in range(3)
+    ],
     "routerbench": [
         {"sample_id": f"s{n}", "prompt": f"q{n}", "eval_name": "t", "x": 0.5}
         | {"x|total_cost": 0.1, "x|model_response": "r"}
+        | OF_ITEM
         for n in range(3)
     ],
 }  # fmt: skip
@@ -81,7 +86,7 @@ def test_a_damaged_csv_file(folder: Path, content: bytes) -> None:
 
 LISTS = [
     ROWS,
-    [{"question": f"question {n}", "scores": {"a": n % 2, "b": 0.5}} for n in range(3)],
+    [{"question": f"question {n}", "scores": {"a": n % 2, "b": 0.5}} | OF_ITEM for n in range(3)],
     *WIDE.values(),
 ]
 

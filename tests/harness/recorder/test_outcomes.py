@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pools.data.recording import load_recording, seal_recording
+from pools.types import GenerationSettings, Item
 from tasks import split_of
 
 Run = Callable[..., int]
@@ -214,6 +216,80 @@ def test_of_several_files_each_is_a_split_and_the_held_out_copy_of_a_prompt_stay
         assert message in capsys.readouterr().err
     again = (files[1], other, "--splits", "test", "train", "--name", "again", "--out", tmp_path / "again")
     assert harness("import", *again) == 0 and "5 train, 0 validation, 5 test" in capsys.readouterr().out
+
+
+FORMATS = {"csv": "csv", "parquet": "parquet", "json": "json", "routellm": "csv", "routerbench": "parquet"}
+
+
+def in_format(form: str, rows: list[dict[str, Any]], path: Path) -> Path:
+    """A table of `a` and `b` in one of the formats; the others than our own say no task if it is the file's name."""
+    path = path.with_suffix(f".{FORMATS[form]}")
+    if form in ("csv", "parquet"):
+        return written(rows, path)
+    items = []
+    for a, b in zip(rows[::2], rows[1::2], strict=True):
+        item = {column: a[column] for column in ("task", "split", "kind") if a.get(column, path.stem) != path.stem}
+        if form == "json":
+            item |= {"question": a["prompt"], "scores": {"a": a["score"], "b": b["score"]}}
+        else:
+            item |= {"prompt": a["prompt"], "a": a["score"], "b": b["score"]}
+        if form == "routellm":
+            item |= {"item": a["item"], "a_response": "", "b_response": ""}
+        if form == "routerbench":
+            item |= {"prompt": str([a["prompt"]]), "sample_id": a["item"], "eval_name": a["task"], "task": "another"}
+            item |= {"a|total_cost": 0.1, "b|total_cost": 0.1}
+        items.append(item)
+    if form == "json":
+        path.write_text(json.dumps(items), encoding="utf-8")
+        return path
+    return written(items, path)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("columns", [(), ("split",), ("task", "split", "kind")])
+def test_a_table_is_the_same_in_every_format(form: str, columns: tuple[str, ...], tmp_path: Path, harness: Run) -> None:
+    rows = table(20)
+    for n, row in enumerate(rows):
+        row["task"] = "mine"
+        if "split" in columns:  # of some; of the others the hash of the prompt says it
+            row["split"] = ("test", "train", "test", "validation", "")[n // 2 % 5]
+        if "kind" in columns:
+            row |= {"task": f"task-{n // 2 % 3}", "kind": ("", "weather", "food")[n // 2 % 3]}
+    path = in_format(form, rows, tmp_path / "mine")
+    assert harness("import", path, "--quality-only", "--out", tmp_path / "out") == 0
+    recording = load_recording(tmp_path / "out")
+    assert recording.manifest["source"][0]["format"] == ("csv" if form == "parquet" else form)
+    settings, seen = GenerationSettings((), 0), Counter[str]()
+    expected = []
+    for row in rows[::2]:
+        split = row.get("split") or split_of(row["prompt"])
+        expected.append(Item(row["task"], seen[row["task"]], row["prompt"], settings, split, row.get("kind", "")))
+        seen[row["task"]] += 1
+    assert list(recording.tree.items) == expected
+    assert recording.tree.score[:, 1:].ravel().tolist() == [row["score"] for row in rows]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": "dev"}, "split: Input should be 'train', 'validation' or 'test', got 'dev'"),
+        ({"kind": "a\u200b"}, "kind 'a\\u200b' holds U+200B"),
+        ({"split": "test"}, "split is test, but the file is train, by its name or --splits"),
+    ],
+)
+def test_columns_of_an_item_are_checked_alike_in_every_format(
+    form: str, change: dict[str, Any], message: str, tmp_path: Path, harness: Run, capsys: Any
+) -> None:
+    rows = [row | {"split": "train", "kind": "any"} for row in table(8)]
+    for row in rows[4:6]:
+        row |= change
+    files = in_format(form, rows, tmp_path / "mine_train"), in_format(form, table(12)[16:], tmp_path / "mine_test")
+    assert harness("import", *files, "--quality-only", "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    number = {"json": "entry 3", "routellm": "data row 3", "routerbench": "data row 3"}.get(form, "data row 5")
+    assert f"{files[0].name}: {number}: {message}" in error
+    assert error.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 def test_a_list_of_questions_and_scores(tmp_path: Path, harness: Run, capsys: Any) -> None:

@@ -155,11 +155,25 @@ TABLES = {
         "data row 5: item q2 of t has another prompt before",
     ),
     "unknown split": columns("split", ["dev"] * 4, "data row 1: split: ", "'train', 'validation' or 'test', got 'dev'"),
+    "unknown split in a list": Table(
+        {"mine.json": json.dumps([*ASKED, {"question": "Who?", "scores": {"a": 1, "b": 0}, "split": "dev"}])},
+        ("entry 3: split: ", "'train', 'validation' or 'test', got 'dev'"),
+        "--quality-only",
+    ),
+    "a model called kind": Table(
+        {"mine.csv": "prompt,kind,b,kind_response,b_response\nWhy?,1,0,x,y\n"},
+        ("has a column kind_response, as if kind were a model",),
+        "--quality-only",
+    ),
     # several files
     "names without splits": Table(
         {"mine-1.csv": TRAIN, "mine-2.csv": TABLE}, ("mine-1.csv does not say in its name", "--splits")
     ),
     "files of other models": two(TABLE.replace(",b,", ",c,"), "has outcomes of b", "mine-test.csv has none"),
+    "a split unlike its file's": two(
+        "\n".join(f"{row},{cell}" for row, cell in zip((HEAD, *ROWS), ("split", *["train"] * 4), strict=True)),
+        "mine-test.csv: data row 1: split is train, but the file is test",
+    ),
     "item in both files": two(
         TABLE.replace("q2", "q0"), "mine-test.csv: data row 3: item q0 of t has another prompt before"
     ),
