@@ -295,19 +295,28 @@ def measure(tree: Tree, cell: Cell, options: Options, settings: str) -> Measured
     return measured(request.evaluation, at, outcomes, items, seconds, settings)
 
 
-def settings_of(tree: Tree, cell: Cell, options: Options) -> str:
-    """What a file is of: the table's outcomes, texts and cost weights; then the encoder and the router's code.
+def hash_of(tree: Tree) -> str:
+    """Of a table's outcomes, texts and cost weights, and of how often it is divided."""
+    first = tree.shortened(1) if tree.independent else tree
+    outcomes = [
+        first.score.tobytes().hex(),
+        first.cost.tobytes().hex(),
+        [[c.query, *c.responses] for c in first.contexts],
+    ]
+    asked = [tree.answers, tree.max_hops, cost_weights(tree).tolist(), taught_weights(tree), FOLDS]
+    return content_hash(outcomes, asked)[:16]
+
+
+def settings_of(table: str, cell: Cell, options: Options) -> str:
+    """What a file is of: the hash of the table, then of the router's code, and the encoder.
 
     The code is that of the modules of the router's class: what these import is not noticed, --again is for that.
     """
-    texts = tree.shortened(1).contexts if tree.independent else tree.contexts
-    outcomes = [tree.score.tobytes().hex(), tree.cost.tobytes().hex(), [[c.query, *c.responses] for c in texts]]
-    asked = [tree.answers, tree.max_hops, cost_weights(tree).tolist(), taught_weights(tree), FOLDS]
     encoder = options.encoder if cell.router in PEERS or _takes_encoder(cell.router) else ""
     of = Peer if cell.router in PEERS else ROUTERS.entry(cell.router)[1]
     modules = dict.fromkeys(each.__module__ for each in getattr(of, "__mro__", (of,)) if each is not object)
     code = [inspect.getsource(sys.modules[name]) for name in modules]
-    return f"{content_hash(outcomes, asked)[:16]} {content_hash(code)[:8]} {encoder}"
+    return f"{table} {content_hash(code)[:8]} {encoder}"
 
 
 @dataclass(frozen=True)
@@ -395,11 +404,11 @@ def has_own_test(table: Table, tree: Tree) -> bool:
 
 def run(options: Options, tables: Sequence[Table], trees: dict[str, Tree], routers: Sequence[str]) -> None:
     """Measure what is not measured yet."""
-    cells = []
+    cells, hashes = [], {table.name: hash_of(trees[table.name]) for table in tables}
     for table in tables:
         tree = trees[table.name]
         for cell in cells_of(table, routers, options.seeds, has_own_test(table, tree)):
-            if options.again or not is_kept(options.work / cell.path, settings_of(tree, cell, options)):
+            if options.again or not is_kept(options.work / cell.path, settings_of(hashes[table.name], cell, options)):
                 cells.append(cell)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     made: tuple[str, str, Tree] | None = None
@@ -410,7 +419,7 @@ def run(options: Options, tables: Sequence[Table], trees: dict[str, Tree], route
             progress.update(bar, description=said)
             if made is None or made[:2] != (cell.table.name, cell.control):
                 made = cell.table.name, cell.control, controlled(trees[cell.table.name], cell.control, seed=1)
-            settings = settings_of(trees[cell.table.name], cell, options)
+            settings = settings_of(hashes[cell.table.name], cell, options)
             with embedding_progress(partial(_say_embedded, progress, bar, said)):
                 measure(made[2], cell, options, settings).save(options.work / cell.path)
             progress.advance(bar)
