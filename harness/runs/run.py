@@ -208,6 +208,7 @@ def evaluate(
         cost_model=tree.cost_model,
         cost_weight=lambdas[0],
         cost_weights=lambdas if len(lambdas) > 1 else (),
+        frontier=frontier or len(lambdas) > 1,
         seed=seed,
         weights=weights,
         train=train,
@@ -235,8 +236,8 @@ def evaluate(
         at_weight = replace(request, cost_weight=weight)
         built = {r.name: r.router if weight == lambdas[0] else r.at(at_weight) for r in assembled}
         swept.append({name: outcome_of(router, tree, seed) for name, router in built.items()})
-        for name, router in built.items() if chosen_on is not None else ():
-            if below_best_single(with_them[name], router, chosen_on, weight, seed):
+        for name, router in built.items():
+            if chosen_on is not None and below_best_single(with_them[name], router, chosen_on, weight, seed):
                 below_single[name].append(weight)
     notes = {router.name: router.notes(lambdas, below_single[router.name], seed, split) for router in assembled}
     points = [_figures(*at, tree, seed, notes) for at in zip(swept, lambdas, strict=True)]
