@@ -42,6 +42,7 @@ from pools.types import Generation, content_hash
 from pools.yaml_file import read_yaml
 from routers import RouterRequest, load
 from routers.encoders.cache import embedding_progress
+from routers.hierrouter import taught_weights
 from routers.registry import ROUTERS, learns, names, router_options, teach
 from routers.router import Router, RoutingStates, StochasticRouter, WeighingRouter
 
@@ -198,12 +199,6 @@ def cost_weights(tree: Tree) -> FloatArray:
     called = tree.cost[:, tree.level(1)].mean(axis=0)
     ends = 0.002 / path_costs(tree).mean(axis=0).max(), 0.5 / called[called > 0].min()
     return np.array(sorted({0.0, *np.geomspace(*ends, WEIGHTS).tolist(), *named_weights(tree)}))
-
-
-def taught_weights(tree: Tree) -> tuple[float, ...]:
-    """The cost weights that routers are taught at: a call of the most expensive model costs 0.003 to 1 of a score."""
-    most = float(tree.cost[:, tree.level(1)].mean(axis=0).max())
-    return tuple((np.geomspace(0.003, 1.0, 9) / most).tolist())
 
 
 def named_weights(tree: Tree) -> tuple[float, ...]:

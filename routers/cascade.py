@@ -99,7 +99,7 @@ class CascadeRouter:
 class Cascade:
     """A cascade as FrugalGPT's (arXiv 2305.05176): chain and threshold by validation items, the judge by train items.
 
-    Here every model of the chain also reads the earlier responses, as in all of the MDP.
+    Here every model of the chain also reads the earlier responses, unless answers are independent (`import --hops`).
     """
 
     encoder: str = "hashing"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pools.answers import answer_reader
-from pools.cost import MAX_COST
+from pools.cost import MAX_COST, MAX_RATE
 from pools.mdp.tree import Tree
 from routers import ppo_hierrouter
 from routers.encoders.base import SEEN, ContextEncoder, load_encoder, save_encoder
@@ -18,6 +18,15 @@ from routers.ppo_hierrouter import Agent, Inputs, Options
 from routers.registry import register
 from routers.router import Learnt, RouterRequest, RoutingStates
 from routers.states import PARTS, TEXTS, StateFeatures
+
+
+def taught_weights(tree: Tree) -> tuple[float, ...]:
+    """The cost weights to learn a frontier at: a call of the most expensive model costs 0.003 to 1 of a score.
+
+    None if costs are not known.
+    """
+    most = float(tree.cost[:, tree.level(1)].mean(axis=0).max()) if tree.complete and tree.items else 0.0
+    return tuple((np.geomspace(0.003, 1.0, 9) / most).clip(max=MAX_RATE).tolist()) if most > 0 else ()
 
 
 @register("hierrouter")
@@ -31,9 +40,14 @@ class HierRouterPPO(Options):
     variants: ClassVar = {"stochastic": {"greedy": False}}
     explores: ClassVar = True
 
-    def narrowed(self, request: RouterRequest) -> RouterRequest:
-        """The paper's preset has neither STOP nor several cost weights."""
-        return replace(request, allow_stop=False, cost_weights=()) if self.preset == "paper" else request
+    def adapted(self, request: RouterRequest) -> RouterRequest:
+        """The paper's preset has neither STOP nor several cost weights; else a frontier takes a range of them."""
+        if self.preset == "paper":
+            return replace(request, allow_stop=False, cost_weights=())
+        if request.frontier and request.train is not None and (usual := taught_weights(request.train)):
+            asked = {request.cost_weight, *request.cost_weights, *usual}
+            return replace(request, cost_weights=tuple(sorted(asked)))
+        return request
 
     def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> HierRouter:
         """Train with PPO; the policy with the best value on validation items is kept."""

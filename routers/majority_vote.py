@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,36 +9,28 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pools.answers import WORD, answer_reader
 from pools.errors import UserError
 from routers.registry import items_to_learn_from, register
 from routers.router import RouterRequest, RoutingStates
-
-_STATED = re.compile(r"\banswer(?:\s+is\b\s*[:=]?|\s*[:=])\s*", re.IGNORECASE)
-
-
-def stated_answer(response: str) -> str:
-    """What two responses must have alike to agree: the text after the last "answer:" or "answer is", else all of it.
-
-    Without case, and without spaces, full stops and other signs at its ends.
-    """
-    text = response[max((found.end() for found in _STATED.finditer(response)), default=0) :]
-    return " ".join((text.strip() or response).lower().split()).strip(" .,;:!*`\"'$()[]")
 
 
 @dataclass(frozen=True)
 class MajorityVote:
     """No path through the MDP, whose responses build on each other: a reference for what asking everybody costs.
 
-    order: all model indices; of answers with as many votes that of the earliest model in it is taken.
+    order: all model indices; of answers with as many votes that of the earliest model in it is taken. answers: how a
+    response's answer is read, a kind of `pools.answers`; responses that give none agree with nothing.
     """
 
     order: tuple[int, ...]
+    answers: str = WORD
 
     def choose_response(self, responses: Sequence[Sequence[str]]) -> NDArray[np.int64]:
         """`[B]` the model whose response is taken, for the responses `[B][M]` of all models to each query."""
-        chosen = []
+        read, chosen = answer_reader(self.answers), []
         for given in responses:
-            answers = [stated_answer(response) for response in given]
+            answers = [read(response) for response in given]
             votes = Counter(answer for answer in answers if answer)
             chosen.append(max(self.order, key=lambda model: votes[answers[model]]))
         return np.array(chosen, np.int64)
@@ -51,11 +42,14 @@ class MajorityVote:
 
 @register("majority-vote")
 def majority_vote(request: RouterRequest) -> MajorityVote:
-    """What most models answer to the query alone; of equals that of the model with the best value on train items."""
+    """What most models answer to the query alone; of equals that of the model with the best value on train items.
+
+    Answers are compared as the recording says; a response that gives none agrees with no other.
+    """
     if request.argument:
         raise UserError(f"router majority-vote takes no argument, got {request.argument!r}")
     tree, _ = items_to_learn_from(request, "majority-vote")
     nodes = tree.level(1)
     cost = tree.cost[:, nodes]
     value = (tree.score[:, nodes] - request.cost_weight * cost).mean(axis=0)
-    return MajorityVote(tuple(np.argsort(-value, kind="stable").tolist()))
+    return MajorityVote(tuple(np.argsort(-value, kind="stable").tolist()), tree.answers)

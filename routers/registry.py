@@ -99,8 +99,8 @@ def teach(router: str | type, request: RouterRequest, options: Mapping[str, Any]
     """Fit a router that learns. Raises UserError if there is nothing to learn from, and for a wrong option."""
     name, entry, argument = ROUTERS.entry(router)
     learner = entry(**{**read_options(entry, options, name), **_variant(entry, name, argument)})
-    if hasattr(learner, "narrowed"):
-        request = learner.narrowed(request)
+    if hasattr(learner, "adapted"):
+        request = learner.adapted(request)
     _check_numbers(request)
     train, validation = items_to_learn_from(request, name, explores=getattr(learner, "explores", False))
     learnt = learner.fit(train, validation, replace(request, train=None, validation=None, evaluation=None))

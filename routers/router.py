@@ -56,6 +56,7 @@ class RouterRequest:
     models: names of the candidate models; action `a` calls `models[a]`. max_hops: the horizon `L`.
     allow_stop: whether action `len(models)` (STOP) may be taken before the last hop.
     cost_model, cost_weight: what the reward charges. cost_weights: with several, all at which it will be evaluated.
+    frontier: whether it will be evaluated at others, too, from none to any.
     seed: of anything that is drawn. weights: folder of weights, for a router that runs a model of its own.
     train, validation: trees of the items that may be learnt from and tuned on.
     evaluation: the tree that is evaluated on. Only clairvoyant bounds may read its outcomes; a router that does is not
@@ -70,6 +71,7 @@ class RouterRequest:
     cost_model: CostModel | None = None
     cost_weight: float = 0.0
     cost_weights: tuple[float, ...] = ()
+    frontier: bool = False
     seed: int = 1
     weights: Path | None = None
     train: Tree | None = None
@@ -145,7 +147,7 @@ class Learner(Protocol):
     """Makes a router that learns. A dataclass: its fields are the router's options.
 
     Where there are `variants`, a mapping by name of settings of options, `NAME:VARIANT` stands for one of them. Where
-    there is `narrowed(request)`, it gives the request as the options narrow it. Where `explores` is true, it asks live
+    there is `adapted(request)`, it gives the request as the options change it. Where `explores` is true, it asks live
     models for what it needs while it learns; else every response is known before.
     """
 

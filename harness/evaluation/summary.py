@@ -134,8 +134,9 @@ class OverallFigures(ValueFigures, TaskFigures):
     exact: bool
     """Whether expectations were computed, not sampled."""
     notes: list[str]
-    """What a reader must know: what was trained where, and at which cost weight; whether its value on validation items
-    is below the best single model's."""
+    """What a reader must know: what was trained where, and at which cost weight; at which cost weights its value on
+    validation items is below the best single model's (of train items alone a part is held out; not said of routers that
+    are fitted on these items, too)."""
 
 
 class RouterSummary(Schema):

@@ -11,12 +11,21 @@ from harness.evaluation.evaluate import evaluate as outcome_of
 from harness.evaluation.metrics import value
 from harness.runs.checkpoints import has_options
 from pools.errors import UserError
+from pools.mdp.tree import Tree
 from pools.names import check_name
 from pools.pool import Pool
 from pools.types import Item
 from routers import Router, RouterRequest, load
 from routers.checkpoint import read_checkpoint
-from routers.registry import Taught, learns, load_taught, registered_name, router_options, teach
+from routers.registry import (
+    Taught,
+    items_to_learn_from,
+    learns,
+    load_taught,
+    registered_name,
+    router_options,
+    teach,
+)
 from routers.router import NotedRouter, WeighingRouter
 
 Named = str | type
@@ -30,6 +39,8 @@ BOUNDS = {
     "oracle:per-item": "cheapest way to each item's best score",
 }
 UNTRAINED = {"single", "pipeline", "random"}
+FIT_ON_ALL = {"fitted-q", "query-only"}
+"""Learners that are fitted on validation items, too."""
 _SAME = 1e-9  # sums of the same values in another order differ by this much
 
 
@@ -38,8 +49,7 @@ class RunRouter:
     """A router of a run, by the name of its row.
 
     given: what it was asked for as; options: of one that learns. taught: where it learnt for this run. checkpoint: that
-    it was loaded from; ships: whether that one is ours. below_single: whether its value on validation items is below
-    the best single model's there.
+    it was loaded from; ships: whether that one is ours.
     """
 
     name: str
@@ -49,7 +59,6 @@ class RunRouter:
     taught: Taught | None = None
     checkpoint: Path | None = None
     ships: bool = False
-    below_single: bool = False
 
     def at(self, request: RouterRequest) -> Router:
         """The router for the request's cost weight: told of it, or built anew."""
@@ -66,8 +75,8 @@ class RunRouter:
             return True
         return isinstance(self.given, Named) and not learns(self.given) and registered_name(self.given) not in UNTRAINED
 
-    def notes(self, cost_weights: Sequence[float], seed: int, split: str) -> list[str]:
-        """What a reader of its row must know."""
+    def notes(self, cost_weights: Sequence[float], below_single: Sequence[float], seed: int, split: str) -> list[str]:
+        """What a reader of its row must know. below_single: the cost weights at which `below_best_single` holds."""
         if self.name in BOUNDS:
             return [f"{BOUNDS[self.name]}: a bound"]
         notes = []
@@ -75,8 +84,12 @@ class RunRouter:
             notes.append(f"shipped policy, seed {seed}" if self.ships else f"from {self.checkpoint.name}")
         elif self.taught is not None:
             notes.append("trained by this run")
-        if self.below_single:
-            notes.append("below the best single model on validation items")
+        if below_single:
+            at = ", ".join(f"{weight:g}" for weight in below_single)
+            where = (
+                "" if len(below_single) == len(cost_weights) else f" at cost weight{'s'[: len(below_single) - 1]} {at}"
+            )
+            notes.append(f"below the best single model on validation items{where}")
         if isinstance(self.router, NotedRouter):
             notes += self.router.notes(cost_weights)
         if split != "test" and self.name.partition(":")[0] not in UNTRAINED:
@@ -179,8 +192,7 @@ def assemble(
             made.append(RunRouter(name, load(given, request), given))
         elif path := checkpoint_of(given, options[name]):
             taught = load_taught(given, path, request)
-            below = _below_best_single(taught.router, request)
-            made.append(RunRouter(name, taught.router, given, options[name], None, path, ships, below))
+            made.append(RunRouter(name, taught.router, given, options[name], None, path, ships))
             if ships:
                 say(f"{name}: the shipped policy {path.name}; --retrain trains one")
         else:
@@ -191,16 +203,25 @@ def assemble(
                 )
             say(f"training {name} on {len(request.train.items) if request.train else 0} items ...")
             taught = teach(given, request, options[name])
-            below = _below_best_single(taught.router, request)
-            made.append(RunRouter(name, taught.router, given, options[name], taught, below_single=below))
+            made.append(RunRouter(name, taught.router, given, options[name], taught))
     return made
 
 
-def _below_best_single(router: Router, request: RouterRequest) -> bool:
-    """Whether a router is worth less on validation items, at the request's cost weight, than one model alone."""
-    tree = request.validation
-    if tree is None or not tree.items or not tree.complete:
+def items_chosen_on(request: RouterRequest) -> Tree | None:
+    """The items that learners choose on and are not fitted on; None without any, or without all their outcomes."""
+    if request.train is None or not request.train.items:
+        return None
+    fitted_on, chosen_on = items_to_learn_from(request, "", explores=True)
+    return chosen_on if chosen_on is not fitted_on and chosen_on.complete else None
+
+
+def below_best_single(given: RouterLike, router: Router, tree: Tree, cost_weight: float, seed: int) -> bool:
+    """Whether a router that learnt is worth less than one model alone, on items that learners choose on.
+
+    No if it was fitted on these, too, as its value there says little.
+    """
+    if not isinstance(given, Named) or not learns(given) or registered_name(given) in FIT_ON_ALL:
         return False
-    single = tree.score[:, tree.level(1)] - request.cost_weight * tree.cost[:, tree.level(1)]
-    attained = value(outcome_of(router, tree, request.seed), request.cost_weight)
+    single = tree.score[:, tree.level(1)] - cost_weight * tree.cost[:, tree.level(1)]
+    attained = value(outcome_of(router, tree, seed), cost_weight)
     return bool(attained.mean() < single.mean(axis=0).max() - _SAME)

@@ -33,7 +33,9 @@ from harness.runs.routers import (
     RouterLike,
     RunRouter,
     assemble,
+    below_best_single,
     check_checkpoint,
+    items_chosen_on,
     named,
     options_of_learners,
     with_baselines,
@@ -206,6 +208,7 @@ def evaluate(
         cost_model=tree.cost_model,
         cost_weight=lambdas[0],
         cost_weights=lambdas if len(lambdas) > 1 else (),
+        frontier=frontier or len(lambdas) > 1,
         seed=seed,
         weights=weights,
         train=train,
@@ -226,11 +229,17 @@ def evaluate(
         return None if retrain else shipped_checkpoint(router, given, request, source, whole)
 
     assembled = assemble(with_them, options, checkpoint_of, checkpoint is None, request, say)
-    swept = [{r.name: outcome_of(r.router, tree, seed) for r in assembled}]
-    for weight in lambdas[1:]:
+    swept: list[dict[str, Outcome]] = []
+    below_single: dict[str, list[float]] = {router.name: [] for router in assembled}
+    chosen_on = items_chosen_on(request)
+    for weight in lambdas:
         at_weight = replace(request, cost_weight=weight)
-        swept.append({r.name: outcome_of(r.at(at_weight), tree, seed) for r in assembled})
-    notes = {router.name: router.notes(lambdas, seed, split) for router in assembled}
+        built = {r.name: r.router if weight == lambdas[0] else r.at(at_weight) for r in assembled}
+        swept.append({name: outcome_of(router, tree, seed) for name, router in built.items()})
+        for name, router in built.items():
+            if chosen_on is not None and below_best_single(with_them[name], router, chosen_on, weight, seed):
+                below_single[name].append(weight)
+    notes = {router.name: router.notes(lambdas, below_single[router.name], seed, split) for router in assembled}
     points = [_figures(*at, tree, seed, notes) for at in zip(swept, lambdas, strict=True)]
     metrics = None
     if frontier or len(lambdas) > 1:

@@ -9,10 +9,10 @@ from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.types import Generation, GenerationSettings, Item
 from routers import RouterRequest, RoutingStates, load
-from routers.majority_vote import MajorityVote, stated_answer
+from routers.majority_vote import MajorityVote
 
 # Item 0: two of three agree and are right. Item 1: two agree and are wrong. Item 2: all differ. Item 3: nothing said.
-SAID = [["12", "Answer: 13", "5 + 8 = 13. Answer: 13."], ["red", "blue", "Red!"], ["a", "b", "c"], ["", "", "x"]]
+SAID = [["12", "Answer: 13", "5 + 8 = 13. Answer: 13."], ["red", "blue", "It is red!"], ["a", "b", "c"], ["", "", "x"]]
 RIGHT = ["13", "blue", "b", "x"]
 COST = paper_cost((1.0, 2.0, 4.0), "unit")
 
@@ -29,7 +29,7 @@ class Said:
 
 
 def score(answers):
-    return [float(stated_answer(response) == RIGHT[item.doc_id]) for item, response in answers]
+    return [float(response.rstrip(".!").endswith(RIGHT[item.doc_id])) for item, response in answers]
 
 
 def live(cost_model=COST):
@@ -52,22 +52,6 @@ def request(tree, **changes):
     return replace(made, **changes)
 
 
-@pytest.mark.parametrize(
-    ("response", "answer"),
-    [
-        ("5 + 8 = 13. Answer: 13", "13"),
-        ("The answer is  Ann  Lee. ", "ann lee"),
-        ("Answer: 3? No. ANSWER = 4", "4"),
-        ("  Red! ", "red"),
-        ("I give no answer", "i give no answer"),
-        ("answers vary", "answers vary"),
-        ("", ""),
-    ],
-)
-def test_what_a_response_states(response, answer):
-    assert stated_answer(response) == answer
-
-
 def test_the_majority_is_taken_and_all_are_paid_for(tree):
     router = load("majority-vote", request(tree))
     # Alone, on these items: a has none right, b three and c two, so b leads where nobody has a majority.
@@ -81,9 +65,33 @@ def test_the_majority_is_taken_and_all_are_paid_for(tree):
 
 
 def test_of_as_many_votes_the_first_in_order_counts():
-    votes = [["x", "y", "z"], ["x", "y", "Y"], ["", "", "z"]]
+    votes = [["x", "y", "z"], ["x", "y", "y!"], ["", "", "z"]]
     assert MajorityVote((2, 0, 1)).choose_response(votes).tolist() == [2, 2, 2]
     assert MajorityVote((0, 1, 2)).choose_response(votes).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "taken"),
+    [
+        ("letter", ["C", "B) since 2 is even", "The answer is B."], 1),
+        ("number", ["It is 12.", "#### 1,000", "So 400 + 600 = $1000.00 in all."], 1),
+        (
+            "code",
+            ["def f(a):\n    return a", "def f(x):\n    return -x", "```python\ndef f(y):\n    return -y\n```"],
+            1,
+        ),
+        ("text", ["Ann Lee", "ann  lee.", "Bo"], 0),
+        (r"is (\w+),", ["is red, too", "is blue, too", "that is blue, not red"], 1),
+        # Of responses that give no answer none agree: the first model's counts.
+        ("letter", ["B", "no idea", "no idea"], 0),
+        (r"is (\w+),", ["is red,", "blue", "blue"], 0),
+    ],
+)
+def test_answers_are_read_as_the_recording_says(kind, given, taken):
+    tree = live()
+    tree.answers = kind
+    router = load("majority-vote", request(whole(tree)))
+    assert replace(router, order=(0, 1, 2)).choose_response([given]).tolist() == [taken]
 
 
 def test_a_live_tree_is_asked_for_the_first_hop_alone(tree):

@@ -18,6 +18,7 @@ from harness.evaluation.summary import Summary
 from harness.evaluation.sweep import Sweep
 from harness.tables.grid import frontier_grid
 from pools.errors import UserError
+from routers.checkpoint import read_checkpoint
 
 Point = tuple[list[float], list[float], list[list[float]]]
 
@@ -227,6 +228,30 @@ def test_figures_over_all_cost_weights_do_not_depend_on_those_that_are_given(
     headers = [grid.headers for of in ("0.1", "0.1,9") if (grid := frontier_grid(found[of])) is not None]
     assert headers[0] == ("AIQ", "cost at 98%", "cost at 99%", "cost at 100%", "APGR", "CPT 50%", "CPT 80%")
     assert headers[1] == ("0.1", "9", *headers[0])
+
+
+def test_hierrouter_is_trained_for_the_whole_frontier_whichever_cost_weights_are_given(
+    recording: Path, tmp_path: Path, harness: Callable[..., int]
+) -> None:
+    found = {}
+    for weights in ("0.1,9", "0.1", "9"):
+        out = tmp_path / weights
+        run = ("run", "--recording", recording, "--baselines", "no", "--router-args", "total_trees=1000", "--frontier")
+        assert harness(*run, "--cost-weight", weights, "--out", out) == 0
+        found[weights] = Summary.model_validate_json((out / "summary.json").read_text())
+        trained = read_checkpoint(out / "hierrouter.safetensors").header.problem.cost_weights
+        # A call of `big` costs 4.
+        assert set(np.geomspace(0.003, 1, 9) / 4) | set(map(float, weights.split(","))) == set(trained)
+    # At 9 the router always calls `small`: of that point alone there would be no AIQ.
+    assert found["9"].routers["hierrouter"].overall.collapsed_to == "small"
+    figures = [ahead(of.frontier_metrics, "hierrouter") for of in found.values() if of.frontier_metrics is not None]
+    assert len(figures) == 3 and figures[0].aiq_ahead > 0.1
+    assert [each.aiq for each in figures] == pytest.approx([figures[0].aiq] * 3, abs=0.005)
+    # The paper's preset knows one cost weight.
+    args = "preset=paper,total_timesteps=8192"
+    run = ("run", "--recording", recording, "--baselines", "no", "--router-args", args, "--frontier")
+    assert harness(*run, "--out", tmp_path / "paper") == 0
+    assert read_checkpoint(tmp_path / "paper" / "hierrouter.safetensors").header.problem.cost_weights == ()
 
 
 def test_a_cascade_of_two_models_has_cpt(tmp_path: Path, harness: Callable[..., int]) -> None:

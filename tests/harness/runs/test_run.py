@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -158,16 +159,82 @@ def test_what_flatters_a_router_and_what_bounds_it_is_said_in_its_row(tmp_path: 
     assert rows["oracle:no-stop"]["value"] < rows["oracle"]["value"]
 
 
-@pytest.mark.parametrize(("model", "below"), [("math-specialist", True), ("qa-specialist", False)])
-def test_a_learner_below_the_best_single_model_on_validation_items_says_so(model: str, below: bool) -> None:
-    @dataclass(frozen=True)
-    class Always:
-        def fit(self, train: Any, validation: Any, request: Any) -> Any:
-            return load(f"single:{model}", request)
+@dataclass(frozen=True)
+class Always:
+    """Learns nothing, and calls one model once."""
 
-    made = harness_package.evaluate({"always": Always}, baselines="no", cost_weights=0.0)
-    notes = made.summary.routers["always"].overall.notes
-    assert ("below the best single model on validation items" in notes) == below
+    model: str
+
+    def fit(self, train: Any, validation: Any, request: Any) -> Any:
+        return load(f"single:{self.model}", request)
+
+
+BELOW = "below the best single model on validation items"
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "note"),
+    [
+        ("math-specialist", [0.0], BELOW),
+        ("qa-specialist", [0.0], None),
+        ("qa-specialist", [0.0, 2e4, 1e5], f"{BELOW} at cost weights 20000, 100000"),
+        ("math-specialist", [0.0, 0.1], BELOW),
+    ],
+)
+def test_a_learner_below_the_best_single_model_on_validation_items_says_so(
+    model: str, weights: list[float], note: str | None
+) -> None:
+    options = {"always": {"model": model}}
+    made = harness_package.evaluate({"always": Always}, baselines="no", cost_weights=weights, router_args=options)
+    found = [text for text in made.summary.routers["always"].overall.notes if text.startswith("below")]
+    assert found == ([] if note is None else [note])
+
+
+@pytest.fixture
+def changing(tmp_path: Path, harness: Harness) -> Callable[[str], Path]:
+    """A recording of 100 train items and 20 of `split`: `late` is right on these and on every fifth of those.
+
+    `early` is right on the others. Queries tell nothing.
+    """
+
+    def recording(split: str) -> Path:
+        with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["item", "task", "prompt", "model", "score", "cost", "split"])
+            for n in range(140):
+                of = "train" if n % 7 < 5 else ("test", split)[n % 7 - 5]
+                late = n % 7 == 4 or n % 7 == 6
+                for model, right in (("early", not late), ("late", late)):
+                    writer.writerow([1000 + n, "t", f"question {1000 + n}", model, float(right), 1, of])
+        assert harness("import", tmp_path / "t.csv", "--out", tmp_path / "recording") == 0
+        return tmp_path / "recording"
+
+    return recording
+
+
+def test_without_validation_items_learners_are_compared_on_the_train_items_that_are_held_out(
+    changing: Callable[[str], Path],
+) -> None:
+    # Every fifth train item is held out, on which `late` is right.
+    recording = changing("test")
+    for model, below in (("early", True), ("late", False)):
+        made = harness_package.evaluate(
+            {"always": Always}, recording, baselines="no", router_args={"always": {"model": model}}
+        )
+        assert (BELOW in made.summary.routers["always"].overall.notes) == below
+
+
+@pytest.mark.parametrize("router", ["fitted-q", "query-only"])
+def test_nothing_is_said_of_a_router_that_is_fitted_on_validation_items_too(
+    router: str, changing: Callable[[str], Path]
+) -> None:
+    # On train and validation items together `early` is the better model, on validation items alone `late`.
+    asked: dict[str, Any] = {"always": Always, router: router}
+    options = {"always": {"model": "early"}}
+    made = harness_package.evaluate(asked, changing("validation"), baselines="no", router_args=options)
+    rows = {name: of.overall for name, of in made.summary.routers.items()}
+    assert rows[router].collapsed_to == rows["always"].collapsed_to == "early"
+    assert BELOW in rows["always"].notes and BELOW not in rows[router].notes
 
 
 def test_another_pool_than_was_recorded_is_refused(
