@@ -71,7 +71,7 @@ class HierRouterPPO(Options):
         answer_reader(answers)  # raises UserError for no kind of answers
         features = StateFeatures(hops, models, sees, embed, answers, scale)
         mean, spread = (np.asarray(learnt[name], np.float32) for name in ("mean", "scale"))
-        inputs = Inputs(features, mean, spread, bool(request.cost_weights))
+        inputs = Inputs(features, mean, spread, request.cost_weights)
         weights = {n.removeprefix("actor."): a for n, a in learnt.items() if n.startswith("actor.")}
         # Before anything of that size is made: the options and the problem could ask for any.
         form = self.hidden, inputs.dimension

@@ -208,18 +208,19 @@ def _mlp(inputs: int, hidden: int, outputs: int, gain: float) -> Any:
 class Inputs:
     """Turns states into the numbers that an agent takes: hop, what is seen, and the cost weight if it is shown.
 
-    mean, scale: `[d]` that what is seen is standardised by; 0 and 1 for hop and embedding.
+    mean, scale: `[d]` that what is seen is standardised by; 0 and 1 for hop and embedding. cost_weights: those that it
+    is trained for; if there are none, the cost weight is not shown.
     """
 
     features: StateFeatures
     mean: NDArray[np.float32]
     scale: NDArray[np.float32]
-    shows_weight: bool
+    cost_weights: tuple[float, ...]
 
     @property
     def dimension(self) -> int:
         """How many numbers there are."""
-        return len(self.mean) + (1 + len(WEIGHT_GRID)) * self.shows_weight
+        return len(self.mean) + (1 + len(WEIGHT_GRID)) * bool(self.cost_weights)
 
     def seen(
         self, contexts: Sequence[Context], hop: NDArray[np.int64], cost: NDArray[np.float64], actions: NDArray[np.int64]
@@ -231,19 +232,21 @@ class Inputs:
     def with_weight(self, seen: NDArray[np.float32], cost_weight: ArrayLike) -> NDArray[np.float32]:
         """The states `[..., d]` with their cost weights `[...]`, in logarithms of what a whole episode costs.
 
-        The logarithm, and bumps about those of a grid: with these a policy can change abruptly from one to the next.
+        The logarithm, and bumps about those of a grid: with these a policy can change abruptly from one to the next. A
+        weight outside the range that it is trained for is shown as the nearest end.
         """
-        if not self.shows_weight:
+        if not self.cost_weights:
             return seen
-        log = np.log(np.asarray(cost_weight, np.float64) * self.features.cost_scale + 0.01)
+        known = np.clip(np.asarray(cost_weight, np.float64), min(self.cost_weights), max(self.cost_weights))
+        log = np.log(known * self.features.cost_scale + 0.01)
         bumps = np.exp(-((log[..., None] - WEIGHT_GRID) ** 2) / 2)
         shown = np.concatenate([log[..., None] / 4, bumps], axis=-1).astype(np.float32)
         return np.concatenate([seen, np.broadcast_to(shown, (*seen.shape[:-1], shown.shape[-1]))], axis=-1)
 
 
-def make_inputs(features: StateFeatures, tree: Tree, shows_weight: bool) -> Inputs:
+def make_inputs(features: StateFeatures, tree: Tree, cost_weights: tuple[float, ...]) -> Inputs:
     """Standardise what is seen by all decision nodes of a tree that are known."""
-    unscaled = Inputs(features, np.zeros(1, np.float32), np.ones(1, np.float32), shows_weight)
+    unscaled = Inputs(features, np.zeros(1, np.float32), np.ones(1, np.float32), cost_weights)
     items, nodes = np.nonzero(tree.known[:, : tree.decision_nodes])
     few = np.random.default_rng(0).permutation(len(items))[:MAX_STATES]
     seen = StateTable(tree, unscaled)(items[few], nodes[few])
@@ -251,7 +254,7 @@ def make_inputs(features: StateFeatures, tree: Tree, shows_weight: bool) -> Inpu
     scaled = (column >= features.max_hops) & (column < features.width - embedded)
     mean, spread = np.where(scaled, seen.mean(axis=0), 0), np.where(scaled, seen.std(axis=0), 1)
     scale = np.where(spread > 1e-6, spread, 1)
-    return Inputs(features, mean.astype(np.float32), scale.astype(np.float32), shows_weight)
+    return Inputs(features, mean.astype(np.float32), scale.astype(np.float32), cost_weights)
 
 
 class StateTable:
@@ -327,7 +330,7 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
         with one_library_thread():
             if not texts_pay([tree, *held_out], features, request):
                 features = replace(features, sees=tuple(part for part in PARTS if part not in TEXTS), embed=None)
-    inputs = make_inputs(features, tree, bool(request.cost_weights))
+    inputs = make_inputs(features, tree, request.cost_weights)
     torch.manual_seed(request.seed)
     generator = torch.Generator().manual_seed(request.seed)
     policy, average = (
