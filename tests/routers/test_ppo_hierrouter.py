@@ -138,6 +138,8 @@ def test_one_policy_is_optimal_at_every_cost_weight_that_it_was_shown(
     request = RouterRequest(models=tree.models, max_hops=2, cost_model=tree.cost_model, cost_weight=0.05)
     assert routers.load("hierrouter", request, checkpoint=out).cost_weight == 0.05  # type: ignore[attr-defined]
     assert routers.load("hierrouter", checkpoint=out).cost_weight == args.cost_weight  # type: ignore[attr-defined]
+    at_the_end, beyond = outcome_of(trained.at(0.05)), outcome_of(trained.at(1e9))
+    assert at_the_end.end.tolist() == beyond.end.tolist()
     assert trained.notes([0.002]) == [] and trained.notes([1.0]) == ["trained at cost weights 0 to 0.05"]
 
 
