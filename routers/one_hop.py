@@ -350,7 +350,7 @@ class MatrixFactorisation:
     """Steps of Adam over all train items."""
     learning_rate: Positive = 0.02
     """Its step size."""
-    penalties: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (1e-4, 1e-3, 1e-2, 1e-1)
+    penalties: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
     """The L2 penalties to choose from."""
 
     fit, load = fit_one_hop, load_one_hop
