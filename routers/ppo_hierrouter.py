@@ -10,6 +10,7 @@ distinct context is embedded once. What the paper does not state, and that is ev
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -813,13 +814,12 @@ def main() -> None:
     """Train on a recording from the command line."""
     import tyro
 
-    from pools.numbers import number_arguments
-
-    args = tyro.cli(Args, prog="python -m routers.ppo_hierrouter", description=__doc__, registry=number_arguments())
     from pools.data.recording import load_recording
+    from pools.numbers import number_arguments
     from routers.registry import teach
 
     try:
+        args = tyro.cli(Args, prog="python -m routers.ppo_hierrouter", description=__doc__, registry=number_arguments())
         recording = load_recording(args.recording, args.cost)
         tree = recording.tree
         if args.max_hops is not None and not 1 <= args.max_hops <= tree.max_hops:
@@ -837,6 +837,8 @@ def main() -> None:
     except UserError as error:
         print(f"ppo_hierrouter: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         print(f"ppo_hierrouter: {error.filename or 'the file system'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(2)

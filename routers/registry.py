@@ -156,7 +156,9 @@ def train_items(request: RouterRequest, name: str, explores: bool = False) -> Tr
     """
     tree = request.train
     if tree is None or not tree.items:
-        raise UserError(f"router {name} learns from train items, and there are none: raise --limit, or add tasks")
+        raise UserError(
+            f"router {name} learns from train items, and there are none: raise --limit, add tasks, or import train rows"
+        )
     if not tree.complete and not explores:
         raise UserError(f"router {name} learns from every model's responses: evaluate it on a recording, not --live")
     return tree

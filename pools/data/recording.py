@@ -151,7 +151,7 @@ def load_recording(folder: Path | str, cost: str = "paper") -> Recording:
     for name in (_MANIFEST, *_TABLES):
         if not (folder / name).is_file():
             raise UserError(
-                f"{folder} is not a recording: it has no {name}; make one with python -m harness record, "
+                f"{folder} is not a recording: it has no {name}; make one with python -m harness record or import, "
                 "or name a folder that holds one"
             )
     broken = (UserError, ValueError, TypeError, LookupError, OSError, pa.ArrowException)
