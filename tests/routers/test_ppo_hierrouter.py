@@ -187,6 +187,29 @@ def test_every_option_of_ppo_learns(train: Train, outcome_of: Evaluate, advantag
     assert outcome_of(router).quality.mean() > 0.9
 
 
+@pytest.mark.parametrize(
+    ("how", "own", "others"),
+    [
+        ({"preset": "paper", "allow_stop": False}, (1e-3, 4, 0.0), (3e-3, 2, 0.8)),
+        ({"advantages": "sampled"}, (1e-3, 4, 0.0), (3e-3, 2, 0.8)),
+        ({"advantages": "exact"}, (3e-3, 2, 0.8), (1e-3, 4, 0.0)),
+    ],
+    ids=str,
+)
+def test_either_way_of_learning_has_a_pace_of_its_own(
+    train: Train, how: dict[str, Any], own: tuple[float, int, float], others: tuple[float, int, float]
+) -> None:
+    def weights(**pace: Any) -> list[Any]:
+        args = replace(SHORT, total_trees=640, **how, **pace)
+        return [parameter.tolist() for parameter in train(args).agent.nets.actor.parameters()]
+
+    names = ("learning_rate", "num_minibatches", "average")
+    by_default = weights()
+    assert by_default == weights(**dict(zip(names, own, strict=True)))
+    for name, value in zip(names, others, strict=True):
+        assert by_default != weights(**{name: value}), name
+
+
 @both_learners
 def test_resumed_equals_uninterrupted(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, advantages: Any
