@@ -1,15 +1,12 @@
-"""Train the two small specialists of the lightweight pool from scratch, on a CPU.
+"""Train the small specialists of the lightweight pool from scratch, on a CPU.
 
-    python -m specialists.train train --specialist math --tokens 8000000 --out results/specialists/math
-    python -m specialists.train train --specialist qa --fp32 --threads 2 --out results/specialists/qa
-    python -m specialists.train evaluate --math results/specialists/math --qa results/specialists/qa
+    python -m specialists.train train --specialist calculator --out results/specialists/calculator
+    python -m specialists.train evaluate results/specialists/*
 
-These are the commands of the specialists that ship: the math one at commit 51dc3f3, in bfloat16 on one core that has
-units for it; the QA one as the code is now, in float32 on two cores that have none, in 40 minutes.
-
-A training that was interrupted goes on with `--resume`, to the same weights. `specialists.lessons` is what is taught.
-The recipe: a Llama of 2.6 million parameters, a byte-pair encoding of 2,048 tokens with single digits, loss on the
-replies alone, Muon for the hidden matrices and AdamW for the rest.
+Each ships as this command made it, in float32 on one core; its card says how long that took. A training that was
+interrupted goes on with `--resume`, to the same weights. `specialists.lessons` is what is taught, and how large the
+networks are. The recipe: a Llama, a byte-pair encoding with single digits, loss on the replies alone, Muon for the
+hidden matrices and AdamW for the rest.
 """
 
 from __future__ import annotations
@@ -22,38 +19,31 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pools.errors import UserError
 from pools.weights import RECIPE, file_hash, files_of_model
 from specialists import lessons as data
-from specialists import questions
 from specialists.card import write_card
-from specialists.evaluate import as_text, load, obeyed, table
+from specialists.evaluate import accuracy, as_text, load
 
 END, PAD = "<|end|>", "<|pad|>"
-EVALUATE = "python -m specialists.train evaluate --math results/specialists/math --qa results/specialists/qa"
-HELD_OUT = 100  # questions of each family that are kept out of training
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every number of a training."""
+    """Every number of a training that is not the specialist's own."""
 
-    specialist: data.Specialist
-    tokens: int = 10_000_000
+    specialist: str
+    tokens: int
     """the training ends after so many tokens, those of the questions included"""
     seed: int = 0
-    hidden: int = 192
-    layers: int = 5
-    heads: int = 6
-    feed_forward: int = 512
-    vocabulary: int = 2048
     batch_tokens: int = 2048
     """tokens of a batch, padding included"""
     lessons_per_pool: int = 1024
-    """so many training items at a time are sorted by length and cut into batches, which are then shuffled"""
+    """so many lessons at a time are sorted by length and cut into batches, which are then shuffled"""
     tokenizer_lessons: int = 4000
     muon_rate: float = 8e-3
     adamw_rate: float = 2e-3
@@ -62,17 +52,20 @@ class Recipe:
     """share of the training, at its end, over which the rates fall to zero in a straight line"""
     clip: float = 1.0
     """largest norm of the gradient"""
-    autocast: bool = True
-    """matrix products in bfloat16: fast on a CPU that has units for it (AMX), very slow on one that has none"""
+
+    @property
+    def size(self) -> data.Specialist:
+        """The specialist, with the sizes of its network."""
+        return data.SPECIALISTS[self.specialist]
 
 
 # --- model and tokenizer ---------------------------------------------------------------------------------------
 
 
-def make_tokenizer(source: questions.Source, recipe: Recipe) -> Any:
-    """A byte-level byte-pair encoding with single digits, trained on both specialists' lessons.
+def make_tokenizer(recipe: Recipe) -> Any:
+    """A byte-level byte-pair encoding with single digits, trained on the specialist's lessons.
 
-    The separator of responses is a token of its own, so that a context is cut at the same places as in training.
+    What ends the query is a token of its own, so that a text is cut at the same places as in training.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -83,13 +76,14 @@ def make_tokenizer(source: questions.Source, recipe: Recipe) -> Any:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=recipe.vocabulary - 1,
+        vocab_size=recipe.size.vocabulary - 1,
         special_tokens=[PAD, END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(data.texts(source, recipe.tokenizer_lessons), trainer)
-    tokenizer.add_tokens([AddedToken(data.SEPARATOR, normalized=False)])
+    taught = islice(data.lessons(recipe.specialist), recipe.tokenizer_lessons)
+    tokenizer.train_from_iterator((f"{each.question}\n{each.reply}" for each in taught), trainer)
+    tokenizer.add_tokens([AddedToken(data.END_OF_QUERY, normalized=False)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,
@@ -109,10 +103,10 @@ def make_model(recipe: Recipe, tokenizer: Any) -> Any:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=recipe.hidden,
-            intermediate_size=recipe.feed_forward,
-            num_hidden_layers=recipe.layers,
-            num_attention_heads=recipe.heads,
+            hidden_size=recipe.size.hidden,
+            intermediate_size=recipe.size.feed_forward,
+            num_hidden_layers=recipe.size.layers,
+            num_attention_heads=recipe.size.heads,
             max_position_embeddings=1024,
             tie_word_embeddings=True,
             bos_token_id=None,
@@ -127,32 +121,23 @@ def make_model(recipe: Recipe, tokenizer: Any) -> Any:
 # --- batches ---------------------------------------------------------------------------------------------------
 
 
-def encoded(lessons: Sequence[data.Lesson], tokenizer: Any) -> list[tuple[list[int], list[bool]]]:
-    """Token ids of each lesson, and which of them are to be predicted; the last part ends with END."""
-    flat = [part for lesson in lessons for part in lesson.parts]
-    ids = iter(tokenizer(flat, add_special_tokens=False)["input_ids"] if flat else [])
-    made = []
-    for lesson in lessons:
-        tokens: list[int] = []
-        learnt: list[bool] = []
-        for number, learn in enumerate(lesson.learnt):
-            part = next(ids)
-            tokens += part
-            learnt += [learn] * len(part)
-            if number + 1 == len(lesson.parts):
-                tokens.append(tokenizer.eos_token_id)
-                learnt.append(True)
-        made.append((tokens, learnt))
-    return made
+def encoded(lessons: Sequence[data.Lesson], tokenizer: Any) -> list[tuple[list[int], int]]:
+    """Token ids of each lesson, which end with END, and how many of them are the question's."""
+    questions = tokenizer([each.question + data.END_OF_QUERY for each in lessons], add_special_tokens=False)
+    replies = tokenizer([each.reply for each in lessons], add_special_tokens=False)
+    return [
+        ([*question, *reply, tokenizer.eos_token_id], len(question))
+        for question, reply in zip(questions["input_ids"], replies["input_ids"], strict=True)
+    ]
 
 
-def batches(source: questions.Source, recipe: Recipe, tokenizer: Any, pool: int) -> list[tuple[Any, Any]]:
+def batches(recipe: Recipe, tokenizer: Any, pool: int) -> list[tuple[Any, Any]]:
     """The batches of pool number `pool`: ids int64 [b, t], and labels [b, t] that are -100 if nothing is learnt."""
     import torch
 
     numbers = range(pool * recipe.lessons_per_pool, (pool + 1) * recipe.lessons_per_pool)
-    lessons = [data.lesson(source, recipe.specialist, number) for number in numbers]
-    rows = sorted(encoded([lesson for lesson in lessons if lesson], tokenizer), key=lambda row: len(row[0]))
+    lessons = [made for number in numbers if (made := data.lesson(recipe.specialist, number))]
+    rows = sorted(encoded(lessons, tokenizer), key=lambda row: len(row[0]))
     made: list[tuple[Any, Any]] = []
     while rows:
         size = 1
@@ -162,9 +147,9 @@ def batches(source: questions.Source, recipe: Recipe, tokenizer: Any, pool: int)
         width = len(taken[-1][0])
         ids = torch.full((size, width), tokenizer.pad_token_id)
         labels = torch.full((size, width), -100)
-        for row, (tokens, learnt) in enumerate(taken):
+        for row, (tokens, asked) in enumerate(taken):
             ids[row, : len(tokens)] = torch.tensor(tokens)
-            labels[row, : len(tokens)] = torch.tensor([t if k else -100 for t, k in zip(tokens, learnt, strict=True)])
+            labels[row, asked : len(tokens)] = torch.tensor(tokens[asked:])
         made.append((ids, labels))
     random.Random(f"{recipe.seed} {pool} batches").shuffle(made)
     return made
@@ -183,35 +168,29 @@ def make_optimizers(model: Any, recipe: Recipe) -> list[Any]:
     """Muon for the hidden matrices; AdamW for embeddings and norms."""
     import torch
 
-    if not hasattr(torch.optim, "Muon"):
-        raise UserError(f"torch {torch.__version__} has no Muon; training a specialist needs torch 2.9 or newer")
+    from specialists.muon import Muon
+
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     chosen = {id(p) for p in hidden}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    from specialists.muon import Muon
-
-    muon: Any = torch.optim.Muon if recipe.autocast else Muon
     return [
-        muon(hidden, lr=recipe.muon_rate),
+        Muon(hidden, lr=recipe.muon_rate),
         torch.optim.AdamW(rest, lr=recipe.adamw_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
 
-def loss_of(model: Any, ids: Any, labels: Any, autocast: bool) -> Any:
+def loss_of(model: Any, ids: Any, labels: Any) -> Any:
     """Mean cross-entropy of the learnt tokens; only these pass the output layer."""
     import torch
 
     # Padding is on the right, so causal attention alone keeps it apart.
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-        targets = labels[:, 1:]
-        chosen = targets != -100
-        logits = model.lm_head(hidden[chosen])
-    return torch.nn.functional.cross_entropy(logits.float(), targets[chosen])
+    hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+    targets = labels[:, 1:]
+    chosen = targets != -100
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[chosen]), targets[chosen])
 
 
 def train(
-    source: questions.Source,
     recipe: Recipe,
     work: Path,
     resume: bool = False,
@@ -221,8 +200,8 @@ def train(
 ) -> tuple[Any, Any, list[float]]:
     """Train, with a checkpoint in `work` every so many seconds; gives model, tokenizer and the loss of each step.
 
-    source: with the held-out questions excluded. stop_after: steps after which to stop as if interrupted.
-    check_every: steps after which some held-out questions are asked; 0: never.
+    stop_after: steps after which to stop as if interrupted.
+    check_every: steps after which some held-out lessons are asked; 0: never.
     Raises UserError if there is nothing to resume from, or the checkpoint is of another recipe.
     """
     import torch
@@ -230,7 +209,7 @@ def train(
     torch.manual_seed(recipe.seed)
     work.mkdir(parents=True, exist_ok=True)
     checkpoint = work / "checkpoint.pt"
-    tokenizer = make_tokenizer(source, recipe)
+    tokenizer = make_tokenizer(recipe)
     model = make_model(recipe, tokenizer)
     optimizers = make_optimizers(model, recipe)
     step, tokens, pool, place = 0, 0, 0, 0
@@ -263,7 +242,7 @@ def train(
         checkpoint.with_suffix(".new").replace(checkpoint)
 
     start = saved_at = time.perf_counter()
-    here = batches(source, recipe, tokenizer, pool)
+    here = batches(recipe, tokenizer, pool)
     model.train()
     while tokens < recipe.tokens:
         ids, labels = here[place]
@@ -271,7 +250,7 @@ def train(
         for optimizer, rate in zip(optimizers, (recipe.muon_rate, recipe.adamw_rate), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
-        loss = loss_of(model, ids, labels, recipe.autocast)
+        loss = loss_of(model, ids, labels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         for optimizer in optimizers:
@@ -281,13 +260,13 @@ def train(
         step, tokens, place = step + 1, tokens + int((ids != tokenizer.pad_token_id).sum()), place + 1
         if place == len(here):
             pool, place = pool + 1, 0
-            here = batches(source, recipe, tokenizer, pool)
+            here = batches(recipe, tokenizer, pool)
         now = time.perf_counter()
         if step % 50 == 0:
             recent = sum(losses[-50:]) / len(losses[-50:])
             print(f"step {step}  tokens {tokens:,}  loss {recent:.4f}  {seconds + now - start:.0f} s", flush=True)
         if check_every and step % check_every == 0:
-            shares = obeyed(model.eval(), tokenizer, source, recipe.specialist, 24)
+            shares = accuracy(model.eval(), tokenizer, recipe.specialist, 200)
             print("held out: " + ", ".join(f"{family} {share:.0%}" for family, share in shares.items()), flush=True)
             model.train()
         if now - saved_at > every_seconds or step == stop_after:
@@ -307,24 +286,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m specialists.train", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     trainer = commands.add_parser("train", help="train a specialist and write its folder")
-    trainer.add_argument("--specialist", choices=data.SPECIALISTS, required=True)
+    trainer.add_argument("--specialist", choices=list(data.SPECIALISTS), required=True)
     trainer.add_argument("--out", type=Path, required=True, help="folder of the trained model")
-    trainer.add_argument("--tokens", type=int, default=Recipe.tokens)
+    trainer.add_argument("--tokens", type=int, help="by default the specialist's own number")
     trainer.add_argument("--seed", type=int, default=Recipe.seed)
     trainer.add_argument("--work", type=Path, help="folder of the checkpoint; default: runs/specialists/<specialist>")
     trainer.add_argument("--resume", action="store_true", help="go on from the checkpoint")
-    trainer.add_argument("--fp32", action="store_true", help="no bfloat16 autocast: for processors without AMX")
-    trainer.add_argument("--check-every", type=int, default=500, help="steps between looks at held-out questions")
-    evaluator = commands.add_parser("evaluate", help="ask trained specialists held-out questions")
-    evaluator.add_argument("--math", type=Path, help="folder of the math specialist")
-    evaluator.add_argument("--qa", type=Path, help="folder of the QA specialist")
-    evaluator.add_argument("--number", type=int, default=HELD_OUT, help="held-out questions of each family")
+    trainer.add_argument("--check-every", type=int, default=500, help="steps between looks at held-out lessons")
+    evaluator = commands.add_parser("evaluate", help="ask trained specialists held-out lessons")
+    evaluator.add_argument("folders", type=Path, nargs="+", help="folders of trained specialists")
+    evaluator.add_argument("--number", type=int, default=1000, help="held-out lessons of each")
     evaluator.add_argument("--write-cards", action="store_true", help="write the table into the folders' README.md")
     for command in (trainer, evaluator):
         command.add_argument("--threads", type=int, default=1)
-        command.add_argument(
-            "--tasks", type=Path, default=Path("tasks/reasoning_gym"), help="folder of the suite's tasks"
-        )
     given = parser.parse_args(arguments)
     try:
         return _train(given) if given.command == "train" else _evaluate(given)
@@ -337,12 +311,12 @@ def _train(given: argparse.Namespace) -> int:
     import torch
 
     torch.set_num_threads(given.threads)
-    recipe = Recipe(given.specialist, given.tokens, given.seed, autocast=not given.fp32)
-    source = questions.without_held_out(questions.read_suite(given.tasks), HELD_OUT)
+    recipe = Recipe(given.specialist, given.tokens or data.SPECIALISTS[given.specialist].tokens, given.seed)
     work = given.work or Path("runs/specialists") / given.specialist
-    model, tokenizer, _ = train(source, recipe, work, given.resume, check_every=given.check_every)
-    taught = data.lessons_hash(questions.read_suite(given.tasks), recipe.specialist)
-    save_folder(model, tokenizer, {**dataclasses.asdict(recipe), "lessons": taught}, given.out)
+    start = time.perf_counter()
+    model, tokenizer, _ = train(recipe, work, given.resume, check_every=given.check_every)
+    facts = {**dataclasses.asdict(recipe), "minutes": round((time.perf_counter() - start) / 60)}
+    save_folder(model, tokenizer, {**facts, "lessons": data.lessons_hash(recipe.specialist)}, given.out)
     return 0
 
 
@@ -350,22 +324,20 @@ def _evaluate(given: argparse.Namespace) -> int:
     import torch
 
     torch.set_num_threads(given.threads)
-    models = {name: load(folder) for name, folder in (("math", given.math), ("qa", given.qa)) if folder}
-    if not models:
-        raise UserError("no model was named; give --math FOLDER, --qa FOLDER or both")
-    scores = as_text(table(models, questions.read_suite(given.tasks), given.number))
-    print(scores)
-    for folder in (given.math, given.qa):
-        if given.write_cards and folder:
-            write_card(folder, scores, given.number, EVALUATE)
+    for folder in given.folders:
+        model, tokenizer, name = load(folder)
+        scores = as_text(accuracy(model, tokenizer, name, given.number))
+        print(f"{name}\n{scores}")
+        if given.write_cards:
+            write_card(folder, scores, given.number)
     return 0
 
 
 def save_folder(model: Any, tokenizer: Any, facts: Mapping[str, Any], folder: Path) -> None:
     """Write the Hugging Face folder: bfloat16 weights, tokenizer, configuration, and `recipe.json` beside them.
 
-    facts: what `recipe.json` shall hold beside threads, torch's version and the mixture of questions; `specialist` is
-    among them. It also holds the sha256 of every file that decides what the model answers.
+    facts: what `recipe.json` shall hold beside threads and torch's version. It also holds the sha256 of every file that
+    decides what the model answers.
     """
     import copy
 
@@ -383,7 +355,6 @@ def save_folder(model: Any, tokenizer: Any, facts: Mapping[str, Any], folder: Pa
         **facts,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__.partition("+")[0],
-        "mixture": data.MIXTURE[facts["specialist"]],
         "sha256": {str(path.relative_to(folder)): file_hash(path) for path in files_of_model(folder)},
     }
     (folder / RECIPE).write_text(json.dumps(recipe, indent=2) + "\n")
