@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from pools.errors import UserError
@@ -47,3 +47,17 @@ def render(template: str, context: Context) -> str:
     except Exception as error:  # an expression in a template can raise anything, 1/0 say
         shown = " ".join(str(error).split())
         raise UserError(f"the template cannot be rendered: {shown}; it may use `query` and `responses`") from None
+
+
+@lru_cache(maxsize=1 << 18)
+def shown(template: str, context: Context) -> Context:
+    """The context without the responses that a template does not show: it renders the same text.
+
+    So what a model reads is asked for once, whatever it was not shown.
+    """
+    text, kept = render(template, context), list(context.responses)
+    for place in reversed(range(len(kept))):
+        fewer = Context(context.query, tuple(kept[:place] + kept[place + 1 :]))
+        if render(template, fewer) == text:
+            del kept[place]
+    return Context(context.query, tuple(kept))

@@ -42,7 +42,8 @@ class GenerationSettings:
 class Item:
     """One question of a task. `(task, doc_id)` is unique within a suite.
 
-    kind: which kind of question of its task it is (its generator, its subject); empty if the task says none.
+    kind: which kind of question of its task it is (its subject, say). wording: which of its task's wordings asks it.
+    Both are empty if the task says none.
     """
 
     task: str
@@ -51,6 +52,7 @@ class Item:
     settings: GenerationSettings
     split: Split
     kind: str = ""
+    wording: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,18 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast, get_args
 
 from pools.errors import UserError, shown
 from pools.names import check_name
-from pools.types import GenerationSettings, Item, content_hash
+from pools.types import GenerationSettings, Item, Split, content_hash
 from tasks.split import normalised, split_of
 
 FEWSHOT_SEED = 1234  # simple_evaluate's default
 DEFAULT_NEW_TOKENS = 256  # lm-eval's own, where a task names none
-KIND = "kind"  # in a task's metadata: the field of a document that says which kind of question it is
+# In a task's metadata, each names the field of a document that says it: of which kind the question is, how it is worded,
+# and which split it belongs to.
+KIND, WORDING, SPLIT = "kind", "wording", "split"
 # In lm-eval's order of precedence (lm_eval.models.utils.normalize_gen_kwargs).
 TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 # Without effect on greedy decoding.
@@ -74,7 +76,7 @@ class LmEvalTask:
         config = dataclasses.asdict(self._task.config)
         # A path of this computer, and what was asked for on another command line; and what changes no item or score.
         metadata = config.get("metadata") or {}
-        config["metadata"] = {k: v for k, v in metadata.items() if k not in ("config_source", KIND)}
+        config["metadata"] = {k: v for k, v in metadata.items() if k not in ("config_source", KIND, WORDING)}
         items = [
             [item.doc_id, item.query, str(self._task.doc_to_target(self._instances[item.doc_id].doc))]
             for item in self._items
@@ -125,17 +127,25 @@ class LmEvalTask:
             )
         return score
 
-    def _kind(self, doc: Mapping[str, Any]) -> str:
-        """What the field of the document that `metadata: kind:` names says; empty if the task names none."""
-        field = (self._task.config.metadata or {}).get(KIND)
+    def _said(self, key: str, doc: Mapping[str, Any]) -> str:
+        """What the field of the document says that the task's metadata names under a key; empty if it names none."""
+        field = (self._task.config.metadata or {}).get(key)
         if field is None:
             return ""
         if field not in doc:
             raise UserError(
-                f"task '{self.name}' has the kind {shown(field)} in its metadata, which is no field of its documents: "
+                f"task '{self.name}' has the {key} {shown(field)} in its metadata, which is no field of its documents: "
                 f"expected one of {', '.join(doc)}"
             )
-        return check_name(str(doc[field]), f"task '{self.name}': the kind of a document")
+        return check_name(str(doc[field]), f"task '{self.name}': the {key} of a document")
+
+    def _split(self, doc: Mapping[str, Any], text: str) -> Split:
+        """The split that the document says, or that its text decides."""
+        said = self._said(SPLIT, doc)
+        if said and said not in get_args(Split):
+            expected = ", ".join(get_args(Split))
+            raise UserError(f"task '{self.name}': the split of a document is {shown(said)}, expected {expected}")
+        return cast(Split, said) if said else split_of(text)
 
     def _build(self, limit: int | None) -> None:
         """Ask lm-eval for the requests of the first `limit` documents, unless that many are here already."""
@@ -159,8 +169,9 @@ class LmEvalTask:
                 continue
             seen.add(normalised(text))
             settings = generation_settings(self.name, arguments)
-            kind = self._kind(instance.doc)
-            self._items.append(Item(self.name, instance.doc_id, query, settings, split_of(text), kind))
+            split = self._split(instance.doc, text)
+            told = self._said(KIND, instance.doc), self._said(WORDING, instance.doc)
+            self._items.append(Item(self.name, instance.doc_id, query, settings, split, *told))
         self._built = wanted
 
 

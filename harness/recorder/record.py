@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,8 @@ from pools.data.store import TransitionStore, transition_key
 from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.models.generator import Progress
+from pools.template import shown
+from pools.types import Generation
 
 if TYPE_CHECKING:
     from harness.recorder.config import Record
@@ -82,11 +84,15 @@ def record(
         items, nodes = np.meshgrid(np.arange(len(tree.items)), tree.level(depth), indexing="ij")
         say(f"hop {depth} of {max_hops}: {items.size:,} responses, equal requests merged")
         tree.require(items.ravel(), nodes.ravel())
-    speed = speeds(tree)
+    made = [
+        {(source.generator.reads(m, context), settings): one for context, settings, one in tree.generations(m)}
+        for m in range(len(tree.models))
+    ]
+    speed = {name: speed_of(of.values()) for name, of in zip(tree.models, made, strict=True)}
     keys = [
         transition_key(fingerprints[name], settings, context)
-        for model, name in enumerate(tree.models)
-        for context, settings, _ in tree.generations(model)
+        for name, of in zip(tree.models, made, strict=True)
+        for context, settings in of
     ]
     manifest = {
         **provenance(),
@@ -96,7 +102,7 @@ def record(
         "tasks": source.description["tasks"],
         "limit": limit,
         "sandbox": graded,
-        "origins": [{"responses": number, **(made or {})} for number, made in kept.provenance(keys)],
+        "origins": [{"responses": number, **(how or {})} for number, how in kept.provenance(keys)],
         "counts": {
             "items": len(tree.items),
             "transitions": int(tree.known[:, 1:].sum()),
@@ -161,7 +167,10 @@ def _reuse(folder: Path, store: TransitionStore, now: Mapping[str, str]) -> int:
         then, origins = earlier.manifest.get("models", {}), earlier.manifest.get("origins")
         for model, name in enumerate(earlier.tree.models):
             if name in now and now[name] == then.get(name):
-                entries = earlier.tree.generations(model)
+                template = earlier.pool.models[model].template
+                found = earlier.tree.generations(model)
+                distinct = {(shown(template, context), settings): one for context, settings, one in found}
+                entries = [(*request, one) for request, one in distinct.items()]
                 store.put(now[name], entries, {"recording": folder.name, "origins": origins})
                 taken += len(entries)
     if not taken:
@@ -181,18 +190,14 @@ def _command(pool: str, suite: str, tasks: Sequence[str], max_hops: int, limit: 
     return " ".join([*words, "--weights DIR"])
 
 
-def speeds(tree: Tree) -> dict[str, dict[str, float]]:
-    """Per model its distinct requests, their tokens and seconds, and tokens a second, read and written together."""
-    found = {}
-    for model, name in enumerate(tree.models):
-        made = [generation for _, _, generation in tree.generations(model)]
-        tokens_in, tokens_out = sum(one.tokens_in for one in made), sum(one.tokens_out for one in made)
-        seconds = round(sum(one.seconds for one in made), 1)
-        found[name] = {
-            "requests": len(made),
-            "tokens_in": tokens_in,
-            "tokens_out": tokens_out,
-            "seconds": seconds,
-            "tokens_per_second": round((tokens_in + tokens_out) / seconds, 1) if seconds else 0.0,
-        }
-    return found
+def speed_of(made: Collection[Generation]) -> dict[str, float]:
+    """One model's distinct requests, their tokens and seconds, and tokens a second, read and written together."""
+    tokens_in, tokens_out = sum(one.tokens_in for one in made), sum(one.tokens_out for one in made)
+    seconds = round(sum(one.seconds for one in made), 1)
+    return {
+        "requests": len(made),
+        "tokens_in": tokens_in,
+        "tokens_out": tokens_out,
+        "seconds": seconds,
+        "tokens_per_second": round((tokens_in + tokens_out) / seconds, 1) if seconds else 0.0,
+    }

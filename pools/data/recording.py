@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ConfigDict
 
 from pools.answers import WORD, answer_reader
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT = 1
+_TOLD = "kind", "wording"  # what a task may tell of an item
 _MANIFEST, _TABLES = "manifest.json", ("items.parquet", "transitions.parquet")
 
 
@@ -122,7 +125,7 @@ def _schemas(pool: Pool) -> tuple[pa.Schema, pa.Schema]:
             ("until", pa.list_(pa.string())),
             ("max_new_tokens", pa.int32()),
             ("split", pa.string()),
-            ("kind", pa.string()),
+            *((name, pa.string()) for name in _TOLD),
         ]
     )
     transitions = pa.schema(
@@ -165,19 +168,21 @@ def load_recording(folder: Path | str, cost: str = "paper") -> Recording:
         for name, content in zip(_TABLES, files, strict=True):
             if manifest.sha256.get(name) != hashlib.sha256(content).hexdigest():
                 raise ValueError(f"{name} is not what was written: its sha256 is another than the manifest's")
-        items, rows = (_columns(*of_file) for of_file in zip(files, _schemas(pool), strict=True))
-        items.setdefault("kind", [""] * len(items["task"]))
+        read = [_table(*of_file) for of_file in zip(files, _schemas(pool), strict=True)]
+        items, rows = read[0].to_pydict(), read[1]
+        for name in _TOLD:
+            items.setdefault(name, [""] * len(items["task"]))
     except broken as error:
         raise _unreadable(folder, error) from None
     cost_model = pool.cost_model(cost)
     try:
         settings = map(GenerationSettings, map(tuple, items["until"]), items["max_new_tokens"])
-        columns = items["task"], items["doc_id"], items["query"], settings, items["split"], items["kind"]
+        columns = items["task"], items["doc_id"], items["query"], settings, items["split"], *(items[n] for n in _TOLD)
         made = [Item(*of_item) for of_item in zip(*columns, strict=True)]
         answer_reader(manifest.answers)
         recorded_hops = 1 if manifest.independent_answers else manifest.max_hops
         tree = Tree(made, pool.model_names, recorded_hops, cost_model, answers=manifest.answers)
-        _check(tree, manifest.suite, rows)
+        _check(tree, manifest.suite)
         _fill(tree, rows)
         if manifest.independent_answers:
             if not tree.complete:
@@ -193,8 +198,8 @@ def _unreadable(folder: Path, error: Exception) -> UserError:
     return UserError(f"the recording {folder} cannot be read ({reason}); fetch it again, or record it again")
 
 
-def _columns(content: bytes, schema: pa.Schema) -> dict[str, list[Any]]:
-    """The columns of a Parquet file; `kind` may be missing, as recordings once had none.
+def _table(content: bytes, schema: pa.Schema) -> pa.Table:
+    """The columns of a Parquet file; those of `_TOLD` may be missing, as recordings once had none.
 
     Raises an error of Python's or pyarrow's if another is missing or one does not fit.
     """
@@ -203,30 +208,23 @@ def _columns(content: bytes, schema: pa.Schema) -> dict[str, list[Any]]:
 
     # With no threads: a command that ends while pyarrow still starts some is aborted by them.
     table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
-    expected = [field for field in schema if field.name != "kind" or field.name in table.column_names]
+    expected = [field for field in schema if field.name not in _TOLD or field.name in table.column_names]
     filled = pa.schema([field.with_nullable(False) for field in expected])
-    columns: dict[str, list[Any]] = table.select(filled.names).cast(filled).to_pydict()
-    return columns
+    return table.select(filled.names).cast(filled).combine_chunks()
 
 
-def _check(tree: Tree, suite: str | None, rows: dict[str, list[Any]]) -> None:
+def _check(tree: Tree, suite: str | None) -> None:
     """Raise an error if a value is of the right type and yet none that a recording can hold."""
     tasks = list(dict.fromkeys(item.task for item in tree.items))
-    kinds = dict.fromkeys(item.kind for item in tree.items if item.kind)
-    for what, name in [("suite", suite), *(("task", task) for task in tasks), *(("kind", kind) for kind in kinds)]:
+    told = dict.fromkeys((what, str(getattr(item, what))) for item in tree.items for what in _TOLD)
+    for what, name in [("suite", suite), *(("task", task) for task in tasks), *(each for each in told if each[1])]:
         if name is not None:
             check_name(name, what)
     check_distinct(tasks, "task")
     if len({(item.task, item.doc_id) for item in tree.items}) < len(tree.items):
         raise ValueError("an item is there twice")
-    if len(set(zip(rows["task"], rows["doc_id"], map(tuple, rows["pipeline"]), strict=True))) < len(rows["task"]):
-        raise ValueError("a response is there twice")
-    for what, found, known in (
-        ("split", {item.split for item in tree.items}, Split),
-        ("finish_reason", set(rows["finish_reason"]), FinishReason),
-    ):
-        if not found <= set(get_args(known)):
-            raise ValueError(f"a {what} is none of {', '.join(get_args(known))}")
+    if not {item.split for item in tree.items} <= set(get_args(Split)):
+        raise ValueError(f"a split is none of {', '.join(get_args(Split))}")
 
 
 class RecordedGenerator:
@@ -253,14 +251,37 @@ class RecordedGenerator:
         return [self._answers[model, context, settings] for context, settings in requests]
 
 
-def _fill(tree: Tree, rows: dict[str, list[Any]]) -> None:
+def _fill(tree: Tree, rows: pa.Table) -> None:
+    """Enter the rows of `transitions.parquet` into the tree. Raises an error if the rows are of no such tree."""
+    if not rows.num_rows:
+        return
     place = {(item.task, item.doc_id): index for index, item in enumerate(tree.items)}
-    action = {name: index for index, name in enumerate(tree.models)}
-    nodes = [tree.node(action[name] for name in pipeline) for pipeline in rows["pipeline"]]
+    items = np.array([place[key] for key in zip(*(rows[n].to_pylist() for n in ("task", "doc_id")), strict=True)])
+    nodes = _nodes(tree, rows["pipeline"].combine_chunks())
+    if len(np.unique(items * tree.nodes + nodes)) < len(nodes):
+        raise ValueError("a response is there twice")
+    if not set(rows["finish_reason"].unique().to_pylist()) <= set(get_args(FinishReason)):
+        raise ValueError(f"a finish_reason is none of {', '.join(get_args(FinishReason))}")
     columns = {field.name: "billed" if field.name == "cost" else field.name for field in fields(Generation)}
-    for row in sorted(range(len(nodes)), key=nodes.__getitem__):  # a node's parent has the smaller number
-        index = place[rows["task"][row], rows["doc_id"][row]]
-        if not tree.known[index, tree.parent(nodes[row])]:
-            raise ValueError(f"a response to {rows['task'][row]} {rows['doc_id'][row]} lacks the hop before it")
-        generation = Generation(**{name: rows[column][row] for name, column in columns.items() if column in rows})
-        tree.put(index, nodes[row], generation, rows["score"][row])
+    told = {name: rows[column].to_pylist() for name, column in columns.items() if column in rows.column_names}
+    made: dict[tuple[Any, ...], int] = {}
+    made_id = np.array([made.setdefault(values, len(made)) for values in zip(*told.values(), strict=True)])
+    generations = [Generation(**dict(zip(told, values, strict=True))) for values in made]
+    tree.fill(items, nodes, generations, made_id, rows["score"].to_numpy())
+
+
+def _nodes(tree: Tree, pipelines: pa.ListArray) -> NDArray[np.int64]:
+    """The node of each pipeline. Raises an error if the tree has none."""
+    import pyarrow.compute as pc
+
+    names = pipelines.flatten().dictionary_encode()
+    action = {name: index for index, name in enumerate(tree.models)}
+    actions = np.array([action[name] for name in names.dictionary.to_pylist()])[names.indices.to_numpy()]
+    depth = pc.list_value_length(pipelines).to_numpy()
+    if not 1 <= depth.min() <= depth.max() <= tree.max_hops:
+        raise ValueError(f"a pipeline has {depth.min()} or {depth.max()} hops, expected 1 to {tree.max_hops}")
+    start, nodes = np.cumsum(depth) - depth, np.zeros(len(depth), np.int64)
+    for hop in range(depth.max()):
+        longer = depth > hop
+        nodes[longer] = tree.child(nodes[longer], actions[start[longer] + hop])
+    return nodes

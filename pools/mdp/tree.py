@@ -33,8 +33,9 @@ from pools.types import (
 )
 
 IntArray = NDArray[np.int64]
+_Request = tuple[int, int, GenerationSettings]  # model, context, settings
 
-# The arrays hold 17 bytes a node; more than some gigabytes are a slip of the hand.
+# The arrays hold 21 bytes a node; more than some gigabytes are a slip of the hand.
 MAX_NODES = 200_000_000
 MAX_TOKENS = 2**31 - 1
 
@@ -48,8 +49,8 @@ class Tree:
         known: `[I, N]` whether the hop into the node has been made; the root always is.
         score: float32 `[I, N]` score of the node's last response; 0 at the root, which answers nothing.
         cost: float64 `[I, N]` of the hop into the node, by `cost_model` or as it was recorded; 0 at the root.
-        context_id: int32 `[I, N]` index into `contexts`; equal contexts, of whatever item or pipeline, share one. In a
-            cascade the leaves have none (-1) until `context_ids` is asked for them.
+        context_id: int32 `[I, N]` index into `contexts`; equal contexts, of whatever item or pipeline, share one. Of a
+            cascade or a recording the leaves have none (-1) until `context_ids` is asked for them.
         independent: whether the answers are known in advance, because no model reads earlier ones (`cascade`).
         answers: what a response answers, to compare answers by; a kind of `pools.answers`.
     """
@@ -87,7 +88,9 @@ class Tree:
         self.context_id = np.full(shape, -1, np.int32)
         self.contexts: list[Context] = []
         self._context_ids: dict[Context, int] = {}
-        self._generations: dict[tuple[int, int, GenerationSettings], Generation] = {}
+        self._made: list[Generation] = []
+        self._made_id = np.full(shape, -1, np.int32)  # of a cascade for the first hop alone
+        self._answered: dict[_Request, int] = {}  # what live models were asked
         self._scores: dict[tuple[int, str], float] = {}
         self._generator, self._scorer = generator, scorer
         for index, item in enumerate(self.items):
@@ -159,13 +162,17 @@ class Tree:
 
     def generation(self, item: int, node: int) -> Generation:
         """The hop into the node, which is not the root and is known."""
-        read = 0 if self.independent else (node - 1) // len(self.models)
-        context = int(self.context_id[item, read])
-        return self._generations[(node - 1) % len(self.models), context, self.items[item].settings]
+        column = 1 + (node - 1) % len(self.models) if self.independent else node
+        return self._made[self._made_id[item, column]]
 
     def generations(self, model: int) -> list[tuple[Context, GenerationSettings, Generation]]:
         """Every response of one model, with the context and the settings it was made for, each once."""
-        return [(self.contexts[c], s, made) for (m, c, s), made in self._generations.items() if m == model]
+        read = np.arange(1 if self.independent else self.decision_nodes)
+        found: dict[_Request, int] = {}
+        for item, known in zip(self.items, zip(self.context_id, self._made_id, strict=True), strict=True):
+            contexts, made = known[0][read].tolist(), known[1][self.child(read, model)].tolist()
+            found.update(((model, c, item.settings), m) for c, m in zip(contexts, made, strict=True) if m >= 0)
+        return [(self.contexts[c], settings, self._made[m]) for (_, c, settings), m in found.items()]
 
     def require(self, items: ArrayLike, nodes: ArrayLike) -> None:
         """Make the nodes `(items[k], nodes[k])` known, with all nodes above them.
@@ -204,43 +211,88 @@ class Tree:
                 (model, int(self.context_id[item, self.parent(node)]), self.items[item].settings): None
                 for item, node in mine
             }
-            if missing := [key for key in keys if key not in self._generations]:
+            if missing := [key for key in keys if key not in self._answered]:
                 new[model] = missing
         asked = {model: [(self.contexts[context], s) for _, context, s in keys] for model, keys in new.items()}
         try:
             answers_of = _generate_all(self._generator, asked)
         except UpstreamError as error:  # what was answered has been paid for
             for model, some in error.answers.items():
-                self._generations.update((key, g) for key, g in zip(new[model], some, strict=True) if g is not None)
+                for key, generation in zip(new[model], some, strict=True):
+                    if generation is not None:
+                        self._keep(key, generation)
             raise
         for model, made in answers_of.items():
-            self._generations.update(zip(new[model], made, strict=True))
-        answers = {(int(item), self.generation(item, node).response): None for item, node in wanted}
+            for key, generation in zip(new[model], made, strict=True):
+                self._keep(key, generation)
+        found = [self._made[self._answered[self._request(item, node)]] for item, node in wanted]
+        answers = {(int(item), made.response): None for (item, _), made in zip(wanted, found, strict=True)}
         unscored = [answer for answer in answers if answer not in self._scores]
         scores = self._scorer([(self.items[item], response) for item, response in unscored])
         self._scores.update(zip(unscored, scores, strict=True))
-        for item, node in wanted:
-            generation = self.generation(item, node)
+        for (item, node), generation in zip(wanted, found, strict=True):
             self.put(item, node, generation, self._scores[int(item), generation.response])
+
+    def _request(self, item: int, node: int) -> _Request:
+        parent = int(self.context_id[item, (node - 1) // len(self.models)])
+        return int((node - 1) % len(self.models)), parent, self.items[item].settings
+
+    def _keep(self, request: _Request, generation: Generation) -> int:
+        number = self._answered.setdefault(request, len(self._made))
+        if number == len(self._made):
+            self._made.append(generation)
+        return number
 
     def put(self, item: int, node: int, generation: Generation, score: float) -> None:
         """Enter the hop into a node whose parent is known. Raises UserError for what no recording holds."""
-        if not isinstance(score, int | float | np.number) or not 0 <= score <= 1:
-            raise UserError(f"a score is {shown(score)}, expected a number from 0 to 1")
+        _check_score(score)
+        model, parent, _ = request = self._request(item, node)
+        self.cost[item, node] = self._cost(model, generation)
+        self.score[item, node] = score
+        self._made_id[item, node] = self._keep(request, generation)
+        self.context_id[item, node] = self._intern(self.contexts[parent].extended(generation.response))
+        self.known[item, node] = True
+
+    def fill(self, items: IntArray, nodes: IntArray, made: Sequence[Generation], made_id: IntArray, score: Any) -> None:
+        """Enter all hops of a recording at once: into node `nodes[k]` of `items[k]` by `made[made_id[k]]`.
+
+        score: `[K]`. The tree is empty, and no node is there twice. Raises UserError for what no recording holds.
+        """
+        for wrong in score[~((score >= 0) & (score <= 1))][:1]:
+            _check_score(float(wrong))
+        self.known[items, nodes] = True
+        for item, node in zip(items[above := ~self.known[items, self.parent(nodes)]][:1], nodes[above][:1], strict=True):
+            told = f"{self.items[item].task} {self.items[item].doc_id}"
+            raise UserError(f"a response to {told} lacks the hop before it: node {node}")
+        self._made = list(made)
+        self.score[items, nodes], self._made_id[items, nodes] = score, made_id
+        pairs, pair = np.unique(self.action(nodes) * len(made) + made_id, return_inverse=True)
+        costs = [self._cost(int(model), made[int(number)]) for model, number in zip(*divmod(pairs, len(made)), strict=True)]
+        self.cost[items, nodes] = np.array(costs)[pair]
+        texts: dict[str, int] = {}
+        text_id = np.array([texts.setdefault(generation.response, len(texts)) for generation in made])
+        responses = list(texts)
+        for depth in range(1, self.max_hops):
+            here = self.depth[nodes] == depth
+            above_id = self.context_id[items[here], self.parent(nodes[here])].astype(np.int64)
+            extended, place = np.unique(above_id * len(texts) + text_id[made_id[here]], return_inverse=True)
+            ids = [
+                self._intern(self.contexts[context].extended(responses[text]))
+                for context, text in zip(*(part.tolist() for part in divmod(extended, len(texts))), strict=True)
+            ]
+            self.context_id[items[here], nodes[here]] = np.array(ids, np.int32)[place]
+
+    def _cost(self, model: int, generation: Generation) -> float:
+        """Cost of the hop. Raises UserError for a response that no recording holds."""
         if not 0 <= generation.tokens_in <= MAX_TOKENS or not 0 <= generation.tokens_out <= MAX_TOKENS:
             counts = f"{shown(generation.tokens_in)} and {shown(generation.tokens_out)}"
             raise UserError(f"a response has {counts} tokens, expected whole numbers from 0 to {MAX_TOKENS}")
-        cost = self.cost_model.hop_cost((node - 1) % len(self.models), generation)
+        cost = self.cost_model.hop_cost(model, generation)
         if not 0 <= cost <= MAX_COST:
             said = f"by the cost model {self.cost_model.name} a response cost {shown(cost)}"
             raise UserError(f"{said}, expected a number from 0 to {MAX_COST:g}")
         utf8(generation.response)
-        parent = self.context_id[item, (node - 1) // len(self.models)]
-        self._generations[(node - 1) % len(self.models), int(parent), self.items[item].settings] = generation
-        self.score[item, node] = score
-        self.cost[item, node] = cost
-        self.context_id[item, node] = self._intern(self.contexts[parent].extended(generation.response))
-        self.known[item, node] = True
+        return cost
 
     def _intern(self, context: Context) -> int:
         identifier = self._context_ids.setdefault(context, len(self.contexts))
@@ -261,7 +313,8 @@ class Tree:
         part.context_id[:] = local.reshape(part.context_id.shape) - int(bool(len(used) and used[0] < 0))
         part._context_ids = {context: index for index, context in enumerate(part.contexts)}
         back = {int(c): i for i, c in enumerate(c for c in used if c >= 0)}
-        part._generations = {(m, back[c], s): g for (m, c, s), g in self._generations.items() if c in back}
+        part._made, part._made_id = list(self._made), self._made_id[chosen]
+        part._answered = {(m, back[c], s): made for (m, c, s), made in self._answered.items() if c in back}
         place = {int(old): new for new, old in enumerate(chosen)}
         part._scores = {(place[i], r): s for (i, r), s in self._scores.items() if i in place}
         return part
@@ -286,7 +339,8 @@ class Tree:
         for name in ("known", "score", "cost", "context_id"):
             getattr(part, name)[:] = getattr(self, name)[:, : part.nodes]
         part.contexts, part._context_ids = list(self.contexts), dict(self._context_ids)
-        part._generations, part._scores = dict(self._generations), dict(self._scores)
+        part._made, part._made_id = list(self._made), self._made_id[:, : part.nodes].copy()
+        part._answered, part._scores = dict(self._answered), dict(self._scores)
         return part
 
     def cascade(self, max_hops: int) -> Tree:
@@ -305,15 +359,14 @@ class Tree:
                 f"nodes; at most {fits} hops fit"
             )
         deep = self._like(self.items, max_hops)
-        deep.independent = True
+        deep.independent, deep._made, deep._made_id = True, list(self._made), self._made_id[:, : 1 + models]
         deep.known[:] = True
         called = 1 + deep.action(np.arange(1, deep.nodes))
         deep.score[:, 1:], deep.cost[:, 1:] = self.score[:, called], self.cost[:, called]
         # One hop below another: the ids of equal contexts, so that a text is extended once and not at every node.
-        for index, item in enumerate(self.items):
+        for index in range(len(self.items)):
             ids = deep.context_id[index]
             made = [self.generation(index, 1 + model) for model in range(models)]
-            deep._generations.update(((model, int(ids[0]), item.settings), g) for model, g in enumerate(made))
             below: dict[tuple[int, str], int] = {}
             for node in range(1, deep.decision_nodes):
                 key = int(ids[(node - 1) // models]), made[(node - 1) % models].response
@@ -335,6 +388,11 @@ class Tree:
                     **vars(made),
                     "score": float(self.score[index, node]),
                 }
+
+
+def _check_score(score: Any) -> None:
+    if not isinstance(score, int | float | np.number) or not 0 <= score <= 1:
+        raise UserError(f"a score is {shown(score)}, expected a number from 0 to 1")
 
 
 def _generate_all(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from tasks.invented.wording import as_dataset, split_of_number
+from tasks.invented.wording import choose, split_of_number
 
 ITEMS = 520
 REGISTRIES = ("north", "east", "west")
@@ -93,16 +93,11 @@ def docs() -> Iterator[dict[str, Any]]:
     for number, person in enumerate(people()):
         split, is_new = split_of_number(number)
         kind = rng.choice(list(WORDINGS))
-        place = rng.randrange(len(WORDINGS[kind][is_new]))
+        wording = choose(rng, *WORDINGS[kind], is_new)
         yield {
-            "question": WORDINGS[kind][is_new][place].format(person.name),
+            "question": wording.format(person.name),
             "answer": person.facts[kind],
             "kind": kind,
-            "wording": f"{kind} {'new ' if is_new else ''}{place + 1}",
+            "wording": wording,
             "split": split,
         }
-
-
-def dataset(**_: Any) -> dict[str, Any]:
-    """lm-eval's `custom_dataset`. Called with the metadata."""
-    return as_dataset(list(docs()))

@@ -12,7 +12,7 @@ from typing import Any
 
 from tasks.invented.arithmetic import largest, natural, steps
 from tasks.invented.sums import number
-from tasks.invented.wording import as_dataset, choose, split_of_number
+from tasks.invented.wording import choose, split_of_number
 
 ITEMS = 440
 SEED = "stories 3000000000"
@@ -149,8 +149,3 @@ def docs() -> Iterator[dict[str, Any]]:
             answer = str(steps(expression)[-1][3])
             doc = {"question": text, "answer": answer, "expression": expression, "kind": kind}
             yield {**doc, "wording": wording, "split": split}
-
-
-def dataset(**_: Any) -> dict[str, Any]:
-    """lm-eval's `custom_dataset`. Called with the metadata."""
-    return as_dataset(list(docs()))

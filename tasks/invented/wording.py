@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -27,10 +27,3 @@ def split_of_number(number: int) -> tuple[str, bool]:
 def choose(rng: random.Random, known: Sequence[T], new: Sequence[T], is_new: bool) -> T:
     """One of the known or of the new."""
     return rng.choice(new if is_new else known)
-
-
-def as_dataset(docs: list[dict[str, Any]]) -> dict[str, Any]:
-    """What lm-eval's `custom_dataset` gives: all documents as its split `test`; ours is in their field `split`."""
-    import datasets
-
-    return {"test": datasets.Dataset.from_list(docs)}

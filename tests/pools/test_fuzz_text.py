@@ -104,6 +104,7 @@ def _recorded(query: str, responses: list[str], score: Any, folder: Path) -> Non
     pool = Pool("p", (CandidateModel("m", "hf", 1.0),), "unit", "made up")
     save_recording(tree, pool, {"suite": "s"}, folder)
     loaded = load_recording(folder).tree
+    assert loaded.context(0, 2) == tree.context(0, 2)
     assert loaded.items == tree.items and loaded.contexts == tree.contexts and list(loaded.rows()) == list(tree.rows())
 
 
