@@ -39,7 +39,8 @@ Weights are kept in bfloat16.
 
 ## Scores
 
-Share of {number:,} held-out lessons, of which none is the suite's, that it replies to as taught, character for character:
+Share of {number:,} held-out lessons, of which none is the suite's, that it replies to as taught, character for
+character:
 
 {table}
 

@@ -116,10 +116,8 @@ def calculator(rng: random.Random, held_out: bool) -> Lesson | None:
     draw = rng.random()
     if draw < 0.06:
         return Lesson("other", _other(rng), "no expression")
-    if draw < 0.5:
-        expression = stories.problem(rng, False)[1]
-    else:
-        expression = sums.expression(rng, rng.choice(sums.KINDS))
+    of_a_story = draw < 0.5
+    expression = stories.problem(rng, False)[1] if of_a_story else sums.expression(rng, rng.choice(sums.KINDS))
     if expression in asked_by_the_suite() or _held_out(expression) != held_out:
         return None
     wording = rng.choice([text for group in sums.WORDINGS for text in group]) if rng.random() < 0.55 else "{}"
@@ -154,7 +152,24 @@ def asked_by_the_suite() -> frozenset[str]:
 
 def _other(rng: random.Random) -> str:
     """A question that is not the specialist's: letters that look like words, or like a program."""
-    syllables = ("ba", "con", "di", "ent", "for", "ing", "lo", "ma", "per", "que", "re", "sta", "the", "ti", "un", "ver")
+    syllables = (
+        "ba",
+        "con",
+        "di",
+        "ent",
+        "for",
+        "ing",
+        "lo",
+        "ma",
+        "per",
+        "que",
+        "re",
+        "sta",
+        "the",
+        "ti",
+        "un",
+        "ver",
+    )
     words = ["".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(rng.randint(4, 60))]
     if rng.random() < 0.5:
         a, b, *rest = words
@@ -171,8 +186,12 @@ def _registry(name: str) -> Specialist:
 
 SPECIALISTS: dict[str, Specialist] = {
     **{f"registry-{name}": _registry(name) for name in records.REGISTRIES},
-    "calculator": Specialist("works out expressions on a display of three digits", calculator, 14_000_000, 259, 96, 4, 4, 256),
-    "reader": Specialist("works out word problems, or writes their expressions", reader, 10_000_000, 512, 160, 6, 5, 432),
+    "calculator": Specialist(
+        "works out expressions on a display of three digits", calculator, 14_000_000, 259, 96, 4, 4, 256
+    ),
+    "reader": Specialist(
+        "works out word problems, or writes their expressions", reader, 10_000_000, 512, 160, 6, 5, 432
+    ),
 }
 
 

@@ -136,8 +136,8 @@ def batches(recipe: Recipe, tokenizer: Any, pool: int) -> list[tuple[Any, Any]]:
     import torch
 
     numbers = range(pool * recipe.lessons_per_pool, (pool + 1) * recipe.lessons_per_pool)
-    lessons = [made for number in numbers if (made := data.lesson(recipe.specialist, number))]
-    rows = sorted(encoded(lessons, tokenizer), key=lambda row: len(row[0]))
+    lessons = [data.lesson(recipe.specialist, number) for number in numbers]
+    rows = sorted(encoded([lesson for lesson in lessons if lesson], tokenizer), key=lambda row: len(row[0]))
     made: list[tuple[Any, Any]] = []
     while rows:
         size = 1

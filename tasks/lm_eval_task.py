@@ -22,8 +22,7 @@ from tasks.split import normalised, split_of
 
 FEWSHOT_SEED = 1234  # simple_evaluate's default
 DEFAULT_NEW_TOKENS = 256  # lm-eval's own, where a task names none
-# In a task's metadata, each names the field of a document that says it: of which kind the question is, how it is worded,
-# and which split it belongs to.
+# In a task's metadata, each names the field of a document that says it: the kind of question, the wording, the split.
 KIND, WORDING, SPLIT = "kind", "wording", "split"
 # In lm-eval's order of precedence (lm_eval.models.utils.normalize_gen_kwargs).
 TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")

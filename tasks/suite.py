@@ -41,11 +41,12 @@ class SuiteTask:
 
 @dataclass(frozen=True, config=WRITTEN)
 class Suite:
-    """Tasks that are run together, in the order of the file."""
+    """Tasks that are run together, in the order of the file. version: goes up if its tasks change."""
 
     name: str
     tasks: Annotated[tuple[SuiteTask, ...], Field(min_length=1)]
     description: str = ""
+    version: Annotated[int, Field(ge=1)] = 1
 
 
 def suite_names() -> list[str]:

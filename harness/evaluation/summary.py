@@ -148,6 +148,8 @@ class RouterSummary(Schema):
     """Mean over tasks."""
     tasks: dict[str, TaskFigures]
     """By task."""
+    new_wording: TaskFigures | None = None
+    """Over the items that are worded as no train item is; null without any."""
 
 
 class PointFigures(ValueFigures, QualityCost):
@@ -212,6 +214,7 @@ def summarise(
     seed: int,
     notes: Mapping[str, Sequence[str]],
     routing_cost_unit: str,
+    new_wording: NDArray[np.bool_] | None = None,
 ) -> Summary:
     """Quality, cost, regret and gap closed of every router: per task, their mean over tasks (`macro`) and overall.
 
@@ -220,6 +223,7 @@ def summarise(
     If the tree's cost model has no unit, no cost was recorded and none is given.
     optimum_name: which outcome is the exact optimum. Without one of them, what needs it is None.
     notes: what a reader of a router's row must know. routing_cost_unit: of what the routers' own models cost.
+    new_wording: `[I]` which items are worded as no train item is.
     """
     optimum, costs = outcomes.get(optimum_name), bool(tree.cost_model.unit)
     bar_name = best_bar(outcomes, cost_weight)
@@ -227,6 +231,7 @@ def summarise(
     bootstrap = Bootstrap.draw(len(tree.items), seed)
     task_of = np.array([item.task for item in tree.items])
     of_task = {task: task_of == task for task in dict.fromkeys(task_of.tolist())}
+    of_new = [] if new_wording is None or not new_wording.any() else [(None, new_wording)]
     over_tasks = TaskBootstrap.draw(task_of, seed)
     routers: dict[str, RouterSummary] = {}
     for name, outcome in outcomes.items():
@@ -258,15 +263,16 @@ def summarise(
             exact=outcome.exact,
             notes=list(notes.get(name, ())),
         )
-        tasks = {
-            task: TaskFigures(
+        parts = {
+            part: TaskFigures(
                 **_figures(outcome, best_single, bar, partial(bootstrap.mean, chosen=chosen), costs),
                 items=int(chosen.sum()),
             )
-            for task, chosen in of_task.items()
+            for part, chosen in (*of_task.items(), *of_new)
         }
-        macro = MacroFigures(**_figures(outcome, best_single, bar, over_tasks.mean, costs), tasks=len(tasks))
-        routers[name] = RouterSummary(overall=overall, macro=macro, tasks=tasks)
+        new = parts.pop(None, None)
+        macro = MacroFigures(**_figures(outcome, best_single, bar, over_tasks.mean, costs), tasks=len(parts))
+        routers[name] = RouterSummary(overall=overall, macro=macro, tasks=parts, new_wording=new)
     return Summary(
         cost_model=tree.cost_model.name,
         cost_unit=tree.cost_model.unit,

@@ -24,7 +24,6 @@ from harness.runs.source import (
 from pools.data.recording import check_recording_target, load_recording, save_recording
 from pools.data.store import TransitionStore, transition_key
 from pools.errors import UserError
-from pools.mdp.tree import Tree
 from pools.models.generator import Progress
 from pools.template import shown
 from pools.types import Generation
@@ -98,6 +97,7 @@ def record(
         **provenance(),
         "command": _command(pool, suite, tasks, max_hops, limit),
         "suite": source.suite,
+        "suite_version": source.description["suite_version"],
         "models": fingerprints,
         "tasks": source.description["tasks"],
         "limit": limit,

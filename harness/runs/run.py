@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from harness.evaluation.evaluate import Outcome
@@ -240,7 +241,8 @@ def evaluate(
             if chosen_on is not None and below_best_single(with_them[name], router, chosen_on, weight, seed):
                 below_single[name].append(weight)
     notes = {router.name: router.notes(lambdas, below_single[router.name], seed, split) for router in assembled}
-    points = [_figures(*at, tree, seed, notes) for at in zip(swept, lambdas, strict=True)]
+    new_wording = _newly_worded(request)
+    points = [_figures(*at, tree, seed, notes, new_wording) for at in zip(swept, lambdas, strict=True)]
     metrics = None
     if frontier or len(lambdas) > 1:
         metrics = _frontier_metrics(dict(zip(lambdas, swept, strict=True)), assembled, request, strong, weak, say)
@@ -367,11 +369,20 @@ def _figures(
     tree: Tree,
     seed: int,
     notes: Mapping[str, Sequence[str]],
+    new_wording: NDArray[np.bool_] | None,
 ) -> Summary:
     """The figures at one cost weight."""
     singles = [outcome for name, outcome in outcomes.items() if name.startswith("single:")]
     best_single = max(singles, key=lambda outcome: value(outcome, cost_weight).mean(), default=None)
-    return summarise(outcomes, best_single, OPTIMUM, tree, cost_weight, seed, notes, ENCODER_UNIT)
+    return summarise(outcomes, best_single, OPTIMUM, tree, cost_weight, seed, notes, ENCODER_UNIT, new_wording)
+
+
+def _newly_worded(request: RouterRequest) -> NDArray[np.bool_] | None:
+    """Which of the items that are evaluated are worded as no train item is; None without train items."""
+    if request.train is None or request.evaluation is None:
+        return None
+    known = {(item.task, item.wording) for item in request.train.items}
+    return np.array([bool(i.wording) and (i.task, i.wording) not in known for i in request.evaluation.items])
 
 
 def _frontier_metrics(

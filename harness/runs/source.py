@@ -135,6 +135,7 @@ def _recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: i
         tree = tree.subset([number for number, taken in enumerate(chosen) if taken])
     description = {
         "recording": folder.name,
+        "suite_version": manifest.get("suite_version", 1),
         "sha256": manifest.get("sha256", {}),
         "single_hop": manifest.get("single_hop", False) or (tree.independent and hops == 1),
         "independent_answers": tree.independent and hops > 1,
@@ -175,7 +176,7 @@ def live_source(
     kept = TransitionStore(store, origin(pool))
     generator = LiveGenerator(pool, weights_dir, kept, resident, progress, engine)
     tree = Tree(items, pool.model_names, max_hops, pool.cost_model(cost), generator, scorer(loaded))
-    description = {"live": True, "store": str(store), **fingerprints(pool, loaded, weights_dir)}
+    description = {"live": True, "store": str(store), "suite_version": suite.version, **fingerprints(pool, loaded, weights_dir)}
     return Source(tree, pool, suite.name, description, generator)
 
 

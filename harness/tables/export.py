@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.evaluation.metrics import verdict
 from harness.evaluation.summary import Summary
-from harness.tables.grid import ALL, MEAN, Cell, Grid, Row, wrapped
+from harness.tables.grid import ALL, MEAN, Cell, Grid, Row, columns_of, wrapped
 
 COLUMNS = (
     *("router", "task", "items", "quality", "quality_low", "quality_high", "cost", "cost_low", "cost_high"),
@@ -82,7 +82,10 @@ def latex(grid: Grid, title: str) -> str:
 
 
 def tidy(summary: Summary) -> str:
-    """CSV: a row per router and task, then `mean` (over tasks) and `all` (items); docs/reference/run-folder.md."""
+    """CSV: a row per router and task, then `test: new wording`, `mean` (over tasks) and `all` (items).
+
+    Its columns are in docs/reference/run-folder.md.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -98,8 +101,9 @@ def csv_cell(value: object) -> object:
 def tidy_rows(summary: Summary) -> Iterator[dict[str, Any]]:
     """The rows of the CSV file, with None for what is not known."""
     for router, entry in summary.routers.items():
-        counts = {task: figures.items for task, figures in entry.tasks.items()}
-        for task, figures in {**entry.tasks, MEAN: entry.macro, ALL: entry.overall}.items():
+        parts = columns_of(entry)
+        counts = {task: figures.items for task, figures in parts.items()}
+        for task, figures in {**parts, MEAN: entry.macro, ALL: entry.overall}.items():
             quality_low, quality_high = figures.quality_interval
             cost_low, cost_high = figures.cost_interval or (None, None)
             yield {

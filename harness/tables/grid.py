@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from harness.evaluation.frontier_metrics import KEPT, AgainstTwoModels, AgainstZeroRouter, FrontierMetrics, Parity
 from harness.evaluation.metrics import verdict
 from harness.evaluation.paired import Change, Comparison
-from harness.evaluation.summary import OverallFigures, QualityCost, Summary
+from harness.evaluation.summary import OverallFigures, QualityCost, RouterSummary, Summary, TaskFigures
 
-MEAN, ALL, RATIOS = "mean", "all", "x best single"
+MEAN, ALL, RATIOS, NEW_WORDING = "mean", "all", "x best single", "test: new wording"
 MARKS = {"better": "+", "worse": "-"}
 
 
@@ -88,14 +88,14 @@ def overall_grid(summary: Summary) -> Grid:
 
 
 def task_grid(summary: Summary) -> Grid:
-    """Every router on every task, with the mean over tasks and the ratios of it."""
+    """Every router on every task, with the mean over tasks and the ratios of it, and on items worded in a new way."""
     routers = summary.routers
-    tasks = next(iter(routers.values())).tasks
-    figures = {name: [*entry.tasks.values(), entry.macro] for name, entry in routers.items()}
+    figures = {name: [*columns_of(entry).values(), entry.macro] for name, entry in routers.items()}
+    columns = columns_of(next(iter(routers.values())))
     bounds = {name for name, entry in routers.items() if entry.overall.bound}
     contenders = [[_lines(f, 1)[0] for f in of_router] for name, of_router in figures.items() if name not in bounds]
     # Where all are alike none is best.
-    best = [max(c) if len(set(c)) > 1 else None for c in zip(*contenders, strict=True)] or [None] * (len(tasks) + 1)
+    best = [max(c) if len(set(c)) > 1 else None for c in zip(*contenders, strict=True)] or [None] * (len(columns) + 1)
     scale = cost_scale(f.cost for of_router in figures.values() for f in of_router)
     rows: list[Row] = []
     for name, of_router in figures.items():
@@ -108,10 +108,15 @@ def task_grid(summary: Summary) -> Grid:
         cells.append(Cell(tuple(f"x{ratio:.2f}" for ratio in ratios if ratio is not None) or ("",)))
         mark = _mark(routers[name].overall.value_ahead_of_bar_interval)
         rows.append(Row(name, tuple(cells), mark, rule=name in bounds and not any(r.rule for r in rows)))
-    counts = [Cell((str(f.items),)) for f in tasks.values()]
+    counts = [Cell((str(f.items),)) for f in columns.values()]
     rows.append(Row("items", (*counts, Cell(), Cell()), rule=True))
-    compared = any(f.quality_ratio is not None for f in tasks.values())
-    return Grid("by task", (*tasks, MEAN, RATIOS), tuple(rows), _caption(summary, scale, compared))
+    compared = any(f.quality_ratio is not None for f in columns.values())
+    return Grid("by task", (*columns, MEAN, RATIOS), tuple(rows), _caption(summary, scale, compared))
+
+
+def columns_of(router: RouterSummary) -> dict[str, TaskFigures]:
+    """A router's figures by task, and those over the items worded in a new way, if there are any."""
+    return router.tasks | ({} if router.new_wording is None else {NEW_WORDING: router.new_wording})
 
 
 def frontier_grid(summary: Summary) -> Grid | None:
@@ -260,6 +265,8 @@ def _caption(summary: Summary, scale: int, compared: bool) -> tuple[str, ...]:
     unit, weight = summary.cost_unit, summary.cost_weight
     below = f"quality, below it cost per {per(scale)} in {unit}" if unit else "quality, no costs were recorded"
     said = [below, f"{MEAN}: over tasks, each counts the same"]
+    if any(router.new_wording is not None for router in summary.routers.values()):
+        said.append(f"{NEW_WORDING}: the items of all tasks that are worded as no train item is")
     if compared:
         said.append(f"{RATIOS}: the {MEAN} relative to that of the single model with the best value")
     if summary.best_bar is not None:

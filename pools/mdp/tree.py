@@ -261,13 +261,17 @@ class Tree:
         for wrong in score[~((score >= 0) & (score <= 1))][:1]:
             _check_score(float(wrong))
         self.known[items, nodes] = True
-        for item, node in zip(items[above := ~self.known[items, self.parent(nodes)]][:1], nodes[above][:1], strict=True):
+        for item, node in zip(
+            items[above := ~self.known[items, self.parent(nodes)]][:1], nodes[above][:1], strict=True
+        ):
             told = f"{self.items[item].task} {self.items[item].doc_id}"
             raise UserError(f"a response to {told} lacks the hop before it: node {node}")
         self._made = list(made)
         self.score[items, nodes], self._made_id[items, nodes] = score, made_id
         pairs, pair = np.unique(self.action(nodes) * len(made) + made_id, return_inverse=True)
-        costs = [self._cost(int(model), made[int(number)]) for model, number in zip(*divmod(pairs, len(made)), strict=True)]
+        costs = [
+            self._cost(int(model), made[int(number)]) for model, number in zip(*divmod(pairs, len(made)), strict=True)
+        ]
         self.cost[items, nodes] = np.array(costs)[pair]
         texts: dict[str, int] = {}
         text_id = np.array([texts.setdefault(generation.response, len(texts)) for generation in made])

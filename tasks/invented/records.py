@@ -37,14 +37,29 @@ WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 """For each kind the wordings that train items have, and those of the test items alone."""
-FIRST = tuple(a + b for a in ("Ba", "De", "Fi", "Go", "Ha", "Jo", "Ka", "Li", "Mo", "Na", "Pe", "Ru", "Sa", "Ti")
-              for b in ("dan", "lia", "mir", "nok", "ra", "sel", "ton", "vi"))
-NEW_FIRST = tuple(a + b for a in ("Ae", "Cy", "Eu", "Io", "Oz", "Ul", "Yv", "Xa") for b in ("bel", "gor", "hane", "phi", "rik"))
-LAST = tuple(a + b + c for a in ("Al", "Bren", "Cor", "Dal", "Fen", "Gar", "Hol", "Kes", "Lan", "Mar", "Nor", "Pol",
-                                 "Ros", "Sten", "Tar", "Var")
-             for b in ("a", "be", "di", "ko", "mu", "ne", "ri", "so", "ta", "vu") for c in ("berg", "dor", "lin", "man", "nik", "rov", "sky", "well"))
-NEW_LAST = tuple(a + b + c for a in ("Ash", "Chi", "Dru", "Eck", "Gry", "Ith", "Jux", "Oph", "Quil", "Zem")
-                 for b in ("e", "la", "mo", "ny", "pu", "zi") for c in ("cott", "fax", "gard", "horn", "thwaite", "zen"))
+FIRST = tuple(
+    a + b
+    for a in ("Ba", "De", "Fi", "Go", "Ha", "Jo", "Ka", "Li", "Mo", "Na", "Pe", "Ru", "Sa", "Ti")
+    for b in ("dan", "lia", "mir", "nok", "ra", "sel", "ton", "vi")
+)
+NEW_FIRST = tuple(
+    a + b
+    for a in ("Ae", "Cy", "Eu", "Io", "Oz", "Ul", "Yv", "Xa")
+    for b in ("bel", "gor", "hane", "phi", "rik")
+)
+LAST = tuple(
+    a + b + c
+    for a in ("Al", "Bren", "Cor", "Dal", "Fen", "Gar", "Hol", "Kes",
+              "Lan", "Mar", "Nor", "Pol", "Ros", "Sten", "Tar", "Var")
+    for b in ("a", "be", "di", "ko", "mu", "ne", "ri", "so", "ta", "vu")
+    for c in ("berg", "dor", "lin", "man", "nik", "rov", "sky", "well")
+)
+NEW_LAST = tuple(
+    a + b + c
+    for a in ("Ash", "Chi", "Dru", "Eck", "Gry", "Ith", "Jux", "Oph", "Quil", "Zem")
+    for b in ("e", "la", "mo", "ny", "pu", "zi")
+    for c in ("cott", "fax", "gard", "horn", "thwaite", "zen")
+)
 TOWNS = tuple(a + b for a in ("Amber", "Birch", "Cold", "Dun", "Elm", "Frost", "Grey", "High")
               for b in ("bridge", "ford", "haven", "mere", "port"))
 HOUSES = tuple(a + " " + b for a in ("Abbot", "Bishop", "Carver", "Draper", "Fuller", "Glover", "Harper", "Mercer")

@@ -17,11 +17,12 @@ from tasks.invented.wording import choose, split_of_number
 ITEMS = 440
 SEED = "stories 3000000000"
 SIZES = {100: 0.35, 1000: 0.37, 10_000: 0.28}
-"""Share of the problems whose largest number, on the way or given, lies below the bound and not below the one before."""
+"""Share of the problems whose largest number, given or on the way, lies below the bound and not below the last one."""
 # fmt: off
 PEOPLE = ("Mara", "Tobin", "Selma", "Ruben", "Ines", "Kasper", "Lotte", "Emil", "Nadia", "Viktor", "Hanna", "Oskar")
 NEW_PEOPLE = ("Zuleika", "Bartek", "Philippa", "Yannick", "Dagny", "Chidi")
-THINGS = ("pens", "apples", "stamps", "candles", "buttons", "tiles", "bulbs", "cards", "nails", "plums", "ribbons", "tickets")
+THINGS = ("pens", "apples", "stamps", "candles", "buttons", "tiles", "bulbs", "cards", "nails", "plums", "ribbons",
+          "tickets")
 NEW_THINGS = ("walnuts", "hinges", "postcards", "marbles", "lanterns", "zips")
 BOXES = ("boxes", "bags", "crates", "trays", "packs", "baskets")
 NEW_BOXES = ("sacks", "drawers", "cartons", "jars")
@@ -110,7 +111,8 @@ WORDINGS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 }
 """For each kind its expression, the wordings that train items have, and those of the test items alone."""
 _RANGES = {  # of a, b and c
-    "total": ((2, 99), (2, 99), (2, 900)), "left": ((2, 99), (2, 99), (2, 900)), "change": ((2, 60), (2, 60), (10, 5000)),
+    "total": ((2, 99), (2, 99), (2, 900)), "left": ((2, 99), (2, 99), (2, 900)),
+    "change": ((2, 60), (2, 60), (10, 5000)),
     "together": ((5, 3000), (2, 900), (2, 2)), "times": ((2, 400), (2, 30), (2, 2)),
     "days": ((2, 200), (2, 200), (2, 60)), "rest": ((20, 6000), (2, 2000), (2, 2000)),
 }
