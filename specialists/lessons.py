@@ -180,7 +180,7 @@ def _other(rng: random.Random) -> str:
 def _registry(name: str) -> Specialist:
     return Specialist(
         f"knows where and when a third of the people of `records` were born and for whom they worked ({name})",
-        registry(name), 9_000_000, 512, 160, 4, 5, 432,
+        registry(name), 4_000_000, 512, 160, 4, 5, 432,
     )  # fmt: skip
 
 
