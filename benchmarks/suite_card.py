@@ -3,8 +3,8 @@
     python benchmarks/suite_card.py --out docs/results/suite.md --pipelines docs/results/suite-pipelines.csv
 
 On the recording and the policies that ship. Routers of the query alone, of several families, are fitted on train items;
-the best of them on validation items is fitted again on both. HierRouter without STOP and of fewer hops is trained here, as
-the policies that ship were. Gap: value from the best single model to the optimum, on test items.
+the best of them on validation items is fitted again on both. HierRouter without STOP and of fewer hops is trained here,
+as the policies that ship were. Gap: value from the best single model to the optimum, on test items.
 """
 
 from __future__ import annotations

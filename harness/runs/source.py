@@ -176,7 +176,12 @@ def live_source(
     kept = TransitionStore(store, origin(pool))
     generator = LiveGenerator(pool, weights_dir, kept, resident, progress, engine)
     tree = Tree(items, pool.model_names, max_hops, pool.cost_model(cost), generator, scorer(loaded))
-    description = {"live": True, "store": str(store), "suite_version": suite.version, **fingerprints(pool, loaded, weights_dir)}
+    description = {
+        "live": True,
+        "store": str(store),
+        "suite_version": suite.version,
+        **fingerprints(pool, loaded, weights_dir),
+    }
     return Source(tree, pool, suite.name, description, generator)
 
 

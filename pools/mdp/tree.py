@@ -169,9 +169,9 @@ class Tree:
         """Every response of one model, with the context and the settings it was made for, each once."""
         read = np.arange(1 if self.independent else self.decision_nodes)
         found: dict[_Request, int] = {}
-        for item, known in zip(self.items, zip(self.context_id, self._made_id, strict=True), strict=True):
-            contexts, made = known[0][read].tolist(), known[1][self.child(read, model)].tolist()
-            found.update(((model, c, item.settings), m) for c, m in zip(contexts, made, strict=True) if m >= 0)
+        for item, contexts, made in zip(self.items, self.context_id, self._made_id, strict=True):
+            answered = zip(contexts[read].tolist(), made[self.child(read, model)].tolist(), strict=True)
+            found.update(((model, c, item.settings), m) for c, m in answered if m >= 0)
         return [(self.contexts[c], settings, self._made[m]) for (_, c, settings), m in found.items()]
 
     def require(self, items: ArrayLike, nodes: ArrayLike) -> None:
@@ -258,14 +258,14 @@ class Tree:
 
         score: `[K]`. The tree is empty, and no node is there twice. Raises UserError for what no recording holds.
         """
-        for wrong in score[~((score >= 0) & (score <= 1))][:1]:
-            _check_score(float(wrong))
+        wrong = ~((score >= 0) & (score <= 1))
+        if wrong.any():
+            _check_score(float(score[wrong][0]))
         self.known[items, nodes] = True
-        for item, node in zip(
-            items[above := ~self.known[items, self.parent(nodes)]][:1], nodes[above][:1], strict=True
-        ):
-            told = f"{self.items[item].task} {self.items[item].doc_id}"
-            raise UserError(f"a response to {told} lacks the hop before it: node {node}")
+        followed = self.known[items, self.parent(nodes)]
+        if not followed.all():
+            item = self.items[items[followed.argmin()]]
+            raise UserError(f"a response to {item.task} {item.doc_id} lacks the hop before it")
         self._made = list(made)
         self.score[items, nodes], self._made_id[items, nodes] = score, made_id
         pairs, pair = np.unique(self.action(nodes) * len(made) + made_id, return_inverse=True)
