@@ -3,67 +3,72 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from pools.pool import load_pool
 from pools.weights import folder_hash
-from specialists.evaluate import ask, final, load
-from specialists.lessons import MIXTURE, SPECIALISTS, TEMPLATE, lessons_hash
-from specialists.questions import Source, held_out, read_suite
+from specialists.evaluate import ask, load
+from specialists.lessons import SPECIALISTS, UNKNOWN, lessons, lessons_hash
+from tasks.invented import records
 
-ROOT = Path(__file__).parents[2]
-FOLDERS = {name: ROOT / "results" / "specialists" / name for name in SPECIALISTS}
+FOLDER = Path(__file__).parents[2] / "results" / "specialists"
 # Of all that decides an answer: weights, configuration, tokenizer. A change of any of them is another model.
 HASHES = {
     "math": "de69905b39befb2acf27658795b3fb1e9dcbd974fc92ed8bd225158daf4ebcb3",
     "qa": "79b7a468afb03ab4ccbd5c0da472859a1eab8098c3f86d0f9361eaccdaa7fb98",
 }
+MAX_BYTES = 4_000_000
 
 
-@pytest.fixture(scope="module")
-def source() -> Source:
-    return read_suite(ROOT / "tasks" / "reasoning_gym")
+def shipped(name: str) -> Path:
+    """The folder of a specialist; its test is skipped until it is there."""
+    if not (FOLDER / name).is_dir():
+        pytest.skip(f"{name} is not trained yet: results/specialists/{name} is missing")
+    return FOLDER / name
 
 
-@pytest.mark.parametrize("name", SPECIALISTS)
+@pytest.mark.parametrize("name", HASHES)
 def test_no_file_that_a_model_reads_has_changed(name: str) -> None:
-    assert folder_hash(FOLDERS[name]) == HASHES[name]
-    size = sum(path.stat().st_size for path in FOLDERS[name].iterdir())
-    assert size < 8e6
+    assert folder_hash(FOLDER / name) == HASHES[name]
+    assert sum(path.stat().st_size for path in (FOLDER / name).iterdir()) < 8e6
 
 
 @pytest.mark.parametrize("name", SPECIALISTS)
-def test_the_pool_reads_a_context_as_it_was_taught(name: str) -> None:
-    (model,) = (model for model in load_pool("lightweight").models if model.name == f"{name}-specialist")
-    assert model.template == TEMPLATE and not model.chat_template
-
-
-@pytest.mark.parametrize(
-    ("pipeline", "family"),
-    [
-        (("qa",), "aiw"),
-        (("qa",), "color_cube_rotation"),
-        (("math",), "chain_sum"),
-        (("math",), "products"),
-        (("qa", "math"), "leg_counting"),
-    ],
-)
-def test_held_out_questions_are_answered(source: Source, pipeline: tuple[str, ...], family: str) -> None:
-    asked = held_out(source, family, 20)
-    earlier: list[tuple[str, ...]] = [() for _ in asked]
-    for name in pipeline:
-        answers = ask(*load(FOLDERS[name]), source, asked, earlier)
-        earlier = [(*before, answer) for before, answer in zip(earlier, answers, strict=True)]
-    right = sum(final(answer) == question.answer for answer, question in zip(answers, asked, strict=True))
-    assert right >= 16, [(q.text, q.answer, a) for q, a in zip(asked, answers, strict=True)]
+def test_a_specialist_is_small_and_was_taught_what_the_code_teaches(name: str) -> None:
+    folder = shipped(name)
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= MAX_BYTES
+    recipe = json.loads((folder / "recipe.json").read_text())
+    assert (recipe["specialist"], recipe["lessons"]) == (name, lessons_hash(name))
+    assert recipe["tokens"] == SPECIALISTS[name].tokens
 
 
 @pytest.mark.parametrize("name", SPECIALISTS)
-def test_the_recipe_says_which_lessons_were_taught(source: Source, name: str) -> None:
-    recipe = json.loads((FOLDERS[name] / "recipe.json").read_text())
-    card = (FOLDERS[name] / "README.md").read_text()
-    same = recipe["lessons"] == lessons_hash(source, name)
-    assert same or f"At commit {recipe['commit']}: later code teaches something else." in card
-    assert set(recipe["mixture"]) == set(MIXTURE[name])
+def test_a_specialist_has_a_card(name: str) -> None:
+    card = shipped(name) / "README.md"
+    assert card.is_file(), f"write it: python -m specialists.train evaluate {card.parent} --write-cards"
+    assert f"train --specialist {name} --tokens {SPECIALISTS[name].tokens} " in card.read_text()
+
+
+@pytest.mark.parametrize("name", SPECIALISTS)
+def test_held_out_lessons_are_replied_to_as_taught(name: str) -> None:
+    model, tokenizer, loaded = load(shipped(name))
+    assert loaded == name
+    asked = list(islice((lesson for lesson in lessons(name, held_out=True) if lesson.family != "other"), 40))
+    answers = ask(model, tokenizer, [lesson.question for lesson in asked])
+    wrong = [(lesson, answer) for lesson, answer in zip(asked, answers, strict=True) if answer != lesson.reply]
+    assert len(wrong) <= (12 if name in ("calculator", "reader") else 8), wrong
+
+
+@pytest.mark.parametrize("registry", records.REGISTRIES)
+def test_a_registry_knows_the_facts_of_its_own_people_in_the_suite_and_of_nobody_else(registry: str) -> None:
+    model, tokenizer, _ = load(shipped(f"registry-{registry}"))
+    people = list(zip(records.people(), records.docs(), strict=True))
+    own, others = (
+        [(doc["question"], doc["answer"]) for person, doc in people if (person.registry == registry) == its][:30]
+        for its in (True, False)
+    )
+    answers = ask(model, tokenizer, [question for question, _ in (*own, *others)])
+    right = [answer == f"Answer: {fact}" for answer, (_, fact) in zip(answers[:30], own, strict=True)]
+    assert sum(right) >= 24 and sum(answer == UNKNOWN for answer in answers[30:]) >= 24, answers

@@ -1,234 +1,250 @@
 import dataclasses
-import itertools
+import json
 import re
-from pathlib import Path
+from itertools import islice
 
 import pytest
+import torch
 
 from pools.errors import UserError
+from pools.weights import file_hash
+from specialists import evaluate, lessons
 from specialists.card import write_card
-from specialists.evaluate import ask, final, load, table
-from specialists.lessons import (
-    EARLIER,
-    MIXTURE,
-    OWN,
-    SEPARATOR,
-    SPECIALISTS,
-    TEMPLATE,
-    UNKNOWN,
-    corrupted,
-    general_response,
-    lesson,
-    reply,
+from specialists.evaluate import accuracy, as_text, ask, load
+from specialists.lessons import END_OF_QUERY, SPECIALISTS
+from specialists.train import (
+    END,
+    Recipe,
+    batches,
+    encoded,
+    loss_of,
+    main,
+    make_model,
+    make_optimizers,
+    make_tokenizer,
+    rate_factor,
+    save_folder,
+    train,
 )
-from specialists.questions import (
-    HELD_OUT_SEEDS,
-    TRAIN_SEEDS,
-    held_out,
-    normalised,
-    question,
-    read_suite,
-    without_held_out,
-)
-from specialists.train import Recipe, encoded, main, make_model, make_tokenizer, save_folder, train
-from tasks.reasoning_gym.items import SUITE_SEEDS, draw, generator_configs
-
-TASKS = Path(__file__).parents[2] / "tasks" / "reasoning_gym"
-SUITE_TASKS = sorted(path.stem for path in TASKS.glob("*.yaml"))
 
 
-@pytest.fixture(scope="module")
-def suite():
-    return read_suite(TASKS)
-
-
-@pytest.fixture(scope="module")
-def source(suite):
-    return without_held_out(suite, 20)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(source):
-    return make_tokenizer(source, tiny())
+@pytest.fixture(scope="module", autouse=True)
+def tiny_specialist():
+    """`tiny`: the calculator with a network that learns in seconds."""
+    small = dataclasses.replace(SPECIALISTS["calculator"], tokens=20_000, hidden=32, layers=2, heads=2, feed_forward=64)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(lessons.SPECIALISTS, "tiny", small)
+        yield small
 
 
 def tiny(**changes):
     recipe = Recipe(
-        "math", tokens=20_000, hidden=32, layers=2, heads=2, feed_forward=64, vocabulary=512, batch_tokens=512,
-        lessons_per_pool=32, tokenizer_lessons=100, warm_up_steps=5, autocast=False,
-    )  # fmt: skip
+        "tiny", tokens=20_000, batch_tokens=512, lessons_per_pool=32, tokenizer_lessons=100, warm_up_steps=5
+    )
     return dataclasses.replace(recipe, **changes)
 
 
-def test_training_held_out_and_suite_seeds_are_disjoint():
-    assert TRAIN_SEEDS.stop <= HELD_OUT_SEEDS.start and HELD_OUT_SEEDS.stop <= SUITE_SEEDS
-    assert all(config.seed >= SUITE_SEEDS for task in SUITE_TASKS for config in generator_configs(task))
+@pytest.fixture(scope="module")
+def tokenizer(tiny_specialist):
+    return make_tokenizer(tiny())
 
 
-@pytest.mark.parametrize("task", SUITE_TASKS)
-def test_every_question_of_the_suite_is_excluded(suite, task):
-    items = list(itertools.islice(draw(generator_configs(task)), 160))
-    assert {normalised(item["question"]) for item in items} <= suite.excluded
+@pytest.fixture(scope="module")
+def trained(tiny_specialist, tmp_path_factory):
+    """Model, tokenizer and losses of a training that nothing interrupted."""
+    return train(tiny(), tmp_path_factory.mktemp("whole"))
 
 
-def test_the_prompt_is_the_suites(suite):
-    assert suite.prompt == '{question}\nWork step by step, then give the final answer after "Answer:".'
+@pytest.fixture
+def folder(trained, tmp_path):
+    model, tokenizer, _ = trained
+    save_folder(model, tokenizer, {**dataclasses.asdict(tiny()), "minutes": 7, "lessons": "hash"}, tmp_path / "tiny")
+    return tmp_path / "tiny"
 
 
-def test_lessons_leave_out_excluded_questions(suite, source):
-    asked = [question(suite, "products", index, TRAIN_SEEDS) for index in range(300)]
-    assert any(normalised(made.text) in suite.excluded for made in asked), "the check below would be empty"
-    for specialist in SPECIALISTS:
-        lessons = [lesson(source, specialist, index) for index in range(2000)]
-        given = {normalised(made.parts[0].split("\nWork step by step")[0]) for made in lessons if made}
-        assert None in lessons
-        assert not given & source.excluded
-    for family in source.generators:
-        assert {normalised(made.text) for made in held_out(suite, family, 20)} <= source.excluded
-
-
-def test_held_out_questions_are_not_the_suites(suite):
-    for family in suite.generators:
-        asked = [normalised(made.text) for made in held_out(suite, family, 50)]
-        assert len(set(asked)) == 50 and not set(asked) & suite.excluded
-
-
-@pytest.mark.parametrize("family", ["chain_sum", "products", "expression", "aiw", "color_cube_rotation"])
-def test_replies_are_right(suite, family):
-    specialist = "math" if family in OWN["math"] else "qa"
-    for index in range(300):
-        asked = question(suite, family, index, TRAIN_SEEDS)
-        assert final(reply(specialist, asked)) == asked.answer
-
-
-def test_each_written_step_is_true(suite):
-    steps = 0
-    for family, index in itertools.product(("chain_sum", "products", "expression"), range(200)):
-        text = reply("math", question(suite, family, index, TRAIN_SEEDS)).split(". Answer:")[0]
-        for step in text.split("; "):
-            start, _, written = step.partition(": ")
-            if written:  # "55+98: +90=145, +8=153"
-                total = int(re.match(r"-?\d+", start)[0])
-                for part in written.split(", "):
-                    change, _, after = part.partition("=")
-                    total += int(change)
-                    assert total == int(after), step
-                assert total == eval(start), step
-            else:
-                assert len({eval(side) for side in step.split("=")}) == 1, step
-            steps += 1
-    assert steps > 1000
-
-
-def test_leg_counting_takes_both_specialists(suite):
-    for index in range(200):
-        asked = question(suite, "leg_counting", index, TRAIN_SEEDS)
-        written = reply("qa", asked)
-        assert eval(final(written)) == int(asked.answer)
-        assert reply("math", asked) == UNKNOWN
-        computed = reply("math", asked, [written])
-        assert final(computed) == asked.answer
-        assert final(reply("math", asked, ["Answer: 7", written, "prose"])) == asked.answer
-        assert final(reply("qa", asked, [written, computed])) == asked.answer, "a later hop keeps what is right"
-        assert reply("qa", asked, ["Answer: 7"]) == written
-
-
-def test_foreign_questions_keep_the_last_answer(suite):
-    asked = question(suite, "aiw", 0, TRAIN_SEEDS)
-    assert reply("math", asked) == UNKNOWN
-    assert reply("math", asked, ["Answer: 3", "prose"]) == "Answer: 3"
-    assert reply("math", asked, ["Answer: 3", UNKNOWN, "so.\nAnswer: 4"]) == "Answer: 4"
-    assert reply("qa", asked, ["Answer: 99"]) == reply("qa", asked)
-
-
-def test_wrong_responses_are_wrong(suite):
-    import random
-
-    rng = random.Random(0)
-    for specialist in SPECIALISTS:
-        for family in OWN[specialist]:
-            asked = question(suite, family, 3, TRAIN_SEEDS)
-            right = reply(specialist, asked)
-            assert all(final(corrupted(right, rng)) != final(right) for _ in range(50))
-    assert len({general_response(asked, rng) for _ in range(50)}) > 40
-
-
-def test_lessons_have_earlier_responses_and_the_mixture(source):
-    assert sum(share for _, share in EARLIER) == pytest.approx(1)
-    for specialist in SPECIALISTS:
-        assert sum(MIXTURE[specialist].values()) == pytest.approx(1)
-        lessons = [made for made in (lesson(source, specialist, index) for index in range(1000)) if made]
-        hops = [sum(part == SEPARATOR for part in made.parts) for made in lessons]
-        assert set(hops) == {0, 1, 2}
-        assert all(made.learnt[-1] and not made.learnt[0] for made in lessons)
-        assert any(not made.learnt[1] for made in lessons) and any(sum(made.learnt) == 3 for made in lessons)
-
-
-def test_single_digits_and_the_same_tokens_as_in_generation(source, tokenizer):
-    for text in ("1234 + 98", "in 2889,x17", "-40=-25"):
+@pytest.mark.parametrize("specialist", ["tiny", "registry-east", "reader"])
+def test_digits_are_single_tokens_and_text_decodes_to_itself(specialist):
+    tokenizer = make_tokenizer(tiny(specialist=specialist, tokenizer_lessons=1000))
+    for text in ("1234 + 98 = 1332", "born in 1789?", "x17  of\n\n20 boxes", "Grüße, 7 \N{SNOWMAN}"):
         for token in tokenizer.tokenize(text):
-            assert len(re.findall(r"\d", token)) <= 1
-            assert not (re.search(r"\d", token) and len(token) > 1)
+            assert not re.search(r"\d", token) or len(token) == 1
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-    lessons = [made for made in (lesson(source, "qa", index) for index in range(200)) if made]
-    for made, (tokens, _) in zip(lessons, encoded(lessons, tokenizer), strict=True):
-        # Up to the last response a model reads the rendered context as one text.
-        context = tokenizer("".join(made.parts[:-1]))["input_ids"]
-        cut = [token for token in tokens if token != tokenizer.eos_token_id]
-        assert cut[: len(context)] == context
+    assert len(tokenizer) == SPECIALISTS[specialist].vocabulary
+    taught = " ".join(each.question for each in islice(lessons.lessons(specialist), 100))
+    assert specialist == "tiny" or len(tokenizer.tokenize(taught)) < 0.6 * len(taught), "more than bytes was learnt"
 
 
-def test_only_replies_are_learnt(source, tokenizer):
-    lessons = [made for made in (lesson(source, "math", index) for index in range(50)) if made]
-    for made, (tokens, learnt) in zip(lessons, encoded(lessons, tokenizer), strict=True):
-        taught = tokenizer.decode([token for token, learn in zip(tokens, learnt, strict=True) if learn])
-        wanted = [part for part, learn in zip(made.parts, made.learnt, strict=True) if learn]
-        assert taught.replace("<|end|>", "") == "".join(wanted)
-        assert taught.endswith("<|end|>")
+@pytest.mark.parametrize("specialist", ["tiny", "registry-east", "reader"])
+def test_a_lesson_is_cut_as_the_text_that_a_model_reads_and_writes(specialist):
+    tokenizer = make_tokenizer(tiny(specialist=specialist))
+    taught = list(islice(lessons.lessons(specialist), 200))
+    end_of_query = tokenizer.convert_tokens_to_ids(END_OF_QUERY)
+    for lesson, (tokens, asked) in zip(taught, encoded(taught, tokenizer), strict=True):
+        assert tokens[:asked] == tokenizer(lesson.question + END_OF_QUERY)["input_ids"]
+        assert tokens[:-1] == tokenizer(lesson.question + END_OF_QUERY + lesson.reply)["input_ids"]
+        assert tokens[asked - 1] == end_of_query and tokens[-1] == tokenizer.eos_token_id
+        assert tokens.count(end_of_query) == 1
 
 
-def test_training_lowers_the_loss_and_resumes_to_the_same_weights(source, tmp_path, monkeypatch):
-    monkeypatch.setattr("specialists.evaluate.NEW_TOKENS", 8)
+def test_only_replies_are_learnt_and_each_lesson_of_a_pool_once(tokenizer):
     recipe = tiny()
-    whole, tokenizer, losses = train(source, recipe, tmp_path / "whole")
-    assert sum(losses[-5:]) / 5 < 0.75 * sum(losses[:5]) / 5
-    train(source, recipe, tmp_path / "cut", stop_after=len(losses) // 2)
-    resumed, _, again = train(source, recipe, tmp_path / "cut", resume=True)
+    learnt, read = [], []
+    for ids, labels in batches(recipe, tokenizer, 3):
+        assert ids.shape == labels.shape and (len(ids) == 1 or ids.numel() <= recipe.batch_tokens)
+        for row, of_row in zip(ids, labels, strict=True):
+            chosen = of_row != -100
+            assert row[chosen].equal(of_row[chosen])
+            learnt.append(tokenizer.decode(row[chosen]))
+            read.append(tokenizer.decode(row[~chosen & (row != tokenizer.pad_token_id)]))
+    numbers = range(3 * recipe.lessons_per_pool, 4 * recipe.lessons_per_pool)
+    made = [lesson for number in numbers if (lesson := lessons.lesson("tiny", number))]
+    assert 20 < len(made) < recipe.lessons_per_pool, "some are left out"
+    expected = sorted((lesson.question + END_OF_QUERY, lesson.reply + END) for lesson in made)
+    assert sorted(zip(read, learnt, strict=True)) == expected
+
+
+def test_the_loss_is_the_mean_over_the_learnt_tokens(tokenizer):
+    model = make_model(tiny(), tokenizer)
+    ids, labels = max(batches(tiny(), tokenizer, 0), key=lambda batch: len(batch[0]))
+    assert len(ids) > 1 and (ids == tokenizer.pad_token_id).any()
+    with torch.no_grad():
+        scores = torch.log_softmax(model(input_ids=ids, attention_mask=ids != tokenizer.pad_token_id).logits, -1)
+        learnt = [-scores[row, place - 1, ids[row, place]].item() for row, place in (labels != -100).nonzero().tolist()]
+        assert loss_of(model, ids, labels).item() == pytest.approx(sum(learnt) / len(learnt), rel=1e-5)
+
+
+def test_rates_rise_stay_and_fall_to_zero():
+    recipe = tiny(tokens=1000, warm_up_steps=4, decay=0.4)
+    assert [rate_factor(recipe, step, 0) for step in (0, 1, 3, 4)] == [0.25, 0.5, 1.0, 1.0]
+    assert [rate_factor(recipe, 50, tokens) for tokens in (100, 600, 800, 1000, 1100)] == pytest.approx(
+        [1, 1, 0.5, 0, 0]
+    )
+
+
+def test_every_weight_belongs_to_one_optimizer(tokenizer):
+    model = make_model(tiny(), tokenizer)
+    muon, adamw = ([p for g in each.param_groups for p in g["params"]] for each in make_optimizers(model, tiny()))
+    assert sorted(map(id, (*muon, *adamw))) == sorted(map(id, model.parameters()))
+    assert len(muon) == 2 * 7 and all(p.ndim == 2 and len(tokenizer) not in p.shape for p in muon)
+
+
+def test_training_lowers_the_loss_and_resumes_to_the_same_weights(trained, tmp_path):
+    whole, _, losses = trained
+    assert len(losses) > 20 and sum(losses[-5:]) < 0.75 * sum(losses[:5])
+    _, _, first = train(tiny(), tmp_path, stop_after=len(losses) // 2)
+    assert first == losses[: len(losses) // 2]
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["place"][3] > 0, "it stops amid a pool"
+    resumed, _, again = train(tiny(), tmp_path, resume=True)
     assert again == losses
     for name, weights in whole.state_dict().items():
         assert weights.equal(resumed.state_dict()[name]), name
 
-    folder = tmp_path / "folder"
-    save_folder(whole, tokenizer, dataclasses.asdict(recipe), folder)
-    model, loaded = load(folder)
-    assert loaded("a 12\n###\n")["input_ids"] == tokenizer("a 12\n###\n")["input_ids"]
-    asked = held_out(source, "aiw", 2)
-    assert len(ask(model, loaded, source, asked, [(), ("Answer: 3",)])) == 2
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 8e6
-    rows = table({"math": (model, loaded)}, source, 1)
-    assert [name for name, _ in rows] == ["math", "math -> math", "wrong -> math", "general -> math"]
+
+def test_what_cannot_be_resumed_is_refused_in_one_line(tmp_path):
+    train(tiny(), tmp_path, stop_after=1)
+    for work, recipe, said in (
+        (tmp_path, tiny(seed=1), "another recipe"),
+        (tmp_path, tiny(tokens=20_001), "another recipe"),
+        (tmp_path / "none", tiny(), "nothing to resume"),
+    ):
+        with pytest.raises(UserError, match=said) as error:
+            train(recipe, work, resume=True)
+        assert "\n" not in str(error.value)
 
 
-def test_another_recipe_is_not_resumed(source, tmp_path):
-    train(source, tiny(), tmp_path, stop_after=1)
-    with pytest.raises(UserError, match="another recipe"):
-        train(source, tiny(seed=1), tmp_path, resume=True)
-    with pytest.raises(UserError, match="nothing to resume"):
-        train(source, tiny(), tmp_path / "none", resume=True)
+def test_a_saved_folder_is_loaded_as_it_was(trained, folder):
+    model, tokenizer, _ = trained
+    loaded, again, name = load(folder)
+    assert name == "tiny" and not loaded.training
+    texts = [lesson.question + END_OF_QUERY for lesson in islice(lessons.lessons("tiny"), 20)]
+    assert again(texts)["input_ids"] == tokenizer(texts)["input_ids"]
+    for key, weights in model.state_dict().items():
+        found = loaded.state_dict()[key]
+        assert found.dtype == torch.float32 and found.equal(weights.to(torch.bfloat16).float()), key
+    assert (folder / "model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
-def test_errors_are_one_line(capsys, tmp_path):
-    assert main(["evaluate"]) == 2
-    assert main(["train", "--specialist", "qa", "--out", str(tmp_path), "--tasks", str(tmp_path)]) == 2
-    assert main(["evaluate", "--qa", str(tmp_path / "none")]) == 2
-    assert all(line.startswith("error: ") for line in capsys.readouterr().err.splitlines())
+def test_the_recipe_holds_the_sha256_of_the_files_and_a_damaged_one_is_refused(folder):
+    recipe = json.loads((folder / "recipe.json").read_text())
+    assert recipe["sha256"] == {
+        path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.name != "recipe.json"
+    }
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(recipe["sha256"])
+    assert dataclasses.asdict(tiny()).items() <= recipe.items()
+    for name in recipe["sha256"]:
+        path = folder / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(UserError, match=f"the specialist is damaged: .*{name} has another sha256") as error:
+            load(folder)
+        assert "\n" not in str(error.value)
+        path.write_bytes(whole)
+    load(folder)
 
 
-def test_the_card_says_what_the_folder_holds(source, tokenizer, tmp_path):
-    recipe = tiny(specialist="qa", tokens=1234)
-    save_folder(make_model(recipe, tokenizer), tokenizer, dataclasses.asdict(recipe), tmp_path)
-    write_card(tmp_path, "| who answers |", 7, "the command")
-    card = (tmp_path / "README.md").read_text()
-    for part in ("license: apache-2.0", "--specialist qa --tokens 1234 --seed 0", "| who answers |", "the command"):
+@pytest.fixture(scope="module")
+def adept(tiny_specialist, tmp_path_factory):
+    """Model and tokenizer after a training that is long enough for the refusals."""
+    model, tokenizer, _ = train(tiny(tokens=250_000), tmp_path_factory.mktemp("adept"))
+    return model.eval(), tokenizer
+
+
+def test_answers_come_in_the_order_of_the_questions(adept, monkeypatch):
+    monkeypatch.setattr(evaluate, "NEW_TOKENS", 12)
+    questions = [each.question for each in islice(lessons.lessons("tiny", held_out=True), 120)]  # in two batches
+    answers = ask(*adept, questions)
+    assert len(set(answers)) > 10
+    longest = max(range(120), key=lambda place: len(questions[place]))
+    some = [*range(0, 120, 12), longest]
+    assert [answers[place] for place in some] == [ask(*adept, [questions[place]])[0] for place in some]
+
+
+def test_accuracy_counts_the_held_out_lessons_that_are_replied_to_as_taught(adept, monkeypatch):
+    monkeypatch.setattr(evaluate, "NEW_TOKENS", 40)
+    asked = list(islice(lessons.lessons("tiny", held_out=True), 60))
+    answers = ask(*adept, [lesson.question for lesson in asked])
+    expected = {}
+    for family in ("fits the display", "other", "overflow"):
+        right = [a == lesson.reply for a, lesson in zip(answers, asked, strict=True) if lesson.family == family]
+        expected[family] = sum(right) / len(right)
+    assert expected["other"] > 0.9 and expected["fits the display"] < 0.5
+    assert accuracy(*adept, "tiny", 60) == expected
+    assert as_text({"a family": 0.875}).splitlines()[-1] == "| a family | 87.5% |"
+
+
+def test_the_card_says_how_the_folder_was_made(folder):
+    write_card(folder, "| a table |", 1234)
+    card = (folder / "README.md").read_text()
+    place = "results/specialists/tiny"
+    assert f"python -m specialists.train train --specialist tiny --tokens 20000 --seed 0 --out {place}\n" in card
+    assert f"evaluate {place} --number 1234 --write-cards" in card
+    parameters = sum(weights.numel() for weights in load(folder)[0].parameters())
+    for part in (
+        "license: apache-2.0",
+        "| a table |",
+        "1,234 held-out",
+        f"({parameters / 1e6:.2f} million",
+        "7 minutes",
+    ):
         assert part in card
-    assert TEMPLATE.strip() in card and "held-out items 500,000,000" in card
+
+
+def test_the_command_line_trains_and_evaluates(tmp_path, capsys):
+    out, work = tmp_path / "out", tmp_path / "work"
+    of_both = ("--threads", str(torch.get_num_threads()))
+    asked = ("--specialist", "tiny", "--tokens", "3000", "--check-every", "0", *of_both)
+    assert main(["train", *asked, "--out", str(out), "--work", str(work)]) == 0
+    recipe = json.loads((out / "recipe.json").read_text())
+    assert recipe["lessons"] == lessons.lessons_hash("tiny") and recipe["tokens"] == 3000
+    assert main(["evaluate", str(out), "--number", "6", "--write-cards", *of_both]) == 0
+    table = capsys.readouterr().out.partition("tiny\n")[2].strip()
+    assert "| reply as taught |" in table and table in (out / "README.md").read_text()
+
+
+def test_errors_are_one_line_and_exit_code_2(capsys, tmp_path):
+    assert main(["evaluate", str(tmp_path / "none")]) == 2
+    asked = ("--specialist", "tiny", "--out", str(tmp_path / "out"), "--work", str(tmp_path), "--resume")
+    assert main(["train", *asked]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: ") and "holds no model" in first
+    assert second.startswith("error: nothing to resume") and not (tmp_path / "out").exists()

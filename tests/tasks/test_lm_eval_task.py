@@ -152,6 +152,46 @@ def test_a_field_of_the_documents_is_their_kind_and_no_part_of_the_fingerprint(s
         get(str(sums)).items()
 
 
+def test_wordings_are_no_part_of_the_fingerprint_and_splits_are(sums: Path) -> None:
+    plain = get(str(sums))
+    rows = SUMS.replace(
+        '"b": n * n % 7}', '"b": n * n % 7, "part": ("test", "train", "validation")[n % 3], "w": "{} ?"}'
+    )
+    (sums.parent / "told.py").write_text(rows)
+    found = {}
+    for metadata in ("", "metadata: {wording: w}\n", "metadata: {wording: w, split: part}\n"):
+        sums.write_text(FEWSHOT.replace("sums.load", "told.load") + metadata)
+        found[metadata] = get(str(sums))
+    without, worded, split = found.values()
+    assert {item.wording for item in plain.items()} == {""} and {item.wording for item in worded.items()} == {"{} ?"}
+    assert [item.split for item in split.items(4)] == ["test", "train", "validation", "test"]
+    assert [item.split for item in worded.items()] == [item.split for item in plain.items()]
+    assert without.fingerprint == worded.fingerprint != split.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "said"),
+    [
+        ("split", "part", "the split 'part' in its metadata, which is no field of its documents: expected one of a, b"),
+        (
+            "wording",
+            "form",
+            "the wording 'form' in its metadata, which is no field of its documents: expected one of a",
+        ),
+        ("split", "b", "the split of a document is '0', expected train, validation, test"),
+    ],
+)
+def test_a_split_or_wording_that_no_document_has_is_refused_in_one_line(
+    sums: Path, key: str, field: str, said: str
+) -> None:
+    sums.write_text(f"{FEWSHOT}metadata: {{{key}: {field}}}\n")
+    task = get(str(sums))
+    for use in (task.items, lambda: task.fingerprint):
+        with pytest.raises(UserError, match=f"task 'fewshot_sums'.*{said}") as error:
+            use()
+        assert "\n" not in str(error.value)
+
+
 def test_scores_keep_the_order_of_the_answers(sums: Path) -> None:
     task = get(str(sums))
     [first, second] = task.items(2)

@@ -41,6 +41,13 @@ def test_a_suite_of_ones_own(tmp_path: Path) -> None:
     assert len(task.items(100)) == 7
 
 
+def test_a_suite_says_its_version(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    for line, version in (("", 1), ("version: 3, ", 3)):
+        path.write_text(f"{{name: mine, {line}tasks: [{{name: rg_aiw, domain: qa}}]}}")
+        assert load_suite(str(path)).version == version
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -54,6 +61,10 @@ def test_a_suite_of_ones_own(tmp_path: Path) -> None:
         (
             "{name: x, tasks: [{name: rg_aiw, domain: qa, limit: 0}]}",
             "limit: Input should be greater than or equal to 1, got 0",
+        ),
+        (
+            "{name: x, version: 0, tasks: [{name: rg_aiw, domain: qa}]}",
+            "version: Input should be greater than or equal to 1, got 0",
         ),
         ("{name: x, tasks: [{name: rg_aiw, domain: qa, filters: a}]}", "unknown key 'tasks.0.filters'"),
         ("{name: x, tasks: [{name: rg_aiv, domain: qa}]}", "unknown task 'rg_aiv'"),

@@ -71,15 +71,27 @@ def test_a_cascade_is_kept_as_its_first_hop(synthetic_tree, made_up_pool, tmp_pa
         load_recording(tmp_path / "r")
 
 
-def test_kinds_are_kept_and_a_recording_without_them_is_read(synthetic_tree, made_up_pool, tmp_path):
+def test_kinds_and_wordings_are_kept(synthetic_tree, made_up_pool, tmp_path):
     tree = synthetic_tree(items=5)
-    tree.items = tuple(replace(item, kind=f"kind {n % 2}") for n, item in enumerate(tree.items))
+    told = [{"kind": f"kind {n % 2}", "wording": f"How much is {{}} {n % 3}?"} for n in range(5)]
+    tree.items = tuple(replace(item, **of) for item, of in zip(tree.items, told, strict=True))
     save_recording(tree, made_up_pool, {}, tmp_path)
     loaded = load_recording(tmp_path).tree
-    assert loaded.items == tree.items and loaded.select("train").items[0].kind == "kind 0"
-    _table(tmp_path, ITEMS, lambda table: table.drop_columns("kind"))
+    assert loaded.items == tree.items
+    assert [vars(item).items() >= of.items() for item, of in zip(loaded.items, told, strict=True)] == [True] * 5
+    assert loaded.select("test").items[0].wording == "How much is {} 2?"
+
+
+@pytest.mark.parametrize("without", [["wording"], ["kind"], ["kind", "wording"]])
+def test_a_recording_without_kinds_or_wordings_is_read(synthetic_tree, made_up_pool, tmp_path, without):
+    tree = synthetic_tree(items=5)
+    tree.items = tuple(replace(item, kind=f"kind {n}", wording=f"{n}?") for n, item in enumerate(tree.items))
+    save_recording(tree, made_up_pool, {}, tmp_path)
+    _table(tmp_path, ITEMS, lambda table: table.drop_columns(without))
     seal_recording(tmp_path)
-    assert [item.kind for item in load_recording(tmp_path).tree.items] == [""] * 5
+    loaded = load_recording(tmp_path).tree
+    assert loaded.items == tuple(replace(item, **dict.fromkeys(without, "")) for item in tree.items)
+    assert list(loaded.rows()) == list(tree.rows())
 
 
 def test_an_incomplete_tree(synthetic_tree, made_up_pool, tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pools import Context, GenerationSettings, Item, UserError
+from pools import Context, Generation, GenerationSettings, Item, UserError
 from pools.cost import paper_cost
 from pools.mdp.tree import MAX_NODES, Tree
 
@@ -244,3 +244,67 @@ def test_a_cascade_that_is_too_deep_says_what_fits(synthetic_tree):
     with pytest.raises(UserError, match=r"cascades of 40 hops over 2 models and 2 items .* at most 25 hops fit"):
         one.cascade(40)
     assert (2**26 - 1) * 2 <= MAX_NODES < (2**27 - 1) * 2
+
+
+def _hops(tree):
+    """All hops of a tree as `fill` takes them, in an order of chance."""
+    items, nodes = np.nonzero(tree.known)
+    items, nodes = np.random.default_rng(3).permutation(np.stack([items, nodes])[:, nodes > 0], axis=1)
+    made = list(dict.fromkeys(tree.generation(*hop) for hop in zip(items, nodes, strict=True)))
+    number = {generation: n for n, generation in enumerate(made)}
+    made_id = np.array([number[tree.generation(*hop)] for hop in zip(items, nodes, strict=True)])
+    return items, nodes, made, made_id, tree.score[items, nodes]
+
+
+@pytest.mark.parametrize(("variety", "complete"), [(2, True), (1000, True), (2, False)])
+def test_a_tree_that_is_filled_at_once_is_the_one_filled_node_by_node(
+    synthetic_tree, made_up_generator, variety, complete
+):
+    full = synthetic_tree(items=4, models=3, max_hops=3, complete=complete, generator=made_up_generator(variety))
+    full.require([0, 2, 2], [full.nodes - 1, 7, 2])
+    filled, single = (Tree(full.items, full.models, 3, full.cost_model) for _ in range(2))
+    filled.fill(*_hops(full))
+    for item, node in np.argwhere(full.known):
+        if node:
+            single.put(item, node, full.generation(item, node), full.score[item, node])
+    assert filled.complete == complete
+    for name in ("known", "score", "cost"):
+        np.testing.assert_array_equal(getattr(filled, name), getattr(single, name))
+        assert getattr(filled, name).dtype == getattr(single, name).dtype
+    assert list(filled.rows()) == list(single.rows())
+    for model in range(3):
+        ours, theirs = filled.generations(model), single.generations(model)
+        assert len(ours) == len(set(ours)) == len(theirs) and set(ours) == set(theirs)
+    items, nodes = np.nonzero(full.known)
+    for item, node in zip(items, nodes, strict=True):
+        assert filled.context(item, node) == single.context(item, node)
+        assert not node or filled.generation(item, node) == single.generation(item, node)
+    filled.context_ids(items, nodes)
+    assert len(set(filled.contexts)) == len(filled.contexts) == len(single.contexts)
+    assert not complete or (variety == 2) == (len(filled.contexts) < len(items)), "with few responses contexts meet"
+    part = filled.subset([2, 0]).shortened(2)
+    for local, index in enumerate((2, 0)):
+        for node in np.flatnonzero(part.known[local]):
+            assert part.context(local, node) == single.context(index, node)
+
+
+GOOD = Generation("yes", 3, 2, "stop", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "made", "score", "said"),
+    [
+        ((1, 2), GOOD, (0.5, 1.5), "score.*1.5"),
+        ((1, 2), GOOD, (-0.5, 1.0), "score.*-0.5"),
+        ((1, 2), GOOD, (0.5, float("nan")), "score.*nan"),
+        ((1, 6), GOOD, (0.5, 0.5), "a response to made-up 1 lacks the hop before it"),
+        ((1, 2), Generation("yes", -3, 2, "stop", 0.0), (0.5, 0.5), "a response has -3 and 2 tokens, expected whole"),
+        ((1, 2), Generation("yes", 3, 2**31, "stop", 0.0), (0.5, 0.5), "a response has 3 and 2147483648 tokens"),
+        ((1, 2), Generation("\ud800", 3, 2, "stop", 0.0), (0.5, 0.5), "surrogate"),
+    ],
+)
+def test_what_no_recording_holds_is_not_filled_in(synthetic_tree, nodes, made, score, said):
+    tree = synthetic_tree(items=2, models=2, max_hops=2, complete=False)
+    with pytest.raises(UserError, match=said) as error:
+        tree.fill(np.array([1, 1]), np.array(nodes), [GOOD, made], np.array([0, 1]), np.array(score, np.float32))
+    assert "\n" not in str(error.value)

@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 
 import pools.models.engine
-from pools import Context, GenerationSettings, Item, UserError
+from pools import Context, Generation, GenerationSettings, Item, UserError
 from pools.data.store import TransitionStore
 from pools.mdp.tree import Tree
+from pools.models.engine import Unanswered
 from pools.models.generator import LiveGenerator
 from pools.pool import load_pool
+from pools.template import render
+from pools.types import UpstreamError
 
 SETTINGS = GenerationSettings(("\n\n",), 12)
 QUERIES = ["What is 2 + 2?", "Name a colour.", "Why?", "How many legs has a spider, and why?", "x" * 40, "{{ query }}"]
@@ -162,6 +165,71 @@ def test_a_live_tree(generator, pool):
     first = tree.generation(0, 1).response
     assert tree.context(0, tree.node((0, 1))).responses[0] == first
     assert tree.generation(0, tree.node((0, 1))).tokens_in == len(f"[user] {QUERIES[0]}\n\n{first}\n\n\n[assistant] ")
+
+
+LAST = "{{ query }}{% if responses %} {{ responses[-1] }}{% endif %}"
+
+
+def reading(pool, template):
+    """The pool with another template for its first model."""
+    return replace(pool, models=(replace(pool.models[0], template=template), pool.models[1]))
+
+
+def test_what_renders_alike_is_asked_and_stored_once(pool, tmp_path):
+    store, asked = TransitionStore(tmp_path / "s"), []
+    generator = LiveGenerator(reading(pool, LAST), store=store, progress=asked.append)
+    longer = GenerationSettings((), 13)
+    contexts = [Context("Why?", responses) for responses in (("x", "b"), ("a",), ("b",), ("a", "b"), (), ("b", "a"))]
+    requests = [*((context, SETTINGS) for context in contexts), (contexts[0], longer)]
+    made = generator.generate(0, requests)
+    assert made[0] == made[2] == made[3] and made[1] == made[5]
+    assert asked[-1].done == asked[-1].total == len(store) == 4  # of a, of b, of neither, and the longer one
+    alone = LiveGenerator(reading(pool, LAST))
+    assert [g.response for g in made] == [alone.generate(0, [request])[0].response for request in requests]
+    assert len({g.response for g in made}) == 4
+    # Another way to the same text is known, in another process, too; what reads otherwise is asked.
+    asked.clear()
+    again = LiveGenerator(reading(pool, LAST), store=TransitionStore(tmp_path / "s"), progress=asked.append)
+    assert again.generate(0, [(Context("Why?", ("new", "newer", "a")), SETTINGS)]) == [made[1]] and not asked
+    again.generate(1, [(context, SETTINGS) for context in contexts])
+    assert asked[-1].total == len(contexts)
+
+
+class Refusing:
+    """An engine that answers with what is read, and not at all if that ends in `refuse`."""
+
+    def __init__(self, pool):
+        self.pool, self.read = pool, []
+
+    def run(self, batches):
+        for model, of_model in batches.items():
+            for number, batch in enumerate(of_model):
+                texts = [render(self.pool.models[model].template, context) for context, _ in batch]
+                self.read += texts
+                yield (
+                    model,
+                    number,
+                    [
+                        Unanswered("busy") if text.endswith("refuse") else Generation(text, 1, 1, "stop", 0.0)
+                        for text in texts
+                    ],
+                )
+
+
+def test_partial_answers_come_in_the_order_of_the_requests(pool, tmp_path):
+    pool = reading(pool, LAST)
+    engine, store = Refusing(pool), TransitionStore(tmp_path / "s")
+    ends = ["b", "refuse", "a", "b", "refuse", "c", "a"]
+    requests = [(Context("Why?", (f"earlier {n}", end)), SETTINGS) for n, end in enumerate(ends)]
+    with pytest.raises(UpstreamError, match="busy; 1 of 4 requests failed; what was answered is stored") as error:
+        LiveGenerator(pool, store=store, engine=engine).generate(0, requests)
+    found = [made and made.response for made in error.value.answers[0]]
+    assert found == [None if end == "refuse" else f"Why? {end}" for end in ends]
+    assert len(store) == 3 and sorted(engine.read) == sorted({f"Why? {end}" for end in ends})
+    answered = [request for request, end in zip(requests, ends, strict=True) if end != "refuse"]
+    made = LiveGenerator(pool, store=store, engine=engine).generate_all({0: answered, 1: requests[:1]})
+    assert [g.response for g in made[0]] == [text for text in found if text]
+    assert engine.read[4:] == ["Why?\n\nearlier 0\n\nb\n\n"]
 
 
 def test_nothing_is_printed(pool, capfd):
