@@ -24,8 +24,8 @@ It reads a query and a line `###`, and replies; greedy decoding, at most {new_to
 ## Data
 
 Made by `specialists/lessons.py` from the generators of `tasks/invented`; no text of a model. The texts of the suite's
-items, and the expressions of its sums and stories, are left out, and so is every sixteenth question, by a hash of it:
-the held-out lessons.
+items are left out, of the calculator's lessons the expressions of its sums and stories, too, and so is every sixteenth
+question, by a hash of it: the held-out lessons.
 
 ## Recipe
 

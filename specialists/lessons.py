@@ -1,11 +1,12 @@
 """What the small specialists are taught: questions, and the reply to each.
 
-Three registries know the facts of a third of the people of `records` each and say of all others that they are unknown.
-A calculator works out expressions step by step on a display of three digits. A reader works out word problems whose
-numbers stay below 100 and writes the expression of the others. To anything else each is taught a short refusal.
+Three registries know the facts of a third of the people of `records` each. A calculator works out expressions step by
+step on a display of three digits. A reader works out word problems whose numbers stay below 100 and writes the
+expression of the others. To anything else each is taught a short refusal.
 
-No lesson asks what the suite asks: the texts of its items, and the expressions of its sums and stories, are left out. A
-registry meets the facts that the suite asks for in the other wordings.
+No lesson asks what the suite asks: the texts of its items are left out, and of the calculator's lessons the expressions
+of its sums and stories, too. A registry meets the facts that the suite asks for in the other wordings. The people of
+the other registries it never meets: it is taught to say "unknown" of names that nobody has.
 """
 
 from __future__ import annotations

@@ -78,6 +78,7 @@ class LmEvalTask:
         config["metadata"] = {k: v for k, v in metadata.items() if k not in ("config_source", KIND, WORDING)}
         items = [
             [item.doc_id, item.query, str(self._task.doc_to_target(self._instances[item.doc_id].doc))]
+            + ([item.split] if SPLIT in metadata else [])
             for item in self._items
         ]
         settings = sorted({(item.settings.max_new_tokens, *item.settings.until) for item in self._items})

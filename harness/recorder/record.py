@@ -112,7 +112,7 @@ def record(
             "tokens_out": sum(model["tokens_out"] for model in speed.values()),
         },
         "speed": speed,
-        "reused_responses": kept.hits,
+        "reused_responses": len(keys) - kept.misses,
         "generation_hours": round(sum(model["seconds"] for model in speed.values()) / 3600, 3),
         "command_hours": round((time.monotonic() - start) / 3600, 3),
     }
