@@ -23,12 +23,12 @@ from pools.types import Context, Generation, GenerationSettings, Item, Split
 from routers import RouterRequest, load
 
 RATES = {
-    "registry-north": 1.3e-6, "registry-east": 1.3e-6, "registry-west": 1.3e-6, "calculator": 4e-7, "reader": 2.6e-6,
-    "qwen2.5-coder-0.5b": 4.94e-4,
+    "registry-north": 1.32e-6, "registry-east": 1.32e-6, "registry-west": 1.32e-6, "calculator": 4.7e-7,
+    "reader": 1.94e-6, "qwen2.5-coder-0.5b": 4.94e-4,
 }  # fmt: skip
 """T parameters of each model."""
 CALCULATOR, READER, CODE = 3, 4, 5
-SHARES = {"records": 0.34, "sums": 0.24, "stories": 0.32, "human_eval": 0.1}
+SHARES = {"records": 0.3, "sums": 0.19, "stories": 0.25, "human_eval": 0.1, "mmlu_dev": 0.16}
 SPLITS: tuple[Split, ...] = ("train", "train", "validation", "test", "test")
 SETTINGS = GenerationSettings((), 8)
 UNKNOWN = "unknown"
@@ -38,8 +38,10 @@ UNKNOWN = "unknown"
 class Args:
     """What is simulated."""
 
-    items: int = 1500
-    cost_weight: float = 1.0
+    items: int = 1740
+    cost_weight: float = 2.0
+    cost_weights: tuple[float, ...] = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 30.0)
+    """that HierRouter is trained for"""
     routers: tuple[str, ...] = (
         "best-pipeline", "best-pipeline-per-task", "query-only", "fitted-q", "hierrouter",
     )  # fmt: skip
@@ -66,49 +68,52 @@ class Simulated:
         return [self._answer(model, context) for context, _ in requests]
 
     def _answer(self, model: int, context: Context) -> Generation:
+        """The response. What ends in a number states an answer, but for an expression."""
         number = int(context.query.split()[-1])
-        luck = chance(number, 10 + model)
-        last = next((each for each in reversed(context.responses) if each.startswith("expression")), "")
-        good = last.endswith(answer(number))
-        said, tokens = UNKNOWN, (40, 20)
+        luck, size = chance(number, 10 + model), chance(number, 1)
+        last = next((each for each in reversed(context.responses) if each != UNKNOWN), "")
+        stated = bool(last) and not last.startswith(("expression", "overflow", "program"))
+        expression = next((each for each in reversed(context.responses) if each.startswith("expression")), "")
+        good = expression.endswith(answer(number))
+        said, tokens = UNKNOWN, (20, 4)
+        if stated and model in (CALCULATOR, READER):
+            return Generation("nothing to add", 6, 4, "stop", 0.0)
         match self.tasks[context.query]:
             case "records":
-                knows = int(3 * chance(number, 1)) if chance(number, 2) < 0.9 else None
+                knows = int(3 * chance(number, 2)) if chance(number, 3) < 0.9 else None
                 if model == knows:
-                    said = f"town {answer(number, luck < 0.98)}"
-                elif model == CODE or (model < CALCULATOR and luck < 0.07):
+                    said = f"town {answer(number, luck < 0.99)}"
+                elif model < CALCULATOR and luck < 0.01:
                     said = f"town {answer(number, False)}"
+                elif model == CODE:
+                    said, tokens = f"program {answer(number, False)}", (71, 16)
             case "sums":
                 if model == CALCULATOR:
-                    length = chance(number, 1)
-                    said = _steps(luck < (0.97 if length < 0.4 else 0.6 if length < 0.7 else 0.1), number)
-                    tokens = 40, 60
+                    said, tokens = _steps(size < 0.56, luck < 0.95, number), (20, 40)
                 elif model == CODE:
-                    said, tokens = f"program {answer(number, luck < 0.95)}", (80, 100)
+                    said, tokens = f"program {answer(number, luck < 0.98)}", (71, 18)
             case "stories":
                 if model == READER:
-                    finished = chance(number, 1) < 0.35
-                    said = (
-                        f"{'number' if finished else 'expression'} {answer(number, luck < (0.95 if finished else 0.9))}"
-                    )
-                    tokens = 80, 30
-                elif model == CALCULATOR and last:
-                    computed = chance(number, 31) < (0.97 if chance(number, 3) < 0.5 else 0.3)
-                    said, tokens = _steps(computed, number, good), (100, 60)
+                    done = size < 0.38
+                    said = f"{'steps' if done else 'expression'} {answer(number, luck < (0.97 if done else 0.98))}"
+                    tokens = 30, 20
+                elif model == CALCULATOR and expression:
+                    said, tokens = _steps(size < 0.69, luck < 0.95, number, good), (20, 40)
                 elif model == CODE:
-                    said = f"program {answer(number, chance(number, 33) < (0.95 if good else 0.5))}"
-                    tokens = 130, 100
-            case _:
+                    computed = chance(number, 33) < (0.98 if good else 0.69)
+                    said, tokens = f"program {answer(number, computed)}", (102, 19) if expression else (86, 49)
+            case "human_eval":
                 if model == CODE:
                     said, tokens = f"program {answer(number, luck < 0.55)}", (200, 150)
+            case _:
+                if model == CODE:
+                    said, tokens = f"letter {answer(number, luck < 0.4)}", (140, 5)
         return Generation(said, *tokens, "stop", 0.0)
 
 
-def _steps(computed: bool, number: int, correct: bool = True) -> str:
-    """Steps that end in an answer if they are right; three of four that are not break off."""
-    if computed:
-        return f"steps {answer(number, correct)}"
-    return "steps broken" if chance(number, 32) < 0.75 else f"steps {answer(number, False)}"
+def _steps(fits: bool, computed: bool, number: int, correct: bool = True) -> str:
+    """Steps that end in an answer, if the display has room for it."""
+    return f"steps {answer(number, correct and computed)}" if fits else "overflow"
 
 
 def right(answers: Sequence[tuple[Item, str]]) -> list[float]:
@@ -147,7 +152,8 @@ def main() -> None:
     print(f"best single model {best:.3f}, optimum {optimum:.3f}, without STOP {forced:.3f} in value")
     print("| router | quality | cost | hops | end at hop 3 | gap closed |\n|---|---:|---:|---:|---:|---:|")
     for name in (*args.routers, "hierrouter without STOP"):
-        router = load(name.split()[0], replace(request, allow_stop=" " not in name))
+        learnt_at = args.cost_weights if name.startswith("hierrouter") else ()
+        router = load(name.split()[0], replace(request, allow_stop=" " not in name, cost_weights=learnt_at))
         found = evaluate(router, tested)
         share = (float(value(found, weight).mean()) - best) / (optimum - best)
         late = float(found.end[:, tested.level(3)].sum(axis=1).mean())

@@ -2,7 +2,8 @@
 
 Three registries know the facts of a third of the people of `records` each. A calculator works out expressions step by
 step on a display of three digits. A reader works out word problems whose numbers stay below 100 and writes the
-expression of the others. To anything else each is taught a short refusal.
+expression of the others. To anything else each is taught a short refusal; reader and calculator, which are shown an
+answer that was given before, to say that there is nothing to add to it.
 
 No lesson asks what the suite asks: the texts of its items are left out, and of the calculator's lessons the expressions
 of its sums and stories, too. A registry meets the facts that the suite asks for in the other wordings. The people of
@@ -21,7 +22,7 @@ from tasks.invented import records, stories, sums
 from tasks.invented.arithmetic import largest, steps
 
 END_OF_QUERY = "\n###\n"
-UNKNOWN = "Answer: unknown"
+UNKNOWN, NO_EXPRESSION, NOTHING_TO_ADD = "Answer: unknown", "no expression", "nothing to add"
 EXPRESSION = "Expression: "
 IN_MIND = 100
 """The reader works out what stays below."""
@@ -115,9 +116,11 @@ def worked_out(expression: str) -> str:
 def calculator(rng: random.Random, held_out: bool) -> Lesson | None:
     """An expression, alone or in a wording of `sums`."""
     draw = rng.random()
-    if draw < 0.06:
-        return Lesson("other", _other(rng), "no expression")
-    of_a_story = draw < 0.5
+    if draw < 0.05:
+        return _answered(rng)
+    if draw < 0.15:
+        return Lesson("other", _foreign(rng, rng.choice(("records", "stories", ""))), NO_EXPRESSION)
+    of_a_story = draw < 0.55
     expression = stories.problem(rng, False)[1] if of_a_story else sums.expression(rng, rng.choice(sums.KINDS))
     if expression in asked_by_the_suite() or _held_out(expression) != held_out:
         return None
@@ -131,8 +134,11 @@ def calculator(rng: random.Random, held_out: bool) -> Lesson | None:
 
 def reader(rng: random.Random, held_out: bool) -> Lesson | None:
     """A word problem: its answer if the numbers are small, else its expression."""
-    if rng.random() < 0.06:
-        return Lesson("other", _other(rng), UNKNOWN)
+    draw = rng.random()
+    if draw < 0.05:
+        return _answered(rng)
+    if draw < 0.15:
+        return Lesson("other", _foreign(rng, rng.choice(("records", "sums", ""))), UNKNOWN)
     text, expression, _, _ = stories.problem(rng, rng.random() < 0.35)
     if text in asked_by_the_suite() or _held_out(text) != held_out:
         return None
@@ -149,6 +155,24 @@ def asked_by_the_suite() -> frozenset[str]:
     """Texts of the suite's items, and the expressions of its sums and stories."""
     texts = {doc["question"] for task in (records, sums, stories) for doc in task.docs()}
     return frozenset(texts | {doc["expression"] for task in (sums, stories) for doc in task.docs()})
+
+
+def _answered(rng: random.Random) -> Lesson:
+    """An answer that was given before."""
+    given = (str(sums.number(rng, 1, 99_999)), rng.choice(records.TOWNS), rng.choice(records.HOUSES), _other(rng)[:20])
+    return Lesson("answered", f"Answer: {rng.choice(given)}", NOTHING_TO_ADD)
+
+
+def _foreign(rng: random.Random, task: str) -> str:
+    """A question of another task of the suite's, none of its items; of none: `_other`."""
+    is_new = rng.random() < 0.35
+    if task == "records":
+        wording = rng.choice([text for groups in records.WORDINGS.values() for group in groups for text in group])
+        return wording.format(f"{rng.choice((*records.FIRST, *records.NEW_FIRST))} {rng.choice(records.strangers())}")
+    if task:
+        text = {"sums": sums, "stories": stories}[task].problem(rng, is_new)[0]
+        return text if text not in asked_by_the_suite() else _other(rng)
+    return _other(rng)
 
 
 def _other(rng: random.Random) -> str:
@@ -188,7 +212,7 @@ def _registry(name: str) -> Specialist:
 SPECIALISTS: dict[str, Specialist] = {
     **{f"registry-{name}": _registry(name) for name in records.REGISTRIES},
     "calculator": Specialist(
-        "works out expressions on a display of three digits", calculator, 14_000_000, 259, 96, 4, 4, 256
+        "works out expressions on a display of three digits", calculator, 26_000_000, 259, 96, 4, 4, 256
     ),
     "reader": Specialist(
         "works out word problems, or writes their expressions", reader, 10_000_000, 512, 160, 6, 5, 432
