@@ -9,7 +9,7 @@ from tasks import Suite, load_suite, suite_names
 
 
 def test_offline_and_paper() -> None:
-    assert suite_names() == ["offline", "paper"]
+    assert suite_names() == ["offline", "offline-2", "paper"]
     for name in suite_names():
         suite = load_suite(name)
         assert suite.name == name
@@ -86,7 +86,7 @@ def test_broken_files_are_one_line(tmp_path: Path, text: str, complaint: str) ->
 
 @pytest.mark.parametrize(
     ("name", "complaint"),
-    [("oflfine", "did you mean offline"), ("nowhere/x.yaml", "No such file"), ("", "expected offline, paper")],
+    [("oflfine", "did you mean offline"), ("nowhere/x.yaml", "No such file"), ("", "expected offline, offline-2, paper")],
 )
 def test_unknown_suites(name: str, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
