@@ -50,10 +50,10 @@ def render(template: str, context: Context) -> str:
 
 
 @lru_cache(maxsize=1 << 18)
-def shown(template: str, context: Context) -> Context:
+def visible(template: str, context: Context) -> Context:
     """The context without the responses that a template does not show: it renders the same text.
 
-    So what a model reads is asked for once, whatever it was not shown.
+    So what a model is not shown makes no new request of it.
     """
     text, kept = render(template, context), list(context.responses)
     for place in reversed(range(len(kept))):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from specialists import lessons as data
+from specialists.evaluate import NEW_TOKENS
 
 CARD = """---
 license: apache-2.0
@@ -24,8 +25,9 @@ It reads a query and a line `###`, and replies; greedy decoding, at most {new_to
 ## Data
 
 Made by `specialists/lessons.py` from the generators of `tasks/invented`; no text of a model. The texts of the suite's
-items are left out, of the calculator's lessons the expressions of its sums and stories, too, and so is every sixteenth
-question, by a hash of it: the held-out lessons.
+items are left out; the calculator does not meet the expressions of its sums and stories either. Held out is every
+sixteenth question, by a hash of it, but for answers given before and questions that are not the specialist's: these are
+drawn anew.
 
 ## Recipe
 
@@ -33,14 +35,13 @@ question, by a hash of it: the held-out lessons.
 python -m specialists.train train --specialist {specialist} --tokens {tokens} --seed {seed} --out {folder}
 ```
 
-{minutes} minutes with {threads} CPU thread(s); torch {torch}; {tokens:,} tokens with the questions; loss on the replies
+{minutes} minutes, CPU threads: {threads}; torch {torch}; {tokens:,} tokens with the questions; loss on the replies
 alone; Muon ({muon_rate}) for the hidden matrices, AdamW ({adamw_rate}) for the rest. Every number is in `recipe.json`.
 Weights are kept in bfloat16.
 
 ## Scores
 
-Share of {number:,} held-out lessons, of which none is the suite's, that it replies to as taught, character for
-character:
+{number:,} held-out lessons, none of them the suite's: the share that it replies to as taught, character for character.
 
 {table}
 
@@ -58,8 +59,6 @@ def write_card(folder: Path, table: str, number: int) -> None:
     table: the scores in Markdown. number: held-out lessons.
     """
     from safetensors import safe_open
-
-    from specialists.evaluate import NEW_TOKENS
 
     recipe = json.loads((folder / "recipe.json").read_text())
     with safe_open(folder / "model.safetensors", "pt") as weights:

@@ -33,14 +33,14 @@ def ask(model: Any, tokenizer: Any, questions: Sequence[str]) -> list[str]:
     return answers
 
 
-def accuracy(model: Any, tokenizer: Any, specialist: str, number: int) -> dict[str, float]:
-    """Share of held-out lessons of each family whose reply is the taught one, character for character."""
+def accuracy(model: Any, tokenizer: Any, specialist: str, number: int) -> dict[str, list[bool]]:
+    """For each family of `number` held-out lessons whether the replies are those taught, character for character."""
     asked = list(islice(data.lessons(specialist, held_out=True), number))
     answers = ask(model, tokenizer, [lesson.question for lesson in asked])
     right: dict[str, list[bool]] = {}
     for lesson, answer in zip(asked, answers, strict=True):
         right.setdefault(lesson.family, []).append(answer == lesson.reply)
-    return {family: sum(of) / len(of) for family, of in sorted(right.items())}
+    return dict(sorted(right.items()))
 
 
 def load(folder: Path) -> tuple[Any, Any, str]:
@@ -56,7 +56,8 @@ def load(folder: Path) -> tuple[Any, Any, str]:
     return model.eval(), tokenizer, str(json.loads((folder / RECIPE).read_text())["specialist"])
 
 
-def as_text(shares: Mapping[str, float]) -> str:
-    """The shares as a Markdown table."""
-    lines = ["| held-out lessons | reply as taught |", "|---|---:|"]
-    return "\n".join([*lines, *(f"| {family} | {share:.1%} |" for family, share in shares.items())])
+def as_text(right: Mapping[str, Sequence[bool]]) -> str:
+    """What `accuracy` gives as a Markdown table."""
+    lines = ["| held-out lessons | number | reply as taught |", "|---|---:|---:|"]
+    rows = (f"| {family} | {len(of):,} | {sum(of) / len(of):.1%} |" for family, of in right.items())
+    return "\n".join([*lines, *rows])

@@ -5,9 +5,9 @@ step on a display of three digits. A reader works out word problems whose number
 expression of the others. To anything else each is taught a short refusal; reader and calculator, which are shown an
 answer that was given before, to say that there is nothing to add to it.
 
-No lesson asks what the suite asks: the texts of its items are left out, and of the calculator's lessons the expressions
-of its sums and stories, too. A registry meets the facts that the suite asks for in the other wordings. The people of
-the other registries it never meets: it is taught to say "unknown" of names that nobody has.
+No lesson asks what the suite asks: the texts of its items are left out, and the calculator does not meet the
+expressions of its sums and stories either. A registry meets the facts that the suite asks for in the other wordings.
+The people of the other registries it never meets: it is taught to say "unknown" of names that nobody has.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _held_out(text: str) -> bool:
 
 
 def worked_out(expression: str) -> str:
-    """Every step on a line; "overflow", and nothing more, where a number needs more than three digits."""
+    """Every step on a line; "overflow", and nothing more, once a number needs more than three digits."""
     written: list[str] = []
 
     def note(left: int, sign: str, right: int, result: int) -> bool:

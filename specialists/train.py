@@ -197,8 +197,10 @@ def train(
     every_seconds: float = 200.0,
     stop_after: int | None = None,
     check_every: int = 0,
-) -> tuple[Any, Any, list[float]]:
-    """Train, with a checkpoint in `work` every so many seconds; gives model, tokenizer and the loss of each step.
+) -> tuple[Any, Any, list[float], float]:
+    """Train, with a checkpoint in `work` every so many seconds.
+
+    Gives model, tokenizer, the loss of each step, and the seconds it took, those before a resumption among them.
 
     stop_after: steps after which to stop as if interrupted.
     check_every: steps after which some held-out lessons are asked; 0: never.
@@ -266,8 +268,8 @@ def train(
             recent = sum(losses[-50:]) / len(losses[-50:])
             print(f"step {step}  tokens {tokens:,}  loss {recent:.4f}  {seconds + now - start:.0f} s", flush=True)
         if check_every and step % check_every == 0:
-            shares = accuracy(model.eval(), tokenizer, recipe.specialist, 200)
-            print("held out: " + ", ".join(f"{family} {share:.0%}" for family, share in shares.items()), flush=True)
+            right = accuracy(model.eval(), tokenizer, recipe.specialist, 200)
+            print("held out: " + ", ".join(f"{f} {sum(of) / len(of):.0%}" for f, of in right.items()), flush=True)
             model.train()
         if now - saved_at > every_seconds or step == stop_after:
             save()
@@ -275,7 +277,7 @@ def train(
         if step == stop_after:
             break
     save()
-    return model, tokenizer, losses
+    return model, tokenizer, losses, seconds + time.perf_counter() - start
 
 
 # --- command line ----------------------------------------------------------------------------------------------
@@ -313,9 +315,8 @@ def _train(given: argparse.Namespace) -> int:
     torch.set_num_threads(given.threads)
     recipe = Recipe(given.specialist, given.tokens or data.SPECIALISTS[given.specialist].tokens, given.seed)
     work = given.work or Path("runs/specialists") / given.specialist
-    start = time.perf_counter()
-    model, tokenizer, _ = train(recipe, work, given.resume, check_every=given.check_every)
-    facts = {**dataclasses.asdict(recipe), "minutes": round((time.perf_counter() - start) / 60)}
+    model, tokenizer, _, seconds = train(recipe, work, given.resume, check_every=given.check_every)
+    facts = {**dataclasses.asdict(recipe), "minutes": round(seconds / 60)}
     save_folder(model, tokenizer, {**facts, "lessons": data.lessons_hash(recipe.specialist)}, given.out)
     return 0
 

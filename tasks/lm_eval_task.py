@@ -128,7 +128,7 @@ class LmEvalTask:
         return score
 
     def _said(self, key: str, doc: Mapping[str, Any]) -> str:
-        """What the field of the document says that the task's metadata names under a key; empty if it names none."""
+        """A document's kind, wording or split (`key`), in the field that the metadata names; empty if it names none."""
         field = (self._task.config.metadata or {}).get(key)
         if field is None:
             return ""

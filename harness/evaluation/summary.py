@@ -24,6 +24,7 @@ from harness.evaluation.metrics import (
 )
 from pools.mdp.tree import Tree
 from pools.schema import Schema
+from pools.types import Item
 
 FloatArray = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -231,7 +232,6 @@ def summarise(
     bootstrap = Bootstrap.draw(len(tree.items), seed)
     task_of = np.array([item.task for item in tree.items])
     of_task = {task: task_of == task for task in dict.fromkeys(task_of.tolist())}
-    of_new = [] if new_wording is None or not new_wording.any() else [(None, new_wording)]
     over_tasks = TaskBootstrap.draw(task_of, seed)
     routers: dict[str, RouterSummary] = {}
     for name, outcome in outcomes.items():
@@ -263,16 +263,15 @@ def summarise(
             exact=outcome.exact,
             notes=list(notes.get(name, ())),
         )
-        parts = {
-            part: TaskFigures(
-                **_figures(outcome, best_single, bar, partial(bootstrap.mean, chosen=chosen), costs),
-                items=int(chosen.sum()),
-            )
-            for part, chosen in (*of_task.items(), *of_new)
-        }
-        new = parts.pop(None, None)
-        macro = MacroFigures(**_figures(outcome, best_single, bar, over_tasks.mean, costs), tasks=len(parts))
-        routers[name] = RouterSummary(overall=overall, macro=macro, tasks=parts, new_wording=new)
+
+        def of_items(chosen: NDArray[np.bool_], outcome: Outcome = outcome) -> TaskFigures:
+            mean = partial(bootstrap.mean, chosen=chosen)
+            return TaskFigures(**_figures(outcome, best_single, bar, mean, costs), items=int(chosen.sum()))
+
+        tasks = {task: of_items(chosen) for task, chosen in of_task.items()}
+        new = of_items(new_wording) if new_wording is not None and new_wording.any() else None
+        macro = MacroFigures(**_figures(outcome, best_single, bar, over_tasks.mean, costs), tasks=len(tasks))
+        routers[name] = RouterSummary(overall=overall, macro=macro, tasks=tasks, new_wording=new)
     return Summary(
         cost_model=tree.cost_model.name,
         cost_unit=tree.cost_model.unit,
@@ -281,6 +280,12 @@ def summarise(
         routers=routers,
         best_bar=bar_name,
     )
+
+
+def newly_worded(items: Sequence[Item], train: Sequence[Item]) -> NDArray[np.bool_]:
+    """`[I]` which items are worded as no train item is; not those whose task says no wording."""
+    known = {(item.task, item.wording) for item in train}
+    return np.array([bool(item.wording) and (item.task, item.wording) not in known for item in items])
 
 
 def best_bar(outcomes: Mapping[str, Outcome], cost_weight: float) -> str | None:

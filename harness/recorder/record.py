@@ -25,7 +25,7 @@ from pools.data.recording import check_recording_target, load_recording, save_re
 from pools.data.store import TransitionStore, transition_key
 from pools.errors import UserError
 from pools.models.generator import Progress
-from pools.template import shown
+from pools.template import visible
 from pools.types import Generation
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _reuse(folder: Path, store: TransitionStore, now: Mapping[str, str]) -> int:
             if name in now and now[name] == then.get(name):
                 template = earlier.pool.models[model].template
                 found = earlier.tree.generations(model)
-                distinct = {(shown(template, context), settings): one for context, settings, one in found}
+                distinct = {(visible(template, context), settings): one for context, settings, one in found}
                 entries = [(*request, one) for request, one in distinct.items()]
                 store.put(now[name], entries, {"recording": folder.name, "origins": origins})
                 taken += len(entries)

@@ -21,7 +21,7 @@ from harness.evaluation.evaluate import Outcome
 from harness.evaluation.evaluate import evaluate as outcome_of
 from harness.evaluation.frontier_metrics import FrontierMetrics, frontier_metrics
 from harness.evaluation.metrics import value
-from harness.evaluation.summary import ARROW, Summary, frontier_point, pipeline_models, summarise
+from harness.evaluation.summary import ARROW, Summary, frontier_point, newly_worded, pipeline_models, summarise
 from harness.evaluation.sweep import Sweep, collect, seen_of, sweep, sweepable
 from harness.runs.checkpoints import shipped_checkpoint
 from harness.runs.config import LIVE_STORE
@@ -241,7 +241,7 @@ def evaluate(
             if chosen_on is not None and below_best_single(with_them[name], router, chosen_on, weight, seed):
                 below_single[name].append(weight)
     notes = {router.name: router.notes(lambdas, below_single[router.name], seed, split) for router in assembled}
-    new_wording = _newly_worded(request)
+    new_wording = None if request.train is None else newly_worded(tree.items, request.train.items)
     points = [_figures(*at, tree, seed, notes, new_wording) for at in zip(swept, lambdas, strict=True)]
     metrics = None
     if frontier or len(lambdas) > 1:
@@ -375,14 +375,6 @@ def _figures(
     singles = [outcome for name, outcome in outcomes.items() if name.startswith("single:")]
     best_single = max(singles, key=lambda outcome: value(outcome, cost_weight).mean(), default=None)
     return summarise(outcomes, best_single, OPTIMUM, tree, cost_weight, seed, notes, ENCODER_UNIT, new_wording)
-
-
-def _newly_worded(request: RouterRequest) -> NDArray[np.bool_] | None:
-    """Which of the items that are evaluated are worded as no train item is; None without train items."""
-    if request.train is None or request.evaluation is None:
-        return None
-    known = {(item.task, item.wording) for item in request.train.items}
-    return np.array([bool(i.wording) and (i.task, i.wording) not in known for i in request.evaluation.items])
 
 
 def _frontier_metrics(

@@ -279,7 +279,8 @@ def _nodes(tree: Tree, pipelines: pa.ListArray) -> NDArray[np.int64]:
     actions = np.array([action[name] for name in names.dictionary.to_pylist()])[names.indices.to_numpy()]
     depth = pc.list_value_length(pipelines).to_numpy()
     if not 1 <= depth.min() <= depth.max() <= tree.max_hops:
-        raise ValueError(f"a pipeline has {depth.min()} or {depth.max()} hops, expected 1 to {tree.max_hops}")
+        wrong = depth.min() if depth.min() < 1 else depth.max()
+        raise ValueError(f"a pipeline has {wrong} hops, expected 1 to {tree.max_hops}")
     start, nodes = np.cumsum(depth) - depth, np.zeros(len(depth), np.int64)
     for hop in range(depth.max()):
         longer = depth > hop

@@ -49,8 +49,8 @@ class Tree:
         known: `[I, N]` whether the hop into the node has been made; the root always is.
         score: float32 `[I, N]` score of the node's last response; 0 at the root, which answers nothing.
         cost: float64 `[I, N]` of the hop into the node, by `cost_model` or as it was recorded; 0 at the root.
-        context_id: int32 `[I, N]` index into `contexts`; equal contexts, of whatever item or pipeline, share one. Of a
-            cascade or a recording the leaves have none (-1) until `context_ids` is asked for them.
+        context_id: int32 `[I, N]` index into `contexts`; equal contexts, of whatever item or pipeline, share one. The
+            leaves of a cascade or a recording have none (-1) until `context_ids` is asked for them.
         independent: whether the answers are known in advance, because no model reads earlier ones (`cascade`).
         answers: what a response answers, to compare answers by; a kind of `pools.answers`.
     """
@@ -238,8 +238,9 @@ class Tree:
         return int((node - 1) % len(self.models)), parent, self.items[item].settings
 
     def _keep(self, request: _Request, generation: Generation) -> int:
-        number = self._answered.setdefault(request, len(self._made))
-        if number == len(self._made):
+        number = self._answered.get(request)
+        if number is None or self._made[number] != generation:
+            self._answered[request] = number = len(self._made)
             self._made.append(generation)
         return number
 

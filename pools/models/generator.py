@@ -10,7 +10,7 @@ from typing import Any
 from pools.data.store import TransitionStore
 from pools.models.engine import Engine, LocalEngine, Request, Unanswered, build_engine, is_server
 from pools.pool import Pool
-from pools.template import shown
+from pools.template import visible
 from pools.types import Context, Generation, GenerationSettings, UpstreamError
 
 
@@ -69,23 +69,23 @@ class LiveGenerator:
     def generate_all(self, asked: Mapping[int, Sequence[Request]]) -> dict[int, list[Generation]]:
         """Answers of several models, each in the order of its requests; an engine may run them at the same time.
 
-        Requests that a model's template renders alike are one. Raises UpstreamError if a server did not answer some of
-        them, once the others are answered and stored; where it answered nothing of two batches in a row, at once: of
-        one, a single request may be at fault.
+        Responses that a model's template does not show make no request of their own. Raises UpstreamError if a server
+        did not answer some requests, once the others are answered and stored; if it answered nothing of two batches in
+        a row, at once: of one, a single request may be at fault.
         """
-        reads = {m: [(self.reads(m, context), s) for context, s in requests] for m, requests in asked.items()}
-        distinct = {model: list(dict.fromkeys(requests)) for model, requests in reads.items()}
+        read = {m: [(self.reads(m, context), s) for context, s in requests] for m, requests in asked.items()}
+        distinct = {model: list(dict.fromkeys(requests)) for model, requests in read.items()}
         place = {model: {request: n for n, request in enumerate(of)} for model, of in distinct.items()}
         try:
             answers = self._generate_distinct(distinct)
         except UpstreamError as error:
-            there = {m: [error.answers[m][place[m][r]] for r in of] for m, of in reads.items() if m in error.answers}
+            there = {m: [error.answers[m][place[m][r]] for r in of] for m, of in read.items() if m in error.answers}
             raise UpstreamError(str(error), error.queries, there) from None
-        return {model: [answers[model][place[model][request]] for request in of] for model, of in reads.items()}
+        return {model: [answers[model][place[model][request]] for request in of] for model, of in read.items()}
 
     def reads(self, model: int, context: Context) -> Context:
         """The context without the responses that the model is not shown."""
-        return shown(self.pool.models[model].template, context)
+        return visible(self.pool.models[model].template, context)
 
     def _generate_distinct(self, asked: Mapping[int, Sequence[Request]]) -> dict[int, list[Generation]]:
         answers: dict[int, list[Generation | None]] = {}

@@ -11,8 +11,8 @@ from tasks.code.extract import program
 from tasks.code.grade import examine
 
 ENTRY_POINT, HEAD = "solve", "def solve():\n"
-LONGEST = 50_000  # characters from the end that are looked at
-LONGEST_LINE = 2_000  # characters behind a marker
+MAX_CHARACTERS = 50_000  # characters from the end that are looked at
+MAX_LINE = 2_000  # characters behind a marker
 MARKERS = 20  # of a kind, from the end
 
 _PROGRAM = re.compile(r"^\s*def\s+solve\s*\(", re.MULTILINE)
@@ -29,7 +29,7 @@ _MARKUP = re.compile(r"\\(?:boxed|text|mathrm|mathbf)\s?\{|\\[\[\](),;! ]|[*_`$\
 
 def extract(resps: Sequence[Sequence[str]], docs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Filter: of each response the program `solve()`, if it writes one, else the line that states its answer, or ""."""
-    return [[_meant(response[-LONGEST:]) for response in responses] for responses in resps]
+    return [[_meant(response[-MAX_CHARACTERS:]) for response in responses] for responses in resps]
 
 
 def _meant(response: str) -> str:
@@ -40,7 +40,7 @@ def stated(response: str) -> str:
     """The line behind the last "Answer:", else behind `\\boxed{` or "the answer is"; without markup. "" without any."""
     for marker in _MARKERS:
         for found in reversed(list(marker.finditer(response))[-MARKERS:]):
-            behind = response[found.end() : found.end() + LONGEST_LINE]
+            behind = response[found.end() : found.end() + MAX_LINE]
             lines = (_MARKUP.sub(" ", line).strip() for line in behind.split("\n"))
             line = next((line for line in lines if re.search(r"\w", line)), "")
             if line:  # nothing after it: the marker quotes the question, or the response was cut off

@@ -1,7 +1,7 @@
 """Word problems of one to three steps, told of made-up people and their things.
 
-Kinds share openings: what is asked at the end decides what is to be computed. How large the numbers become on the way
-is not seen from the wording.
+Kinds share openings: what is asked at the end decides what is to be computed. How large the numbers become does not
+depend on the wording.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sums, differences, products and mixtures of them, with results from one digit to five.
 
-Whether a result has more digits than a small calculator's display is not seen from the digits that are asked about.
+About half of them have a number, given or on the way, that is larger than a small calculator's display.
 """
 
 from __future__ import annotations

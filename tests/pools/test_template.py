@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pools import Context, UserError
-from pools.template import CONCATENATION, render, shown
+from pools.template import CONCATENATION, render, visible
 
 CONTEXT = Context("What?", ("one", "two"))
 
@@ -73,14 +73,14 @@ SHOWING = {
     ],
 )
 def test_what_a_template_does_not_show_is_left_out(template, responses, left):
-    assert shown(SHOWING[template], Context("What?", responses)) == Context("What?", left)
+    assert visible(SHOWING[template], Context("What?", responses)) == Context("What?", left)
 
 
 @pytest.mark.parametrize("template", SHOWING.values(), ids=SHOWING)
 @given(st.lists(st.sampled_from(["a", "b", "", "Expression: 1", "Expression: 2"]), max_size=5))
 def test_what_is_shown_renders_the_same_and_nothing_more_can_be_left_out(template, responses):
     context = Context("What?", tuple(responses))
-    text, kept = render(template, context), shown(template, context)
+    text, kept = render(template, context), visible(template, context)
     assert kept.query == "What?" and render(template, kept) == text
     left = iter(responses)
     assert all(response in left for response in kept.responses), "in their order"

@@ -86,7 +86,11 @@ def test_broken_files_are_one_line(tmp_path: Path, text: str, complaint: str) ->
 
 @pytest.mark.parametrize(
     ("name", "complaint"),
-    [("oflfine", "did you mean offline"), ("nowhere/x.yaml", "No such file"), ("", "expected offline, offline-2, paper")],
+    [
+        ("oflfine", "did you mean offline"),
+        ("nowhere/x.yaml", "No such file"),
+        ("", "expected offline, offline-2, paper"),
+    ],
 )
 def test_unknown_suites(name: str, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
