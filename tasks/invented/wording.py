@@ -1,8 +1,8 @@
 """Which split an item of the invented tasks belongs to, and which wordings the train items lack.
 
 Item `n` of a task goes by its number: of twenty in a row three are in a wording that is tested alone, with names and
-things that no other item has; six more are tested, eight are train items and three validation items. So a third of the
-test items are new in wording and content.
+things that no other item has; six more are tested, eight are train items and three validation items. So a third of a
+task's test items is new in wording and content.
 """
 
 from __future__ import annotations
