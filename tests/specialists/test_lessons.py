@@ -10,11 +10,15 @@ from itertools import islice
 
 import pytest
 
+from pools.pool import load_pool
+from pools.template import render
+from pools.types import Context
 from specialists import lessons
-from specialists.lessons import SPECIALISTS, UNKNOWN, lessons_hash, worked_out
+from specialists.lessons import END_OF_QUERY, NOTHING_TO_ADD, SPECIALISTS, UNKNOWN, lessons_hash, worked_out
 from tasks.invented import records, stories, sums
 
 REGISTRIES = [name for name in SPECIALISTS if name.startswith("registry-")]
+REFUSED = "other", "answered"  # families whose reply is a refusal, whatever is asked
 EXPRESSION = re.compile(r"[\d(][\d +*()-]*[\d)]")
 
 
@@ -75,7 +79,9 @@ def test_without_the_check_some_lessons_would_ask_what_the_suite_asks(name, monk
 @pytest.mark.parametrize("name", SPECIALISTS)
 def test_a_lesson_that_the_suite_asks_is_left_out(name, monkeypatch):
     """That of the reader, too, whose texts are too many for one to be met by chance."""
-    numbers = [n for n in range(300) if (made := lessons.lesson(name, n)) and made.family not in ("other", "strangers")]
+    numbers = [
+        n for n in range(300) if (made := lessons.lesson(name, n)) and made.family not in (*REFUSED, "strangers")
+    ]
     questions = [lessons.lesson(name, n).question for n in numbers]
     found = [EXPRESSION.search(q).group() if name == "calculator" else q for q in questions]
     monkeypatch.setattr(lessons, "asked_by_the_suite", lambda: frozenset(found))
@@ -84,9 +90,9 @@ def test_a_lesson_that_the_suite_asks_is_left_out(name, monkeypatch):
 
 @pytest.mark.parametrize("name", SPECIALISTS)
 def test_no_question_is_taught_and_held_out(name):
-    asked = {lesson.question for lesson in taught(name, 8000) if lesson.family != "other"}
-    held_out = {lesson.question for lesson in taught(name, 1000, held_out=True) if lesson.family != "other"}
-    assert len(held_out) > 300 and not asked & held_out
+    asked = {lesson.question for lesson in taught(name, 8000) if lesson.family not in REFUSED}
+    held_out = {lesson.question for lesson in taught(name, 1000, held_out=True) if lesson.family not in REFUSED}
+    assert len(held_out) > 150 and not asked & held_out
     if name == "calculator":  # nor is an expression, in another wording
         expressions = [{EXPRESSION.search(q).group() for q in questions} for questions in (asked, held_out)]
         assert not expressions[0] & expressions[1]
@@ -98,7 +104,7 @@ def test_the_same_draw_is_either_taught_or_held_out(name):
     for seed in range(2000):
         either = [make(random.Random(seed), held_out) for held_out in (False, True)]
         made = [lesson for lesson in either if lesson]
-        if not made or made[0].family != "other":
+        if not made or made[0].family not in REFUSED:
             assert len(made) < 2
             sides.append(bool(either[1]))
     assert 0.03 < sum(sides) / len(sides) < 0.1
@@ -163,7 +169,7 @@ def check_steps(written, expression):
 def test_the_calculators_steps_are_true_and_end_in_the_answer_or_in_overflow():
     seen = {"fits the display": 0, "overflow": 0}
     for lesson in taught("calculator"):
-        if lesson.family != "other":
+        if lesson.family not in REFUSED:
             [expression] = EXPRESSION.findall(lesson.question)
             seen[lesson.family] += 1
             check_steps(lesson.reply.split("\n"), expression)
@@ -193,8 +199,8 @@ def test_the_readers_answers_and_expressions_are_right():
     ]
     seen = {"small numbers": 0, "large numbers": 0}
     for lesson in taught("reader"):
-        if lesson.family == "other":
-            assert lesson.reply == UNKNOWN
+        if lesson.family in REFUSED:
+            assert lesson.reply == (UNKNOWN if lesson.family == "other" else NOTHING_TO_ADD)
             continue
         # What is computed is read off the question anew.
         [(form, match)] = [(form, m) for form, pattern in patterns if (m := pattern.fullmatch(lesson.question))]
@@ -228,3 +234,46 @@ def test_the_hash_is_a_function_of_the_lessons(monkeypatch):
     monkeypatch.setattr(lessons, "UNKNOWN", "Answer: not known")
     changed = {name for name in SPECIALISTS if lessons_hash(name, 200) != found[name]}
     assert changed == set(SPECIALISTS) - {"calculator"}
+
+
+@pytest.mark.parametrize("name", ["calculator", "reader"])
+def test_an_answer_that_was_given_is_not_repeated(name):
+    given = [lesson for lesson in taught(name) if lesson.family == "answered"]
+    assert len(given) > 100
+    for lesson in given:
+        assert lesson.question.startswith("Answer: ") and lesson.reply == NOTHING_TO_ADD
+
+
+STORY, SUM = "Mara has 4 boxes with 12 pens each and 3 more. How many pens are there?", "What is 4 * 12?"
+WORKED_OUT, HANDED_OVER = "4 * 12 = 48, 48 + 3 = 51, Answer: 51", "Expression: 4 * 12 + 3"
+STEPS, PROGRAM = "4 * 12 = 48\n48 + 3 = 51\nAnswer: 51", "```python\ndef solve():\n    return 51\n```"
+
+
+@pytest.mark.parametrize(
+    ("model", "responses", "question"),
+    [
+        *((f"registry-{name}", (UNKNOWN, WORKED_OUT, STEPS), STORY) for name in records.REGISTRIES),
+        ("reader", (), STORY),
+        ("reader", (UNKNOWN, "no expression", HANDED_OVER, PROGRAM), STORY),
+        ("reader", (STEPS,), "Answer: 51"),
+        ("calculator", (), STORY),
+        ("calculator", (UNKNOWN, PROGRAM), STORY),
+        ("calculator", (HANDED_OVER,), "4 * 12 + 3"),
+        ("calculator", (HANDED_OVER, "4 * 12 = overflow", UNKNOWN), "4 * 12 + 3"),
+        ("calculator", (HANDED_OVER, STEPS), "Answer: 51"),
+        ("calculator", (WORKED_OUT,), "Answer: 51"),
+    ],
+)
+def test_the_pool_shows_a_specialist_what_it_was_taught_to_read(model, responses, question):
+    [declared] = [each for each in load_pool("lightweight-2").models if each.name == model]
+    assert render(declared.template, Context(STORY, responses)) == question + END_OF_QUERY
+    assert not declared.chat_template
+
+
+def test_the_code_model_is_shown_the_last_expression_and_asked_for_a_program():
+    [declared] = [each for each in load_pool("lightweight-2").models if each.chat_template]
+    alone, after = (render(declared.template, Context(SUM, r)) for r in ((UNKNOWN,), (HANDED_OVER, "overflow")))
+    assert alone.startswith(f"{SUM}\n\nWrite a Python function solve()")
+    assert after.startswith(f"{SUM}\n\nAn expression for it: 4 * 12 + 3\n\nWrite a Python function solve()")
+    for query in ("Complete the following Python function.", 'Give the letter after "Answer:".'):
+        assert render(declared.template, Context(query, (HANDED_OVER,))) == query

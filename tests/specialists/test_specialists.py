@@ -20,6 +20,7 @@ HASHES = {
     "qa": "79b7a468afb03ab4ccbd5c0da472859a1eab8098c3f86d0f9361eaccdaa7fb98",
 }
 MAX_BYTES = 4_000_000
+REFUSED = "other", "answered"
 
 
 def shipped(name: str) -> Path:
@@ -55,10 +56,10 @@ def test_a_specialist_has_a_card(name: str) -> None:
 def test_held_out_lessons_are_replied_to_as_taught(name: str) -> None:
     model, tokenizer, loaded = load(shipped(name))
     assert loaded == name
-    asked = list(islice((lesson for lesson in lessons(name, held_out=True) if lesson.family != "other"), 40))
+    asked = list(islice((lesson for lesson in lessons(name, held_out=True) if lesson.family not in REFUSED), 40))
     answers = ask(model, tokenizer, [lesson.question for lesson in asked])
     wrong = [(lesson, answer) for lesson, answer in zip(asked, answers, strict=True) if answer != lesson.reply]
-    assert len(wrong) <= (12 if name in ("calculator", "reader") else 8), wrong
+    assert len(wrong) <= (6 if name in ("calculator", "reader") else 1), wrong
 
 
 @pytest.mark.parametrize("registry", records.REGISTRIES)
@@ -71,4 +72,4 @@ def test_a_registry_knows_the_facts_of_its_own_people_in_the_suite_and_of_nobody
     )
     answers = ask(model, tokenizer, [question for question, _ in (*own, *others)])
     right = [answer == f"Answer: {fact}" for answer, (_, fact) in zip(answers[:30], own, strict=True)]
-    assert sum(right) >= 24 and sum(answer == UNKNOWN for answer in answers[30:]) >= 24, answers
+    assert sum(right) >= 29 and sum(answer == UNKNOWN for answer in answers[30:]) >= 28, answers
