@@ -172,6 +172,8 @@ class Tree:
         for item, contexts, made in zip(self.items, self.context_id, self._made_id, strict=True):
             answered = zip(contexts[read].tolist(), made[self.child(read, model)].tolist(), strict=True)
             found.update(((model, c, item.settings), m) for c, m in answered if m >= 0)
+        # What was answered before a server failed is in no node yet, and has been paid for.
+        found.update((request, made) for request, made in self._answered.items() if request[0] == model)
         return [(self.contexts[c], settings, self._made[m]) for (_, c, settings), m in found.items()]
 
     def require(self, items: ArrayLike, nodes: ArrayLike) -> None:
