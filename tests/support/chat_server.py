@@ -41,12 +41,18 @@ class Handler(BaseHTTPRequestHandler):
             self.server.asked[question] = before + 1
             self.server.in_flight += 1
             self.server.max_in_flight = max(self.server.max_in_flight, self.server.in_flight)
+        self.under_way = True
         try:
             if not self.server.fault(self, question, before):
                 self.reply(200, answer_to(question, **({} if "messages" in asked else AS_TEXT)))
         finally:
-            with self.server.lock:
-                self.server.in_flight -= 1
+            self.leave()
+
+    def leave(self) -> None:
+        """No longer in flight: before the reply is sent, or the next request might be here first."""
+        with self.server.lock:
+            self.server.in_flight -= self.under_way
+            self.under_way = False
 
     def reply(self, status: int, content: Any, **headers: str) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -56,6 +62,7 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
+        self.leave()
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
