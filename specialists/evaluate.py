@@ -44,16 +44,23 @@ def accuracy(model: Any, tokenizer: Any, specialist: str, number: int) -> dict[s
 
 
 def load(folder: Path) -> tuple[Any, Any, str]:
-    """Model, in float32, tokenizer and name of a folder. Raises UserError if there is none."""
+    """Model, in float32, tokenizer and name of a folder.
+
+    Raises UserError if there is none, and for a specialist that the code no longer teaches.
+    """
     import transformers
 
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no model; train one with `python -m specialists.train`")
     check_recipe(folder, "the specialist")
+    name = str(json.loads((folder / RECIPE).read_text())["specialist"])
+    if name not in data.SPECIALISTS:
+        taught = ", ".join(data.SPECIALISTS)
+        raise UserError(f"{folder} is of specialist {name}, which is no longer taught; expected one of {taught}")
     transformers.logging.set_verbosity_error()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
-    return model.eval(), tokenizer, str(json.loads((folder / RECIPE).read_text())["specialist"])
+    return model.eval(), tokenizer, name
 
 
 def as_text(right: Mapping[str, Sequence[bool]]) -> str:

@@ -177,24 +177,10 @@ def _foreign(rng: random.Random, task: str) -> str:
 
 def _other(rng: random.Random) -> str:
     """A question that is not the specialist's: letters that look like words, or like a program."""
-    syllables = (
-        "ba",
-        "con",
-        "di",
-        "ent",
-        "for",
-        "ing",
-        "lo",
-        "ma",
-        "per",
-        "que",
-        "re",
-        "sta",
-        "the",
-        "ti",
-        "un",
-        "ver",
-    )
+    # fmt: off
+    syllables = ("ba", "con", "di", "ent", "for", "ing", "lo", "ma", "per", "que", "re", "sta", "the", "ti", "un",
+                 "ver")
+    # fmt: on
     words = ["".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(rng.randint(4, 60))]
     if rng.random() < 0.5:
         a, b, *rest = words

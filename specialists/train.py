@@ -1,7 +1,7 @@
 """Train the small specialists of the lightweight pool from scratch, on a CPU.
 
     python -m specialists.train train --specialist calculator --out results/specialists/calculator
-    python -m specialists.train evaluate results/specialists/*
+    python -m specialists.train evaluate results/specialists/calculator results/specialists/reader
 
 Each ships as this command made it, in float32 on one core; its card says how long that took. A training that was
 interrupted goes on with `--resume`, to the same weights. `specialists.lessons` is what is taught, and how large the

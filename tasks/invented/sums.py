@@ -9,8 +9,8 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from tasks.invented.arithmetic import largest, natural, steps
-from tasks.invented.wording import choose, split_of_number
+from tasks.invented.arithmetic import largest, natural
+from tasks.invented.wording import choose, computed
 
 ITEMS = 340
 DISPLAY = 999
@@ -59,13 +59,4 @@ def problem(rng: random.Random, is_new: bool) -> tuple[str, str, str, str]:
 
 def docs() -> Iterator[dict[str, Any]]:
     """The suite's items: `question`, `answer`, `expression`, `kind`, `wording`, `split`."""
-    rng = random.Random(SEED)
-    seen: set[str] = set()
-    while len(seen) < ITEMS:
-        split, is_new = split_of_number(len(seen))
-        text, expression, kind, wording = problem(rng, is_new)
-        if text not in seen:
-            seen.add(text)
-            answer = str(steps(expression)[-1][3])
-            doc = {"question": text, "answer": answer, "expression": expression, "kind": kind}
-            yield {**doc, "wording": wording, "split": split}
+    return computed(problem, SEED, ITEMS)

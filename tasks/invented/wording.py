@@ -8,8 +8,10 @@ task's test items is new in wording and content.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from tasks.invented.arithmetic import steps
 
 T = TypeVar("T")
 
@@ -27,3 +29,22 @@ def split_of_number(number: int) -> tuple[str, bool]:
 def choose(rng: random.Random, known: Sequence[T], new: Sequence[T], is_new: bool) -> T:
     """One of the known or of the new."""
     return rng.choice(new if is_new else known)
+
+
+def computed(
+    problem: Callable[[random.Random, bool], tuple[str, str, str, str]], seed: str, items: int
+) -> Iterator[dict[str, Any]]:
+    """The items of a task whose answers are computed: so many different problems, drawn from a seed.
+
+    problem: text, expression, kind and wording, of which the last is new or known.
+    """
+    rng = random.Random(seed)
+    seen: set[str] = set()
+    while len(seen) < items:
+        split, is_new = split_of_number(len(seen))
+        text, expression, kind, wording = problem(rng, is_new)
+        if text not in seen:
+            seen.add(text)
+            answer = str(steps(expression)[-1][3])
+            doc = {"question": text, "answer": answer, "expression": expression, "kind": kind}
+            yield {**doc, "wording": wording, "split": split}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pools.errors import UserError
 from pools.weights import folder_hash
 from specialists.evaluate import ask, load
 from specialists.lessons import SPECIALISTS, UNKNOWN, lessons, lessons_hash
@@ -34,6 +35,11 @@ def shipped(name: str) -> Path:
 def test_no_file_that_a_model_reads_has_changed(name: str) -> None:
     assert folder_hash(FOLDER / name) == HASHES[name]
     assert sum(path.stat().st_size for path in (FOLDER / name).iterdir()) < 8e6
+
+
+def test_a_specialist_that_is_no_longer_taught_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"is of specialist qa, which is no longer taught; expected one of registry-"):
+        load(FOLDER / "qa")
 
 
 @pytest.mark.parametrize("name", SPECIALISTS)
