@@ -22,7 +22,7 @@ import tyro
 
 from harness.evaluation.evaluate import Outcome, evaluate
 from harness.evaluation.metrics import value
-from pools.cost import CostModel, paper_cost, register_cost_model
+from pools.cost import COST_WEIGHT, CostModel, paper_cost, register_cost_model
 from pools.data.recording import load_recording
 from pools.mdp.tree import Tree
 from pools.pool import Pool
@@ -62,7 +62,7 @@ class Options:
     """FOLDER of a recording; one that was imported must be complete"""
     variants: tuple[str, ...] = tuple(name for name in VARIANTS if name != "+ sentence")
     seeds: int = 5
-    cost_weight: float = 0.1
+    cost_weight: float = COST_WEIGHT
     """the lambda that policies are used at"""
     cost_weights: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
     """the lambdas that they are trained at"""

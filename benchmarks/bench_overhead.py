@@ -46,10 +46,10 @@ class Args:
     suite: str = "offline"
     model: str = "qwen2.5-coder-0.5b"
     """of the comparison of one hop: one whose template leaves the first query as it is"""
-    task: str = "rg_program"
+    task: str = "stories"
     items: int = 24
     batch_size: int = 12
-    specialists: tuple[str, ...] = ("math-specialist", "qa-specialist")
+    specialists: tuple[str, ...] = ("calculator", "reader")
     """of the comparison of all hops"""
     specialist_items: int = 32
     """from each of the suite's first four tasks"""

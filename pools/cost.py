@@ -19,6 +19,8 @@ MAX_RATE = 1e15
 A call of 2 * 2^31 tokens then costs less than MAX_COST, all calls of the largest tree (2e8 nodes) less than 2e33, and
 even the square of what that weighs, below 1e97, is far from a float's 1.8e308.
 """
+COST_WEIGHT = 2.0
+"""The lambda if nobody says another. It is made for T param-tokens, of which a call of the code model costs 0.06."""
 MAX_COST = 1e25
 """Of what one call cost, where that was recorded itself."""
 

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from pools.cost import COST_WEIGHT
 from pools.errors import UserError
 from pools.mdp.optimum import path_costs, solve
 from pools.mdp.policy_value import action_values, expectation
@@ -150,7 +151,7 @@ class Args(Options):
     """Whether the policy may stop before the last hop; the paper's policy may not (--no-allow-stop)."""
     cost: str = "paper"
     """Cost model: paper, dollars, or FILE.py with your own."""
-    cost_weight: float = 0.1
+    cost_weight: float = COST_WEIGHT
     """The lambda of the reward: quality given up for one unit of cost."""
     cost_weights: tuple[float, ...] = ()
     """Lambdas to draw from, one for each episode, and to show to the policy: one training then serves them all, and

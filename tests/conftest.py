@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import string
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from shipped import RECORDING, part_of_recording
 
 from pools import Context, Generation, GenerationSettings, Item, UserError
 from pools.cost import paper_cost
@@ -169,6 +171,21 @@ models:
         encoding="utf-8",
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def small_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A part of the shipped recording, with items of each task and split, that no test may write to."""
+    return part_of_recording(tmp_path_factory.mktemp("recordings") / "small")
+
+
+@pytest.fixture
+def small_by_default(small_recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`small_recording` as what ships: the recording of a command that names none. Where it is."""
+    folder = tmp_path / "results"
+    shutil.copytree(small_recording, folder / "recordings" / RECORDING.name)
+    monkeypatch.setattr("harness.runs.source.RESULTS", folder)
+    return folder / "recordings" / RECORDING.name
 
 
 @pytest.fixture(scope="session")

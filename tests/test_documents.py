@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import pandas
 import pytest
 
 from harness.cli.app import parse
@@ -48,10 +49,11 @@ def test_the_python_of_the_api_page_runs(
     names: dict[str, Any] = {}
     printed = []
     for example in python_of(ROOT / "docs" / "guides" / "python.md"):
-        exec(compile(example, "docs/guides/python.md", "exec"), names)
+        with pandas.option_context("display.max_rows", None):
+            exec(compile(example, "docs/guides/python.md", "exec"), names)
         printed.append(capsys.readouterr().out)
     assert printed[0].startswith("hierrouter ") and "T param-tokens" in printed[0]
-    assert re.search(r"hierrouter +human_eval +0\.", printed[1])
+    assert re.search(r"hierrouter +records +0\.", printed[1])
     assert printed[2].startswith("[(0.0, ")
     assert printed[3].startswith("hierrouter: quality ") and (tmp_path / "runs" / "before" / "report.html").is_file()
     assert printed[4] == "" and names["again"].summary.routers["hierrouter"].overall.notes == ["from mine.safetensors"]

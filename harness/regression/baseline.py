@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from harness.evaluation.paired import Figures, Results, checked_results
 from harness.runs.manifest import Provenance, write_text
 from harness.runs.run import read_cost_weights, read_router_args
+from pools.cost import COST_WEIGHT
 from pools.errors import UserError
 from pools.schema import Schema, parse_json
 
@@ -35,7 +36,7 @@ class BaselineRun(Schema, extra="forbid"):
     allow_stop: bool = True
     preset: Literal["default", "paper"] = "default"
     cost: str = "paper"
-    cost_weight: str = "0.1"
+    cost_weight: str = f"{COST_WEIGHT:g}"
     """Of several, figures are checked at the first."""
     encoder: str = "hashing"
     checkpoint: str | None = None

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pools.cost import COST_WEIGHT
+
 Sandbox = Literal["auto", "bwrap", "namespaces", "rlimits"]
 LIVE_STORE = Path("runs/stores/live.sqlite")
 
@@ -74,7 +76,7 @@ class Run(Problem):
     --live."""
     split: Literal["train", "validation", "test", "all"] = "test"
     """Which items to evaluate on; routers are trained on train items whatever this says."""
-    cost_weight: str = "0.1"
+    cost_weight: str = f"{COST_WEIGHT:g}"
     """The lambda of the reward: quality given up for one unit of cost. Several, as in 0,0.1,1, give a table of the
     frontier too; one HierRouter serves them all."""
     frontier: bool = False
@@ -105,7 +107,7 @@ class Train(Problem):
     """The router: one that learns, by name or as a file of your own."""
     router_args: str = ""
     """Its options, name=value,name=value; python -m harness list routers ROUTER lists them."""
-    cost_weight: float = 0.1
+    cost_weight: float = COST_WEIGHT
     """The lambda of the reward."""
     cost_weights: tuple[float, ...] = ()
     """Lambdas to draw from, one for each episode, and to show to the policy: one training for a whole frontier."""

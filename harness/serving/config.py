@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pools.cost import COST_WEIGHT
+
 
 @dataclass(frozen=True)
 class Serve:
@@ -27,7 +29,7 @@ class Serve:
     """Seed of the shipped policy, and of what a stochastic router draws."""
     cost: str = "paper"
     """Cost model: paper, dollars, or FILE.py with your own."""
-    cost_weight: float = 0.1
+    cost_weight: float = COST_WEIGHT
     """The lambda that the router weighs costs with."""
     max_hops: int | None = None
     """Horizon L; by default the checkpoint's, else 2."""

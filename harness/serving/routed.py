@@ -12,7 +12,7 @@ import numpy as np
 from harness.runs.checkpoints import shipped_path
 from harness.runs.manifest import origin
 from harness.runs.source import DEFAULT_HOPS, RESULTS, check_weights_folder, same_models
-from pools.cost import MAX_RATE, CostModel
+from pools.cost import COST_WEIGHT, MAX_RATE, CostModel
 from pools.data.recording import RecordedGenerator, load_recording
 from pools.data.store import TransitionStore
 from pools.errors import UserError
@@ -70,7 +70,7 @@ def routed(
     max_hops: int | None = None,
     allow_stop: bool = True,
     cost: str = "paper",
-    cost_weight: float = 0.1,
+    cost_weight: float = COST_WEIGHT,
     seed: int = 1,
 ) -> Routed:
     """A router over a pool by their names.

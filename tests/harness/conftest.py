@@ -9,7 +9,6 @@ import pytest
 from forked import NAMESPACES, Commands
 
 from command_line import call
-from harness.runs.source import recording_folder
 from pools.data.recording import save_recording
 from pools.mdp.tree import Tree
 from pools.pool import CandidateModel, Pool
@@ -80,10 +79,10 @@ def harness() -> Callable[..., int]:
 
 
 @pytest.fixture(scope="session")
-def plain_run(tmp_path_factory: pytest.TempPathFactory, harness: Callable[..., int]) -> Path:
-    """A run of two routers that learn at once, at two cost weights, on the recording that ships."""
+def plain_run(tmp_path_factory: pytest.TempPathFactory, small_recording: Path, harness: Callable[..., int]) -> Path:
+    """A run of two routers that learn at once, at two cost weights, on a part of the recording that ships."""
     out = tmp_path_factory.mktemp("plain") / "plain"
-    recording = ("--recording", recording_folder("lightweight", "offline"), "--max-hops", 2)
+    recording = ("--recording", small_recording, "--max-hops", 2)
     assert harness("run", *recording, "--router", "knn", "cascade", "--cost-weight", "0.1,1", "--out", out) == 0
     return out
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import SMALL, Commands, fill
+from forked import Commands, fill
 
 from pools.data.recording import Recording, load_recording
 from pools.data.store import TransitionStore
@@ -39,16 +39,24 @@ p.train = lambda options, *rest: train(dataclasses.replace(options, save_every=1
 """
 
 
-def train(out: Path, timesteps: int = 16_000) -> list[object]:
-    """The command that trains on a small recording, from its state where there is one."""
-    state = out.with_name(out.name + ".state")
-    resume = ["--resume"] if state.exists() and not out.exists() else []
-    return ["train", "--recording", SMALL, "--total-timesteps", timesteps, "--out", out, *resume]
+@pytest.fixture(scope="module")
+def train(small_recording: Path) -> Callable[[Path], list[object]]:
+    """`train(out)`: the command that trains on a small recording, from its state where there is one."""
+
+    def command(out: Path) -> list[object]:
+        state = out.with_name(out.name + ".state")
+        resume = ["--resume"] if state.exists() and not out.exists() else []
+        return ["train", "--recording", small_recording, "--total-timesteps", 16_000, "--out", out, *resume]
+
+    return command
 
 
 @pytest.fixture(scope="module")
 def whole(
-    commands: Commands, record: Callable[..., list[object]], tmp_path_factory: pytest.TempPathFactory
+    commands: Commands,
+    record: Callable[..., list[object]],
+    train: Callable[[Path], list[object]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, dict[str, float]]:
     """A folder of what the commands make when they are left alone, and how many seconds each takes."""
     folder, seconds = tmp_path_factory.mktemp("whole"), {}
@@ -122,7 +130,7 @@ def test_a_recorder_that_is_killed(
 
 
 def test_a_trainer_that_is_killed(
-    commands: Commands, whole: tuple[Path, Any], tmp_path: Path, counted: Any, faults: int
+    commands: Commands, train: Any, whole: tuple[Path, Any], tmp_path: Path, counted: Any, faults: int
 ) -> None:
     made, seconds = whole
     rng, killed, series, wrong, resumed = random.Random(2), 0, 0, 0, 0
@@ -168,7 +176,7 @@ def test_a_recorder_on_a_full_disk(
 
 
 def test_a_trainer_on_a_full_disk(
-    commands: Commands, whole: tuple[Path, Any], disks: Path, counted: Any, faults: int
+    commands: Commands, train: Any, whole: tuple[Path, Any], disks: Path, counted: Any, faults: int
 ) -> None:
     rng, full, wrong = random.Random(4), 0, 0
     while full < 2 * faults:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import SMALL, Commands, SmallDisk
+from forked import Commands, SmallDisk
 
 from harness.runs.folder import load_run
 from pools.data.recording import load_recording
@@ -149,28 +149,32 @@ class Case:
     lasting: tuple[str, ...] = ()
 
 
-def _run(seed: int, *routers: str) -> list[object]:
-    return ["run", "--recording", SMALL, "--router", *routers, "--baselines", "no", "--seed", seed, "--out"]
+def _run(recording: Path, seed: int, *routers: str) -> list[object]:
+    return ["run", "--recording", recording, "--router", *routers, "--baselines", "no", "--seed", seed, "--out"]
 
 
 @pytest.fixture(scope="module")
 def cases(
-    commands: Commands, tiny_pool_file: Path, tiny_tasks: Path, tmp_path_factory: pytest.TempPathFactory
+    commands: Commands,
+    small_recording: Path,
+    tiny_pool_file: Path,
+    tiny_tasks: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Case]:
     made = tmp_path_factory.mktemp("cases")
     selection = ("--pool", tiny_pool_file, "--suite", tiny_tasks / "suite.yaml", "--max-hops", 1, "--limit", 12)
     record: list[object] = ["record", *selection, "--sandbox", "rlimits"]
     runs = [made / "one", made / "two"]
-    assert commands.run(*_run(1, "random", "single:qa-specialist"), runs[0]) == (0, "")
-    assert commands.run(*_run(2, "random"), runs[1]) == (0, "")
+    assert commands.run(*_run(small_recording, 1, "random", "single:reader"), runs[0]) == (0, "")
+    assert commands.run(*_run(small_recording, 2, "random"), runs[1]) == (0, "")
     checkpoint = made / "p.safetensors"
-    train: list[object] = ["train", "--recording", SMALL, "--total-timesteps", 2_000]
+    train: list[object] = ["train", "--recording", small_recording, "--total-timesteps", 2_000]
     assert commands.run(*train, "--seed", 3, "--out", checkpoint) == (0, "")
     return {
         "run": Case(
             # The same routers, so that nothing but the figures tells the two apart; the old one keeps its checkpoint.
-            _run(1, "hierrouter", "random"),
-            [*_run(2, "hierrouter", "random")[:-1], "--checkpoint", checkpoint, "--out"],
+            _run(small_recording, 1, "hierrouter", "random"),
+            [*_run(small_recording, 2, "hierrouter", "random")[:-1], "--checkpoint", checkpoint, "--out"],
             *("summary.json", load_run, SHORT, ("notes.txt",)),
         ),
         "record": Case(

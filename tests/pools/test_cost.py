@@ -57,22 +57,19 @@ def test_a_pool_s_cost_models(tmp_path):
     assert replace(pool, billed=True).cost_model("dollars") == CostModel("billed", "unit", None, None, "made up")
 
 
-RECORDING = Path(__file__).parents[2] / "results" / "recordings" / "lightweight-offline"
-
-
-def test_a_cost_model_of_your_own(tmp_path):
+def test_a_cost_model_of_your_own(small_recording, tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "guides" / "pools.md").read_text(encoding="utf-8")
     file = tmp_path / "per_call.py"
     file.write_text(re.search(r"```python\n# per_call.py\n(.*?)```", page, re.DOTALL)[1], encoding="utf-8")
-    tree = load_recording(RECORDING, str(file)).tree
+    tree = load_recording(small_recording, str(file)).tree
     assert (tree.cost[:, 1:] == 1).all() and tree.cost_model.unit == "calls"
     with pytest.raises(UserError, match="known are dollars, paper, per-call"):
-        load_recording(RECORDING, "euros")
+        load_recording(small_recording, "euros")
     with pytest.raises(UserError, match="paper takes no argument, got 'junk'"):
-        load_recording(RECORDING, "paper:junk")
+        load_recording(small_recording, "paper:junk")
 
 
-def test_a_cost_model_goes_by_the_name_that_it_is_registered_by(tmp_path):
+def test_a_cost_model_goes_by_the_name_that_it_is_registered_by(small_recording, tmp_path):
     """So that no router that was trained under another one is taken for its own."""
     file = tmp_path / "double.py"
     file.write_text(
@@ -81,7 +78,7 @@ def test_a_cost_model_goes_by_the_name_that_it_is_registered_by(tmp_path):
         "    return paper_cost(tuple(2 * model.base_rate for model in pool.models), pool.cost_unit)\n",
         encoding="utf-8",
     )
-    tree, paper = load_recording(RECORDING, str(file)).tree, load_recording(RECORDING).tree
+    tree, paper = load_recording(small_recording, str(file)).tree, load_recording(small_recording).tree
     assert tree.cost_model.name == "double" and np.allclose(tree.cost, 2 * paper.cost)
     with pytest.raises(UserError, match="the name of recorded costs"):
         register_cost_model("billed")

@@ -44,7 +44,8 @@ def test_shipped_pools():
         assert all(m.base_rate > 0 for m in pool.models)
         for model in pool.models:
             assert model.weights is None or model.weights.sha256 or model.weights.path or name == "lightweight-hub"
-    assert load_pool("lightweight").model_names == ("math-specialist", "qa-specialist", "qwen2.5-coder-0.5b")
+    registries = ("registry-north", "registry-east", "registry-west")
+    assert load_pool("lightweight").model_names == (*registries, "calculator", "reader", "qwen2.5-coder-0.5b")
 
 
 def test_a_pool_file(load, tmp_path):

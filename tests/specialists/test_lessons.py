@@ -265,13 +265,13 @@ STEPS, PROGRAM = "4 * 12 = 48\n48 + 3 = 51\nAnswer: 51", "```python\ndef solve()
     ],
 )
 def test_the_pool_shows_a_specialist_what_it_was_taught_to_read(model, responses, question):
-    [declared] = [each for each in load_pool("lightweight-2").models if each.name == model]
+    [declared] = [each for each in load_pool("lightweight").models if each.name == model]
     assert render(declared.template, Context(STORY, responses)) == question + END_OF_QUERY
     assert not declared.chat_template
 
 
 def test_the_code_model_is_shown_the_last_expression_and_asked_for_a_program():
-    [declared] = [each for each in load_pool("lightweight-2").models if each.chat_template]
+    [declared] = [each for each in load_pool("lightweight").models if each.chat_template]
     alone, after = (render(declared.template, Context(SUM, r)) for r in ((UNKNOWN,), (HANDED_OVER, "overflow")))
     assert alone.startswith(f"{SUM}\n\nWrite a Python function solve()")
     assert after.startswith(f"{SUM}\n\nAn expression for it: 4 * 12 + 3\n\nWrite a Python function solve()")

@@ -4,47 +4,32 @@ from __future__ import annotations
 
 import json
 from itertools import islice
-from pathlib import Path
 
 import pytest
+from shipped import needs_a_real_recording, needs_specialist
 
-from pools.errors import UserError
-from pools.weights import folder_hash
+from pools.pool import load_pool
 from specialists.evaluate import ask, load
 from specialists.lessons import SPECIALISTS, UNKNOWN, lessons, lessons_hash
 from tasks.invented import records
 
-FOLDER = Path(__file__).parents[2] / "results" / "specialists"
-# Of all that decides an answer: weights, configuration, tokenizer. A change of any of them is another model.
-HASHES = {
-    "math": "de69905b39befb2acf27658795b3fb1e9dcbd974fc92ed8bd225158daf4ebcb3",
-    "qa": "79b7a468afb03ab4ccbd5c0da472859a1eab8098c3f86d0f9361eaccdaa7fb98",
-}
 MAX_BYTES = 4_000_000
 REFUSED = "other", "answered"
 
 
-def shipped(name: str) -> Path:
-    """The folder of a specialist; its test is skipped until it is there."""
-    if not (FOLDER / name).is_dir():
-        pytest.skip(f"{name} is not trained yet: results/specialists/{name} is missing")
-    return FOLDER / name
-
-
-@pytest.mark.parametrize("name", HASHES)
+@pytest.mark.parametrize("name", SPECIALISTS)
 def test_no_file_that_a_model_reads_has_changed(name: str) -> None:
-    assert folder_hash(FOLDER / name) == HASHES[name]
-    assert sum(path.stat().st_size for path in (FOLDER / name).iterdir()) < 8e6
-
-
-def test_a_specialist_that_is_no_longer_taught_is_refused_in_one_line() -> None:
-    with pytest.raises(UserError, match=r"is of specialist qa, which is no longer taught; expected one of registry-"):
-        load(FOLDER / "qa")
+    """Since the recording was made: of all that decides an answer, weights, configuration, tokenizer and template."""
+    needs_specialist(name)
+    recorded = needs_a_real_recording()["models"]
+    pool = load_pool("lightweight")
+    [model] = [model for model in pool.models if model.name == name]
+    assert pool.fingerprint(model) == recorded[name]
 
 
 @pytest.mark.parametrize("name", SPECIALISTS)
 def test_a_specialist_is_small_and_was_taught_what_the_code_teaches(name: str) -> None:
-    folder = shipped(name)
+    folder = needs_specialist(name)
     assert sum(path.stat().st_size for path in folder.iterdir()) <= MAX_BYTES
     recipe = json.loads((folder / "recipe.json").read_text())
     assert (recipe["specialist"], recipe["lessons"]) == (name, lessons_hash(name))
@@ -53,14 +38,14 @@ def test_a_specialist_is_small_and_was_taught_what_the_code_teaches(name: str) -
 
 @pytest.mark.parametrize("name", SPECIALISTS)
 def test_a_specialist_has_a_card(name: str) -> None:
-    card = shipped(name) / "README.md"
+    card = needs_specialist(name) / "README.md"
     assert card.is_file(), f"write it: python -m specialists.train evaluate {card.parent} --write-cards"
     assert f"train --specialist {name} --tokens {SPECIALISTS[name].tokens} " in card.read_text()
 
 
 @pytest.mark.parametrize("name", SPECIALISTS)
 def test_held_out_lessons_are_replied_to_as_taught(name: str) -> None:
-    model, tokenizer, loaded = load(shipped(name))
+    model, tokenizer, loaded = load(needs_specialist(name))
     assert loaded == name
     asked = list(islice((lesson for lesson in lessons(name, held_out=True) if lesson.family not in REFUSED), 40))
     answers = ask(model, tokenizer, [lesson.question for lesson in asked])
@@ -70,7 +55,7 @@ def test_held_out_lessons_are_replied_to_as_taught(name: str) -> None:
 
 @pytest.mark.parametrize("registry", records.REGISTRIES)
 def test_a_registry_knows_the_facts_of_its_own_people_in_the_suite_and_of_nobody_else(registry: str) -> None:
-    model, tokenizer, _ = load(shipped(f"registry-{registry}"))
+    model, tokenizer, _ = load(needs_specialist(f"registry-{registry}"))
     people = list(zip(records.people(), records.docs(), strict=True))
     own, others = (
         [(doc["question"], doc["answer"]) for person, doc in people if (person.registry == registry) == its][:30]

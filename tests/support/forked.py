@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import harness as package
-from harness.runs.source import recording_folder
 
 ROOT = Path(package.__file__).parent.parent
-SMALL = recording_folder("lightweight", "offline").with_name("lightweight-offline-three-hops")
 NAMESPACES = (["unshare", "-m"], ["unshare", "-rm"])
 
 

@@ -19,7 +19,7 @@ GOOD = {
     "name": "mine",
     "description": "two tasks",
     "tasks": [
-        {"name": "rg_aiw", "domain": "qa", "limit": 7},
+        {"name": "records", "domain": "qa", "limit": 7},
         {"name": "human_eval", "domain": "code", "metric": "pass@1", "filter": "none"},
     ],
 }
@@ -101,7 +101,7 @@ def test_task_files(folder: Path, data: st.DataObject) -> None:
 
 
 @fuzz("task and suite names", 100)
-@given(texts(surrogates=True) | st.sampled_from(["a" * 5000, "\x00.yaml", "/", "rg_aiw\x00"]))
+@given(texts(surrogates=True) | st.sampled_from(["a" * 5000, "\x00.yaml", "/", "records\x00"]))
 def test_names(name: str) -> None:
     assert told(lambda: load_suite(name), "suite") is None
     assert told(lambda: registry.check(name), "task") is None

@@ -90,7 +90,7 @@ def lm_evals_samples(name: str, folder: Path, limit: int | None) -> list[dict[st
     return results["samples"][name]
 
 
-@pytest.mark.parametrize("name", ["rg_aiw", "rg_color_cube_rotation", "rg_chain_sum", "rg_leg_counting", "mmlu_dev"])
+@pytest.mark.parametrize("name", ["records", "sums", "stories", "mmlu_dev"])
 def test_queries_and_scores_are_lm_evals(name: str) -> None:
     task = get(name)
     samples = {sample["doc_id"]: sample for sample in lm_evals_samples(name, TASKS, 48)}

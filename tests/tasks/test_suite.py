@@ -9,13 +9,13 @@ from tasks import Suite, load_suite, suite_names
 
 
 def test_offline_and_paper() -> None:
-    assert suite_names() == ["offline", "offline-2", "paper"]
+    assert suite_names() == ["offline", "paper"]
     for name in suite_names():
         suite = load_suite(name)
         assert suite.name == name
         assert suite.description
         assert {task.domain for task in suite.tasks} == {"qa", "code", "math"}
-    assert len(load_suite("offline").tasks) == 6
+    assert len(load_suite("offline").tasks) == 5
 
 
 def test_every_task_of_paper_is_in_lm_evals_own_index_and_is_answered_by_text() -> None:
@@ -32,7 +32,7 @@ def test_every_task_of_paper_is_in_lm_evals_own_index_and_is_answered_by_text() 
 
 def test_a_suite_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("{name: mine, tasks: [{name: rg_aiw, domain: qa, limit: 7}]}")
+    path.write_text("{name: mine, tasks: [{name: records, domain: qa, limit: 7}]}")
     suite = load_suite(str(path))
     assert isinstance(suite, Suite)
     task = suite.tasks[0].load()
@@ -44,7 +44,7 @@ def test_a_suite_of_ones_own(tmp_path: Path) -> None:
 def test_a_suite_says_its_version(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     for line, version in (("", 1), ("version: 3, ", 3)):
-        path.write_text(f"{{name: mine, {line}tasks: [{{name: rg_aiw, domain: qa}}]}}")
+        path.write_text(f"{{name: mine, {line}tasks: [{{name: records, domain: qa}}]}}")
         assert load_suite(str(path)).version == version
 
 
@@ -53,24 +53,24 @@ def test_a_suite_says_its_version(tmp_path: Path) -> None:
     [
         ("name: [", "expected YAML"),
         ("{name: x, tasks: []}", "tasks: Tuple should have at least 1 item"),
-        ("{name: x, tasks: [{name: rg_aiw}]}", "`tasks.0.domain` is missing"),
+        ("{name: x, tasks: [{name: records}]}", "`tasks.0.domain` is missing"),
         (
-            "{name: x, tasks: [{name: rg_aiw, domain: art}]}",
+            "{name: x, tasks: [{name: records, domain: art}]}",
             "domain: Input should be 'qa', 'code' or 'math', got 'art'",
         ),
         (
-            "{name: x, tasks: [{name: rg_aiw, domain: qa, limit: 0}]}",
+            "{name: x, tasks: [{name: records, domain: qa, limit: 0}]}",
             "limit: Input should be greater than or equal to 1, got 0",
         ),
         (
-            "{name: x, version: 0, tasks: [{name: rg_aiw, domain: qa}]}",
+            "{name: x, version: 0, tasks: [{name: records, domain: qa}]}",
             "version: Input should be greater than or equal to 1, got 0",
         ),
-        ("{name: x, tasks: [{name: rg_aiw, domain: qa, filters: a}]}", "unknown key 'tasks.0.filters'"),
-        ("{name: x, tasks: [{name: rg_aiv, domain: qa}]}", "unknown task 'rg_aiv'"),
-        ("{name: x, tasks: [{name: rg_aiw, domain: qa}, {name: rg_aiw, domain: qa}]}", "task rg_aiw is used twice"),
-        ('{name: "x\\u2066", tasks: [{name: rg_aiw, domain: qa}]}', "holds U+2066"),
-        ('{name: " x", tasks: [{name: rg_aiw, domain: qa}]}', "has spaces at an end"),
+        ("{name: x, tasks: [{name: records, domain: qa, filters: a}]}", "unknown key 'tasks.0.filters'"),
+        ("{name: x, tasks: [{name: recordz, domain: qa}]}", "unknown task 'recordz'"),
+        ("{name: x, tasks: [{name: records, domain: qa}, {name: records, domain: qa}]}", "task records is used twice"),
+        ('{name: "x\\u2066", tasks: [{name: records, domain: qa}]}', "holds U+2066"),
+        ('{name: " x", tasks: [{name: records, domain: qa}]}', "has spaces at an end"),
     ],
 )
 def test_broken_files_are_one_line(tmp_path: Path, text: str, complaint: str) -> None:
@@ -89,7 +89,7 @@ def test_broken_files_are_one_line(tmp_path: Path, text: str, complaint: str) ->
     [
         ("oflfine", "did you mean offline"),
         ("nowhere/x.yaml", "No such file"),
-        ("", "expected offline, offline-2, paper"),
+        ("", "expected offline, paper"),
     ],
 )
 def test_unknown_suites(name: str, complaint: str) -> None:
@@ -99,9 +99,9 @@ def test_unknown_suites(name: str, complaint: str) -> None:
 
 def test_unknown_metric_and_filter_are_named_with_what_there_is(tmp_path: Path) -> None:
     path = tmp_path / "suite.yaml"
-    path.write_text("{name: x, tasks: [{name: rg_aiw, domain: qa, filter: strict}]}")
-    with pytest.raises(UserError, match=r"no filter 'strict': expected one of \['final-number'\]"):
+    path.write_text("{name: x, tasks: [{name: records, domain: qa, filter: strict}]}")
+    with pytest.raises(UserError, match=r"no filter 'strict': expected one of \['answer'\]"):
         load_suite(str(path)).tasks[0].load()
-    path.write_text("{name: x, tasks: [{name: rg_aiw, domain: qa, metric: bleu}]}")
+    path.write_text("{name: x, tasks: [{name: records, domain: qa, metric: bleu}]}")
     with pytest.raises(UserError, match=r"no metric 'bleu': expected one of \['exact_match'\]"):
         load_suite(str(path)).tasks[0].load().score([(0, "Answer: 1")])

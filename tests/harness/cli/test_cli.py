@@ -10,14 +10,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from shipped import POLICY, RECORDING, needs_a_real_recording, needs_live_pool
 
 import harness as package
-from harness.runs.source import recording_folder
 from pools.data.recording import load_recording
+from tasks import load_suite
 
 ROOT = Path(package.__file__).parent.parent
 Harness = Callable[..., int]
-LIVE = "run --live --limit 1 --task rg_aiw --split all --store {tmp}/s.sqlite"
+LIVE = "run --live --limit 1 --task records --split all --store {tmp}/s.sqlite"
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -32,17 +33,17 @@ def test_help_imports_nothing_heavy() -> None:
     ("arguments", "message"),
     [
         ("run --router hirrouter", "did you mean hierrouter"),
-        ("run --router single:gpt", "the pool has math-specialist"),
+        ("run --router single:gpt", "the pool has registry-north"),
         ("run --router oracle:best", "oracle:no-stop"),
         ("run --router best-pipeline:\u0661", "a number of hops from 1 to"),
-        ("run --router single:qa-specialist\u202e", "--router 'single:qa-specialist\\u202e' holds U+202E"),
+        ("run --router single:reader\u202e", "--router 'single:reader\\u202e' holds U+202E"),
         ("run --router random --router cheapest", "--router is given twice"),
         ("run --router", "--router is given without a value"),
         ("run --router= --limit 1", "--router is given an empty value"),
         ("run --router random cheapest --router-args seed=1", "of which router"),
         ("run --router random --router-args seed=1", "learns nothing and has none"),
         ("run --router-args knn:k=1", "not among the routers"),
-        ("run --task rg_nothing", "unknown task"),
+        ("run --task nothing", "unknown task"),
         ("run --suite ofline", "unknown suite"),
         ("run --pool heavyweight", "unknown pool"),
         ("run --pool lightweight-hub", "no recording of pool lightweight-hub"),
@@ -53,13 +54,13 @@ def test_help_imports_nothing_heavy() -> None:
         ("run --checkpoint {tmp}/broken.yaml", "not the checkpoint of a router"),
         ("run --router random --checkpoint {policy}", "is of router hierrouter"),
         ("run --checkpoint {policy} --router-args ent_coef=0.5", "was trained with other options"),
-        ("run --max-hops 7", "has 2 hops"),
+        ("run --max-hops 7", "has 3 hops"),
         ("run --max-hops 0", "expected at least 1"),
         ("run --limit 0", "--limit 0: expected at least 1"),
-        ("run --task rg_aiw --limit 1 --split validation", "no items of split"),
+        ("run --task records --limit 1 --split validation", "no items of split"),
         ("run --seed -1", "--seed -1"),
         ("run --seed 1_0", "Error parsing --seed"),
-        ("run --cost dollars", "no price for math-specialist"),
+        ("run --cost dollars", "no price for registry-north"),
         ("run --cost-weight 0.1,", "expected a number >= 0"),
         ("run --cost-weight 0.1,1_0", "--cost-weight 0.1,1_0"),
         ("run --cost-weight 1e16", "at most 1e+15"),
@@ -77,31 +78,32 @@ def test_help_imports_nothing_heavy() -> None:
         ("train --out {tmp}", "no place for a file"),
         ("verify --sample 0", "--sample 0"),
         ("record --limit 1 --resident 0", "--resident 0"),
-        ("record --limit 1 --task rg_aiw --reuse {tmp} --store {tmp}/s.sqlite --out {tmp}/r", "is not a recording"),
-        ("record --limit 1 --task rg_aiw --reuse {tmp}/b.parquet --store {tmp}/s.sqlite --out {tmp}/r", "exported"),
-        ("record --limit 1 --task rg_aiw --store {tmp}/broken.yaml --out {tmp}/r", "transition store"),
-        ("record --limit 1 --task rg_aiw --out {tmp}", "is no recording"),
-        ("record --limit 0 --task rg_aiw --store {tmp}/s.sqlite --out {tmp}/r", "--limit 0"),
-        ("record --out {shipped} --task rg_aiw", "name another --out"),
+        ("record --limit 1 --task records --reuse {tmp} --store {tmp}/s.sqlite --out {tmp}/r", "is not a recording"),
+        ("record --limit 1 --task records --reuse {tmp}/b.parquet --store {tmp}/s.sqlite --out {tmp}/r", "exported"),
+        ("record --limit 1 --task records --store {tmp}/broken.yaml --out {tmp}/r", "transition store"),
+        ("record --limit 1 --task records --out {tmp}", "is no recording"),
+        ("record --limit 0 --task records --store {tmp}/s.sqlite --out {tmp}/r", "--limit 0"),
+        ("record --out {shipped} --task records", "name another --out"),
         ("serve --recording {shipped} --router random --cost-weight 1e16", "at most 1e+15"),
         ("list models --pool heavyweight", "unknown pool"),
-        ("list models qa-specialist", "takes no name"),
+        ("list models reader", "takes no name"),
     ],
 )
 def test_bad_input_is_told_and_the_exit_code_is_2(
     arguments: str,
     message: str,
     tmp_path: Path,
+    small_by_default: Path,
     harness: Harness,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if "--live" in arguments or arguments.startswith("record"):
+        needs_live_pool()
     (tmp_path / "broken.yaml").write_text("models: [unclosed")
     monkeypatch.delenv("HARNESS_WEIGHTS", raising=False)
     monkeypatch.chdir(tmp_path)
-    shipped = recording_folder("lightweight", "offline")
-    policy = shipped.parents[1] / "policies" / shipped.name / "hierrouter-1.safetensors"
-    places = {"tmp": tmp_path, "shipped": shipped, "policy": policy}
+    places = {"tmp": tmp_path, "shipped": small_by_default, "policy": POLICY}
     assert harness(*(word.format(**places) for word in arguments.split())) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -144,7 +146,7 @@ def test_the_version(harness: Harness, capsys: pytest.CaptureFixture[str]) -> No
         (["routers"], "hierrouter"),
         (["routers", "knn"], "--router-args"),
         (["routers", "random"], "no options"),
-        (["models"], "math-specialist"),
+        (["models"], "registry-north"),
         (["tasks"], "human_eval"),
         (["suites"], "offline"),
         (["pools"], "lightweight"),
@@ -155,22 +157,19 @@ def test_lists(what: list[str], shown: str, harness: Harness, capsys: pytest.Cap
     assert shown in capsys.readouterr().out
 
 
-SHIPPED = {"lightweight-offline": (964, 2), "lightweight-offline-three-hops": (160, 3)}
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_the_shipped_recordings_are_complete(name: str) -> None:
-    recording = load_recording(recording_folder("lightweight", "offline").with_name(name))
+def test_the_shipped_recording_is_complete() -> None:
+    recording = load_recording(RECORDING)
     tree, counts = recording.tree, recording.manifest["counts"]
-    assert tree.complete
-    assert (len(tree.items), tree.max_hops) == SHIPPED[name]
+    assert tree.complete and tree.max_hops == 3
+    assert tree.items == tuple(item for task in load_suite("offline").tasks for item in task.load().items())
+    needs_a_real_recording()
     assert counts["transitions"] == tree.known[:, 1:].sum()
     assert counts["distinct_requests"] == sum(origin["responses"] for origin in recording.manifest["origins"])
     assert counts["distinct_requests"] == sum(model["requests"] for model in recording.manifest["speed"].values())
 
 
 def test_a_sandbox_that_does_not_work_is_refused_and_no_weaker_one_is_used(tmp_path: Path) -> None:
-    command = ["record", "--limit", "1", "--task", "rg_aiw", "--store", "s.sqlite", "--out", "r", "--sandbox", "bwrap"]
+    command = ["record", "--limit", "1", "--task", "records", "--store", "s.sqlite", "--out", "r", "--sandbox", "bwrap"]
     environment = {**os.environ, "PATH": str(tmp_path), "PYTHONPATH": str(ROOT)}  # where there is no bwrap
     done = subprocess.run(
         [sys.executable, "-m", "harness", *command], capture_output=True, text=True, cwd=tmp_path, env=environment

@@ -16,27 +16,25 @@ import pytest
 from rich.console import Console
 
 from harness.evaluation.paired import Figures, Results, compare_routers
-from harness.runs.source import recording_folder
 from harness.tables.grid import difference_grid
 from harness.tables.terminal import tables
 from pools.weights import file_hash
 
-RECORDING = recording_folder("lightweight", "offline")
 Run = Callable[..., int]
-QA, MATHS = "single:qa-specialist", "single:math-specialist"
+READER, CALCULATOR = "single:reader", "single:calculator"
 
 
 @pytest.fixture(scope="module")
-def runs(harness: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(harness: Run, small_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs: `one` and `two` hops, which share routers, and `train` and `all`, of other items."""
     folder = tmp_path_factory.mktemp("runs")
-    one = ("--router", "random", QA, MATHS, "--max-hops", 1, "--cost-weight", 0)
-    two = ("--router", "random", QA, "knn", "--seed", 2)
+    one = ("--router", "random", READER, CALCULATOR, "--max-hops", 1, "--cost-weight", 0)
+    two = ("--router", "random", READER, "knn", "--seed", 2)
     for name, *arguments in (
         *(("one", *one), ("two", *two)),
         *(("train", *one, "--split", "train"), ("all", *one, "--split", "all")),
     ):
-        on = ("--recording", RECORDING, "--baselines", "no", "--out", folder / name)
+        on = ("--recording", small_recording, "--baselines", "no", "--out", folder / name)
         assert harness("run", *on, *arguments) == 0
     return folder
 
@@ -51,8 +49,8 @@ def test_differences_are_those_of_the_items(runs: Path, tmp_path: Path, harness:
     assert harness("compare", runs / "one", runs / "two", "--out", out) == 0
     [block] = json.loads(out.read_text())
     found = {(c["router"], c["task"]): c for c in block["comparisons"]}
-    tasks = list(dict.fromkeys(task for task, _ in rows(runs / "one", QA)))
-    assert list(found) == [(router, task) for router in ("random", QA) for task in (None, *tasks)]
+    tasks = list(dict.fromkeys(task for task, _ in rows(runs / "one", READER)))
+    assert list(found) == [(router, task) for router in ("random", READER) for task in (None, *tasks)]
     for (router, task), c in found.items():
         before, after = rows(runs / "one", router), rows(runs / "two", router)
         mine = [item for item in before if task in (None, item[0])]
@@ -67,30 +65,35 @@ def test_differences_are_those_of_the_items(runs: Path, tmp_path: Path, harness:
             if task is None:
                 width = 2 * 1.96 * values.std() / len(values) ** 0.5
                 assert change["high"] - change["low"] == pytest.approx(width, rel=0.25, abs=1e-12)
-    assert found[QA, None]["quality"]["p"] == 1 and found["random", None]["cost"]["low"] > 0
+    assert found[READER, None]["quality"]["p"] == 1 and found["random", None]["cost"]["low"] > 0
     shown = capsys.readouterr().out
-    for said in ("seed: 1 -> 2", "cost weight: 0 -> 0.1", "max hops: 1 -> none", f"only one has the routers {MATHS}"):
+    for said in (
+        "seed: 1 -> 2",
+        "cost weight: 0 -> 2",
+        "max hops: 1 -> none",
+        f"only one has the routers {CALCULATOR}",
+    ):
         assert said in shown
     assert "only two has the routers knn" in shown and "costs are not compared" not in shown
     out = tmp_path / "c.md"
     assert harness("compare", runs / "one", runs / "two", runs / "all", "--out", out) == 0
     text = out.read_text()
     assert text.count("| router | quality | difference | cost | difference |") == 2
-    assert "- differs in seed: 1 -> 2" in text and f"| {QA} (" in text
+    assert "- differs in seed: 1 -> 2" in text and f"| {READER} (" in text
 
 
 def test_the_same_run_is_the_same(runs: Path, harness: Run, capsys: Any) -> None:
     assert harness("compare", runs / "one", runs / "one") == 0
     shown = capsys.readouterr().out
     # In quality and in cost, a row for each router; that tasks are left out is said once more.
-    assert "differs in" not in shown and shown.count("same") == 3 * 2 + 1 and "rg_aiw" not in shown
+    assert "differs in" not in shown and shown.count("same") == 3 * 2 + 1 and "records" not in shown
     assert str(runs / "one") in shown.replace("\n", "")  # two folders of one name are told apart by their paths
 
 
 def test_items_of_one_run_alone_are_counted_and_left_out(runs: Path, tmp_path: Path, harness: Run, capsys: Any) -> None:
     out = tmp_path / "c.json"
     assert harness("compare", runs / "train", runs / "all", "--out", out) == 0
-    common, every = len(rows(runs / "train", QA)), len(rows(runs / "all", QA))
+    common, every = len(rows(runs / "train", READER)), len(rows(runs / "all", READER))
     shown = capsys.readouterr().out
     assert f"{every - common} items of all are not in the other run: left out" in shown
     assert "split: train -> all" in shown and "items of train" not in shown
@@ -113,17 +116,17 @@ def test_costs_in_other_units_are_not_compared(runs: Path, tmp_path: Path, harne
 
 def test_routers_of_one_run(runs: Path, tmp_path: Path, harness: Run) -> None:
     out, formula = tmp_path / "c.csv", Path(shutil.copytree(runs / "all", tmp_path / "@all"))
-    assert harness("compare", runs / "one", formula, "--against", QA, "--out", out) == 0
+    assert harness("compare", runs / "one", formula, "--against", READER, "--out", out) == 0
     found = list(csv.DictReader(io.StringIO(out.read_text())))
     assert [(r["before"], r["reference"], r["router"]) for r in found if not r["task"]] == [
-        (run, QA, router) for run in ("one", "'@all") for router in ("random", MATHS)
+        (run, READER, router) for run in ("one", "'@all") for router in ("random", CALCULATOR)
     ]
-    mine = [rows(runs / "one", name) for name in (QA, MATHS)]
+    mine = [rows(runs / "one", name) for name in (READER, CALCULATOR)]
     expected = np.mean([mine[1][item]["quality"] - mine[0][item]["quality"] for item in mine[0]])
-    [row] = [r for r in found if (r["before"], r["router"], r["task"]) == ("one", MATHS, "")]
+    [row] = [r for r in found if (r["before"], r["router"], r["task"]) == ("one", CALCULATOR, "")]
     assert float(row["quality_difference"]) == pytest.approx(expected)
-    assert harness("compare", runs / "one", "--against", QA, "--router", MATHS, "--out", out) == 0
-    assert {r["router"] for r in csv.DictReader(io.StringIO(out.read_text()))} == {MATHS}
+    assert harness("compare", runs / "one", "--against", READER, "--router", CALCULATOR, "--out", out) == 0
+    assert {r["router"] for r in csv.DictReader(io.StringIO(out.read_text()))} == {CALCULATOR}
 
 
 def test_a_mark_means_that_the_interval_excludes_0() -> None:

@@ -13,11 +13,8 @@ from typing import Any
 
 import pytest
 
-from harness.runs.source import recording_folder
-
 pytest.importorskip("wandb_workspaces")
 
-RECORDING = recording_folder("lightweight", "offline")
 Call = Callable[..., int]
 
 
@@ -84,7 +81,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, harness: Call) -> list[Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory, small_recording: Path, harness: Call) -> list[Path]:
     """Two tracked runs and one that was not."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -92,7 +89,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, harness: Call) -> list[Path]:
         for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
             monkeypatch.setenv(name, str(folder))
         for name, router in (("one", "random"), ("two", "cheapest")):
-            asked = ("--recording", RECORDING, "--router", router, "--out", folder / name)
+            asked = ("--recording", small_recording, "--router", router, "--out", folder / name)
             assert harness("run", *asked, "--track") == 0
     shutil.copytree(folder / "one", folder / "untracked")
     (folder / "untracked" / "wandb.json").unlink()
@@ -150,8 +147,10 @@ def test_what_keeps_the_report_from_w_and_b_is_said_in_one_line(
     assert server.views == []
 
 
-def test_a_run_made_again_without_tracking_forgets_where_it_was_tracked(runs: list[Path], harness: Call) -> None:
+def test_a_run_made_again_without_tracking_forgets_where_it_was_tracked(
+    runs: list[Path], small_recording: Path, harness: Call
+) -> None:
     folder = runs[0].parent / "again"
     shutil.copytree(runs[0], folder)
-    assert harness("run", "--recording", RECORDING, "--router", "random", "--out", folder) == 0
+    assert harness("run", "--recording", small_recording, "--router", "random", "--out", folder) == 0
     assert not (folder / "wandb.json").exists()

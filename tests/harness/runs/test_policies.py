@@ -9,24 +9,25 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from shipped import POLICY, RECORDING, needs_a_real_recording, needs_live_pool
 
 from harness.runs import checkpoints
-from harness.runs.source import recording_folder
 from pools.data.recording import seal_recording
 
 Harness = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
-def shipped(tmp_path_factory: pytest.TempPathFactory, harness: Harness) -> Path:
+def shipped(tmp_path_factory: pytest.TempPathFactory, small_recording: Path, harness: Harness) -> Path:
     """A folder of policies as ours, with one for seed 1."""
     folder = tmp_path_factory.mktemp("policies")
-    out = folder / "lightweight-offline" / "hierrouter-1.safetensors"
-    weights = ("--cost-weights", 0, 0.1, 1)
-    assert harness("train", "--total-timesteps", 10_000, *weights, "--out", out) == 0
+    out = folder / RECORDING.name / POLICY.name
+    options = ("--recording", small_recording, "--total-timesteps", 10_000, "--cost-weights", 0, 0.1, 3)
+    assert harness("train", *options, "--out", out) == 0
     return folder
 
 
+@pytest.mark.usefixtures("small_by_default")
 @pytest.mark.parametrize(
     ("arguments", "used"),
     [
@@ -34,11 +35,11 @@ def shipped(tmp_path_factory: pytest.TempPathFactory, harness: Harness) -> Path:
         (("--cost-weight", "0.3"), True),
         (("--cost-weight", "0,1"), True),
         (("--split", "all"), True),
-        (("--cost-weight", "2"), False),
+        (("--cost-weight", "4"), False),
         (("--seed", 2), False),
         (("--no-allow-stop",), False),
         (("--max-hops", 1), False),
-        (("--task", "rg_aiw", "human_eval"), False),
+        (("--task", "records", "human_eval"), False),
         (("--limit", 30), False),
         (("--retrain",), False),
     ],
@@ -66,13 +67,14 @@ def test_when_it_is_used(
 
 def test_a_changed_recording_has_no_shipped_policy(
     shipped: Path,
+    small_recording: Path,
     tmp_path: Path,
     harness: Harness,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    other = tmp_path / "lightweight-offline"
-    shutil.copytree(recording_folder("lightweight", "offline"), other)
+    other = tmp_path / RECORDING.name
+    shutil.copytree(small_recording, other)
     monkeypatch.setattr(checkpoints, "FOLDER", shipped)
     command = ("run", "--baselines", "no", "--recording", other, "--out")
     assert harness(*command, tmp_path / "same") == 0
@@ -87,9 +89,13 @@ def test_a_changed_recording_has_no_shipped_policy(
 def test_live_models_of_the_recording_use_the_shipped_policy(
     tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    places = ("--store", tmp_path / "s.sqlite", "--out", tmp_path / "out")
-    # The specialists ship, and this task needs no other model.
-    assert harness("run", "--live", "--task", "rg_aiw", "--limit", 4, "--split", "all", *places) == 0
-    assert "the shipped policy hierrouter-1.safetensors" in capsys.readouterr().out
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["routers"]["hierrouter"]["overall"]["quality"] == 1.0
+    needs_live_pool()
+    needs_a_real_recording()
+    # The specialists ship, and on this task no other model is worth its cost.
+    asked = ("--task", "records", "--limit", 4, "--split", "all", "--baselines", "no")
+    live = ("--live", "--store", tmp_path / "s.sqlite")
+    assert harness("run", *live, *asked, "--out", tmp_path / "live") == 0
+    assert f"the shipped policy {POLICY.name}" in capsys.readouterr().out
+    assert harness("run", "--checkpoint", POLICY, *asked, "--out", tmp_path / "recorded") == 0
+    found = [pq.read_table(tmp_path / name / "items.parquet").to_pylist() for name in ("live", "recorded")]
+    assert found[0] == found[1] and len(found[0]) == 4

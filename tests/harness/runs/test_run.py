@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from shipped import POLICY, RECORDING
 
 import harness as harness_package
 from harness.evaluation.summary import Summary
-from harness.runs.source import recording_folder
 from harness.tables.grid import overall_grid
+from pools.cost import COST_WEIGHT
 from pools.data.recording import load_recording
 from pools.data.store import TransitionStore
 from pools.models.generator import Batch
+from pools.pool import load_pool
 from routers import load, ppo_hierrouter
+from tasks import load_suite
 
-RECORDING = recording_folder("lightweight", "offline")
 Harness = Callable[..., int]
 
 
@@ -41,11 +44,15 @@ def default_run(tmp_path_factory: pytest.TempPathFactory, harness: Harness) -> P
 
 def test_the_default_run_has_every_row_and_the_documented_form(default_run: Path) -> None:
     found = summary(default_run)
-    models = ["math-specialist", "qa-specialist", "qwen2.5-coder-0.5b"]
-    baselines = [*(f"single:{m}" for m in models), "random", "best-pipeline", "best-pipeline-per-task"]
+    baselines = [
+        *(f"single:{m}" for m in load_pool("lightweight").model_names),
+        "random",
+        "best-pipeline",
+        "best-pipeline-per-task",
+    ]
     baselines += ["best-pipeline-per-kind", "query-only"]
     assert list(found["routers"]) == ["hierrouter", *baselines, "oracle"]
-    tasks = {"rg_aiw", "rg_color_cube_rotation", "rg_chain_sum", "rg_leg_counting", "rg_program", "human_eval"}
+    tasks = {task.name for task in load_suite("offline").tasks}
     for entry in found["routers"].values():
         assert set(entry["tasks"]) == tasks
         for figures in (entry["overall"], entry["macro"], *entry["tasks"].values()):
@@ -62,6 +69,8 @@ def test_the_default_run_has_every_row_and_the_documented_form(default_run: Path
     best = max((n for n in overall if n.startswith("single:")), key=lambda n: overall[n]["value"])
     assert overall[best]["gap_closed"] == 0
     assert overall[best]["quality_ratio"] == 1
+    bars = [n for n in overall if n not in ("hierrouter", "random", "oracle")]
+    assert all(overall["hierrouter"]["value"] > overall[bar]["value"] for bar in bars)
 
 
 def test_what_is_marked_is_the_difference_to_the_best_bar(default_run: Path) -> None:
@@ -72,7 +81,10 @@ def test_what_is_marked_is_the_difference_to_the_best_bar(default_run: Path) -> 
     assert found.best_bar == best and not best.startswith("single:")
     gap = overall["oracle"].value - overall[best].value
     rows = pq.read_table(default_run / "items.parquet").to_pylist()
-    value = {name: np.array([r["quality"] - 0.1 * r["cost"] for r in rows if r["router"] == name]) for name in overall}
+    value = {
+        name: np.array([r["quality"] - COST_WEIGHT * r["cost"] for r in rows if r["router"] == name])
+        for name in overall
+    }
     grid = overall_grid(found)
     for row in grid.rows:
         figures = overall[row.name]
@@ -85,20 +97,21 @@ def test_what_is_marked_is_the_difference_to_the_best_bar(default_run: Path) -> 
             theirs = found.routers[best].tasks[task].quality
             assert of_task.quality_ahead_of_bar == pytest.approx(of_task.quality - theirs)
     lines = {row.name: row.cells[-1].lines for row in grid.rows}
-    assert lines[best][1] == "0%" and lines["oracle"][1] == "100%" and lines["random"][1] == "< -100%"
+    assert lines[best][1] == "0%" and lines["oracle"][1] == "100%" and lines["random"][1].startswith(("-", "< -"))
     marks = {row.name: row.mark for row in grid.rows}
-    assert (marks[best], marks["random"], marks["oracle"]) == ("", "-", "+")
+    assert (marks[best], marks["random"], marks["hierrouter"], marks["oracle"]) == ("", "-", "+", "+")
     assert any(f"worse in value than {best}" in clause for clause in grid.caption)
 
 
 def test_a_single_models_row_is_what_the_parquet_says(default_run: Path) -> None:
     items = {(r["task"], r["doc_id"]): r["split"] for r in pq.read_table(RECORDING / "items.parquet").to_pylist()}
-    rows = pq.read_table(RECORDING / "transitions.parquet").to_pylist()
-    mine = [r for r in rows if r["pipeline"] == ["qa-specialist"] and items[r["task"], r["doc_id"]] == "test"]
-    entry = summary(default_run)["routers"]["single:qa-specialist"]
+    table = pq.read_table(RECORDING / "transitions.parquet")
+    rows = table.filter(pc.equal(pc.list_value_length(table["pipeline"]), 1)).to_pylist()
+    mine = [r for r in rows if r["pipeline"] == ["reader"] and items[r["task"], r["doc_id"]] == "test"]
+    entry = summary(default_run)["routers"]["single:reader"]
     assert entry["overall"]["items"] == len(mine)
     assert entry["overall"]["quality"] == pytest.approx(np.mean([r["score"] for r in mine]))
-    rate = 0.000002607168
+    [rate] = [model.base_rate for model in load_pool("lightweight").models if model.name == "reader"]
     assert entry["overall"]["cost"] == pytest.approx(np.mean([rate * (r["tokens_in"] + r["tokens_out"]) for r in mine]))
     for task, figures in entry["tasks"].items():
         assert figures["quality"] == pytest.approx(np.mean([r["score"] for r in mine if r["task"] == task]))
@@ -112,12 +125,12 @@ def test_the_run_says_how_to_make_it_again(default_run: Path) -> None:
     assert "torch" in manifest["versions"]
     assert manifest["cost_model"]["source"]
     tables = (default_run / "tables.md").read_text()
-    assert "| hierrouter" in tables and "| single:qa-specialist - |" in tables
+    assert "| hierrouter" in tables and "| single:reader - |" in tables
     assert "T param-tokens" in tables
 
 
 def test_same_seed_same_summary_and_the_checkpoint_gives_it_too(
-    default_run: Path, tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
+    default_run: Path, small_recording: Path, tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert harness("run", "--out", tmp_path / "again") == 0
     assert summary(tmp_path / "again") == summary(default_run)
@@ -128,24 +141,27 @@ def test_same_seed_same_summary_and_the_checkpoint_gives_it_too(
 
     real = ppo_hierrouter.train
     monkeypatch.setattr(ppo_hierrouter, "train", short)
-    assert harness("run", "--retrain", "--out", tmp_path / "trained") == 0
-    assert harness("train", "--out", tmp_path / "policy.safetensors") == 0
-    assert harness("run", "--checkpoint", tmp_path / "policy.safetensors", "--out", tmp_path / "loaded") == 0
+    on = ("--recording", small_recording)
+    assert harness("run", *on, "--retrain", "--out", tmp_path / "trained") == 0
+    assert harness("train", *on, "--out", tmp_path / "policy.safetensors") == 0
+    assert harness("run", *on, "--checkpoint", tmp_path / "policy.safetensors", "--out", tmp_path / "loaded") == 0
     loaded, trained = summary(tmp_path / "loaded"), summary(tmp_path / "trained")
-    assert trained["routers"]["hierrouter"]["overall"]["notes"] == ["trained by this run"]
-    assert loaded["routers"]["hierrouter"]["overall"].pop("notes") == ["from policy.safetensors"]
-    del trained["routers"]["hierrouter"]["overall"]["notes"]
-    assert loaded == trained
+    notes = [found["routers"]["hierrouter"]["overall"].pop("notes") for found in (trained, loaded)]
+    assert [note[0] for note in notes] == ["trained by this run", "from policy.safetensors"]
+    assert notes[0][1:] == notes[1][1:] and loaded == trained
 
 
-def test_what_flatters_a_router_and_what_bounds_it_is_said_in_its_row(tmp_path: Path, harness: Harness) -> None:
+def test_what_flatters_a_router_and_what_bounds_it_is_said_in_its_row(
+    small_recording: Path, tmp_path: Path, harness: Harness
+) -> None:
     policy, out = tmp_path / "p.safetensors", tmp_path / "out"
-    assert harness("train", "--total-timesteps", 10_000, "--out", policy, "--preset", "paper") == 0
-    arguments = ("--checkpoint", policy, "--split", "all", "--preset", "paper", "--cost-weight", 2)
-    assert harness("run", *arguments, "--router", "hierrouter", "oracle:per-item", "--out", out) == 0
+    on = ("--recording", small_recording)
+    assert harness("train", *on, "--total-timesteps", 10_000, "--out", policy, "--preset", "paper") == 0
+    arguments = ("--checkpoint", policy, "--split", "all", "--preset", "paper", "--cost-weight", 0.5)
+    assert harness("run", *on, *arguments, "--router", "hierrouter", "oracle:per-item", "--out", out) == 0
     rows = {name: entry["overall"] for name, entry in summary(out)["routers"].items()}
-    assert rows["hierrouter"]["notes"][1:] == [
-        "trained at cost weight 0.1 alone",
+    assert rows["hierrouter"]["notes"][-2:] == [
+        f"trained at cost weight {COST_WEIGHT:g} alone",
         "on items it was trained or chosen on",
     ]
     assert {name: row["notes"] for name, row in rows.items() if row["bound"]} == {
@@ -153,7 +169,7 @@ def test_what_flatters_a_router_and_what_bounds_it_is_said_in_its_row(tmp_path: 
         "oracle:no-stop": ["optimum of exactly L hops: a bound"],
         "oracle": ["exact optimum: a bound"],
     }
-    assert rows["hierrouter"]["hops"] == rows["oracle:no-stop"]["hops"] == 2 > rows["oracle"]["hops"]
+    assert rows["hierrouter"]["hops"] == rows["oracle:no-stop"]["hops"] == 3 > rows["oracle"]["hops"]
     # The optimum that may stop bounds them all, the single models too, which always may.
     assert all(row["regret"] >= -1e-12 for name, row in rows.items())
     assert rows["oracle:no-stop"]["value"] < rows["oracle"]["value"]
@@ -175,17 +191,19 @@ BELOW = "below the best single model on validation items"
 @pytest.mark.parametrize(
     ("model", "weights", "note"),
     [
-        ("math-specialist", [0.0], BELOW),
-        ("qa-specialist", [0.0], None),
-        ("qa-specialist", [0.0, 2e4, 1e5], f"{BELOW} at cost weights 20000, 100000"),
-        ("math-specialist", [0.0, 0.1], BELOW),
+        ("calculator", [0.0], BELOW),
+        ("qwen2.5-coder-0.5b", [0.0], None),
+        ("qwen2.5-coder-0.5b", [0.0, 100.0, 1000.0], f"{BELOW} at cost weights 100, 1000"),
+        ("calculator", [0.0, 0.1], BELOW),
     ],
 )
 def test_a_learner_below_the_best_single_model_on_validation_items_says_so(
-    model: str, weights: list[float], note: str | None
+    model: str, weights: list[float], note: str | None, small_recording: Path
 ) -> None:
     options = {"always": {"model": model}}
-    made = harness_package.evaluate({"always": Always}, baselines="no", cost_weights=weights, router_args=options)
+    made = harness_package.evaluate(
+        {"always": Always}, small_recording, baselines="no", cost_weights=weights, router_args=options
+    )
     found = [text for text in made.summary.routers["always"].overall.notes if text.startswith("below")]
     assert found == ([] if note is None else [note])
 
@@ -247,25 +265,27 @@ def test_another_pool_than_was_recorded_is_refused(
     assert harness("run", "--pool", tmp_path / "lightweight.yaml", "--out", tmp_path / "out") == 2
     assert "other models, templates or rates" in capsys.readouterr().err
     # How many requests a batch has says nothing of a model.
-    (tmp_path / "lightweight.yaml").write_text(shipped.replace("batch_size: 32", "batch_size: 2"))
-    arguments = ("--router", "single:qa-specialist", "--baselines", "no", "--pool", tmp_path / "lightweight.yaml")
+    (tmp_path / "lightweight.yaml").write_text(shipped.replace("batch_size: 64", "batch_size: 2"))
+    arguments = ("--router", "single:reader", "--baselines", "no", "--pool", tmp_path / "lightweight.yaml")
     assert harness("run", *arguments, "--out", tmp_path / "out") == 0
 
 
 def test_part_of_the_recording(tmp_path: Path, harness: Harness) -> None:
-    arguments = ("--task", "rg_aiw", "human_eval", "--limit", 7, "--max-hops", 1, "--split", "all")
+    arguments = ("--task", "records", "human_eval", "--limit", 7, "--max-hops", 1, "--split", "all")
     assert harness("run", "--router", "random", *arguments, "--out", tmp_path / "part") == 0
     found = summary(tmp_path / "part")
     assert found["items"] == 14
-    assert found["routers"]["random"]["overall"]["hops"] == 1
-    singles = [found["routers"][f"single:{m}"]["overall"]["quality"] for m in load_recording(RECORDING).tree.models]
+    assert found["routers"]["random"]["overall"]["hops"] == pytest.approx(1)
+    singles = [found["routers"][f"single:{m}"]["overall"]["quality"] for m in load_pool("lightweight").model_names]
     assert found["routers"]["random"]["overall"]["quality"] == pytest.approx(np.mean(singles))
 
 
 def test_several_cost_weights_give_the_frontier_of_one_policy(
-    tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
+    small_recording: Path, tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert harness("run", "--cost-weight", "0,0.1,30", "--out", tmp_path / "out") == 0
+    on = ("--recording", small_recording)
+    arguments = ("--checkpoint", POLICY, "--cost-weight", "0,0.1,30")
+    assert harness("run", *on, *arguments, "--out", tmp_path / "out") == 0
     assert "by cost weight" in capsys.readouterr().out
     found = summary(tmp_path / "out")
     points = {point["cost_weight"]: point["routers"] for point in found["frontier"]}
@@ -280,11 +300,11 @@ def test_several_cost_weights_give_the_frontier_of_one_policy(
     for name in ("hierrouter", "best-pipeline", "oracle"):
         assert points[30.0][name]["cost"] < points[0.0][name]["cost"]
     # One that was trained for a single weight cannot follow, and says so.
-    assert harness("train", "--total-timesteps", 10_000, "--out", tmp_path / "one.safetensors") == 0
+    assert harness("train", *on, "--total-timesteps", 10_000, "--out", tmp_path / "one.safetensors") == 0
     arguments = ("--checkpoint", tmp_path / "one.safetensors", "--cost-weight", "0.1,0.3")
-    assert harness("run", *arguments, "--out", tmp_path / "fixed") == 0
+    assert harness("run", *on, *arguments, "--out", tmp_path / "fixed") == 0
     fixed = summary(tmp_path / "fixed")
-    assert "trained at cost weight 0.1 alone" in fixed["routers"]["hierrouter"]["overall"]["notes"]
+    assert f"trained at cost weight {COST_WEIGHT:g} alone" in fixed["routers"]["hierrouter"]["overall"]["notes"]
     assert len({point["routers"]["hierrouter"]["cost"] for point in fixed["frontier"]}) == 1
 
 
@@ -335,14 +355,17 @@ def test_record_goes_on_after_an_interruption_and_replays_as_live(
     assert mine == rows[1]
 
 
-def test_a_run_from_python_says_what_it_was_asked_for() -> None:
+def test_a_run_from_python_says_what_it_was_asked_for(small_recording: Path) -> None:
+    models = load_pool("lightweight").model_names
+
     class First:
         def act(self, states: Any) -> Any:
-            return np.where(states.hop == 0, 0, 3)
+            return np.where(states.hop == 0, 0, len(models))
 
-    made = harness_package.evaluate({"first": First()}, baselines="no", seed=4, cost_weights=[0.5], tasks=["rg_aiw"])
+    asked: dict[str, Any] = {"seed": 4, "cost_weights": [0.5], "tasks": ["records"]}
+    made = harness_package.evaluate({"first": First()}, small_recording, baselines="no", **asked)
     asked = made.manifest.arguments.model_dump()
-    assert (asked["router"], asked["cost_weight"], asked["seed"], asked["task"]) == (("first",), "0.5", 4, ["rg_aiw"])
-    assert made.summary.routers["first"].overall.collapsed_to == "math-specialist"
+    assert (asked["router"], asked["cost_weight"], asked["seed"], asked["task"]) == (("first",), "0.5", 4, ["records"])
+    assert made.summary.routers["first"].overall.collapsed_to == models[0]
     with pytest.raises(harness_package.UserError, match="router a has no `act`"):
         harness_package.evaluate({"a": object()})

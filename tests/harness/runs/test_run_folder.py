@@ -14,20 +14,31 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.runs.folder import load_run
-from harness.runs.source import recording_folder
 from pools.data.store import TransitionStore
 from pools.weights import file_hash
 
 Harness = Callable[..., int]
-SMALL = recording_folder("lightweight", "offline").with_name("lightweight-offline-three-hops")
-RUN = ("run", "--recording", SMALL, "--router", "random", "single:qa-specialist", "--baselines", "no")
 
 
 @pytest.fixture(scope="module")
-def small_run(tmp_path_factory: pytest.TempPathFactory, harness: Harness) -> Path:
+def run(small_recording: Path) -> tuple[object, ...]:
+    """The command."""
+    return ("run", "--recording", small_recording, "--router", "random", "single:reader", "--baselines", "no")
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory, run: tuple[object, ...], harness: Harness) -> Path:
     out = tmp_path_factory.mktemp("small") / "run"
-    assert harness(*RUN, "--out", out) == 0
+    assert harness(*run, "--out", out) == 0
     return out
+
+
+@pytest.fixture(scope="module")
+def baseline(small_recording: Path, tmp_path_factory: pytest.TempPathFactory, harness: Harness) -> Path:
+    """A baseline of a router of the run."""
+    path = tmp_path_factory.mktemp("baseline") / "b.json"
+    assert harness("check", "--update", "--baseline", path, "--recording", small_recording, "--router", "random") == 0
+    return path
 
 
 def with_json(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
@@ -86,7 +97,13 @@ def no_checksum_of_the_items(folder: Path) -> None:
     ],
 )
 def test_what_is_not_a_whole_run_is_refused(
-    small_run: Path, tmp_path: Path, harness: Harness, change: Any, said: str, capsys: pytest.CaptureFixture[str]
+    small_run: Path,
+    baseline: Path,
+    tmp_path: Path,
+    harness: Harness,
+    change: Any,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """By every command that reads the folder of a run."""
     folder = Path(shutil.copytree(small_run, tmp_path / "run"))
@@ -95,7 +112,7 @@ def test_what_is_not_a_whole_run_is_refused(
     for command in (
         ("report", folder, "--out", tmp_path / "r.html"),
         ("compare", folder, "--against", "random"),
-        ("check", "--run", folder),
+        ("check", "--baseline", baseline, "--run", folder),
     ):
         assert harness(*command) == 2
         err = capsys.readouterr().err
@@ -104,23 +121,28 @@ def test_what_is_not_a_whole_run_is_refused(
 
 
 def test_a_run_replaces_a_run_and_nothing_else(
-    small_run: Path, tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
+    run: tuple[object, ...],
+    small_recording: Path,
+    small_run: Path,
+    tmp_path: Path,
+    harness: Harness,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    recording = Path(shutil.copytree(SMALL, tmp_path / "recording"))
+    recording = Path(shutil.copytree(small_recording, tmp_path / "recording"))
     notes = tmp_path / "notes"
     notes.mkdir()
     (notes / "summary.json").write_text("mine")
     for folder in (recording, notes):
         before = {path: path.read_bytes() for path in folder.iterdir()}
         capsys.readouterr()
-        assert harness(*RUN, "--out", folder) == 2
+        assert harness(*run, "--out", folder) == 2
         assert "holds no run; name a new folder" in capsys.readouterr().err
         assert {path: path.read_bytes() for path in folder.iterdir()} == before
     folder = Path(shutil.copytree(small_run, tmp_path / "run"))
     (folder / "notes.txt").write_text("mine")
     (folder / "mine.safetensors").write_text("mine")
     (folder / "manifest.json").write_text("{")  # a run all the same
-    assert harness(*RUN, "--seed", 2, "--out", folder) == 0
+    assert harness(*run, "--seed", 2, "--out", folder) == 0
     assert load_run(folder).manifest.seed == 2
     assert {path.name for path in folder.iterdir()} == {path.name for path in small_run.iterdir()} | {
         "notes.txt",
@@ -163,22 +185,27 @@ def test_paths_with_a_colon(
 
 
 def test_paths_with_brackets_are_printed_as_they_are(
-    tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: tuple[object, ...],
+    small_recording: Path,
+    tmp_path: Path,
+    harness: Harness,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """In rich markup `[red]` is a colour, and `[/x]` an error."""
     monkeypatch.chdir(tmp_path)
     for out in ("a[red]b/[/x]/k.safetensors", "[/x].safetensors"):
-        assert harness("train", "--recording", SMALL, "--router", "knn", "--out", out) == 0
+        assert harness("train", "--recording", small_recording, "--router", "knn", "--out", out) == 0
         assert f"checkpoint written to {out}\n" in capsys.readouterr().out and Path(out).is_file()
-    assert harness(*RUN, "--out", "[/x]") == 0
+    assert harness(*run, "--out", "[/x]") == 0
     assert "written to [/x]\n" in capsys.readouterr().out
 
 
 def test_runs_without_a_name_have_a_folder_each(
-    tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
+    run: tuple[object, ...], tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("time.strftime", lambda form, *of: "run-20260101-000000")
-    assert harness(*RUN) == harness(*RUN, "--seed", 2) == 0
+    assert harness(*run) == harness(*run, "--seed", 2) == 0
     made = {path.name: load_run(path).manifest.seed for path in (tmp_path / "runs").iterdir()}
     assert made == {"run-20260101-000000": 1, "run-20260101-000000-2": 2}

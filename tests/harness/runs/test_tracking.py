@@ -13,11 +13,9 @@ import pytest
 
 from harness.runs import wandb as tracking
 from harness.runs.folder import load_run
-from harness.runs.source import recording_folder
 
 wandb = pytest.importorskip("wandb")
-RECORDING = recording_folder("lightweight", "offline")
-RUN = ("run", "--recording", RECORDING, "--max-hops", 1, "--cost-weight", "0,1", "--track", "--router")
+RUN = ("--max-hops", 1, "--cost-weight", "0,1", "--track", "--router")
 
 
 class Logged:
@@ -35,12 +33,14 @@ class Logged:
 
 
 @pytest.fixture(scope="module")
-def tracked(tmp_path_factory: pytest.TempPathFactory, harness: Callable[..., int]) -> SimpleNamespace:
+def tracked(
+    tmp_path_factory: pytest.TempPathFactory, small_recording: Path, harness: Callable[..., int]
+) -> SimpleNamespace:
     """The folder of a tracked run, and what wandb was given."""
     folder, started = tmp_path_factory.mktemp("tracked") / "out", []
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(wandb, "init", lambda **settings: started.append(Logged(**settings)) or started[0])
-        assert harness(*RUN, "random", "single:qa-specialist", "--out", folder) == 0
+        assert harness("run", "--recording", small_recording, *RUN, "random", "single:reader", "--out", folder) == 0
     (logged,) = started
     assert logged.finished
     return SimpleNamespace(folder=folder, logged=logged, summary=load_run(folder).summary)
@@ -49,12 +49,12 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, harness: Callable[..., int
 def test_one_run_with_name_group_and_flat_settings_is_where_the_folder_says(tracked: SimpleNamespace) -> None:
     settings = tracked.logged.settings
     assert (settings["project"], settings["job_type"]) == ("hierrouter-harness", "run")
-    assert settings["group"] == "random single:qa-specialist on offline"
-    assert settings["name"] == "random single:qa-specialist on lightweight-offline"
+    assert settings["group"] == "random single:reader on offline"
+    assert settings["name"] == "random single:reader on small"
     config = settings["config"]
     assert not any(isinstance(value, dict | list) for value in config.values())
-    assert config["arguments.router"] == "random, single:qa-specialist"
-    assert (config["seed"], config["suite"], config["source.recording"]) == (1, "offline", "lightweight-offline")
+    assert config["arguments.router"] == "random, single:reader"
+    assert (config["seed"], config["suite"], config["source.recording"]) == (1, "offline", "small")
     model = load_run(tracked.folder).manifest.pool["models"][0]
     assert config[f"pool.models.{model['name']}.base_rate"] == model["base_rate"]
     kept = json.loads((tracked.folder / tracking.IDENTITY).read_text())
@@ -83,14 +83,14 @@ def test_tables_hold_every_router_and_task(tracked: SimpleNamespace) -> None:
         figures = tracked.summary.routers[row["router"]].overall
         assert row["quality"] == figures.quality
         assert (row["cost_low"], row["cost_high"]) == figures.cost_interval
-        assert row["calls:qa-specialist"] == figures.calls["qa-specialist"]
+        assert row["calls:reader"] == figures.calls["reader"]
     with (tracked.folder / "tables.csv").open(newline="") as file:
         assert [(r["router"], r["task"]) for r in csv.DictReader(file)] == [(r["router"], r["task"]) for r in tasks]
 
 
 def test_the_files_of_the_run_are_an_artifact(tracked: SimpleNamespace) -> None:
     artifact = tracked.logged.artifact
-    assert (artifact.name, artifact.type) == ("offline-lightweight-offline", "run-result")
+    assert (artifact.name, artifact.type) == ("offline-small", "run-result")
     written = {path.name: path.stat().st_size for path in tracked.folder.iterdir() if path.name != tracking.IDENTITY}
     assert written == {name: entry.size for name, entry in artifact.manifest.entries.items()}
 
@@ -103,13 +103,17 @@ def test_nested_settings_become_dotted_keys() -> None:
 
 
 def test_a_run_that_wandb_does_not_take_is_said_in_one_line(
-    tmp_path: Path, harness: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    small_recording: Path,
+    harness: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def refuse(**_: object) -> None:
         raise wandb.errors.UsageError("No API key configured.\nUse `wandb login`.")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    assert harness(*RUN, "random", "--out", tmp_path / "out") == 2
+    assert harness("run", "--recording", small_recording, *RUN, "random", "--out", tmp_path / "out") == 2
     said = capsys.readouterr().err
     assert "No API key" in said and "WANDB_MODE=offline" in said and str(tmp_path) in said and said.count("\n") == 1
     assert load_run(tmp_path / "out")

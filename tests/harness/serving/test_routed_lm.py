@@ -11,19 +11,17 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
+from shipped import RECORDING
 
 import harness
 import harness.serving.lm  # registers the model
 from harness.__main__ import main
 from harness.evaluation.rollout import rollout
-from harness.runs.source import recording_folder
 from harness.serving.app import create_app
 from harness.serving.batcher import Dispatcher
 from harness.serving.routed import routed
 from pools.data.recording import load_recording
 from pools.errors import UserError
-
-RECORDING = recording_folder("lightweight", "offline")
 
 
 def lm_eval(model: str, arguments: dict[str, Any], task: str, folder: Path, **options: Any) -> Any:
@@ -67,8 +65,8 @@ def test_live_single_model_scores_as_plain_lm_eval(
 @pytest.mark.parametrize(
     ("router", "tasks_of"),
     [
-        ("single:qa-specialist", ("rg_aiw", "rg_color_cube_rotation")),
-        ("pipeline:qa-specialist>math-specialist", ("rg_leg_counting",)),
+        ("single:registry-north", ("records",)),
+        ("pipeline:reader>calculator", ("stories",)),
     ],
 )
 def test_routed_on_the_recording_scores_as_run(
@@ -115,25 +113,27 @@ def test_multiple_choice_is_scored_by_the_last_hops_model(
     assert after_b != pytest.approx(likelihoods(plain), abs=1e-3)  # it has read what tiny-b answered
 
 
-def test_what_a_recording_cannot_do_says_so(tiny_tasks: Path) -> None:
-    arguments = {"router": "single:qa-specialist", "recording": str(RECORDING)}
+def test_what_a_recording_cannot_do_says_so(small_recording: Path, tiny_tasks: Path) -> None:
+    arguments = {"router": "single:reader", "recording": str(small_recording)}
     with pytest.raises(UserError, match="no likelihoods"):
         lm_eval("routed", arguments, "tiny_choice", tiny_tasks)
     with pytest.raises(UserError, match="no response to 16 of 16 requests"):
         lm_eval("routed", arguments, "tiny_text", tiny_tasks)
 
 
-def test_a_router_that_was_trained_under_another_cost_model_is_served_under_it(tmp_path: Path) -> None:
+def test_a_router_that_was_trained_under_another_cost_model_is_served_under_it(
+    small_recording: Path, tmp_path: Path
+) -> None:
     file, policy = tmp_path / "per_call.py", tmp_path / "knn.safetensors"
     page = (Path(__file__).parents[3] / "docs" / "guides" / "pools.md").read_text(encoding="utf-8")
     found = re.search(r"```python\n# per_call.py\n(.*?)```", page, re.DOTALL)
     assert found is not None
     file.write_text(found[1], encoding="utf-8")
-    harness.train("knn", cost=str(file), tasks=["rg_aiw"], out=policy)
+    harness.train("knn", small_recording, cost=str(file), tasks=["records"], out=policy)
     with pytest.raises(UserError, match="the cost model per-call, not paper"):
-        routed("knn", "lightweight", recording=RECORDING, checkpoint=policy)
-    opened = routed("knn", "lightweight", recording=RECORDING, checkpoint=policy, cost=str(file))
-    query = next(item for item in load_recording(RECORDING).tree.items if item.task == "rg_aiw")
+        routed("knn", "lightweight", recording=small_recording, checkpoint=policy)
+    opened = routed("knn", "lightweight", recording=small_recording, checkpoint=policy, cost=str(file))
+    query = next(item for item in load_recording(small_recording).tree.items if item.task == "records")
     episodes = rollout(opened.router, opened.tree([(query.query, query.settings)]))
     assert episodes.cost.tolist() == [1.0] and opened.cost_model.unit == "calls"
     asked = {"model": "knn", "messages": [{"role": "user", "content": query.query}]}

@@ -115,7 +115,7 @@ def test_clients_that_are_gone_give_up_their_place() -> None:
         with send(address, "0 2") as taken:
             assert status(first) == status(taken) == 200
         text = httpx.get(f"{address}/metrics").text
-        assert 'harness_hops_total{model="math-specialist"} 2.0' in text
+        assert 'harness_hops_total{model="registry-north"} 2.0' in text
         assert 'harness_requests_total{status="499"} 2.0' in text
 
 
@@ -184,7 +184,7 @@ def test_calls_are_billed_once_each_whoever_still_waits_and_whatever_fails() -> 
     assert dispatcher.close()
     text = client.get("/metrics").text
     answered = len(model.asked) - 1
-    assert f'harness_hops_total{{model="math-specialist"}} {answered}.0' in text, text
-    assert f'harness_cost_total{{model="math-specialist"}} {answered * 12}.0' in text
-    assert f'harness_tokens_total{{direction="read",model="math-specialist"}} {answered * 10}.0' in text
+    assert f'harness_hops_total{{model="registry-north"}} {answered}.0' in text, text
+    assert f'harness_cost_total{{model="registry-north"}} {answered * 12}.0' in text
+    assert f'harness_tokens_total{{direction="read",model="registry-north"}} {answered * 10}.0' in text
     assert 'harness_requests_total{status="500"} 1.0' in text

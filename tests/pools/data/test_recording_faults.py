@@ -15,7 +15,7 @@ from pools.errors import UserError
 from pools.pool import load_pool
 from pools.weights import check_recipe, files_of_model, folder_hash
 
-SHIPPED = Path(__file__).parents[3] / "results" / "specialists" / "math"
+SHIPPED = Path(__file__).parents[3] / "results" / "specialists" / "registry-north"
 FILES = ("manifest.json", "items.parquet", "transitions.parquet")
 
 
@@ -63,7 +63,7 @@ def test_without_checksums_another_recording_would_be_taken(
 
 @pytest.fixture
 def specialist(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(SHIPPED, tmp_path / "math"))
+    return Path(shutil.copytree(SHIPPED, tmp_path / "registry-north"))
 
 
 @pytest.mark.parametrize("fault", ["bit flip", "truncation"])
@@ -88,7 +88,7 @@ def test_a_damaged_specialist(
 def test_a_damaged_specialist_is_not_loaded(specialist: Path, tmp_path: Path) -> None:
     """A pool file need not name the sha256 of the weights: the recipe does."""
     pool_file = tmp_path / "pool.yaml"
-    entry = {"name": "m", "lm_eval": "hf", "base_rate": 1.0, "weights": {"path": "math"}}
+    entry = {"name": "m", "lm_eval": "hf", "base_rate": 1.0, "weights": {"path": "registry-north"}}
     pool_file.write_text(json.dumps({"name": "p", "cost_unit": "u", "rates": "none", "models": [entry]}))
     pool = load_pool(str(pool_file))
     before = pool.fingerprint(pool.models[0])

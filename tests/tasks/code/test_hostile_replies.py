@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.code.sandbox import _wire as wire
-from tasks.program_aided import utils
+from tasks.invented.answers import grade
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_behind")
 
@@ -39,12 +39,12 @@ HOSTILE = {
 def test_a_hostile_reply_is_a_wrong_answer(sent: str) -> None:
     program = SENDS.replace("SENT", sent)
     for text in program, f"{program}solve()":  # as the reply to a call, and to the program itself
-        assert utils.grade({"answer": "3"}, [text]) == {"exact_match": 0.0}
+        assert grade({"answer": "3"}, [text]) == {"exact_match": 0.0}
 
 
 def test_a_reply_may_come_byte_by_byte() -> None:
     program = SENDS.replace("SENT", "'{\"value\": 4' + ' ' * 4_000_000 + '}'")
-    assert utils.grade({"answer": "4"}, [program]) == {"exact_match": 1.0}
+    assert grade({"answer": "4"}, [program]) == {"exact_match": 1.0}
 
 
 FULL = 16 ** (wire.MAX_NUMBER - 2) - 1
