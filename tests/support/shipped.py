@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,40 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import pytest
 
 from harness.runs.source import RESULTS, recording_folder
 from pools.data.recording import seal_recording
-from pools.pool import load_pool
 
 RECORDING = recording_folder("lightweight", "offline")
 POLICY = RESULTS / "policies" / RECORDING.name / "hierrouter-1.safetensors"
 SPECIALISTS = RESULTS / "specialists"
 EVERY = 11  # items; the splits of the invented tasks repeat after 20, so that every split is met
-
-
-def needs_specialist(name: str) -> Path:
-    """The folder of a specialist; a test that asks for one that is not there is skipped."""
-    if not (SPECIALISTS / name).is_dir():
-        pytest.skip(f"{name} is not trained yet: results/specialists/{name} is missing")
-    return SPECIALISTS / name
-
-
-def needs_live_pool() -> None:
-    """Skip a test that asks the pool's own models, while one of them is not there."""
-    for model in load_pool("lightweight").models:
-        if model.weights is not None and model.weights.path is not None:
-            needs_specialist(Path(model.weights.path).name)
-            if set(model.weights.sha256 or "a") == {"a"}:
-                pytest.skip(f"the sha256 of {model.name} in pools/lightweight.yaml is a placeholder")
-
-
-def needs_a_real_recording() -> dict[str, Any]:
-    """The manifest of the recording; a test is skipped while it is a stand-in, whose answers no model gave."""
-    manifest: dict[str, Any] = json.loads((RECORDING / "manifest.json").read_text(encoding="utf-8"))
-    if {"0"} == {digit for fingerprint in manifest["models"].values() for digit in fingerprint}:
-        pytest.skip("the recording is a stand-in: the models of its manifest have no fingerprints")
-    return manifest
 
 
 def part_of_recording(folder: Path, every: int = EVERY) -> Path:

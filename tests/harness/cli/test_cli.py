@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from shipped import POLICY, RECORDING, needs_a_real_recording, needs_live_pool
+from shipped import POLICY, RECORDING
 
 import harness as package
 from pools.data.recording import load_recording
@@ -69,7 +69,7 @@ def test_help_imports_nothing_heavy() -> None:
         ("run --out /dev/null/x", "/dev/null/x"),
         (f"{LIVE} --router single:qwen2.5-coder-0.5b", "hf download"),
         (f"{LIVE} --router oracle", "on a recording"),
-        (f"{LIVE} --router knn", "needs --checkpoint"),
+        ("run --live --limit 20 --task records --router knn --store {tmp}/s.sqlite", "needs --checkpoint"),
         (f"{LIVE} --router single:qwen2.5-coder-0.5b --weights {{tmp}}/nowhere", "no such folder"),
         ("train --router random --out {tmp}/p.safetensors", "learns nothing"),
         ("train --resume --out {tmp}/p.safetensors", "nothing to resume"),
@@ -98,8 +98,6 @@ def test_bad_input_is_told_and_the_exit_code_is_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if "--live" in arguments or arguments.startswith("record"):
-        needs_live_pool()
     (tmp_path / "broken.yaml").write_text("models: [unclosed")
     monkeypatch.delenv("HARNESS_WEIGHTS", raising=False)
     monkeypatch.chdir(tmp_path)
@@ -162,7 +160,6 @@ def test_the_shipped_recording_is_complete() -> None:
     tree, counts = recording.tree, recording.manifest["counts"]
     assert tree.complete and tree.max_hops == 3
     assert tree.items == tuple(item for task in load_suite("offline").tasks for item in task.load().items())
-    needs_a_real_recording()
     assert counts["transitions"] == tree.known[:, 1:].sum()
     assert counts["distinct_requests"] == sum(origin["responses"] for origin in recording.manifest["origins"])
     assert counts["distinct_requests"] == sum(model["requests"] for model in recording.manifest["speed"].values())

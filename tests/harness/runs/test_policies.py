@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from shipped import POLICY, RECORDING, needs_a_real_recording, needs_live_pool
+from shipped import POLICY, RECORDING
 
 from harness.runs import checkpoints
 from pools.data.recording import seal_recording
@@ -89,8 +89,6 @@ def test_a_changed_recording_has_no_shipped_policy(
 def test_live_models_of_the_recording_use_the_shipped_policy(
     tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    needs_live_pool()
-    needs_a_real_recording()
     # The specialists ship, and on this task no other model is worth its cost.
     asked = ("--task", "records", "--limit", 4, "--split", "all", "--baselines", "no")
     live = ("--live", "--store", tmp_path / "s.sqlite")
