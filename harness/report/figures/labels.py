@@ -13,6 +13,7 @@ from harness.report.figures.style import points
 _DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
 _DISTANCES = (7.0, 16.0, 28.0, 44.0, 64.0, 90.0)
 _LINE_FROM = 28.0
+_MEET = 12.0  # pixels
 
 
 def place_labels(
@@ -20,7 +21,7 @@ def place_labels(
 ) -> None:
     """Write a label at each place `[n, 2]` in data coordinates, where there is room; with a line to it if that is far.
 
-    The first label has the first choice. (adjustText, which pushes labels apart, leaves overlaps where points meet.)
+    Places of one colour that meet share a label of several lines. The first has the first choice. (adjustText, which pushes labels apart, leaves overlaps where points meet.)
 
     bars: boxes in data coordinates, as left, bottom, right, top, that are better left free. The axes' limits and the
     figure's size must be final.
@@ -31,7 +32,13 @@ def place_labels(
     corners = axes.transData.transform(np.reshape(bars, (-1, 2))).reshape(-1, 4)
     avoided = np.add(corners, (-3, -3, 3, 3))
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in centres]
-    for (x, y), place, label, colour in zip(centres, places, labels, colours, strict=True):
+    names: dict[int, str] = {}  # by the first place that they are at
+    for i, label in enumerate(labels):
+        meets = (k for k in names if colours[k] == colours[i] and np.hypot(*(centres[k] - centres[i])) < _MEET)
+        first = next(meets, i)
+        names[first] = f"{names[first]}\n{label}" if first in names else label
+    for i, label in names.items():
+        (x, y), place, colour = centres[i], places[i], colours[i]
         text = axes.annotate(label, place, (0, 0), textcoords="offset points", color=colour, annotation_clip=False)
         extent = text.get_window_extent(renderer)
         width, height = extent.width, extent.height * 0.85
