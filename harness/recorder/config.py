@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from harness.runs.config import Sandbox, chosen_sandbox
+from harness.runs.config import DEFAULT_HOPS, Sandbox, chosen_sandbox
 from pools.types import Split
 
 
@@ -23,7 +23,7 @@ class Record:
     """Suite of tasks: a name or a YAML file."""
     task: tuple[str, ...] = ()
     """Only these tasks of the suite."""
-    max_hops: int = 2
+    max_hops: int = DEFAULT_HOPS
     """Depth of the tree: M + M^2 + ... + M^max_hops responses per item for M models."""
     limit: int | None = None
     """Only the first so many documents of each task, before they are split."""

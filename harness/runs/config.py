@@ -11,6 +11,8 @@ from pools.cost import COST_WEIGHT
 
 Sandbox = Literal["auto", "bwrap", "namespaces", "rlimits"]
 LIVE_STORE = Path("runs/stores/live.sqlite")
+DEFAULT_HOPS = 3
+"""Of live models, if nobody says another: those of the recording that ships."""
 
 
 def chosen_sandbox() -> Any:
@@ -42,7 +44,7 @@ class Problem:
     limit: int | None = None
     """Only the first so many documents of each task, before they are split."""
     max_hops: int | None = None
-    """Horizon L; by default the recording's, 2 with --live."""
+    """Horizon L; by default the recording's, 3 with --live."""
     allow_stop: bool = True
     """Whether a router may answer before the last hop."""
     preset: Literal["default", "paper"] = "default"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.runs.config import LIVE_STORE
+from harness.runs.config import DEFAULT_HOPS, LIVE_STORE
 from harness.runs.manifest import origin
 from pools.data.recording import Recording, load_recording
 from pools.data.store import TransitionStore
@@ -21,7 +21,6 @@ from pools.types import Item
 from tasks import Suite, Task, load_suite
 from tasks.code.sandbox.session import choose_isolation
 
-DEFAULT_HOPS = 2
 DEFAULT_POOL, DEFAULT_SUITE = "lightweight", "offline"
 RESULTS = Path(__file__).parents[2] / "results"
 INDEPENDENT = "no model reads earlier answers"
@@ -69,7 +68,7 @@ def open_source(
     """A recording, by default the shipped one of the pool and suite; or, with `live`, the models themselves.
 
     tasks: only these, by default all. store: keeps what live models answer. limit: only the first so many documents of
-    each task. max_hops: by default the recording's, 2 with live models. cost: name of the cost model. on_batch: is told
+    each task. max_hops: by default the recording's, 3 with live models. cost: name of the cost model. on_batch: is told
     of each batch generated.
     Raises UserError for what is not there, or does not fit together.
     """

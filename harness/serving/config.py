@@ -32,7 +32,7 @@ class Serve:
     cost_weight: float = COST_WEIGHT
     """The lambda that the router weighs costs with."""
     max_hops: int | None = None
-    """Horizon L; by default the checkpoint's, else 2."""
+    """Horizon L; by default the checkpoint's, else 3."""
     store: Path | None = None
     """Transition store that keeps every query and response; without one nothing is kept."""
     name: str | None = None

@@ -32,7 +32,7 @@ class RoutedLM(LM):
 
     pool: name or file. router: as `--router`. recording: folder to replay instead of asking the models.
     weights: folder of weights. store: transition store of live models. checkpoint: of a trained router.
-    max_hops: by default the recording's or the checkpoint's, else 2. cost: name of the cost model.
+    max_hops: by default the recording's or the checkpoint's, else 3. cost: name of the cost model.
     seed: of what a stochastic router draws.
     """
 

@@ -78,7 +78,7 @@ def routed(
     recording: folder to replay; else the models answer, their weights in `weights`, and what they answered is kept in
     `store`, if one is named. A router that learns is `checkpoint`, or what ships for the pool and `seed`; if nothing
     does, one that learns in moments does so from the recording, or from the pool's that ships.
-    max_hops: by default the recording's or the checkpoint's, else 2. cost: the cost model's name.
+    max_hops: by default the recording's or the checkpoint's, else 3. cost: the cost model's name.
     Raises UserError for what is not there, or does not fit together.
     """
     if not 0 <= cost_weight <= MAX_RATE:
