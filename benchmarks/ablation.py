@@ -64,8 +64,8 @@ class Options:
     seeds: int = 5
     cost_weight: float = COST_WEIGHT
     """the lambda that policies are used at"""
-    cost_weights: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-    """the lambdas that they are trained at"""
+    cost_weights: tuple[float, ...] = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 30.0)
+    """the lambdas that they are trained at: those of the policies that ship"""
     weights: Path | None = None
     """folder that holds the sentence encoder's weights"""
     share: float = 1.0

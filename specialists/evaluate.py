@@ -65,6 +65,6 @@ def load(folder: Path) -> tuple[Any, Any, str]:
 
 def as_text(right: Mapping[str, Sequence[bool]]) -> str:
     """What `accuracy` gives as a Markdown table."""
-    lines = ["| held-out lessons | number | reply as taught |", "|---|---:|---:|"]
+    lines = ["| lessons | number | reply as taught |", "|---|---:|---:|"]
     rows = (f"| {family} | {len(of):,} | {sum(of) / len(of):.1%} |" for family, of in right.items())
     return "\n".join([*lines, *rows])

@@ -107,6 +107,25 @@ def test_a_misled_router_sees_the_answers_to_another_item_of_the_same_kind(card:
     assert all(query != other and kind_of[query] == kind_of[other] for query, other in shown.items())
 
 
-def test_names_and_numbers_are_masked_but_not_how_a_query_begins() -> None:
-    assert suite_card.masked("Where was Bera Holm born in 1912?") == "Where was Name Name born in 0?"
-    assert suite_card.masked("Mara has 12 pens.") == suite_card.masked("Mara has 7 pens.")
+def test_names_and_numbers_are_masked_wherever_they_stand() -> None:
+    queries = [
+        "Where was Bera Holm born in 1912?",
+        "Mara has 12 pens.",
+        "Tobin has 7 pens.",
+        "So Mara asks Tobin: how many?",
+    ]
+    assert suite_card.masked(queries) == [
+        "Where was Name Name born in 0?", "Name has 0 pens.", "Name has 0 pens.", "So Name asks Name: what?"
+    ]  # fmt: skip
+
+
+def test_a_pipeline_ends_at_the_first_answer(card: suite_card.Card) -> None:
+    tree = card.test
+    third = np.array([item.doc_id % 3 == 0 for item in tree.items])
+    stated = np.zeros((len(tree.items), tree.nodes), bool)
+    for node in range(1, tree.nodes):
+        stated[third, node] = tree.action(node) == 1
+    ends, leaves = suite_card.first_stated(tree, stated), tree.level(2).tolist()
+    assert (ends[third, leaves.index(tree.node((1, 0)))] == tree.node((1,))).all()
+    assert (ends[:, leaves.index(tree.node((0, 1)))] == tree.node((0, 1))).all()
+    assert (ends[~third] == leaves).all() and 0 < third.sum() < len(third)

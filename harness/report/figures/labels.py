@@ -21,7 +21,8 @@ def place_labels(
 ) -> None:
     """Write a label at each place `[n, 2]` in data coordinates, where there is room; with a line to it if that is far.
 
-    Places of one colour that meet share a label of several lines. The first has the first choice. (adjustText, which pushes labels apart, leaves overlaps where points meet.)
+    Places of one colour that meet share a label of several lines. The first has the first choice. (adjustText, which
+    pushes labels apart, leaves overlaps where points meet.)
 
     bars: boxes in data coordinates, as left, bottom, right, top, that are better left free. The axes' limits and the
     figure's size must be final.
