@@ -444,7 +444,8 @@ that is best on train items if it ends at the first response that states an answ
 *Answers shuffled*: the same policies are shown what was answered to another test item of the same kind, and what that
 cost; subjects of `mmlu_dev` count as one kind here. *Without STOP* and of fewer hops: trained as the policies that
 ship, with {retrained} seeds. STOP is worth something because calculator and reader do not repeat an answer that was
-given ([design](../reference/offline-suite.md#candidates)): what is not stopped at is lost, or bought from the code model.
+given ([design](../reference/offline-suite.md#candidates)): an answer that is not stopped at is lost, or bought from the
+code model.
 
 ## Models
 

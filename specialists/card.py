@@ -41,8 +41,8 @@ Weights are kept in bfloat16.
 
 ## Scores
 
-{number:,} lessons, none of them the suite's: the share that it replies to as taught, character for character. `answered`
-and `other`, if they are there, are drawn anew from what it was trained on; the others are held out.
+{number:,} lessons, none of them the suite's: the share that it replies to as taught, character for character.
+`answered` and `other`, where they stand, are drawn anew from what it was trained on; the others are held out.
 
 {table}
 
