@@ -222,7 +222,7 @@ def test_the_card_says_how_the_folder_was_made(folder):
     for part in (
         "license: apache-2.0",
         "| a table |",
-        "1,234 held-out",
+        "1,234 lessons",
         f"({parameters / 1e6:.2f} million",
         "7 minutes",
     ):

@@ -132,7 +132,9 @@ def test_labels_of_the_plane_keep_off_points_and_each_other(plain_run: Path) -> 
             axes.transData.transform((run.routers[name].overall.cost, run.routers[name].overall.quality))
             for _, run, name in found.routers
         ]
-        assert len(labels) == len(points) > 5
+        # Routers whose points meet share a label of several lines.
+        names = [name for text in axes.texts for name in text.get_text().splitlines()]
+        assert len(names) == len(points) > len(labels) > 5
         assert not [box for box in labels for x, y in points if box.contains(x, y)]
         assert not [(a, b) for a, b in itertools.combinations(labels, 2) if a.overlaps(b)]
 
