@@ -115,7 +115,7 @@ def test_names_and_numbers_are_masked_wherever_they_stand() -> None:
         "So Mara asks Tobin: how many?",
     ]
     assert suite_card.masked(queries) == [
-        "Where was Name Name born in 0?", "Name has 0 pens.", "Name has 0 pens.", "So Name asks Name: what?"
+        "Where was Name Name born in 0?", "Name has 0 pens.", "Name has 0 pens.", "So Name asks Name: how many?"
     ]  # fmt: skip
 
 
