@@ -66,7 +66,7 @@ def generation_progress(console: Console) -> Iterator[OnBatch]:
         quiet = time.monotonic() - printed[0] < _SECONDS_BETWEEN_LINES
         if batch.done == 0:
             calls[batch.model] = _Call(bar.add_task(batch.model, total=batch.total, rate=0.0, unit="tokens"))
-            if bar.disable and not quiet:
+            if bar.disable:
                 say(f"{batch.model}: {batch.total} responses to make")
             return
         call = calls[batch.model]
