@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from harness.runs.folder import load_run
     from harness.runs.run import Evaluation, evaluate
     from harness.runs.train import train
+    from harness.stress.stress import stress
     from pools.errors import UserError
 
-__all__ = ["Evaluation", "UserError", "compare", "evaluate", "load_run", "record", "train", "write_report"]
+__all__ = ["Evaluation", "UserError", "compare", "evaluate", "load_run", "record", "stress", "train", "write_report"]
 
 # Imported when they are first asked for: `python -m harness --help` passes here, too.
 _FROM = {
@@ -31,6 +32,7 @@ _FROM = {
     "evaluate": "harness.runs.run",
     "load_run": "harness.runs.folder",
     "record": "harness.recorder.record",
+    "stress": "harness.stress.stress",
     "train": "harness.runs.train",
     "write_report": "harness.report.page",
 }

@@ -11,6 +11,7 @@ model. No other code knows the difference.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -378,6 +379,16 @@ class Tree:
         part = self.subset(np.arange(len(self.items)))
         part.cost_model = self.cost_model.scaled(of_model.tolist())
         part.cost[:, 1:] *= of_model[self.action(np.arange(1, self.nodes))]
+        return part
+
+    def reworded(self, queries: Sequence[str]) -> Tree:
+        """The same answers to items that are asked in other words, `I` of them; equal queries stay equal."""
+        part = self.subset(np.arange(len(self.items)))
+        part.items = tuple(replace(item, query=query) for item, query in zip(self.items, queries, strict=True))
+        for ids, query in zip(part.context_id, queries, strict=True):
+            for context in np.unique(ids[ids >= 0]).tolist():
+                part.contexts[context] = Context(query, part.contexts[context].responses)
+        part._context_ids = {context: index for index, context in enumerate(part.contexts)}
         return part
 
     def cascade(self, max_hops: int) -> Tree:
