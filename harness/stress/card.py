@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.evaluation.metrics import NOISE, Bootstrap
+from harness.evaluation.metrics import NOISE, SMALLEST_GAP, Bootstrap
 from harness.evaluation.summary import Interval
 from harness.runs.manifest import Provenance
 from harness.stress.scenarios import AS_TRAINED, Scenario
@@ -154,9 +154,11 @@ def words(cells: Sequence[Cell], cannot: Mapping[str, str]) -> list[str]:
     for cell in cells:
         of.setdefault(cell.question, []).append(cell)
     found = [f"as trained {_lead(of[AS_TRAINED][0])}"]
+    if all(cell.ahead == 0 for cell in cells):
+        return ["one model, whatever changes"]
     if tasks := of.get("tasks"):
-        behind = [cell.name for cell in tasks if cell.ahead_interval[1] < -NOISE]
-        ahead = [cell.name for cell in tasks if cell.ahead_interval[0] > NOISE]
+        behind = [cell.name for cell in tasks if cell.ahead_interval[1] < -NOISE and cell.ahead < -SMALLEST_GAP]
+        ahead = [cell.name for cell in tasks if cell.ahead_interval[0] > NOISE and cell.ahead > SMALLEST_GAP]
         found.append(
             f"on a task that it never saw: ahead on {_names(ahead)}, behind on {_names(behind)}, of {len(tasks)}"
         )
