@@ -13,9 +13,9 @@ import tyro
 from harness.recorder.config import Import, Record, Verify
 from harness.regression.config import Check, Compare
 from harness.report.config import Report
+from harness.robustness.config import Stress
 from harness.runs.config import Run, Train
 from harness.serving.config import Serve
-from harness.stress.config import Stress
 from pools.errors import UserError
 from pools.numbers import number_arguments
 
@@ -45,7 +45,7 @@ COMMANDS: dict[type, str] = {
     Compare: "harness.regression.compare:compare_command",
     Check: "harness.regression.check:check",
     Report: "harness.report.page:report",
-    Stress: "harness.stress.stress:stress_command",
+    Stress: "harness.robustness.stress:stress_command",
     Serve: "harness.serving.server:serve",
     List: "harness.cli.listing:show",
 }

@@ -8,8 +8,8 @@ from harness.evaluation.metrics import verdict
 from harness.report.figures.heatmap import draw_leads
 from harness.report.figures.style import COLOURS, Drawing
 from harness.report.html import template_environment
-from harness.stress.card import Card
-from harness.stress.tables import stress_grids
+from harness.robustness.card import Card
+from harness.robustness.tables import stress_grids
 from pools.errors import UserError
 from pools.schema import parse_json
 

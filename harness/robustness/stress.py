@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
+from harness.robustness.card import FORMAT, Card, router_card
+from harness.robustness.scenarios import AS_TRAINED, QUESTIONS, Scenario, Trees, scenarios
+from harness.robustness.tables import stress_grids
+from harness.robustness.trial import Asked, Trial, trial
 from harness.runs.manifest import Provenance, git_commit, provenance, write_json, write_text
 from harness.runs.progress import trial_progress
 from harness.runs.routers import options_of_learners
 from harness.runs.run import new_folder, read_router_args
 from harness.runs.source import Source, open_source
-from harness.stress.card import FORMAT, Card, router_card
-from harness.stress.scenarios import AS_TRAINED, QUESTIONS, Scenario, Trees, scenarios
-from harness.stress.tables import stress_grids
-from harness.stress.trial import Asked, Trial, trial
 from harness.tables.export import markdown
 from harness.tables.terminal import tables
 from pools.cost import COST_WEIGHT
@@ -33,7 +33,7 @@ from pools.files import whole_file
 from pools.types import content_hash
 
 if TYPE_CHECKING:
-    from harness.stress.config import Stress
+    from harness.robustness.config import Stress
 
 TRIALS = "trials"
 """Folder of the trials that are done, in that of a card that is not."""

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from harness.evaluation.metrics import NOISE, SMALLEST_GAP, Bootstrap
 from harness.evaluation.summary import Interval
+from harness.robustness.scenarios import AS_TRAINED, Scenario
+from harness.robustness.trial import Trial
 from harness.runs.manifest import Provenance
-from harness.stress.scenarios import AS_TRAINED, Scenario
-from harness.stress.trial import Trial
 from pools.schema import Schema
 
 FORMAT = 1

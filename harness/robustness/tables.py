@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from harness.evaluation.metrics import verdict
-from harness.stress.card import Card, RouterCard
-from harness.stress.card import Cell as Figures
-from harness.stress.scenarios import AS_TRAINED, QUESTIONS
+from harness.robustness.card import Card, RouterCard
+from harness.robustness.card import Cell as Figures
+from harness.robustness.scenarios import AS_TRAINED, QUESTIONS
 from harness.tables.grid import MARKS, Cell, Grid, Row
 
 TITLES = {

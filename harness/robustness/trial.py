@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from harness.evaluation.evaluate import Outcome, action_probabilities, evaluate
 from harness.evaluation.metrics import value
 from harness.evaluation.rollout import states_at
-from harness.stress.scenarios import AS_TRAINED, Scenario, Trees
+from harness.robustness.scenarios import AS_TRAINED, Scenario, Trees
 from pools.mdp.optimum import path_costs
 from pools.mdp.tree import Tree
 from routers import Router, RouterRequest, load

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stress.wording import CHANGES, reworded
+from harness.robustness.wording import CHANGES, reworded
 from pools.mdp.tree import Tree
 
 AS_TRAINED = "as trained"
