@@ -82,8 +82,8 @@ def stress(
         raise UserError(f"--only {unknown[0]}: expected some of {', '.join(QUESTIONS)}")
     problem = Problem(None if recording is None else Path(recording), cost, max_hops, tuple(only), seed)
     source, known, made = _opened(problem)
-    if not (known.train.items and known.validation.items and known.test.items):
-        raise UserError("stress takes a recording with train, validation and test items; this one lacks some")
+    if not (known.train.items and known.test.items):
+        raise UserError("stress takes a recording with train and test items; this one lacks some")
     singles = known.train.score[:, known.train.level(1)] - cost_weight * known.train.cost[:, known.train.level(1)]
     names = list(dict.fromkeys([*names, f"single:{known.test.models[int(singles.mean(axis=0).argmax())]}"]))
     options = options_of_learners({name: name for name in names}, {"encoder": encoder}, router_args or {})
