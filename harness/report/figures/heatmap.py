@@ -20,8 +20,8 @@ def draw_leads(
 
     leads: by question, column and router the lead, and whether its interval excludes 0; a cell without one stays empty.
     """
-    width, row_px, head_px, gap_px = WIDTH_PX[narrow], 20, 110 if narrow else 160, 8
-    label_px = 96 if narrow else 200
+    width, row_px, head_px, gap_px = WIDTH_PX[narrow], 20, 110 if narrow else 160, 22
+    label_px = 100 if narrow else 190
     breaks = [n for n in range(1, len(rows)) if rows[n][0] != rows[n - 1][0]]
     height = head_px + len(rows) * row_px + len(breaks) * gap_px + 4
     figure = new_figure(width, height)
@@ -37,9 +37,10 @@ def draw_leads(
         )  # fmt: skip
     top = float(head_px)
     for number, (question, name) in enumerate(rows):
-        top += gap_px if number in breaks else 0
-        label = f"{question}: {name}" if question != name else name
-        axes.text(0, top + row_px / 2, fitted(label, label_px - 8, figure), va="center", color=LIGHT["muted"])
+        if number in breaks:
+            top += gap_px
+            axes.text(0, top - 2, question, va="bottom", color=LIGHT["muted"])
+        axes.text(0, top + row_px / 2, fitted(name, label_px - 8, figure), va="center")
         for place, router in enumerate(routers):
             if (question, name, router) not in leads:
                 continue
@@ -50,6 +51,7 @@ def draw_leads(
                 (left + 1, left + column_px - 1), top + 1, top + row_px - 1, color=colour, alpha=alpha, linewidth=0
             )
             shown = f"{lead:+.2f}".replace("0.", ".") if narrow else f"{lead:+.3f}"
+            shown = shown if any(digit in shown for digit in "123456789") else "0"
             axes.text(
                 left + column_px / 2, top + row_px / 2, shown, ha="center", va="center",
                 fontsize=points(FONT_PX[narrow] * (0.75 if narrow else 0.92)), fontweight="bold" if sure else "normal",
