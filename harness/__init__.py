@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from harness.recorder.record import record
     from harness.regression.compare import compare
     from harness.report.page import write_report
+    from harness.robustness.stress import stress
     from harness.runs.folder import load_run
     from harness.runs.run import Evaluation, evaluate
     from harness.runs.train import train
     from pools.errors import UserError
 
-__all__ = ["Evaluation", "UserError", "compare", "evaluate", "load_run", "record", "train", "write_report"]
+__all__ = ["Evaluation", "UserError", "compare", "evaluate", "load_run", "record", "stress", "train", "write_report"]
 
 # Imported when they are first asked for: `python -m harness --help` passes here, too.
 _FROM = {
@@ -31,6 +32,7 @@ _FROM = {
     "evaluate": "harness.runs.run",
     "load_run": "harness.runs.folder",
     "record": "harness.recorder.record",
+    "stress": "harness.robustness.stress",
     "train": "harness.runs.train",
     "write_report": "harness.report.page",
 }

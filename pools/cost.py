@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pools.errors import UserError
@@ -54,6 +54,21 @@ class CostModel:
         if self.input_rate is None or self.output_rate is None:
             raise UserError("a response lacks what it cost, and there are no rates; record its cost too")
         return self.input_rate[model] * generation.tokens_in + self.output_rate[model] * generation.tokens_out
+
+    def of(self, models: Sequence[int]) -> CostModel:
+        """That of some of the models, by their numbers."""
+        if self.input_rate is None or self.output_rate is None:
+            return self
+        read, written = (tuple(rates[m] for m in models) for rates in (self.input_rate, self.output_rate))
+        return replace(self, input_rate=read, output_rate=written)
+
+    def scaled(self, factors: Sequence[float]) -> CostModel:
+        """With the prices of the models times these factors, `M` of them."""
+        if self.input_rate is None or self.output_rate is None:
+            return self
+        sides = (self.input_rate, self.output_rate)
+        read, written = (tuple(rate * f for rate, f in zip(rates, factors, strict=True)) for rates in sides)
+        return replace(self, input_rate=read, output_rate=written)
 
 
 COST_MODELS: Registry[Callable[[Pool], CostModel]] = Registry("cost model", "harness.cost_models", "pools")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -68,20 +69,32 @@ class FittedQRouter:
         return replace(self, cost_weight=cost_weight)
 
     def act(self, states: RoutingStates) -> NDArray[np.int64]:
-        """`[B]` actions."""
-        features, last = self.see.features, len(self.hops) - 1
-        actions = np.full(len(states.contexts), features.models, np.int64)
+        """`[B]` actions; of equally good ones the cheapest."""
+        actions = np.full(len(states.contexts), self.see.features.models, np.int64)
+        for here, predicted in self._predictions(states):
+            actions[here] = best_action(predicted, self.cost_weight * self.see.features.cost_scale)
+        return actions
+
+    def ranking(self, states: RoutingStates) -> FloatArray:
+        """`[B, M + 1]` the value to come of each action."""
+        ranking = np.full((len(states.contexts), self.see.features.models + 1), -np.inf)
+        for here, predicted in self._predictions(states):
+            score, cost = np.split(predicted, 2)
+            ranking[here, : len(score)] = (score - self.cost_weight * self.see.features.cost_scale * cost).T
+        return ranking
+
+    def _predictions(self, states: RoutingStates) -> Iterator[tuple[IntArray, FloatArray]]:
+        """Of each hop the states `[n]` there, and the scores and costs to come `[2A, n]` of the actions."""
+        models, last = self.see.features.models, len(self.hops) - 1
         nearest = _nearest(self.fitted, self.cost_weight)
         for hop, regression in enumerate(self.hops):
             here = np.flatnonzero(states.hop == hop)
             if len(here):
                 contexts = [states.contexts[n] for n in here.tolist()]
                 columns = np.concatenate(self.see(hop, contexts, states.actions[here], states.cost[here]), axis=1)
-                width, place = 2 * _actions(features.models, hop, self.allow_stop), nearest * (hop < last)
+                width, place = 2 * _actions(models, hop, self.allow_stop), nearest * (hop < last)
                 with one_library_thread():
-                    predicted = regression(columns, slice(place * width, (place + 1) * width))
-                actions[here] = best_action(predicted, self.cost_weight * features.cost_scale)
-        return actions
+                    yield here, regression(columns, slice(place * width, (place + 1) * width))
 
     def routing_cost(self, states: RoutingStates) -> FloatArray:
         """`[B]` cost of the encoder, if one is used: it reads the query and each response that is routed on."""

@@ -115,15 +115,21 @@ class HierRouter:
 
     def probabilities(self, states: RoutingStates) -> NDArray[np.float64]:
         """`[B, A]` probability of each action; one-hot if the router is greedy."""
+        logits = self.ranking(states)
+        if self.greedy:
+            return np.eye(logits.shape[1])[logits.argmax(axis=1)]
+        chance = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(chance / chance.sum(axis=1, keepdims=True))
+
+    def ranking(self, states: RoutingStates) -> NDArray[np.float64]:
+        """`[B, A]` the policy's logits."""
         import torch
 
         with torch.inference_mode():
             seen = self.inputs.seen(states.contexts, states.hop, states.cost, states.actions)
             weight = np.full(len(seen), self.cost_weight)
             logits = self.agent.logits(torch.from_numpy(self.inputs.with_weight(seen, weight)))
-        if self.greedy:
-            return np.eye(logits.shape[1])[logits.argmax(1).numpy()]
-        return np.asarray(torch.softmax(logits.double(), 1).numpy())
+        return np.asarray(logits.double().numpy())
 
     def act(self, states: RoutingStates) -> NDArray[np.int64]:
         """`[B]` actions."""

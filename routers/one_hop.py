@@ -72,12 +72,17 @@ class OneHopRouter:
 
     def act(self, states: RoutingStates) -> NDArray[np.int64]:
         """`[B]` the best model at hop 0, STOP from then on."""
-        actions = np.full(len(states.contexts), len(self.cost), np.int64)
+        return np.asarray(self.ranking(states).argmax(axis=1), np.int64)
+
+    def ranking(self, states: RoutingStates) -> FloatArray:
+        """`[B, M + 1]` the predicted value of each model at hop 0, STOP alone from then on."""
+        value = np.full((len(states.contexts), len(self.cost) + 1), -np.inf)
         start = np.flatnonzero(states.hop == 0).tolist()
         if len(start):
-            value = self.predict(self.embed([states.contexts[n] for n in start])) - self.cost_weight * self.cost
-            actions[start] = value.argmax(axis=1)
-        return actions
+            queries = self.embed([states.contexts[n] for n in start])
+            value[start, :-1] = self.predict(queries) - self.cost_weight * self.cost
+        value[states.hop > 0, -1] = 0.0
+        return value
 
     def routing_cost(self, states: RoutingStates) -> FloatArray:
         """`[B]` cost of the encoder: it reads the query, once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -114,6 +114,41 @@ class WeighingRouter(Router, Protocol):
     def at(self, cost_weight: float) -> Router:
         """The same router, for another lambda."""
         ...
+
+
+@runtime_checkable
+class RankingRouter(Router, Protocol):
+    """A router that says how good it holds each action to be, and takes the best: it goes on if a model is retired."""
+
+    def ranking(self, states: RoutingStates) -> NDArray[np.float64]:
+        """`[B, A]` the higher the better, -inf for what may not be taken; `A` is the models, plus one for STOP."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class AmongModels:
+    """A ranking router over some of the models that it knows: it takes the best action that is left.
+
+    known: how many models it knows. kept: their numbers there, in the order of the pool that it is used on.
+    """
+
+    router: RankingRouter
+    known: int
+    kept: tuple[int, ...]
+
+    def act(self, states: RoutingStates) -> NDArray[np.int64]:
+        """`[B]` actions, in the numbers of the models that are kept."""
+        ranking = self.router.ranking(self._as_known(states))
+        left = [*self.kept, *range(self.known, ranking.shape[1])]  # STOP, where there is one
+        return np.asarray(ranking[:, left].argmax(axis=1), np.int64)
+
+    def routing_cost(self, states: RoutingStates) -> NDArray[np.float64]:
+        """`[B]` what the router itself costs."""
+        return routing_cost(self.router, self._as_known(states))
+
+    def _as_known(self, states: RoutingStates) -> RoutingStates:
+        called = np.where(states.actions >= 0, np.array(self.kept)[states.actions], -1)
+        return replace(states, actions=called)
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ import tyro
 from harness.recorder.config import Import, Record, Verify
 from harness.regression.config import Check, Compare
 from harness.report.config import Report
+from harness.robustness.config import Stress
 from harness.runs.config import Run, Train
 from harness.serving.config import Serve
 from pools.errors import UserError
@@ -32,7 +33,7 @@ class List:
 
 
 # A command is named after what it takes. Of `A | B` tyro would import a type checker, for 40 ms of `--help`.
-Command = Union[Run, Train, Record, Import, Verify, Compare, Check, Report, Serve, List]  # noqa: UP007
+Command = Union[Run, Train, Record, Import, Verify, Compare, Check, Report, Stress, Serve, List]  # noqa: UP007
 # The function that is called with what a command takes, and with a console. If it returns False, the exit
 # code is 1.
 COMMANDS: dict[type, str] = {
@@ -44,6 +45,7 @@ COMMANDS: dict[type, str] = {
     Compare: "harness.regression.compare:compare_command",
     Check: "harness.regression.check:check",
     Report: "harness.report.page:report",
+    Stress: "harness.robustness.stress:stress_command",
     Serve: "harness.serving.server:serve",
     List: "harness.cli.listing:show",
 }

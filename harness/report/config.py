@@ -14,7 +14,7 @@ class Report:
     """
 
     runs: tuple[Path, ...]
-    """Folders that python -m harness run wrote."""
+    """Folders that python -m harness run wrote; or one of python -m harness stress."""
     out: Path | None = None
     """HTML file to write; by default report.html in the first of the folders."""
     wandb: bool = False

@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from harness.evaluation.summary import ARROW, Summary
+from harness.report import stress_page
 from harness.report.examples import Example, choose_examples
 from harness.report.figures.flow import draw_flow
 from harness.report.figures.plane import draw_plane
-from harness.report.figures.style import COLOURS, Drawing, inline_svg, write_files
+from harness.report.figures.style import COLOURS, Drawing, write_files
 from harness.report.figures.tasks import draw_tasks
 from harness.report.groups import OPTIMUM, ROUTER, Group, group
+from harness.report.html import template_environment
 from harness.report.result_text import main_result
 from harness.runs.folder import RunFolder, load_runs
 from harness.tables.grid import frontier_grid, overall_grid, task_grid
@@ -47,32 +49,40 @@ def report(options: Report, console: Console) -> Path:
 
 
 def write_report(runs: Sequence[Path | str], out: Path | str | None = None) -> Path:
-    """Write a page on runs, and its figures as PNG and SVG in a folder beside it; where the page is.
+    """Write a page on runs or on a card of `stress`, its figures as PNG and SVG in a folder beside it; where it is.
 
     out: by default `report.html` in the first of the folders. The same runs give the same bytes.
     Raises UserError for what is no run, and if the page cannot be put.
     """
     folders = [Path(run) for run in runs]
-    found = load_runs(folders)
     out = folders[0] / "report.html" if out is None else Path(out)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a file, as in --out {out / 'report.html'}")
     folder = _figures_folder(out)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, and the figures' folder has to be there; name another --out")
-    groups = group(found)
-    drawings = {f"plane-{g.number}": plane(g) for g in groups if g.unit}
-    drawings |= {f"tasks-{g.number}": tasks(g) for g in groups}
-    flows = {run.name: [flow(run, name, number) for name in flowing(run)] for number, run in enumerate(found)}
-    page = render(found, groups, drawings, flows)
+    stressed = [each for each in folders if (each / stress_page.RESULT).is_file()]
+    if stressed and len(folders) > 1:
+        raise UserError(f"{stressed[0]} is a card of python -m harness stress; a page is on one card or on runs")
+    page, drawings = stress_page.page_of(stressed[0]) if stressed else _page_of(folders)
     with whole_folder(out.parent, out.name, obsolete=lambda: _figures_in(folder)) as partial:
         figures = partial / folder.name
         figures.mkdir()
-        for drawing in (*drawings.values(), *(d for each in flows.values() for d in each)):
+        for drawing in drawings:
             write_files(drawing, figures)
         # What a model wrote may hold half of a surrogate pair, which UTF-8 cannot.
         (partial / out.name).write_bytes(page.encode("utf-8", "replace"))
     return out
+
+
+def _page_of(folders: Sequence[Path]) -> tuple[str, list[Drawing]]:
+    """The page on runs, and its figures."""
+    found = load_runs(folders)
+    groups = group(found)
+    drawings = {f"plane-{g.number}": plane(g) for g in groups if g.unit}
+    drawings |= {f"tasks-{g.number}": tasks(g) for g in groups}
+    flows = {run.name: [flow(run, name, number) for name in flowing(run)] for number, run in enumerate(found)}
+    return render(found, groups, drawings, flows), [*drawings.values(), *(d for each in flows.values() for d in each)]
 
 
 def _figures_folder(out: Path) -> Path:
@@ -83,7 +93,7 @@ def _figures_in(folder: Path) -> list[str]:
     """The figures of an earlier report in their folder, as names in the folder above."""
     return [
         f"{folder.name}/{path.name}"
-        for name in ("plane-*", "tasks-*", "pipelines-*")
+        for name in ("plane-*", "tasks-*", "pipelines-*", "overview")
         for ending in ("svg", "png")
         for path in folder.glob(f"{name}.{ending}")
     ]
@@ -161,16 +171,7 @@ def render(
     flows: Mapping[str, Sequence[Drawing]],
 ) -> str:
     """The page. Everything that a model or a data set wrote is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("harness.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"figure": _figure, "inline": inline_svg, "breakable": _breakable}
+    environment = template_environment()
     examples: dict[str, list[Example] | None] = {run.name: choose_examples(run, run.asked[0]) for run in runs}
     return environment.get_template("report.html.jinja").render(
         runs=runs,
@@ -187,18 +188,6 @@ def render(
         task_grid=task_grid,
         several=len(runs) > 1,
     )
-
-
-def _figure(line: str) -> str:
-    """A line of a cell, with the signs of print."""
-    return line.replace("..", " to ").replace("-", "−")
-
-
-def _breakable(name: str) -> Any:
-    """The header of a column, which may be broken after an underscore."""
-    from markupsafe import Markup, escape
-
-    return escape(name).replace("_", Markup("_<wbr>"))
 
 
 def _source(run: RunFolder) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -92,3 +92,27 @@ def generation_progress(console: Console) -> Iterator[OnBatch]:
 
     with bar, embedding_progress(on_texts):
         yield on_batch
+
+
+@contextmanager
+def trial_progress(console: Console) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar for trials done of those asked for, and what came last."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task, start, printed = bar.add_task("trials", total=None), time.monotonic(), [time.monotonic()]
+
+    def on_trial(done: int, of: int, last: str) -> None:
+        bar.update(task, total=of, completed=done, description=last)
+        if bar.disable and (done == of or time.monotonic() - printed[0] > _SECONDS_BETWEEN_LINES):
+            printed[0] = time.monotonic()
+            console.print(f"{done}/{of} trials, {printed[0] - start:.0f} s: {last}", highlight=False, markup=False)
+
+    with bar:
+        yield on_trial

@@ -280,7 +280,7 @@ def evaluate(
 def run(options: Run, console: Console) -> Path:
     """Evaluate, print the tables and write the run's folder; where it is."""
     was_there = options.out is not None and options.out.exists()
-    out = options.out or _new_folder()
+    out = options.out or new_folder("run")
     check_run_target(out)
     out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before anything is computed
     of_the_command = ("router", "task", "cost_weight", "router_args", "out", "track")
@@ -310,9 +310,9 @@ def run(options: Run, console: Console) -> Path:
     return out
 
 
-def _new_folder() -> Path:
+def new_folder(kind: str) -> Path:
     """A new folder under runs/ that no other run has."""
-    name = time.strftime("run-%Y%m%d-%H%M%S")
+    name = time.strftime(f"{kind}-%Y%m%d-%H%M%S")
     for number in itertools.count(1):
         path = Path("runs") / (name if number == 1 else f"{name}-{number}")
         with suppress(FileExistsError):  # of a run in the same second

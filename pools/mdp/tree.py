@@ -11,6 +11,7 @@ model. No other code knows the difference.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -348,6 +349,46 @@ class Tree:
         part.contexts, part._context_ids = list(self.contexts), dict(self._context_ids)
         part._made, part._made_id = list(self._made), self._made_id[:, : part.nodes].copy()
         part._answered, part._scores = dict(self._answered), dict(self._scores)
+        return part
+
+    def of_models(self, models: Sequence[str]) -> Tree:
+        """The tree of some of the models, in the order given; of what is known alone, as it asks no model.
+
+        Raises UserError for a model that it has not.
+        """
+        if unknown := [model for model in models if model not in self.models]:
+            raise UserError(f"unknown model {unknown[0]!r}: the pool has {', '.join(self.models)}")
+        numbers = np.array([self.models.index(model) for model in models])
+        prices = self.cost_model.of(numbers.tolist())
+        part = Tree(self.items, models, self.max_hops, prices, answers=self.answers)
+        part.independent = self.independent
+        same = np.zeros(part.nodes, np.int64)  # the node of this tree with the same pipeline
+        for depth in range(1, part.max_hops + 1):
+            nodes = part.level(depth)
+            same[nodes] = self.child(same[part.parent(nodes)], numbers[part.action(nodes)])
+        for name in ("known", "score", "cost", "context_id"):
+            getattr(part, name)[:] = getattr(self, name)[:, same]
+        part.contexts, part._context_ids = list(self.contexts), dict(self._context_ids)
+        made = same[: 1 + len(models)] if self.independent else same
+        part._made, part._made_id = list(self._made), self._made_id[:, made]
+        return part
+
+    def repriced(self, factors: Mapping[str, float]) -> Tree:
+        """The same answers, with the costs of these models times a factor each."""
+        of_model = np.array([factors.get(model, 1.0) for model in self.models])
+        part = self.subset(np.arange(len(self.items)))
+        part.cost_model = self.cost_model.scaled(of_model.tolist())
+        part.cost[:, 1:] *= of_model[self.action(np.arange(1, self.nodes))]
+        return part
+
+    def reworded(self, queries: Sequence[str]) -> Tree:
+        """The same answers to items that are asked in other words, `I` of them; equal queries stay equal."""
+        part = self.subset(np.arange(len(self.items)))
+        part.items = tuple(replace(item, query=query) for item, query in zip(self.items, queries, strict=True))
+        for ids, query in zip(part.context_id, queries, strict=True):
+            for context in np.unique(ids[ids >= 0]).tolist():
+                part.contexts[context] = Context(query, part.contexts[context].responses)
+        part._context_ids = {context: index for index, context in enumerate(part.contexts)}
         return part
 
     def cascade(self, max_hops: int) -> Tree:

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -308,3 +310,35 @@ def test_what_no_recording_holds_is_not_filled_in(synthetic_tree, nodes, made, s
     with pytest.raises(UserError, match=said) as error:
         tree.fill(np.array([1, 1]), np.array(nodes), [GOOD, made], np.array([0, 1]), np.array(score, np.float32))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("cascade", [False, True])
+def test_the_tree_of_some_models_is_the_one_that_they_alone_would_make(synthetic_tree, cascade: bool) -> None:
+    tree = synthetic_tree(items=3, models=3, max_hops=1 if cascade else 2)
+    tree = tree.cascade(2) if cascade else tree
+    part = tree.of_models(["model-2", "model-0"])
+    assert part.models == ("model-2", "model-0") and part.complete and part.max_hops == 2
+    for node in range(1, part.nodes):
+        old = tree.node([(2, 0)[action] for action in part.pipeline(node)])
+        assert (part.score[:, node] == tree.score[:, old]).all() and (part.cost[:, node] == tree.cost[:, old]).all()
+        for item in range(3):
+            assert part.context(item, node) == tree.context(item, old)
+            assert part.generation(item, node) == tree.generation(item, old)
+    assert part.cost_model.input_rate == (0.03, 0.01)
+    with pytest.raises(UserError, match="unknown model 'other'"):
+        tree.of_models(["other"])
+
+
+def test_other_prices_and_other_words_leave_the_answers(synthetic_tree) -> None:
+    tree = synthetic_tree(items=3, models=2, max_hops=2)
+    dearer = tree.repriced({"model-1": 10.0})
+    for node in range(1, tree.nodes):
+        factor = 10.0 if tree.action(node) == 1 else 1.0
+        assert dearer.cost[:, node] == pytest.approx(factor * tree.cost[:, node])
+        assert dearer.cost_model.hop_cost(int(tree.action(node)), tree.generation(0, node)) == dearer.cost[0, node]
+    assert (dearer.score == tree.score).all()
+    asked = tree.reworded([f"say {n}" for n in range(3)])
+    for item, node in itertools.product(range(3), range(tree.decision_nodes)):
+        assert asked.context(item, node).query == asked.items[item].query == f"say {item}"
+        assert asked.context(item, node).responses == tree.context(item, node).responses
+    assert tree.context(0, 0).query == tree.items[0].query

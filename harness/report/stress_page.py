@@ -1,0 +1,49 @@
+"""A page on what `stress` found: words, an overview as a figure, the tables. One HTML file, no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.evaluation.metrics import verdict
+from harness.report.figures.heatmap import draw_leads
+from harness.report.figures.style import COLOURS, Drawing
+from harness.report.html import template_environment
+from harness.robustness.card import Card
+from harness.robustness.tables import stress_grids
+from pools.errors import UserError
+from pools.schema import parse_json
+
+RESULT = "stress.json"
+
+
+def read_card(folder: Path) -> Card:
+    """The card in a folder. Raises UserError if it is damaged."""
+    try:
+        return parse_json(Card, (folder / RESULT).read_bytes())
+    except ValueError as error:
+        raise UserError(f"{folder / RESULT} is not what python -m harness stress writes: {error}") from None
+
+
+def overview(card: Card) -> Drawing:
+    """All leads of all routers."""
+    leads = {
+        (cell.question, cell.name, name): (cell.ahead, verdict(cell.ahead_interval) != "no")
+        for name, router in card.routers.items()
+        for cell in router.cells
+    }
+    rows = list(dict.fromkeys((question, column) for question, column, _ in leads))
+    said = [f"{name}: {'; '.join(router.words)}" for name, router in card.routers.items()]
+    return Drawing(
+        "overview",
+        f"Value ahead of the best single model, {card.title}",
+        "A row for each change, a column for each router.",
+        said,
+        lambda narrow: draw_leads(rows, list(card.routers), leads, narrow),
+    )
+
+
+def page_of(folder: Path) -> tuple[str, list[Drawing]]:
+    """The page on the card in a folder, and its figures. Raises UserError if the card is damaged."""
+    card = read_card(folder)
+    drawing, template = overview(card), template_environment().get_template("stress.html.jinja")
+    return template.render(card=card, drawing=drawing, grids=stress_grids(card), colours=COLOURS), [drawing]

@@ -1,0 +1,208 @@
+"""The typed result of `stress`, from trials to cells with intervals and a line of words for each router."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from harness.evaluation.metrics import NOISE, SMALLEST_GAP, Bootstrap
+from harness.evaluation.summary import Interval
+from harness.robustness.scenarios import AS_TRAINED, Scenario
+from harness.robustness.trial import Trial
+from harness.runs.manifest import Provenance
+from pools.schema import Schema
+
+FORMAT = 1
+FloatArray = NDArray[np.float64]
+ENOUGH = 0.9
+"""Of the lead with all train items; the least share of them that keeps it is told in words."""
+
+
+class Cell(Schema):
+    """A router in one column: in one scenario, or in several of one kind, whose items are pooled."""
+
+    question: str
+    """Which question it belongs to."""
+    name: str
+    """Its column."""
+    parts: tuple[str, ...]
+    """What was left out, retired, new or dearer, each in turn."""
+    items: Annotated[int, Field(gt=0)]
+    """Test items; an item that several scenarios have counts once, with its mean."""
+    value: float
+    """quality - cost_weight * cost."""
+    ahead: float
+    """`value` minus that of the single model that is best on what was known."""
+    ahead_interval: Interval
+    """95%, paired over items."""
+    lost: float | None
+    """The value on the same items of the router as trained minus `value`; of a price that is not told, that of the
+    router that was told it. Null of a price that was told, where value means something else."""
+    lost_interval: Interval | None
+    """95%, paired over items."""
+    flips: float | None
+    """Share of items whose first decision changes; of wordings."""
+    worst: str | None
+    """Of several parts the one with the least lead."""
+    worst_ahead: float | None
+    """The lead there."""
+    how: tuple[str, ...]
+    """Whether the router was trained anew, goes on without the model that is gone, or is as it is."""
+
+
+class RouterCard(Schema):
+    """One router."""
+
+    cells: tuple[Cell, ...]
+    """In the order of the columns."""
+    cannot: dict[str, str]
+    """Scenarios in which it cannot be had, and why."""
+    words: tuple[str, ...]
+    """What it comes to, a clause for each question."""
+
+
+class Card(Schema):
+    """What `python -m harness stress` found; `stress.json` is this."""
+
+    format: int
+    """Of this file."""
+    title: str
+    """Which recording, how many items."""
+    cost_unit: str
+    """Of costs; empty if none were recorded."""
+    cost_weight: float
+    """The lambda of the reward."""
+    seed: int
+    """Of training, of what is drawn, and of the bootstrap."""
+    routers: dict[str, RouterCard]
+    """By name."""
+    provenance: Provenance
+    """How it was made."""
+
+
+def router_card(
+    trials: Mapping[str, Trial], cannot: Mapping[str, str], made: Sequence[Scenario], items: int, seed: int
+) -> RouterCard:
+    """One router's cells. trials, cannot: by the scenario's key. items: number of test items in all."""
+    columns: dict[tuple[str, str], list[Scenario]] = {}
+    for scenario in made:
+        if scenario.key in trials:
+            columns.setdefault((scenario.question, scenario.name), []).append(scenario)
+    bootstraps: dict[int, Bootstrap] = {}
+    cells = []
+    for (question, name), pooled in columns.items():
+        value, tested = _pooled(trials, pooled, "value", items)
+        single, _ = _pooled(trials, pooled, "single", items)
+        count = int(tested.sum())
+        draws = bootstraps.setdefault(count, Bootstrap.draw(count, seed))
+        ahead = draws.mean((value - single)[tested])
+        before = _before(trials, pooled[0])
+        lost = None if before is None else draws.mean((before - value)[tested])
+        flips = None
+        if question == "wording":
+            flips = float((trials[AS_TRAINED].first != trials[pooled[0].key].first).mean())
+        leads = {s.part: float((trials[s.key].value - trials[s.key].single).mean()) for s in pooled}
+        worst = min(leads, key=leads.__getitem__) if len(pooled) > 1 else None
+        cells.append(
+            Cell(
+                question=question, name=name, parts=tuple(s.part for s in pooled if s.part), items=count,
+                value=float(value[tested].mean()), ahead=ahead.mean, ahead_interval=(ahead.low, ahead.high),
+                lost=None if lost is None else lost.mean,
+                lost_interval=None if lost is None else (lost.low, lost.high),
+                flips=flips,
+                worst=worst, worst_ahead=None if worst is None else leads[worst],
+                how=tuple(dict.fromkeys(trials[s.key].how for s in pooled)),
+            )
+        )  # fmt: skip
+    return RouterCard(cells=tuple(cells), cannot=dict(cannot), words=tuple(words(cells, cannot)))
+
+
+def _pooled(
+    trials: Mapping[str, Trial], pooled: Sequence[Scenario], figure: str, items: int
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """`[I]` the mean of a figure over the scenarios that test an item, and `[I]` whether any does."""
+    total, count = np.zeros(items), np.zeros(items)
+    for scenario in pooled:
+        tested = np.arange(items) if scenario.tested is None else scenario.tested
+        total[tested] += getattr(trials[scenario.key], figure)
+        count[tested] += 1
+    return total / np.maximum(count, 1), count > 0
+
+
+def _before(trials: Mapping[str, Trial], scenario: Scenario) -> FloatArray | None:
+    """`[I]` the value that a column's losses are from; None if they would be from another value."""
+    if scenario.question == AS_TRAINED:
+        return None
+    if scenario.question != "prices":
+        return trials[AS_TRAINED].value
+    if not scenario.name.endswith(NOT_TOLD):
+        return None
+    told = trials.get(scenario.key.replace(NOT_TOLD, TOLD))
+    return None if told is None else told.value
+
+
+TOLD, NOT_TOLD = ", told", ", not told"
+
+
+def words(cells: Sequence[Cell], cannot: Mapping[str, str]) -> list[str]:
+    """What the cells come to, a clause for each question that was asked."""
+    of: dict[str, list[Cell]] = {}
+    for cell in cells:
+        of.setdefault(cell.question, []).append(cell)
+    found = [f"as trained {_lead(of[AS_TRAINED][0])}"]
+    if all(cell.ahead == 0 for cell in cells):
+        return ["one model, whatever changes"]
+    if tasks := of.get("tasks"):
+        behind = [cell.name for cell in tasks if cell.ahead_interval[1] < -NOISE and cell.ahead < -SMALLEST_GAP]
+        ahead = [cell.name for cell in tasks if cell.ahead_interval[0] > NOISE and cell.ahead > SMALLEST_GAP]
+        found.append(
+            f"on a task that it never saw: ahead on {_names(ahead)}, behind on {_names(behind)}, of {len(tasks)}"
+        )
+    if kinds := of.get("kinds"):
+        found.append(f"on a kind that it never saw {_lead(kinds[0])}")
+    if shares := of.get("items"):
+        whole = of[AS_TRAINED][0].ahead
+        enough = next((cell.name for cell in shares if cell.ahead >= ENOUGH * whole > 0), None)
+        found.append(
+            f"{enough} of the train items keep {ENOUGH:.0%} of its lead"
+            if enough
+            else f"needs more than {shares[-1].name} of the train items for {ENOUGH:.0%} of its lead"
+            if whole > 0
+            else "has no lead that few items could keep"
+        )
+    if retired := of.get("retired"):
+        how = "goes on" if "goes on" in retired[0].how else "is trained anew"
+        found.append(f"{how} if a model is retired, and loses {retired[0].lost:.3f} on average")
+    if new := of.get("new"):
+        found.append(f"a new model: {'; '.join(f'{cell.name} leave it {_lead(cell)}' for cell in new)}")
+    if untold := [cell for cell in of.get("prices", []) if cell.name.endswith(NOT_TOLD) and cell.lost is not None]:
+        worst = max(untold, key=lambda cell: cell.lost or 0.0)
+        found.append(
+            f"a price that it is not told costs at most {worst.lost:.3f} ({worst.name.removesuffix(NOT_TOLD)})"
+        )
+    if wording := of.get("wording"):
+        worst, flips = max(wording, key=lambda cell: cell.lost or 0.0), max(cell.flips or 0.0 for cell in wording)
+        found.append(
+            f"other words cost at most {worst.lost:.3f} ({worst.name}), and flip up to {flips:.0%} of first decisions"
+        )
+    if seeds := of.get("seeds"):
+        values = [of[AS_TRAINED][0].value, *(cell.value for cell in seeds)]
+        found.append(f"{len(values)} seeds: {min(values):.3f} to {max(values):.3f}")
+    return found
+
+
+def _lead(cell: Cell) -> str:
+    low, high = cell.ahead_interval
+    if low > NOISE:
+        return f"{cell.ahead:.3f} ahead of the best single model"
+    if high < -NOISE:
+        return f"{-cell.ahead:.3f} behind the best single model"
+    return "not told apart from the best single model"
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
