@@ -140,6 +140,7 @@ def _recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: i
         "sha256": manifest.get("sha256", {}),
         "single_hop": manifest.get("single_hop", False) or (tree.independent and hops == 1),
         "independent_answers": tree.independent and hops > 1,
+        **({"seconds": manifest["seconds"]} if tree.latency else {}),
         "recorded": {k: manifest.get(k) for k in ("date", "commit", "command", "versions", "models")},
     }
     return Source(tree, recording.pool, suite_of(recording, folder), description)

@@ -120,23 +120,22 @@ def latency_grid(summary: Summary) -> Grid | None:
     for name, entry in summary.routers.items():
         if (found := entry.latency) is None:
             return None
-        form = _cost_form(found.p99)
         cells = (
-            _estimate(found.seconds, found.seconds_interval, None, form),
-            Cell((format(found.p50, form),)),
-            _estimate(found.p95, found.p95_interval, None, form),
-            Cell((format(found.p99, form),)),
+            _estimate(found.seconds, found.seconds_interval, None, ".3g"),
+            Cell((f"{found.p50:.3g}",)),
+            _estimate(found.p95, found.p95_interval, None, ".3g"),
+            Cell((f"{found.p99:.3g}",)),
             Cell((f"{found.tail_hops:.2f}",)),
-            Cell((_known(found.own_seconds, ".2g"),)),
+            Cell(("-" if found.own_seconds is None else f"{1000 * found.own_seconds:.2g} ms",)),
         )
         rows.append(Row(name, cells, rule=entry.overall.bound and not any(row.rule for row in rows)))
     caption = (
         "seconds of all calls of a pipeline, one after another; of a vote the longest call's",
         "below the mean and p95 their 95% intervals over items",
-        "hops in the tail: mean number of calls of the episodes that take p95 or longer",
+        "tail hops: mean number of calls of the episodes that take p95 or longer",
         "own: the router's decisions for an episode, not part of the others, by the clock of the machine that ran it",
     )
-    return Grid("latency", ("mean", "p50", "p95", "p99", "hops in the tail", "own"), tuple(rows), caption)
+    return Grid("latency", ("mean", "p50", "p95", "p99", "tail hops", "own"), tuple(rows), caption)
 
 
 def columns_of(router: RouterSummary) -> dict[str, TaskFigures]:

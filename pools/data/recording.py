@@ -151,7 +151,7 @@ def _schemas(pool: Pool) -> tuple[pa.Schema, pa.Schema]:
             ("tokens_in", pa.int32()),
             ("tokens_out", pa.int32()),
             ("finish_reason", pa.string()),
-            ("seconds", pa.float32()),
+            ("seconds", pa.float64()),
             ("score", pa.float32()),
             *([("billed", pa.float64())] if pool.billed else []),
         ]

@@ -52,8 +52,8 @@ class Tree:
         known: `[I, N]` whether the hop into the node has been made; the root always is.
         score: float32 `[I, N]` score of the node's last response; 0 at the root, which answers nothing.
         cost: float64 `[I, N]` what the reward charges for the hop into the node; 0 at the root.
-        billed: `[I, N]` what the hop cost, by `cost_model` or as it was recorded: the same array as `cost`, but in a tree
-            that is `charged` for seconds, too.
+        billed: `[I, N]` what the hop cost, by `cost_model` or as it was recorded: the same array as `cost`, but in a
+            tree that is `charged` for seconds, too.
         context_id: int32 `[I, N]` index into `contexts`; equal contexts, of whatever item or pipeline, share one. The
             leaves of a cascade or a recording have none (-1) until `context_ids` is asked for them.
         independent: whether the answers are known in advance, because no model reads earlier ones (`cascade`).
