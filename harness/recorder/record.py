@@ -93,7 +93,7 @@ def record(
         for name, of in zip(tree.models, made, strict=True)
     }
     keys = [key for of_model in keys_of.values() for key in of_model]
-    tree.timing = tuple(_timing(name, kept.provenance(of)) for name, of in keys_of.items())
+    tree.timing = tuple(timing_of_answers(name, kept.provenance(of)) for name, of in keys_of.items())
     manifest = {
         **provenance(),
         "command": _command(pool, suite, tasks, max_hops, limit),
@@ -182,7 +182,7 @@ def _reuse(folder: Path, store: TransitionStore, now: Mapping[str, str]) -> int:
     return taken
 
 
-def _timing(model: str, origins: Sequence[tuple[int, Mapping[str, Any] | None]]) -> Timing:
+def timing_of_answers(model: str, origins: Sequence[tuple[int, Mapping[str, Any] | None]]) -> Timing:
     """How the seconds of a model's responses were obtained: shares of a batch, unless all origins say the same else."""
     said: set[Timing] = {((how or {}).get("seconds") or {}).get(model, SHARE) for _, how in origins}
     return said.pop() if len(said) == 1 else SHARE

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.recorder.record import speed_of
+from harness.recorder.record import speed_of, timing_of_answers
 from pools.data.recording import Recording, load_recording
 from pools.data.store import TransitionStore
 from pools.types import Generation
@@ -64,6 +65,9 @@ def test_the_manifest_says_which_seconds_are_those_of_single_calls(recorded: Rec
     assert not alone.tree.latency
     again = recorded("again", "{{ query }}", "--reuse", tmp_path / "batch", batch_size=1)
     assert again.manifest["seconds"] == "share of a batch"
+    said: list[Any] = [(9, {"seconds": {"m": "server"}}), (1, {"seconds": {"m": "single calls"}}), (1, None)]
+    assert [timing_of_answers("m", said[:n]) for n in (1, 2)] == ["server", "share of a batch"]
+    assert timing_of_answers("m", said[::2]) == "share of a batch"
 
 
 def test_reusing_such_a_recording_takes_each_response_once(

@@ -94,7 +94,7 @@ def test_a_latency_weight_is_a_second_price(tmp_path: Path, recording: Path, har
         table, recording = write_table(tmp_path / "t.csv", costs=False), tmp_path / "free"
         assert harness("import", table, "--hops", 2, "--quality-only", "--out", recording) == 0
     named = ["best-pipeline", "fitted-q", "hierrouter"]
-    args = {"hierrouter": {"total_timesteps": 1024}}
+    args = {"hierrouter": {"total_trees": 1024}}
     for cost_weight, latency_weight in ((0.001, 0.01), (0.0, 100.0)):
         weights: dict[str, Any] = {"cost_weights": cost_weight, "latency_weight": latency_weight}
         made = api.evaluate(named, recording, router_args=args, **weights)
