@@ -230,7 +230,8 @@ def prices_of(
 def _no_latency(source: Source) -> str:
     """Why the seconds of a source are no latency, and how to get some."""
     shares = [name for name, timing in zip(source.tree.models, source.tree.timing, strict=True) if timing == SHARE]
-    why = f"the seconds of {', '.join(shares)} are shares of a batch's time, no latency"
+    whose = "all models" if len(shares) == len(source.tree.models) else ", ".join(shares)
+    why = f"the seconds of {whose} are shares of a batch's time, no latency"
     if source.generator is not None:
         why = "latency is taken from recordings, not with --live"
     return (

@@ -197,7 +197,7 @@ def difference_grid(title: str, comparisons: Sequence[Comparison], unit: str, ca
         rows.append(Row(f"{name} ({c.items})", tuple(cells), rule=c.task is None))
     said = (
         *([f"cost per item in {unit}"] if unit else []),
-        *(["p95: over items, of their expected seconds"] if timed else []),
+        *(["p95: over items, of their expected seconds; its p exchanges the two at random"] if timed else []),
         "(items); below a figure that differs: what it was, and the difference's 95% interval, paired over items",
         "*: the interval excludes 0; many are compared, with no correction, so some are marked by chance",
         "p: two-sided sign-flip test; if items are few, trust it more than the interval",
