@@ -343,7 +343,7 @@ def _overall_caption(summary: Summary, scale: int) -> tuple[str, ...]:
     said = ["no costs were recorded; x: relative to the best single model"]
     if unit:
         said = [f"cost per {per(scale)} in {unit}; x: relative to the best single model"]
-    if formula != "quality":
+    if unit or formula != "quality":
         formula = formula.replace(" x cost", f" x cost{of}")
         said.append(f"value = {formula}; regret: the optimum's value minus the router's")
     said.append("gap closed: how far from the best single model to the optimum")
