@@ -12,6 +12,9 @@ from pools.errors import UserError, shown
 
 Split = Literal["train", "validation", "test"]
 FinishReason = Literal["stop", "length"]
+Timing = Literal["share of a batch", "single calls", "server", "table"]
+"""How the seconds of a model's responses were obtained; all but the first are latency: what one call takes."""
+SHARE: Timing = "share of a batch"
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Generation:
     """One response of one model to one context, with what it used.
 
     tokens_in: tokens of the rendered context. tokens_out: tokens of the response.
-    seconds: this response's share of its batch's time.
+    seconds: what the call took, from the request to the whole response; of a batch of several, its share of the time.
     cost: what it cost, if that was recorded itself, as in tables of outcomes that give no tokens.
     """
 

@@ -42,6 +42,8 @@ class Problem(Schema):
     """The lambda that it is used with by default."""
     cost_weights: tuple[Weight, ...]
     """With several, the lambdas that it was fitted for."""
+    prices: tuple[Weight, Weight] | None = None
+    """Cost weight and latency weight, if the reward charges for seconds, too; `cost_weight` is then 1."""
 
     @classmethod
     def of(cls, request: RouterRequest) -> Problem:
@@ -54,6 +56,7 @@ class Problem(Schema):
             cost=None if cost is None or cost.name == RECORDED else cost.name,
             cost_weight=request.cost_weight,
             cost_weights=request.cost_weights,
+            prices=request.prices,
         )
 
     def request(self, weights: Path | None = None) -> RouterRequest:
@@ -81,12 +84,23 @@ class Problem(Schema):
             )
         if self.allow_stop and not request.allow_stop:
             raise UserError(f"{path} may stop early and this run may not; drop --no-allow-stop, or train another")
+        if self.prices != request.prices:
+            raise UserError(
+                f"{path} was trained {_said(self.prices)} and is asked for {_said(request.prices)}; give these weights "
+                "where they can be given (run, train), or name another checkpoint"
+            )
         cost = request.cost_model
         if cost is not None and cost.name != RECORDED and self.cost not in (None, cost.name):
             raise UserError(
                 f"{path} was trained with the cost model {self.cost}, not {cost.name}; name that with --cost (FILE.py "
                 "if it is one of your own), or another checkpoint"
             )
+
+
+def _said(prices: tuple[float, float] | None) -> str:
+    if prices is None:
+        return "with no latency weight"
+    return f"with --cost-weight {prices[0]:g} --latency-weight {prices[1]:g}"
 
 
 class Header(Schema):

@@ -52,7 +52,7 @@ def cheapest(request: RouterRequest) -> FixedRouter:
     tree = train_items(request, "cheapest")
     if not tree.cost_model.unit:
         raise UserError("router cheapest: no costs were recorded here; name a model with single:, or record costs")
-    cost = tree.cost[:, tree.level(1)]
+    cost = tree.billed[:, tree.level(1)]
     return FixedRouter((int(cost.mean(axis=0).argmin()),), len(request.models))
 
 

@@ -56,6 +56,8 @@ class RouterRequest:
     models: names of the candidate models; action `a` calls `models[a]`. max_hops: the horizon `L`.
     allow_stop: whether action `len(models)` (STOP) may be taken before the last hop.
     cost_model, cost_weight: what the reward charges. cost_weights: with several, all at which it will be evaluated.
+    prices: of a reward that charges for seconds, too: what it takes for a unit of cost and for a second. The trees'
+    costs are then in quality, both prices paid (`Tree.charged`), and `cost_weight` is 1.
     frontier: whether it will be evaluated at others, too, from none to any.
     seed: of anything that is drawn. weights: folder of weights, for a router that runs a model of its own.
     train, validation: trees of the items that may be learnt from and tuned on.
@@ -71,6 +73,7 @@ class RouterRequest:
     cost_model: CostModel | None = None
     cost_weight: float = 0.0
     cost_weights: tuple[float, ...] = ()
+    prices: tuple[float, float] | None = None
     frontier: bool = False
     seed: int = 1
     weights: Path | None = None

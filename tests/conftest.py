@@ -53,7 +53,7 @@ class MadeUpGenerator:
             tokens_out = 1 + number // 100 % settings.max_new_tokens
             reason: Any = "length" if tokens_out == settings.max_new_tokens else "stop"
             read = len(context.query) + sum(map(len, context.responses))
-            made.append(Generation(f"answer {number % self.variety}", read, tokens_out, reason, 0.25))
+            made.append(Generation(f"answer {number % self.variety}", read, tokens_out, reason, (1 + number % 8) / 8))
         return made
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.evaluation import router_output
+from harness.evaluation.latency import Waits, waits_of
 from harness.evaluation.rollout import STOPPED_AT_ONCE, rollout, states_at
 from pools.errors import UserError
 from pools.mdp.policy_value import expectation
@@ -25,6 +26,7 @@ class Outcome:
     routing_cost: `[I]` of the router's own model, the encoder; a line of its own in the ledger.
     calls: `[I, M]` how often each model was called. end: `[I, N]` probability that the episode ended at a node, so that
     its pipeline was the final one. exact: whether expectations were computed, not sampled.
+    waits: how long users wait; None where the tree's seconds are no latency.
     """
 
     quality: FloatArray
@@ -34,6 +36,7 @@ class Outcome:
     calls: FloatArray
     end: FloatArray
     exact: bool
+    waits: Waits | None = None
 
 
 def evaluate(router: Router, tree: Tree, seed: int = 0) -> Outcome:
@@ -61,7 +64,8 @@ def exact(router: Router, tree: Tree) -> Outcome:
     own = np.zeros(len(tree.items))
     for items, nodes, bill in billed:
         np.add.at(own, items, found.reach[items, nodes] * bill)
-    return Outcome(found.quality, found.cost, own, found.hops, found.calls, found.end, exact=True)
+    cost, waits = found.billed(tree), waits_of(tree, found.end) if tree.latency else None
+    return Outcome(found.quality, cost, own, found.hops, found.calls, found.end, exact=True, waits=waits)
 
 
 def sample(router: Router, tree: Tree, seed: int) -> Outcome:
@@ -81,6 +85,7 @@ def sample(router: Router, tree: Tree, seed: int) -> Outcome:
         calls=calls,
         end=end,
         exact=not episodes.drawn,
+        waits=waits_of(tree, end) if tree.latency else None,
     )
 
 
@@ -92,14 +97,16 @@ def vote(router: VotingRouter, tree: Tree) -> Outcome:
     chosen = router_output.chosen_responses(router, responses, len(nodes))
     calls, end = np.ones((len(items), len(nodes))), np.zeros((len(items), tree.nodes))
     end[items, nodes[chosen]] = 1.0
+    hops, longest = calls.sum(axis=1), tree.seconds(items[:, None], nodes).max(axis=1)
     return Outcome(
         quality=tree.score[items, nodes[chosen]].astype(np.float64),
-        cost=tree.cost[:, nodes].sum(axis=1),
+        cost=tree.billed[:, nodes].sum(axis=1),
         routing_cost=np.zeros(len(items)),
-        hops=calls.sum(axis=1),
+        hops=hops,
         calls=calls,
         end=end,
         exact=True,
+        waits=Waits(items, longest, hops, calls[:, 0], len(items)) if tree.latency else None,
     )
 
 

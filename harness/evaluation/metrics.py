@@ -120,22 +120,28 @@ def relative(attained: float, of_model: float) -> float | None:
     return attained / of_model if of_model > 0 else None
 
 
-def value(outcome: Outcome, cost_weight: float) -> FloatArray:
-    """`[I]` the MDP's return: quality - cost_weight * cost."""
-    return outcome.quality - cost_weight * outcome.cost
+def value(outcome: Outcome, cost_weight: float, latency_weight: float = 0.0) -> FloatArray:
+    """`[I]` the MDP's return: quality - cost_weight * cost - latency_weight * seconds; the last needs latency."""
+    of_both = outcome.quality - cost_weight * outcome.cost
+    if not latency_weight:
+        return of_both
+    assert outcome.waits is not None
+    return of_both - latency_weight * outcome.waits.mean
 
 
-def regret(outcome: Outcome, optimum: Outcome, cost_weight: float) -> FloatArray:
-    """`[I]` value of the exact optimum minus the router's, at the same cost weight; never negative in the same MDP."""
-    return value(optimum, cost_weight) - value(outcome, cost_weight)
+def regret(outcome: Outcome, optimum: Outcome, cost_weight: float, latency_weight: float = 0.0) -> FloatArray:
+    """`[I]` value of the exact optimum minus the router's, at the same weights; never negative in the same MDP."""
+    return value(optimum, cost_weight, latency_weight) - value(outcome, cost_weight, latency_weight)
 
 
-def gap_closed(outcome: Outcome, floor_of: Outcome, optimum: Outcome, cost_weight: float) -> float | None:
+def gap_closed(
+    outcome: Outcome, floor_of: Outcome, optimum: Outcome, cost_weight: float, latency_weight: float = 0.0
+) -> float | None:
     """Share of the way from the mean value of one (the best single model) to the optimum's; None if under 0.005."""
-    floor, top = value(floor_of, cost_weight).mean(), value(optimum, cost_weight).mean()
+    at, floor, top = (value(of, cost_weight, latency_weight).mean() for of in (outcome, floor_of, optimum))
     if top - floor < SMALLEST_GAP:
         return None
-    return float((value(outcome, cost_weight).mean() - floor) / (top - floor))
+    return float((at - floor) / (top - floor))
 
 
 def collapsed_to(outcome: Outcome, models: tuple[str, ...]) -> str | None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.evaluation.evaluate import Outcome
+from harness.evaluation.latency import quantile, waits_of_items
 from harness.evaluation.metrics import NOISE, Bootstrap, FloatArray, sign_flip_p
 from pools.errors import UserError
 from pools.mdp.tree import Tree
@@ -18,10 +19,19 @@ ItemKey = tuple[str, int]
 
 @dataclass(frozen=True)
 class Figures:
-    """What a router attained. quality: `[I]` in [0, 1]. cost: `[I]` in the cost unit; None if none was recorded."""
+    """What a router attained. quality: `[I]` in [0, 1]. cost: `[I]` in the cost unit; None if none was recorded.
+
+    seconds: `[I]` in expectation; None without latency.
+    """
 
     quality: FloatArray
     cost: FloatArray | None
+    seconds: FloatArray | None = None
+
+    def on(self, index: NDArray[np.int64]) -> Figures:
+        """The same for the items of these numbers."""
+        cost, seconds = (None if of is None else of[index] for of in (self.cost, self.seconds))
+        return Figures(self.quality[index], cost, seconds)
 
 
 @dataclass(frozen=True)
@@ -40,18 +50,14 @@ class Results:
         """The same for some of the items, in the order given."""
         place = {item: index for index, item in enumerate(self.items)}
         index = np.array([place[item] for item in items], np.int64)
-        chosen = {
-            name: Figures(f.quality[index], None if f.cost is None else f.cost[index])
-            for name, f in self.routers.items()
-        }
-        return Results(tuple(items), chosen)
+        return Results(tuple(items), {name: figures.on(index) for name, figures in self.routers.items()})
 
 
 @dataclass(frozen=True)
 class Change:
     """The means of two routers over the same items, and the 95% interval of their difference, paired.
 
-    p: two-sided, of the sign-flip test.
+    Of latency not the means: the p95 over items of their expected seconds. p: two-sided, of the sign-flip test.
     """
 
     before: float
@@ -87,18 +93,22 @@ class Comparison:
     items: int
     quality: Change
     cost: Change | None
+    latency: Change | None = None
 
     @property
     def same(self) -> bool:
-        """Whether neither differs but in the last bits."""
-        return self.quality.same and (self.cost is None or self.cost.same)
+        """Whether none differs but in the last bits."""
+        return all(change is None or change.same for change in (self.quality, self.cost, self.latency))
 
 
 def results_of(outcomes: Mapping[str, Outcome], tree: Tree, costs: bool) -> Results:
     """The outcomes of a run as results; `costs` says whether any were recorded."""
     return Results(
         tuple((item.task, item.doc_id) for item in tree.items),
-        {name: Figures(o.quality, o.cost if costs else None) for name, o in outcomes.items()},
+        {
+            name: Figures(o.quality, o.cost if costs else None, None if o.waits is None else o.waits.mean)
+            for name, o in outcomes.items()
+        },
     )
 
 
@@ -126,7 +136,10 @@ def compare_routers(
             if costs and old.cost is not None and new.cost is not None:
                 cost = paired_change(old.cost, new.cost, bootstrap, seed, chosen)
             quality = paired_change(old.quality, new.quality, bootstrap, seed, chosen)
-            made.append(Comparison(router, reference, task, int(chosen.sum()), quality, cost))
+            latency = None
+            if old.seconds is not None and new.seconds is not None:
+                latency = tail_change(old.seconds, new.seconds, bootstrap, seed, chosen)
+            made.append(Comparison(router, reference, task, int(chosen.sum()), quality, cost, latency))
     return made
 
 
@@ -138,3 +151,30 @@ def paired_change(
     estimate = bootstrap.mean(new - old, chosen)
     means = float(old[of].mean()), float(new[of].mean())
     return Change(*means, estimate.mean, estimate.low, estimate.high, sign_flip_p((new - old)[of], seed))
+
+
+def tail_change(
+    old: FloatArray, new: FloatArray, bootstrap: Bootstrap, seed: int, chosen: NDArray[np.bool_], draws: int = 1999
+) -> Change:
+    """From the p95 of `old` to that of `new`, expected seconds `[I]` of which the chosen items count.
+
+    The test exchanges old and new of each item at random, as the sign-flip test does for means.
+    """
+    count = int(chosen.sum())
+    both = waits_of_items(np.concatenate([old[chosen], new[chosen]]))
+
+    def difference(of_old: FloatArray, of_new: FloatArray) -> FloatArray:
+        """`[R]` for weights `[R, 2 count]` of the old and the new seconds, in each part."""
+        return quantile(both, 0.95, of_new) - quantile(both, 0.95, of_old)
+
+    first = np.repeat([1.0, 0.0], count)[None]
+    before, after = (float(quantile(both, 0.95, weights)[0]) for weights in (first, 1 - first))
+    weights = bootstrap.weights[:, chosen]
+    weights = weights[weights.any(axis=1)]  # a resample that drew none of them says nothing of them
+    nothing = np.zeros_like(weights)
+    resampled = difference(np.hstack([weights, nothing]), np.hstack([nothing, weights]))
+    exchanged = np.random.default_rng(seed).integers(0, 2, (draws, count)).astype(float)
+    by_chance = difference(np.hstack([1 - exchanged, exchanged]), np.hstack([exchanged, 1 - exchanged]))
+    hits = int((np.abs(by_chance) >= abs(after - before) - NOISE).sum())
+    low, high = np.percentile(resampled, [2.5, 97.5]).tolist()
+    return Change(before, after, after - before, low, high, (1 + hits) / (1 + draws))

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 from harness.evaluation.evaluate import Outcome
 from harness.evaluation.frontier_metrics import FrontierMetrics
+from harness.evaluation.latency import Waits, quantile, tail_hops
 from harness.evaluation.metrics import (
     Bootstrap,
     Estimate,
@@ -32,6 +33,7 @@ Interval = tuple[float, float]
 Score = Annotated[float, Field(ge=-1e-9, le=1 + 1e-9)]
 Share = Annotated[float, Field(ge=0, le=1 + 1e-9)]
 Cost = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
 ARROW = " > "
 BARS = ("single", "best-pipeline", "best-pipeline-per-task", "best-pipeline-per-kind", "query-only")
 """Baselines that read no answer, by what their names begin with: what a router that reads answers has to beat."""
@@ -98,7 +100,7 @@ class ValueFigures(Schema):
     hops: Annotated[float, Field(ge=0)]
     """Mean number of models called."""
     value: float
-    """`quality - cost_weight * cost`."""
+    """`quality - cost_weight * cost`; with a latency weight, minus `latency_weight` times the mean seconds, too."""
     regret: float | None
     """The optimum's value minus this one's."""
     regret_interval: Interval | None
@@ -140,6 +142,34 @@ class OverallFigures(ValueFigures, TaskFigures):
     are fitted on these items, too)."""
 
 
+class LatencyFigures(Schema):
+    """Seconds from the query to the last response: those of all calls of the pipeline, one after another.
+
+    Over items and over what the router draws. A quantile is the least number of seconds that this share of the episodes
+    does not exceed (definition 1 of Hyndman and Fan, 1996). A vote's calls are made at the same time: the longest
+    counts. Intervals are 95%, percentile bootstrap over items, as those of quality.
+    """
+
+    seconds: Seconds
+    """Mean."""
+    seconds_interval: tuple[Seconds, Seconds]
+    """Of `seconds`."""
+    p50: Seconds
+    """Median."""
+    p95: Seconds
+    """Quantile of 95%."""
+    p95_interval: tuple[Seconds, Seconds]
+    """Of `p95`."""
+    p99: Seconds
+    """Quantile of 99%."""
+    tail_hops: Annotated[float, Field(ge=0)]
+    """Mean number of models called in the episodes that take as long as `p95`, or longer."""
+    own_seconds: Seconds | None = None
+    """The router's own decisions for an episode, not part of the others: the median of up to 32 items, one at a time.
+    Measured by the clock of the machine that ran it, so it differs from run to run, and nothing compares it. Null for
+    bounds."""
+
+
 class RouterSummary(Schema):
     """One router: over all items, the mean over tasks, and each task."""
 
@@ -151,6 +181,8 @@ class RouterSummary(Schema):
     """By task."""
     new_wording: TaskFigures | None = None
     """Over the items that are worded as no train item is; null without any."""
+    latency: LatencyFigures | None = None
+    """How long users wait, over all items; null if the recording's seconds are no latency."""
 
 
 class PointFigures(ValueFigures, QualityCost):
@@ -181,6 +213,8 @@ class Summary(Schema):
     """Unit of every cost; empty if none was recorded."""
     cost_weight: Annotated[float, Field(ge=0)]
     """The lambda of the reward, in quality per unit of cost; of several the first."""
+    latency_weight: Annotated[float, Field(ge=0)] = 0.0
+    """What the reward charges for a second, in quality."""
     items: Annotated[int, Field(ge=1)]
     """How many items."""
     routers: Annotated[dict[str, RouterSummary], Field(min_length=1)]
@@ -200,6 +234,12 @@ class Summary(Schema):
         return list(next(iter(self.routers.values())).tasks)
 
     @property
+    def value_formula(self) -> str:
+        """Value, as a reader is told: `quality - 2 x cost - 0.1 x seconds`, without what is not charged for."""
+        charged = [(self.cost_weight if self.cost_unit else 0.0, "cost"), (self.latency_weight, "seconds")]
+        return " - ".join(["quality", *(f"{weight:g} x {what}" for weight, what in charged if weight)])
+
+    @property
     def best_single(self) -> str | None:
         """The single model with the best value, which ratios and gap are measured against; None without one."""
         singles = [name for name in self.routers if name.startswith("single:")]
@@ -216,6 +256,8 @@ def summarise(
     notes: Mapping[str, Sequence[str]],
     routing_cost_unit: str,
     new_wording: NDArray[np.bool_] | None = None,
+    latency_weight: float = 0.0,
+    own_seconds: Mapping[str, float] = {},
 ) -> Summary:
     """Quality, cost, regret and gap closed of every router: per task, their mean over tasks (`macro`) and overall.
 
@@ -224,10 +266,11 @@ def summarise(
     If the tree's cost model has no unit, no cost was recorded and none is given.
     optimum_name: which outcome is the exact optimum. Without one of them, what needs it is None.
     notes: what a reader of a router's row must know. routing_cost_unit: of what the routers' own models cost.
-    new_wording: `[I]` which items are worded as no train item is.
+    new_wording: `[I]` which items are worded as no train item is. own_seconds: of routers whose decisions were timed.
     """
     optimum, costs = outcomes.get(optimum_name), bool(tree.cost_model.unit)
-    bar_name = best_bar(outcomes, cost_weight)
+    weights = cost_weight, latency_weight
+    bar_name = best_bar(outcomes, *weights)
     bar = None if bar_name is None else outcomes[bar_name]
     bootstrap = Bootstrap.draw(len(tree.items), seed)
     task_of = np.array([item.task for item in tree.items])
@@ -235,20 +278,20 @@ def summarise(
     over_tasks = TaskBootstrap.draw(task_of, seed)
     routers: dict[str, RouterSummary] = {}
     for name, outcome in outcomes.items():
-        lost = None if optimum is None else bootstrap.mean(regret(outcome, optimum, cost_weight))
+        lost = None if optimum is None else bootstrap.mean(regret(outcome, optimum, *weights))
         ahead, ahead_of_bar = (
-            None if other is None else bootstrap.mean(value(outcome, cost_weight) - value(other, cost_weight))
+            None if other is None else bootstrap.mean(value(outcome, *weights) - value(other, *weights))
             for other in (best_single, bar)
         )
         closed, closed_from_bar = (
-            None if optimum is None or other is None else gap_closed(outcome, other, optimum, cost_weight)
+            None if optimum is None or other is None else gap_closed(outcome, other, optimum, *weights)
             for other in (best_single, bar)
         )
         overall = OverallFigures(
             **_figures(outcome, best_single, bar, bootstrap.mean, costs),
             items=len(tree.items),
             hops=float(outcome.hops.mean()),
-            value=float(value(outcome, cost_weight).mean()),
+            value=float(value(outcome, *weights).mean()),
             **_estimate("regret", lost),
             gap_closed=closed,
             **_estimate("value_ahead", ahead),
@@ -271,11 +314,14 @@ def summarise(
         tasks = {task: of_items(chosen) for task, chosen in of_task.items()}
         new = of_items(new_wording) if new_wording is not None and new_wording.any() else None
         macro = MacroFigures(**_figures(outcome, best_single, bar, over_tasks.mean, costs), tasks=len(tasks))
-        routers[name] = RouterSummary(overall=overall, macro=macro, tasks=tasks, new_wording=new)
+        waits = outcome.waits
+        latency = None if waits is None else latency_figures(waits, bootstrap, own_seconds.get(name))
+        routers[name] = RouterSummary(overall=overall, macro=macro, tasks=tasks, new_wording=new, latency=latency)
     return Summary(
         cost_model=tree.cost_model.name,
         cost_unit=tree.cost_model.unit,
         cost_weight=cost_weight,
+        latency_weight=latency_weight,
         items=len(tree.items),
         routers=routers,
         best_bar=bar_name,
@@ -288,10 +334,26 @@ def newly_worded(items: Sequence[Item], train: Sequence[Item]) -> NDArray[np.boo
     return np.array([bool(item.wording) and (item.task, item.wording) not in known for item in items])
 
 
-def best_bar(outcomes: Mapping[str, Outcome], cost_weight: float) -> str | None:
+def latency_figures(waits: Waits, bootstrap: Bootstrap, own_seconds: float | None) -> LatencyFigures:
+    """How long users wait, and what the router itself took if that was measured."""
+    seconds = bootstrap.mean(waits.mean)
+    p50, p95, p99 = (float(quantile(waits, p)[0]) for p in (0.5, 0.95, 0.99))
+    low, high = np.percentile(quantile(waits, 0.95, bootstrap.weights), [2.5, 97.5]).tolist()
+    return LatencyFigures(
+        **_estimate("seconds", seconds),
+        p50=p50,
+        p95=p95,
+        p95_interval=(low, high),
+        p99=p99,
+        tail_hops=tail_hops(waits, 0.95),
+        own_seconds=own_seconds,
+    )
+
+
+def best_bar(outcomes: Mapping[str, Outcome], cost_weight: float, latency_weight: float = 0.0) -> str | None:
     """The bar with the best mean value, of equals the first; None without one."""
     bars = [name for name in outcomes if name.partition(":")[0] in BARS]
-    return max(bars, key=lambda name: value(outcomes[name], cost_weight).mean(), default=None)
+    return max(bars, key=lambda name: value(outcomes[name], cost_weight, latency_weight).mean(), default=None)
 
 
 def frontier_point(summary: Summary) -> FrontierPoint:

@@ -81,8 +81,8 @@ class Import:
     """Turn tables of recorded outcomes, one call of one model in each, into a recording of one hop or of cascades.
 
     csv, parquet: a row per item and model, with columns item, task, prompt, model, score, cost and, if wanted, split,
-    kind and response. routellm, routerbench: the tables of these projects. json: [{question, scores: {MODEL: SCORE}}].
-    In these, too, split, kind and task are read.
+    kind, latency (seconds of the call) and response. routellm, routerbench: the tables of these projects. json:
+    [{question, scores: {MODEL: SCORE}}]. In these, too, split, kind and task are read.
     """
 
     files: tuple[Path, ...]

@@ -14,6 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
+import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from rich.console import Console
 
@@ -28,7 +29,7 @@ from pools.names import check_distinct, check_name
 from pools.numbers import read_number
 from pools.pool import CandidateModel, Pool
 from pools.schema import Schema, one_line
-from pools.types import Generation, GenerationSettings, Item, Split
+from pools.types import Generation, GenerationSettings, Item, Split, Timing
 from pools.weights import file_hash
 from tasks import split_of
 from tasks.split import normalised
@@ -40,6 +41,9 @@ Cells = Mapping[str, Any]
 HELD_OUT: tuple[Split, ...] = ("train", "validation", "test")  # the last is kept before the others
 EXAMPLE = '[{"question": ..., "scores": {"MODEL": SCORE, ...}}, ...]'
 COLUMNS = ("item", "task", "prompt", "model", "score", "cost")
+MAX_SECONDS = 1e9
+"""Of what one call took: thirty years."""
+IN_TABLE: Timing = "table"
 OF_ITEM = ("task", "split", "kind")  # columns about the item that every format may have
 LONG = ("csv", "parquet")  # of these a row is one outcome
 NO_TABLE = {
@@ -76,7 +80,7 @@ def _alone(cell: Any) -> Any:
 
 def _is_missing(field: str, cell: Any) -> bool:
     """Whether a cell is empty. Of a number "NaN" is, too; as a text that is an answer like any other."""
-    number = field in ("score", "cost")
+    number = field in ("score", "cost", "latency")
     return cell is None or cell == "" or cell != cell or (number and str(cell).lower() == "nan")
 
 
@@ -108,6 +112,16 @@ def _is_share(score: float) -> float:
     return score
 
 
+def _latency(cell: Any) -> Any:
+    return _number(cell, ", in seconds")
+
+
+def _is_awaitable(seconds: float) -> float:
+    if not 0 <= seconds <= MAX_SECONDS:
+        raise ValueError(f"{seconds:g} is no number of seconds from 0 to {MAX_SECONDS:g}")
+    return seconds
+
+
 def _is_payable(cost: float) -> float:
     if not 0 <= cost <= MAX_COST:
         raise ValueError(f"{cost:g} is no number from 0 to {MAX_COST:g}")
@@ -130,11 +144,12 @@ class Row(Schema):
     model: Text
     score: Annotated[Number, BeforeValidator(_score), AfterValidator(_is_share)]
     cost: Annotated[Number, BeforeValidator(_cost), AfterValidator(_is_payable)] = 0.0
+    latency: Annotated[Number, BeforeValidator(_latency), AfterValidator(_is_awaitable)] | None = None
     response: Text = ""
     split: Split | None = None
     kind: Text = ""
     where: str = ""
-    missing: Literal["", "score", "cost"] = ""
+    missing: Literal["", "score", "cost", "latency"] = ""
 
 
 FIELDS = tuple(field for field in Row.model_fields if field not in ("where", "missing"))
@@ -210,6 +225,9 @@ def _said(
         size = sum(array.nbytes for array in (tree.known, tree.score, tree.cost, tree.context_id)) / 1e6
         memory = f"about {size:,.0f} MB" if size >= 1 else "less than 1 MB"
         yield f"the tree has {tree.known.size:,} nodes and takes {memory} of memory; a run takes a few times that"
+    if tree.latency:
+        calls = tree.seconds(np.arange(len(tree.items))[:, None], tree.level(1))
+        yield f"latency as in the table: the median call takes {np.median(calls):.3g} s, the longest {calls.max():.3g}"
     if answered is None:
         yield "no texts of responses: a router can read who was asked, not what was answered"
     else:
@@ -233,7 +251,9 @@ def read_outcomes(options: Import, name: str, splits: Sequence[Split | None]) ->
             raise UserError("--prices is for --format routellm with costs; other tables say what each call cost")
         if form == "json" and costs:
             raise UserError(f"{file} holds no costs, as every list of questions and scores; give --quality-only")
-        fields = [field for field in FIELDS if field != "cost" or (costs and form != "routellm")]
+        absent = {"cost"} if not costs or form == "routellm" else set()
+        absent |= {"latency"} if form not in LONG or "latency" not in table[0] else set()
+        fields = [field for field in FIELDS if field not in absent]
         rows = list(read_rows(_cells(table, form, fields, name, file, read), fields, file))
         _check_outcomes(rows, file)
         read += len(table)
@@ -243,6 +263,10 @@ def read_outcomes(options: Import, name: str, splits: Sequence[Split | None]) ->
                 charge = _charger(dict.fromkeys(row.model for row in rows), options.prices, options.tokenizer)
                 rows = [row.model_copy(update={"cost": charge(row)}) for row in rows]
         outcomes += rows if split is None else [_in_split(row, split) for row in rows]
+    untimed = next((row.where for row in outcomes if row.latency is None and not row.missing), None)
+    timed = next((row.where for row in outcomes if row.latency is not None), None)
+    if timed and untimed:
+        raise UserError(f"{timed} has a latency, {untimed} none; give each file the column latency, or none of them")
     return outcomes, forms, units[0] if costs else ""
 
 
@@ -466,7 +490,8 @@ def read_rows(cells: Iterable[tuple[int, Cells]], fields: Sequence[str], file: P
     row = "entry" if file.suffix in (".json", ".jsonl") else "data row"
     for number, of in cells:
         given = {field: of[field] for field in fields if not _is_missing(field, of.get(field))}
-        missing = next((field for field in ("score", "cost") if field in fields and field not in given), "")
+        needed = ("score", "cost", "latency")
+        missing = next((field for field in needed if field in fields and field not in given), "")
         where = f"{file}: {row} {number}"
         try:
             outcome = Row.model_validate({"score": 0.0, **given, "where": where, "missing": missing})
@@ -482,8 +507,12 @@ def _check_outcomes(rows: Sequence[Row], file: Path) -> None:
     found = {row.model for row in rows if not row.missing}
     lacking = next((row.model for row in rows if row.model not in found), None)
     if lacking is not None:
-        unscored = all(row.missing == "score" for row in rows if row.model == lacking or not found)
-        needed, hint = ("score", "") if unscored else ("score and a cost", "without costs give --quality-only, else ")
+        lacks = {row.missing for row in rows if row.model == lacking or not found}
+        needed, hint = "score and a cost", "without costs give --quality-only, else "
+        if lacks == {"score"}:
+            needed, hint = "score", ""
+        elif "latency" in lacks:
+            needed, hint = "score and a latency", "remove the column latency, or "
         whose, remove = (f" of {lacking}", ", or remove the model") if found else ("", "")
         raise UserError(f"{file}: no row{whose} has a {needed}; {hint}complete the table{remove}")
 
@@ -580,7 +609,10 @@ def build(
     for index, found in enumerate(rows):
         for action, model in enumerate(models):
             row = found[model]
-            tree.put(index, 1 + action, Generation(row.response, 0, 0, "stop", 0.0, row.cost), row.score)
+            made = Generation(row.response, 0, 0, "stop", row.latency or 0.0, row.cost)
+            tree.put(index, 1 + action, made, row.score)
+    if all(row.latency is not None for found in rows for row in found.values()):
+        tree.timing = (IN_TABLE,) * len(models)
     return tree, names, {"incomplete": dropped, **repeated}
 
 

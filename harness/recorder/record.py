@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -26,7 +26,7 @@ from pools.data.store import TransitionStore, transition_key
 from pools.errors import UserError
 from pools.models.generator import Progress
 from pools.template import visible
-from pools.types import Generation
+from pools.types import SHARE, Generation, Timing
 
 if TYPE_CHECKING:
     from harness.recorder.config import Record
@@ -88,11 +88,12 @@ def record(
         for m in range(len(tree.models))
     ]
     speed = {name: speed_of(of.values()) for name, of in zip(tree.models, made, strict=True)}
-    keys = [
-        transition_key(fingerprints[name], settings, context)
+    keys_of = {
+        name: [transition_key(fingerprints[name], settings, context) for context, settings in of]
         for name, of in zip(tree.models, made, strict=True)
-        for context, settings in of
-    ]
+    }
+    keys = [key for of_model in keys_of.values() for key in of_model]
+    tree.timing = tuple(timing_of_answers(name, kept.provenance(of)) for name, of in keys_of.items())
     manifest = {
         **provenance(),
         "command": _command(pool, suite, tasks, max_hops, limit),
@@ -179,6 +180,12 @@ def _reuse(folder: Path, store: TransitionStore, now: Mapping[str, str]) -> int:
             "omit --reuse, or name the pool that it was recorded with (--pool)"
         )
     return taken
+
+
+def timing_of_answers(model: str, origins: Sequence[tuple[int, Mapping[str, Any] | None]]) -> Timing:
+    """How the seconds of a model's responses were obtained: shares of a batch, unless all origins say the same else."""
+    said: set[Timing] = {((how or {}).get("seconds") or {}).get(model, SHARE) for _, how in origins}
+    return said.pop() if len(said) == 1 else SHARE
 
 
 def _command(pool: str, suite: str, tasks: Sequence[str], max_hops: int, limit: int | None) -> str:

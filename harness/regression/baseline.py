@@ -16,8 +16,8 @@ from pools.cost import COST_WEIGHT
 from pools.errors import UserError
 from pools.schema import Schema, parse_json
 
-Measure = Literal["quality", "cost"]
-MEASURES: tuple[Measure, ...] = ("quality", "cost")
+Measure = Literal["quality", "cost", "latency"]
+MEASURES: tuple[Measure, ...] = ("quality", "cost", "latency")
 Distances = dict[Measure, Annotated[float, Field(ge=0)]]
 
 
@@ -38,6 +38,7 @@ class BaselineRun(Schema, extra="forbid"):
     cost: str = "paper"
     cost_weight: str = f"{COST_WEIGHT:g}"
     """Of several, figures are checked at the first."""
+    latency_weight: float = 0.0
     encoder: str = "hashing"
     checkpoint: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
@@ -70,6 +71,8 @@ class RouterFigures(Schema):
     """Score."""
     cost: list[float] | None
     """Cost; null if none was recorded."""
+    seconds: list[float] | None = None
+    """Expected seconds; null without latency."""
 
 
 class RouterSpread(Schema):
@@ -112,6 +115,8 @@ class BaselineFile(Schema):
             parallel[f"routers.{name}.quality"] = figures.quality
             if self.cost_unit:
                 parallel[f"routers.{name}.cost"] = figures.cost or []
+            if figures.seconds is not None:
+                parallel[f"routers.{name}.seconds"] = figures.seconds
         for name, numbers in parallel.items():
             if len(numbers) != len(self.items.task):
                 raise ValueError(f"{name} has {len(numbers)} of {len(self.items.task)} numbers")
@@ -123,7 +128,11 @@ class BaselineFile(Schema):
         items = tuple(zip(self.items.task, self.items.doc_id, strict=True))
         costs = bool(self.cost_unit)
         figures = {
-            name: Figures(np.array(router.quality), np.array(router.cost, np.float64) if costs else None)
+            name: Figures(
+                np.array(router.quality),
+                np.array(router.cost, np.float64) if costs else None,
+                None if router.seconds is None else np.array(router.seconds),
+            )
             for name, router in self.routers.items()
         }
         return Results(items, figures)
@@ -143,7 +152,11 @@ def write_baseline(
         cost_unit=cost_unit,
         items=Items(task=[task for task, _ in results.items], doc_id=[doc_id for _, doc_id in results.items]),
         routers={
-            name: RouterFigures(quality=f.quality.tolist(), cost=None if f.cost is None else f.cost.tolist())
+            name: RouterFigures(
+                quality=f.quality.tolist(),
+                cost=None if f.cost is None else f.cost.tolist(),
+                seconds=None if f.seconds is None else f.seconds.tolist(),
+            )
             for name, f in results.routers.items()
         },
         spread=spread,

@@ -69,6 +69,7 @@ def check(options: Check, console: Console) -> bool:
         flag = f"--{foreign[0].replace('_', '-')}"
         raise UserError(f"{flag} says what a baseline runs: give it with --update, else leave it out")
     tolerances = {"quality": options.tolerance_quality, "cost": options.tolerance_cost}
+    tolerances["latency"] = options.tolerance_latency
     for measure, tolerance in tolerances.items():
         if not 0 <= tolerance < math.inf:
             raise UserError(f"--tolerance-{measure} {tolerance}: expected a number >= 0")
@@ -86,6 +87,11 @@ def check(options: Check, console: Console) -> bool:
     before = baseline.results
     now = read_run(options.run) if options.run else _evaluated(baseline.run, given, options.weights, console)
     after = _same_items(before, baseline.cost_unit, now, path)
+    if options.tolerance_latency and all(figures.seconds is None for figures in before.routers.values()):
+        raise UserError(
+            f"--tolerance-latency: the baseline {path} keeps no seconds; make it on a recording that holds latency "
+            "(docs/guides/latency.md), or leave it out"
+        )
     pairs = [(name, name) for name in before.routers]
     comparisons = compare_routers(before, after, pairs, bool(now.cost_unit), baseline.run.seed)
     findings = [
@@ -166,6 +172,12 @@ def _same_items(before: Results, cost_unit: str, now: FinishedRun, path: Path) -
         raise UserError(
             f"the baseline's costs are in {cost_unit or 'no unit'}, this run's in {now.cost_unit or 'no unit'}; {renew}"
         )
+    untimed = [n for n, f in before.routers.items() if f.seconds is not None and now.results.routers[n].seconds is None]
+    if untimed:
+        raise UserError(
+            f"the baseline keeps seconds of {untimed[0]}, and this run's recording holds no latency to compare; name "
+            f"one that does, or {renew}"
+        )
     different = sorted({*before.items} ^ {*now.results.items})
     if different:
         task, doc_id = different[0]
@@ -177,14 +189,15 @@ def _same_items(before: Results, cost_unit: str, now: FinishedRun, path: Path) -
 
 
 def _judge(c: Comparison, spread: Distances, tolerances: Mapping[str, float], unit: str) -> Iterator[Finding]:
-    """Worse is a quality whose interval lies below what is tolerated, or a cost whose interval lies above it."""
+    """Worse is a quality whose interval lies below what is tolerated, or a cost or a p95 whose interval lies above."""
     scope = "overall" if c.task is None else c.task
     where = "overall" if c.task is None else f"on {c.task}"
     for measure in MEASURES:
         change: Change | None = getattr(c, measure)
         if change is None:
             continue
-        tolerated = tolerances[measure] * (abs(change.before) if measure == "cost" else 1) + spread.get(measure, 0.0)
+        tolerated = tolerances[measure] * (1 if measure == "quality" else abs(change.before))
+        tolerated += spread.get(measure, 0.0)
         verb = "rose" if change.difference > 0 else "fell"
         interval = f"{change.difference:+.2g} [{change.low:.2g}, {change.high:.2g}]"
         if measure == "quality":
@@ -193,8 +206,9 @@ def _judge(c: Comparison, spread: Distances, tolerances: Mapping[str, float], un
         else:
             worse, better = change.low > tolerated + NOISE, change.fallen
             size = f"by {_percent(abs(change.difference / change.before))}" if change.before else "from 0"
-            size += f" ({interval} {unit})"
-        text = f"{c.router}: {measure} {where} {verb} {size}"
+            size += f" ({interval} {unit if measure == 'cost' else 'seconds'})"
+        figure = "p95 latency" if measure == "latency" else measure
+        text = f"{c.router}: {figure} {where} {verb} {size}"
         allowed = f", more than the {tolerated:.2g} that is tolerated" if tolerated else ""
         yield Finding(c.router, scope, measure, text + allowed if worse else "", text if better else "")
 

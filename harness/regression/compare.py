@@ -171,7 +171,7 @@ def _row(block: Block, c: Comparison) -> dict[str, object]:
     """One line of the CSV file; `task` is empty for all items, what is not compared is empty too."""
     changes = {
         f"{measure}_{field.name}": getattr(getattr(c, measure), field.name, "")
-        for measure in ("quality", "cost")
+        for measure in ("quality", "cost", "latency")
         for field in fields(Change)
     }
     return {

@@ -25,7 +25,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Check:
-    """Fail if routers have become worse than a baseline: quality fell or cost rose, overall or on a task.
+    """Fail if routers have become worse than a baseline: quality fell, or cost or p95 rose, overall or on a task.
 
     What to run is in the baseline. The exit code is 1 if a paired 95% interval excludes that nothing is worse, and 2
     if there is nothing to compare. With --update the baseline is made, or made again.
@@ -41,6 +41,8 @@ class Check:
     """Fall in quality that is tolerated, in [0, 1]."""
     tolerance_cost: float = 0.0
     """Rise in cost that is tolerated, as a share of the baseline's: 0.05 is 5%."""
+    tolerance_latency: float = 0.0
+    """Rise in the p95 of seconds that is tolerated, as a share of the baseline's; where the recording holds latency."""
     update: bool = False
     """Run and write the baseline. The flags below say what it runs; what is not given stays as it is in the file."""
     router_args: tuple[str, ...] = ()
@@ -69,6 +71,8 @@ class Check:
     """With --update: the cost model."""
     cost_weight: str | None = None
     """With --update: the lambda, or several as run takes them; figures are checked at the first."""
+    latency_weight: float | None = None
+    """With --update: the latency weight."""
     encoder: str | None = None
     """With --update: the encoder of the routers that learn."""
     checkpoint: Path | None = None

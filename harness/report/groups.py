@@ -26,6 +26,11 @@ class Group:
         """The unit of cost; empty if none was recorded."""
         return self.runs[0].summary.cost_unit
 
+    @property
+    def latency(self) -> bool:
+        """Whether it is known how long the users of each router wait."""
+        return all(run.routers[name].latency is not None for _, run, name in self.routers)
+
 
 def group(runs: Sequence[RunFolder]) -> list[Group]:
     """The runs by what they were evaluated on; a baseline with the same figures in several runs is drawn once."""

@@ -13,14 +13,14 @@ from harness.evaluation.summary import ARROW, Summary
 from harness.report import stress_page
 from harness.report.examples import Example, choose_examples
 from harness.report.figures.flow import draw_flow
-from harness.report.figures.plane import draw_plane
+from harness.report.figures.plane import Point, draw_plane
 from harness.report.figures.style import COLOURS, Drawing, write_files
 from harness.report.figures.tasks import draw_tasks
 from harness.report.groups import OPTIMUM, ROUTER, Group, group
 from harness.report.html import template_environment
 from harness.report.result_text import main_result
 from harness.runs.folder import RunFolder, load_runs
-from harness.tables.grid import frontier_grid, overall_grid, task_grid
+from harness.tables.grid import frontier_grid, latency_grid, overall_grid, task_grid
 from pools.errors import UserError
 from pools.files import whole_folder
 
@@ -80,6 +80,7 @@ def _page_of(folders: Sequence[Path]) -> tuple[str, list[Drawing]]:
     found = load_runs(folders)
     groups = group(found)
     drawings = {f"plane-{g.number}": plane(g) for g in groups if g.unit}
+    drawings |= {f"latency-{g.number}": latency_plane(g) for g in groups if g.latency}
     drawings |= {f"tasks-{g.number}": tasks(g) for g in groups}
     flows = {run.name: [flow(run, name, number) for name in flowing(run)] for number, run in enumerate(found)}
     return render(found, groups, drawings, flows), [*drawings.values(), *(d for each in flows.values() for d in each)]
@@ -93,7 +94,7 @@ def _figures_in(folder: Path) -> list[str]:
     """The figures of an earlier report in their folder, as names in the folder above."""
     return [
         f"{folder.name}/{path.name}"
-        for name in ("plane-*", "tasks-*", "pipelines-*", "overview")
+        for name in ("plane-*", "latency-*", "tasks-*", "pipelines-*", "overview")
         for ending in ("svg", "png")
         for path in folder.glob(f"{name}.{ending}")
     ]
@@ -101,19 +102,40 @@ def _figures_in(folder: Path) -> list[str]:
 
 def plane(group: Group) -> Drawing:
     """The quality-cost plane of a group."""
-    routers = [(series, run.routers[name].overall) for series, run, name in group.routers]
+    routers = []
+    for series, run, name in group.routers:
+        o = run.routers[name].overall
+        assert o.cost is not None and o.cost_interval is not None
+        routers.append(Point(series, o.cost, o.cost_interval, o.quality, o.quality_interval))
     curves = [
         (series, curve)
         for series, run, name in group.routers
         if series.role in (ROUTER, OPTIMUM) and (curve := _curve(run.summary, name))
     ]
-    points = [f"{series.label}: quality {o.quality:.3f}, cost {o.cost:.4g} {group.unit}" for series, o in routers]
+    points = [f"{p.series.label}: quality {p.quality:.3f}, cost {p.taken:.4g} {group.unit}" for p in routers]
     return Drawing(
         f"plane-{group.number}",
         f"Quality against cost, {group.runs[0].summary.title}",
         "Each router as a point with its 95% intervals.",
         points,
-        lambda narrow: draw_plane(routers, curves, group.unit, narrow),
+        lambda narrow: draw_plane(routers, curves, f"cost per item ({group.unit})", True, narrow),
+    )
+
+
+def latency_plane(group: Group) -> Drawing:
+    """The quality-latency plane of a group: p95, which no mixture of models takes the mean of."""
+    routers = []
+    for series, run, name in group.routers:
+        overall, latency = run.routers[name].overall, run.routers[name].latency
+        assert latency is not None
+        routers.append(Point(series, latency.p95, latency.p95_interval, overall.quality, overall.quality_interval))
+    points = [f"{p.series.label}: quality {p.quality:.3f}, p95 {p.taken:.3g} seconds" for p in routers]
+    return Drawing(
+        f"latency-{group.number}",
+        f"Quality against latency, {group.runs[0].summary.title}",
+        "Each router as a point with its 95% intervals.",
+        points,
+        lambda narrow: draw_plane(routers, [], "p95 of the whole pipeline (seconds)", False, narrow),
     )
 
 
@@ -183,11 +205,25 @@ def render(
         manifests={run.name: run.manifest.model_dump_json(indent=1) for run in runs},
         colours=COLOURS,
         source=_source,
+        seconds_from=_seconds_from,
         overall_grid=overall_grid,
         frontier_grid=frontier_grid,
+        latency_grid=latency_grid,
         task_grid=task_grid,
         several=len(runs) > 1,
     )
+
+
+def _seconds_from(timing: str | Mapping[str, str]) -> str:
+    """How the seconds of a recording were obtained, in words."""
+    if not isinstance(timing, str):
+        return "; ".join(f"{model}: {_seconds_from(how)}" for model, how in timing.items())
+    said = {
+        "table": "as in the imported table",
+        "server": "from each request to the server's whole reply",
+        "single calls": "of each call, one at a time",
+    }
+    return said.get(timing, timing)
 
 
 def _source(run: RunFolder) -> str:

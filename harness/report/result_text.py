@@ -54,11 +54,11 @@ def main_result(run: RunFolder) -> list[str]:
 
 def paired_value(run: RunFolder, one: str, other: str) -> Change:
     """Value of one router against that of another, paired over items."""
-    weight = run.summary.cost_weight
+    of_cost, of_second = run.summary.cost_weight, run.summary.latency_weight
 
     def value(name: str) -> NDArray[np.float64]:
         rows = run.rows[name]
-        return np.array([row.quality - weight * (row.cost or 0.0) for row in rows])
+        return np.array([row.quality - of_cost * (row.cost or 0.0) - of_second * (row.seconds or 0.0) for row in rows])
 
     seed = run.manifest.seed
     return paired_change(value(other), value(one), Bootstrap.draw(run.summary.items, seed), seed)
@@ -67,8 +67,8 @@ def paired_value(run: RunFolder, one: str, other: str) -> Change:
 def _verdict(run: RunFolder, name: str, other: str, called: str) -> str:
     """One clause on whether a router is ahead of another: interval and test both have to tell them apart."""
     found, summary = paired_value(run, name, other), run.summary
-    valued = summary.cost_weight and summary.cost_unit
-    what = f"value (quality − {summary.cost_weight:g} × cost)" if valued else "quality"
+    formula = summary.value_formula.replace("-", "−").replace(" x ", " × ")
+    what = "quality" if formula == "quality" else f"value ({formula})"
     interval = f"95% interval {_signed(found.low)} to {_signed(found.high)}, paired over items"
     if (found.risen or found.fallen) and found.p <= 0.05:
         where = "ahead of" if found.risen else "behind"

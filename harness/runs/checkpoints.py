@@ -32,9 +32,9 @@ def shipped_checkpoint(
     """The checkpoint that ships for this seed, if it is what this router would learn here; else None.
 
     It has to be of the same recording (by the hashes of its files, which hold pool, items and split) and of all of its
-    items (`whole`), to have the options that were asked for, to be of the same hops, STOP and cost model, and to serve
-    all the cost weights; it may serve more. With live models it has to be of a recording of the same models (by their
-    fingerprints) and the same suite.
+    items (`whole`), to have the options that were asked for, to be of the same hops, STOP, cost model and latency
+    weight, and to serve all the cost weights; it may serve more. With live models it has to be of a recording of the
+    same models (by their fingerprints) and the same suite.
     """
     live = bool(source.description.get("live"))
     name = f"{source.pool.name}-{source.suite}" if live else source.description.get("recording")
@@ -56,6 +56,7 @@ def shipped_checkpoint(
         and (problem.max_hops, problem.allow_stop) == (request.max_hops, request.allow_stop)
         and cost is not None
         and problem.cost in (None, cost.name)
+        and problem.prices == request.prices
         and problem.serves(request.cost_weights or (request.cost_weight,))
     )
     return path if same else None

@@ -81,6 +81,8 @@ class Run(Problem):
     cost_weight: str = f"{COST_WEIGHT:g}"
     """The lambda of the reward: quality given up for one unit of cost. Several, as in 0,0.1,1, give a table of the
     frontier too; one HierRouter serves them all."""
+    latency_weight: float = 0.0
+    """Quality given up for a second that a user waits, beside the cost weight; of recordings that hold latency."""
     frontier: bool = False
     """A table of the frontier with a single cost weight, too: AIQ, cost at parity, APGR and CPT, for which every router
     is swept over as many cost weights as its curve takes."""
@@ -113,6 +115,8 @@ class Train(Problem):
     """The lambda of the reward."""
     cost_weights: tuple[float, ...] = ()
     """Lambdas to draw from, one for each episode, and to show to the policy: one training for a whole frontier."""
+    latency_weight: float = 0.0
+    """Quality given up for a second that a user waits; of recordings that hold latency, with one cost weight."""
     total_timesteps: int | None = None
     """Environment steps; by default the trainer's own."""
     out: Path | None = None

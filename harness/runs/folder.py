@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from harness.evaluation.paired import Figures, Results, checked_results
-from harness.evaluation.summary import Cost, Pipeline, RouterSummary, Score, Share, Summary
+from harness.evaluation.summary import Cost, Pipeline, RouterSummary, Score, Seconds, Share, Summary
 from harness.runs.manifest import Manifest
 from pools.errors import UserError
 from pools.files import finish_moving, holds_nothing, whole_folder
@@ -41,6 +41,8 @@ class ItemRow(Schema):
     """Expected score."""
     cost: Cost | None
     """Expected cost; null if none was recorded."""
+    seconds: Seconds | None = None
+    """Expected seconds; null if the recording has no latency."""
     pipeline: Pipeline
     """The likeliest final pipeline."""
     pipeline_share: Share
@@ -167,7 +169,11 @@ def read_run(folder: Path) -> FinishedRun:
     run = load_run(folder)
     unit: str = run.summary.cost_unit
     figures = {
-        name: Figures(np.array([row.quality for row in rows]), np.array([row.cost for row in rows]) if unit else None)
+        name: Figures(
+            np.array([row.quality for row in rows]),
+            np.array([row.cost for row in rows]) if unit else None,
+            None if run.routers[name].latency is None else np.array([row.seconds for row in rows]),
+        )
         for name, rows in run.rows.items()
     }
     items = tuple((row.task, row.doc_id) for row in next(iter(run.rows.values())))

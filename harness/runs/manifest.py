@@ -105,6 +105,7 @@ def _decisive(manifest: Manifest) -> dict[str, str]:
         "rates per token read": cost.input_rate,
         "rates per token written": cost.output_rate,
         **{name.replace("_", " "): arguments.get(name) for name in _DECIDE},
+        "latency weight": arguments.get("latency_weight") or None,  # earlier runs say nothing of it
         "commit": commit[:7] + edited + changes,
         **{f"version of {name}": version for name, version in manifest.versions.items()},
     }

@@ -215,13 +215,21 @@ def items_chosen_on(request: RouterRequest) -> Tree | None:
     return chosen_on if chosen_on is not fitted_on and chosen_on.complete else None
 
 
-def below_best_single(given: RouterLike, router: Router, tree: Tree, cost_weight: float, seed: int) -> bool:
+def below_best_single(
+    given: RouterLike,
+    router: Router,
+    tree: Tree,
+    cost_weight: float,
+    seed: int,
+    prices: tuple[float, float] | None = None,
+) -> bool:
     """Whether a router that learnt is worth less than one model alone, on items that learners choose on.
 
+    prices: of a reward that charges for seconds, too, as the tree does; its cost weight is 1.
     No if it was fitted on these, too, as its value there says little.
     """
     if not isinstance(given, Named) or not learns(given) or registered_name(given) in FIT_ON_ALL:
         return False
     single = tree.score[:, tree.level(1)] - cost_weight * tree.cost[:, tree.level(1)]
-    attained = value(outcome_of(router, tree, seed), cost_weight)
+    attained = value(outcome_of(router, tree, seed), *(prices or (cost_weight,)))
     return bool(attained.mean() < single.mean(axis=0).max() - _SAME)

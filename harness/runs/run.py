@@ -20,6 +20,7 @@ from rich.console import Console
 from harness.evaluation.evaluate import Outcome
 from harness.evaluation.evaluate import evaluate as outcome_of
 from harness.evaluation.frontier_metrics import FrontierMetrics, frontier_metrics
+from harness.evaluation.latency import decision_seconds
 from harness.evaluation.metrics import value
 from harness.evaluation.summary import ARROW, Summary, frontier_point, newly_worded, pipeline_models, summarise
 from harness.evaluation.sweep import Sweep, collect, seen_of, sweep, sweepable
@@ -29,6 +30,7 @@ from harness.runs.folder import check_run_target, new_run
 from harness.runs.manifest import Arguments, Manifest, provenance, write_json, write_text
 from harness.runs.progress import generation_progress
 from harness.runs.routers import (
+    BOUNDS,
     OPTIMUM,
     Named,
     RouterLike,
@@ -41,7 +43,7 @@ from harness.runs.routers import (
     options_of_learners,
     with_baselines,
 )
-from harness.runs.source import INDEPENDENT, Source, choose_sandbox, open_source, recording_name
+from harness.runs.source import INDEPENDENT, Source, choose_sandbox, open_source, prices_of, recording_name
 from harness.runs.wandb import track
 from harness.tables.export import latex, markdown, tidy
 from harness.tables.grid import Grid, grids
@@ -147,6 +149,7 @@ def evaluate(
     preset: Literal["default", "paper"] = "default",
     cost: str = "paper",
     cost_weights: float | Sequence[float] = COST_WEIGHT,
+    latency_weight: float = 0.0,
     frontier: bool = False,
     strong: str | None = None,
     weak: str | None = None,
@@ -167,6 +170,7 @@ def evaluate(
     recording: folder to replay, by default the shipped one of the pool and suite. live: ask the pool's models instead;
     store: keeps what they answer. tasks: only these. limit: only the first so many documents of each task.
     cost_weights: the lambda of the reward, in quality per unit of cost; several give a frontier.
+    latency_weight: quality given up for a second, where the recording has latency; with one cost weight.
     frontier: also with a single cost weight. AIQ, cost at parity, APGR and CPT do not depend on the weights: each
     router is swept over as many as its curve takes, if the tree is complete and has costs.
     router_args: options of routers that learn, by router. checkpoint: of one that was trained; without it one that
@@ -193,7 +197,9 @@ def evaluate(
         pool=pool, suite=suite, tasks=tasks, recording=recording, live=live, weights=weights, store=Path(store),
         limit=limit, max_hops=max_hops, cost=cost, on_batch=on_batch,
     )  # fmt: skip
-    tree = source.tree if split == "all" else source.tree.select(split)
+    prices = prices_of(latency_weight, lambdas, frontier, source)
+    whole_tree = source.tree if prices is None else source.tree.charged(*prices)
+    tree = whole_tree if split == "all" else whole_tree.select(split)
     if not tree.items:
         raise UserError(f"no items of split {split!r} in this selection; raise --limit, or use --split all")
     if frontier and not tree.cost_model.unit and strong is None and len(tree.models) != 2:
@@ -201,19 +207,21 @@ def evaluate(
             "--frontier: no costs were recorded, and APGR and CPT are of two models: name --strong, --weak, or omit it"
         )
     _check_two_models(strong, weak, frontier or len(lambdas) > 1, tree.models)
-    train = source.tree.select("train")
+    train = whole_tree.select("train")
+    rewards = lambdas if prices is None else (1.0,)
     request = RouterRequest(
         models=tree.models,
         max_hops=tree.max_hops,
         allow_stop=allow_stop and preset != "paper",
         cost_model=tree.cost_model,
-        cost_weight=lambdas[0],
-        cost_weights=lambdas if len(lambdas) > 1 else (),
+        cost_weight=rewards[0],
+        cost_weights=rewards if len(rewards) > 1 else (),
+        prices=prices,
         frontier=frontier or len(lambdas) > 1,
         seed=seed,
         weights=weights,
         train=train,
-        validation=source.tree.select("validation"),
+        validation=whole_tree.select("validation"),
         evaluation=tree,
     )
     with_them = asked
@@ -233,19 +241,28 @@ def evaluate(
     swept: list[dict[str, Outcome]] = []
     below_single: dict[str, list[float]] = {router.name: [] for router in assembled}
     chosen_on = items_chosen_on(request)
-    for weight in lambdas:
+    for weight in rewards:
         at_weight = replace(request, cost_weight=weight)
-        built = {r.name: r.router if weight == lambdas[0] else r.at(at_weight) for r in assembled}
+        built = {r.name: r.router if weight == rewards[0] else r.at(at_weight) for r in assembled}
         swept.append({name: outcome_of(router, tree, seed) for name, router in built.items()})
         for name, router in built.items():
-            if chosen_on is not None and below_best_single(with_them[name], router, chosen_on, weight, seed):
+            given = with_them[name]
+            if chosen_on is not None and below_best_single(given, router, chosen_on, weight, seed, prices):
                 below_single[name].append(weight)
-    notes = {router.name: router.notes(lambdas, below_single[router.name], seed, split) for router in assembled}
+    notes = {router.name: router.notes(rewards, below_single[router.name], seed, split) for router in assembled}
     new_wording = None if request.train is None else newly_worded(tree.items, request.train.items)
-    points = [_figures(*at, tree, seed, notes, new_wording) for at in zip(swept, lambdas, strict=True)]
     metrics = None
     if frontier or len(lambdas) > 1:
         metrics = _frontier_metrics(dict(zip(lambdas, swept, strict=True)), assembled, request, strong, weak, say)
+    own_seconds = {
+        router.name: decision_seconds(router.router, tree, swept[0][router.name].end, seed)
+        for router in assembled
+        if tree.latency and router.name not in BOUNDS
+    }
+    points = [
+        _figures(*at, latency_weight, tree, seed, notes, new_wording, own_seconds)
+        for at in zip(swept, lambdas, strict=True)
+    ]
     summary = points[0].model_copy(
         update={
             "title": _title(source, split, len(tree.items)),
@@ -257,7 +274,8 @@ def evaluate(
     asked_for: dict[str, Any] = {
         **{"router": tuple(asked), "pool": pool, "suite": suite, "recording": recording, "task": list(tasks)},
         **{"limit": limit, "split": split, "max_hops": max_hops, "allow_stop": allow_stop, "preset": preset},
-        **{"cost": cost, "cost_weight": ",".join(f"{weight:g}" for weight in lambdas), "encoder": encoder},
+        **{"cost": cost, "cost_weight": ",".join(f"{weight:g}" for weight in lambdas)},
+        **{"latency_weight": latency_weight, "encoder": encoder},
         **{"checkpoint": checkpoint, "seed": seed},
         "router_args": [f"{name}:{key}={given}" for name, of in own.items() for key, given in of.items()],
         **(arguments or {}),
@@ -366,15 +384,19 @@ def _title(source: Source, split: str, items: int) -> str:
 def _figures(
     outcomes: Mapping[str, Outcome],
     cost_weight: float,
+    latency_weight: float,
     tree: Tree,
     seed: int,
     notes: Mapping[str, Sequence[str]],
     new_wording: NDArray[np.bool_] | None,
+    own_seconds: Mapping[str, float],
 ) -> Summary:
     """The figures at one cost weight."""
+    weights = cost_weight, latency_weight
     singles = [outcome for name, outcome in outcomes.items() if name.startswith("single:")]
-    best_single = max(singles, key=lambda outcome: value(outcome, cost_weight).mean(), default=None)
-    return summarise(outcomes, best_single, OPTIMUM, tree, cost_weight, seed, notes, ENCODER_UNIT, new_wording)
+    best_single = max(singles, key=lambda outcome: value(outcome, *weights).mean(), default=None)
+    about = seed, notes, ENCODER_UNIT, new_wording
+    return summarise(outcomes, best_single, OPTIMUM, tree, cost_weight, *about, latency_weight, own_seconds)
 
 
 def _frontier_metrics(
@@ -455,6 +477,8 @@ def items_table(outcomes: Mapping[str, Outcome], tree: Tree) -> pa.Table:
     if not tree.cost_model.unit:
         columns["cost"] = [None] * len(columns["router"])
     likeliest = np.concatenate([outcome.end.argmax(axis=1) for outcome in outcomes.values()])
+    waits = [outcome.waits for outcome in outcomes.values()]
+    columns["seconds"] = [each for w in waits for each in ([None] * count if w is None else w.mean.tolist())]
     columns["pipeline"] = [ARROW.join(pipeline_models(tree, node)) for node in likeliest.tolist()]
     columns["pipeline_share"] = np.concatenate([outcome.end.max(axis=1) for outcome in outcomes.values()]).tolist()
     calls = np.concatenate([outcome.calls for outcome in outcomes.values()])

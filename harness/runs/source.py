@@ -9,15 +9,17 @@ from typing import Any
 
 from harness.runs.config import DEFAULT_HOPS, LIVE_STORE
 from harness.runs.manifest import origin
+from pools.cost import MAX_RATE
 from pools.data.recording import Recording, load_recording
 from pools.data.store import TransitionStore
 from pools.errors import UserError
 from pools.mdp.tree import Tree
+from pools.models.engine import timing_of
 from pools.models.generator import LiveGenerator, Progress
 from pools.names import check_distinct
 from pools.pool import CandidateModel, Pool, Resources, load_pool
 from pools.secrets import identity
-from pools.types import Item
+from pools.types import SHARE, Item
 from tasks import Suite, Task, load_suite
 from tasks.code.sandbox.session import choose_isolation
 
@@ -138,6 +140,7 @@ def _recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: i
         "sha256": manifest.get("sha256", {}),
         "single_hop": manifest.get("single_hop", False) or (tree.independent and hops == 1),
         "independent_answers": tree.independent and hops > 1,
+        **({"seconds": manifest["seconds"]} if tree.latency else {}),
         "recorded": {k: manifest.get(k) for k in ("date", "commit", "command", "versions", "models")},
     }
     return Source(tree, recording.pool, suite_of(recording, folder), description)
@@ -172,7 +175,9 @@ def live_source(
     pool, suite = load_pool(pool_name), load_suite(suite_name)
     loaded = suite_tasks(suite, tasks)
     items = [item for task in loaded for item in task.items(limit)]
-    kept = TransitionStore(store, origin(pool))
+    # An engine of one's own may obtain seconds as it likes.
+    timing = {m.name: timing_of(m) if engine.partition(":")[0] in ("local", "ray") else SHARE for m in pool.models}
+    kept = TransitionStore(store, origin(pool) | {"seconds": timing})
     generator = LiveGenerator(pool, weights_dir, kept, resident, progress, engine)
     tree = Tree(items, pool.model_names, max_hops, pool.cost_model(cost), generator, scorer(loaded))
     description = {
@@ -197,6 +202,42 @@ def choose_sandbox(wanted: str, say: Callable[[str], None]) -> str:
     chosen = choose_isolation(wanted)
     say(f"programs that models write run with isolation {chosen}")
     return chosen
+
+
+def prices_of(
+    latency_weight: float, cost_weights: Sequence[float], several: bool, source: Source
+) -> tuple[float, float] | None:
+    """The prices of a reward that charges for seconds, too: of a unit of cost, and of a second; None if it does not.
+
+    several: whether other cost weights will be asked for. Raises UserError if there is no latency to charge for.
+    """
+    if not 0 <= latency_weight <= MAX_RATE:
+        raise UserError(
+            f"--latency-weight {latency_weight:g}: expected a number >= 0, in quality per second, and at most "
+            f"{MAX_RATE:g}"
+        )
+    if not latency_weight:
+        return None
+    if len(cost_weights) != 1 or several:
+        raise UserError("--latency-weight goes with one cost weight, and not with --frontier; give one of these alone")
+    if not source.tree.latency:
+        raise UserError(f"--latency-weight {latency_weight:g}: {_no_latency(source)}")
+    if not source.tree.complete:
+        raise UserError(f"--latency-weight {latency_weight:g}: the recording is not complete; record the rest of it")
+    return cost_weights[0], latency_weight
+
+
+def _no_latency(source: Source) -> str:
+    """Why the seconds of a source are no latency, and how to get some."""
+    shares = [name for name, timing in zip(source.tree.models, source.tree.timing, strict=True) if timing == SHARE]
+    whose = "all models" if len(shares) == len(source.tree.models) else ", ".join(shares)
+    why = f"the seconds of {whose} are shares of a batch's time, no latency"
+    if source.generator is not None:
+        why = "latency is taken from recordings, not with --live"
+    return (
+        f"{why}; record models behind a server or with `batch_size: 1` (python -m harness record), or import a table "
+        "with a column latency"
+    )
 
 
 def check_weights_folder(folder: Path | None) -> None:

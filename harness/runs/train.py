@@ -12,7 +12,7 @@ from harness.evaluation.evaluate import evaluate
 from harness.runs.config import LIVE_STORE
 from harness.runs.manifest import package_versions
 from harness.runs.progress import generation_progress
-from harness.runs.source import choose_sandbox, open_source
+from harness.runs.source import choose_sandbox, open_source, prices_of
 from harness.runs.wandb import PROJECT
 from pools.cost import COST_WEIGHT
 from pools.errors import UserError
@@ -46,6 +46,7 @@ def train(
     cost: str = "paper",
     cost_weight: float = COST_WEIGHT,
     cost_weights: Sequence[float] = (),
+    latency_weight: float = 0.0,
     router_args: Mapping[str, Any] | None = None,
     encoder: str = "hashing",
     seed: int = 1,
@@ -77,15 +78,18 @@ def train(
     # The date and the command would make equal trainings differ; versions and the source of the items do not.
     selection = {key: given for key, given in (("task", list(tasks)), ("limit", limit)) if given}
     facts = {"source": source.description, "versions": package_versions(), "selection": selection}
-    items, validation = source.tree.select("train"), source.tree.select("validation")
+    prices = prices_of(latency_weight, [cost_weight, *cost_weights], False, source)
+    tree = source.tree if prices is None else source.tree.charged(*prices)
+    items, validation = tree.select("train"), tree.select("validation")
     say(f"training {router if isinstance(router, str) else router.__name__} on {len(items.items)} items ...")
     request = RouterRequest(
         models=source.tree.models,
         max_hops=source.tree.max_hops,
         allow_stop=allow_stop,
         cost_model=source.tree.cost_model,
-        cost_weight=cost_weight,
+        cost_weight=cost_weight if prices is None else 1.0,
         cost_weights=tuple(cost_weights),
+        prices=prices,
         seed=seed,
         weights=weights,
         train=items,

@@ -46,7 +46,7 @@ def track(folder: Path, manifest: Manifest, summary: Summary) -> None:
             config=dict(flat(manifest.model_dump(mode="json"))),
         )
         logged.summary.update(figures(summary))
-        tasks = list(COLUMNS), [list(row.values()) for row in tidy_rows(summary)]
+        tasks = list(COLUMNS), [[row[name] for name in COLUMNS] for row in tidy_rows(summary)]
         tables = (wandb.Table(*_overall(summary)), wandb.Table(*tasks))
         logged.log(dict(zip(TABLES, tables, strict=True)))
         # Made of what wandb allows in a name; its versions are the runs on one recording.
@@ -85,6 +85,7 @@ def figures(summary: Summary) -> dict[str, float]:
     for router, entry in summary.routers.items():
         found |= {f"{router}/{key}": value for key, value in _numbers(entry.overall)}
         found |= {f"{router}/macro/{key}": value for key, value in _numbers(entry.macro)}
+        found |= {f"{router}/{key}": value for key, value in _numbers(entry.latency)} if entry.latency else {}
         if summary.frontier_metrics is not None:
             metrics = summary.frontier_metrics
             for part in (metrics.routers[router], metrics.parity.get(router)):

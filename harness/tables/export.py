@@ -10,13 +10,14 @@ from itertools import zip_longest
 from typing import Any
 
 from harness.evaluation.metrics import verdict
-from harness.evaluation.summary import Summary
+from harness.evaluation.summary import LatencyFigures, Summary
 from harness.tables.grid import ALL, MEAN, Cell, Grid, Row, columns_of, wrapped
 
 COLUMNS = (
     *("router", "task", "items", "quality", "quality_low", "quality_high", "cost", "cost_low", "cost_high"),
     *("quality_ratio", "cost_ratio", "significant", "hops", "regret", "gap_closed"),
     *("significant_from_bar", "gap_closed_from_bar"),
+    *("seconds", "seconds_low", "seconds_high", "p50", "p95", "p95_low", "p95_high", "p99", "tail_hops", "own_seconds"),
 )
 NAME_WIDTH, HEADER_WIDTH = 16, 8
 ESCAPES = {
@@ -115,7 +116,18 @@ def tidy_rows(summary: Summary) -> Iterator[dict[str, Any]]:
                 **{name: getattr(figures, name, None) for name in ("hops", "regret", "gap_closed")},
                 "significant_from_bar": verdict(figures.quality_ahead_of_bar_interval) or None,
                 "gap_closed_from_bar": getattr(figures, "gap_closed_from_bar", None),
+                **_latency(entry.latency if task == ALL else None),
             }
+
+
+def _latency(figures: LatencyFigures | None) -> dict[str, float | None]:
+    """The columns of a router's latency, which is known over all items alone."""
+    if figures is None:
+        return dict.fromkeys(COLUMNS[COLUMNS.index("seconds") :])
+    (low, high), (p95_low, p95_high) = figures.seconds_interval, figures.p95_interval
+    bounds = {"seconds_low": low, "seconds_high": high, "p95_low": p95_low, "p95_high": p95_high}
+    named = ("seconds", "p50", "p95", "p99", "tail_hops", "own_seconds")
+    return bounds | {name: getattr(figures, name) for name in named}
 
 
 def _header(name: str) -> str:

@@ -63,8 +63,8 @@ class Grid:
 
 def grids(summary: Summary) -> list[Grid]:
     """All tables of a summary."""
-    frontier = frontier_grid(summary)
-    return [overall_grid(summary), task_grid(summary), *([frontier] if frontier is not None else [])]
+    more = latency_grid(summary), frontier_grid(summary)
+    return [overall_grid(summary), task_grid(summary), *(grid for grid in more if grid is not None)]
 
 
 def overall_grid(summary: Summary) -> Grid:
@@ -112,6 +112,30 @@ def task_grid(summary: Summary) -> Grid:
     rows.append(Row("items", (*counts, Cell(), Cell()), rule=True))
     compared = any(f.quality_ratio is not None for f in columns.values())
     return Grid("by task", (*columns, MEAN, RATIOS), tuple(rows), _caption(summary, scale, compared))
+
+
+def latency_grid(summary: Summary) -> Grid | None:
+    """How long the users of every router wait; None if the recording has no latency."""
+    rows: list[Row] = []
+    for name, entry in summary.routers.items():
+        if (found := entry.latency) is None:
+            return None
+        cells = (
+            _estimate(found.seconds, found.seconds_interval, None, ".3g"),
+            Cell((f"{found.p50:.3g}",)),
+            _estimate(found.p95, found.p95_interval, None, ".3g"),
+            Cell((f"{found.p99:.3g}",)),
+            Cell((f"{found.tail_hops:.2f}",)),
+            Cell(("-" if found.own_seconds is None else f"{1000 * found.own_seconds:.2g} ms",)),
+        )
+        rows.append(Row(name, cells, rule=entry.overall.bound and not any(row.rule for row in rows)))
+    caption = (
+        "seconds of all calls of a pipeline, one after another; of a vote the longest call's",
+        "below the mean and p95 their 95% intervals over items",
+        "tail hops: mean number of calls of the episodes that take p95 or longer",
+        "own: the router's decisions for an episode, not part of the others, by the clock of the machine that ran it",
+    )
+    return Grid("latency", ("mean", "p50", "p95", "p99", "tail hops", "own"), tuple(rows), caption)
 
 
 def columns_of(router: RouterSummary) -> dict[str, TaskFigures]:
@@ -164,21 +188,24 @@ def _frontier_notes(metrics: FrontierMetrics, name: str) -> tuple[str, ...]:
 
 def difference_grid(title: str, comparisons: Sequence[Comparison], unit: str, caption: str = "") -> Grid:
     """One row per comparison, tasks below their router; unit: of the costs, empty if none are compared."""
-    rows = []
+    rows, timed = [], any(c.latency is not None for c in comparisons)
     for c in comparisons:
         name = c.router if c.task is None else f"  {c.task}"
         cost = _change(c.cost, ".3g") if c.cost else [Cell(("-",))] * 2
-        cells = [*_change(c.quality, ".3f"), *(cost if unit else ())]
+        latency = _change(c.latency, ".3g") if c.latency else [Cell(("-",))] * 2
+        cells = [*_change(c.quality, ".3f"), *(cost if unit else ()), *(latency if timed else ())]
         rows.append(Row(f"{name} ({c.items})", tuple(cells), rule=c.task is None))
     said = (
         *([f"cost per item in {unit}"] if unit else []),
+        *(["p95: over items, of their expected seconds; its p exchanges the two at random"] if timed else []),
         "(items); below a figure that differs: what it was, and the difference's 95% interval, paired over items",
         "*: the interval excludes 0; many are compared, with no correction, so some are marked by chance",
         "p: two-sided sign-flip test; if items are few, trust it more than the interval",
         *([caption] if caption else []),
     )
-    headers = ("quality", "difference", *(("cost", "difference") if unit else ()))
-    return Grid(title, headers, tuple(rows), said)
+    headers = ["quality", "difference", *(["cost", "difference"] if unit else [])]
+    headers += ["p95 (s)", "difference"] if timed else []
+    return Grid(title, tuple(headers), tuple(rows), said)
 
 
 def _change(change: Change, form: str) -> list[Cell]:
@@ -262,7 +289,7 @@ def _share(share: float | None, interval: Sequence[float] | None) -> Cell:
 
 
 def _caption(summary: Summary, scale: int, compared: bool) -> tuple[str, ...]:
-    unit, weight = summary.cost_unit, summary.cost_weight
+    unit, formula = summary.cost_unit, summary.value_formula
     below = f"quality, below it cost per {per(scale)} in {unit}" if unit else "quality, no costs were recorded"
     said = [below, f"{MEAN}: over tasks, each counts the same"]
     if any(router.new_wording is not None for router in summary.routers.values()):
@@ -270,7 +297,7 @@ def _caption(summary: Summary, scale: int, compared: bool) -> tuple[str, ...]:
     if compared:
         said.append(f"{RATIOS}: the {MEAN} relative to that of the single model with the best value")
     if summary.best_bar is not None:
-        value = f"in value (quality - {weight:g} x cost, over all items)" if unit else "over all items"
+        value = "over all items" if formula == "quality" else f"in value ({formula}, over all items)"
         said.append(
             f"+ or -: better or worse than {summary.best_bar}, the best bar, the 95% interval of the paired bootstrap "
             f"excludes 0: at a figure in quality, at a name {value}"
@@ -311,14 +338,14 @@ def _frontier_caption(unit: str, metrics: FrontierMetrics, scale: int, points: b
 
 
 def _overall_caption(summary: Summary, scale: int) -> tuple[str, ...]:
-    unit, weight, bar = summary.cost_unit, summary.cost_weight, summary.best_bar
+    unit, formula, bar = summary.cost_unit, summary.value_formula, summary.best_bar
     of = " per item" if scale > 1 else ""
     said = ["no costs were recorded; x: relative to the best single model"]
     if unit:
-        said = [
-            f"cost per {per(scale)} in {unit}; x: relative to the best single model",
-            f"value = quality - {weight:g} x cost{of}; regret: the optimum's value minus the router's",
-        ]
+        said = [f"cost per {per(scale)} in {unit}; x: relative to the best single model"]
+    if unit or formula != "quality":
+        formula = formula.replace(" x cost", f" x cost{of}")
+        said.append(f"value = {formula}; regret: the optimum's value minus the router's")
     said.append("gap closed: how far from the best single model to the optimum")
     if bar not in (None, summary.best_single):
         said.append(f"below it: how far from {bar} to there")

@@ -20,7 +20,17 @@ from pools.mdp.tree import Tree
 from pools.names import check_distinct, check_name
 from pools.pool import Pool, pool_from_dict
 from pools.schema import Schema, parse_json
-from pools.types import Context, FinishReason, Generation, GenerationSettings, Item, Split, content_hash
+from pools.types import (
+    SHARE,
+    Context,
+    FinishReason,
+    Generation,
+    GenerationSettings,
+    Item,
+    Split,
+    Timing,
+    content_hash,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +53,8 @@ class Manifest(Schema):
     """Whether the models do not read earlier answers; its tables then hold the first hop alone."""
     answers: str = WORD
     """What a response answers, to compare answers by; a kind of `pools.answers`."""
+    seconds: Timing | dict[str, Timing] = SHARE
+    """How the seconds of the responses were obtained, by model if they differ."""
     sha256: dict[str, str]
     """Of each other file, by its name."""
     checksum: str
@@ -74,6 +86,8 @@ def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Pat
     transitions = pa.Table.from_pylist([{**row, "billed": row["cost"]} for row in tree.rows()], schema=of_transitions)
     shape: dict[str, Any] = {"max_hops": tree.max_hops, "complete": tree.complete}
     shape |= {"independent_answers": tree.independent, "answers": tree.answers}
+    by_model = dict(zip(tree.models, tree.timing, strict=True))
+    shape["seconds"] = tree.timing[0] if len(set(tree.timing)) == 1 else by_model
     full = {"format": FORMAT, "pool": pool.to_dict(), **shape, **manifest}
     with whole_folder(folder, _MANIFEST, check=lambda: check_recording_target(folder, replace)) as partial:
         for name, table, level in zip(_TABLES, (items, transitions), (None, 19), strict=True):
@@ -137,7 +151,7 @@ def _schemas(pool: Pool) -> tuple[pa.Schema, pa.Schema]:
             ("tokens_in", pa.int32()),
             ("tokens_out", pa.int32()),
             ("finish_reason", pa.string()),
-            ("seconds", pa.float32()),
+            ("seconds", pa.float64()),
             ("score", pa.float32()),
             *([("billed", pa.float64())] if pool.billed else []),
         ]
@@ -181,7 +195,9 @@ def load_recording(folder: Path | str, cost: str = "paper") -> Recording:
         made = [Item(*of_item) for of_item in zip(*columns, strict=True)]
         answer_reader(manifest.answers)
         recorded_hops = 1 if manifest.independent_answers else manifest.max_hops
-        tree = Tree(made, pool.model_names, recorded_hops, cost_model, answers=manifest.answers)
+        said_of = manifest.seconds
+        timing = [said_of[name] if isinstance(said_of, dict) else said_of for name in pool.model_names]
+        tree = Tree(made, pool.model_names, recorded_hops, cost_model, answers=manifest.answers, timing=timing)
         _check(tree, manifest.suite)
         _fill(tree, rows)
         if manifest.independent_answers:

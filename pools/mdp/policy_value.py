@@ -19,7 +19,7 @@ Choose = Callable[[IntArray, IntArray, FloatArray], FloatArray]
 class Expectation:
     """Per item, in expectation over the policy's actions.
 
-    quality, cost, hops: `[I]`. calls: `[I, M]` how often each model is called.
+    quality, cost, hops: `[I]`; cost is what the reward charges. calls: `[I, M]` how often each model is called.
     reach, end: `[I, N]` probability that the episode comes through a node, and that it ends there.
     """
 
@@ -29,6 +29,10 @@ class Expectation:
     calls: FloatArray
     reach: FloatArray
     end: FloatArray
+
+    def billed(self, tree: Tree) -> FloatArray:
+        """`[I]` what the hops cost, where the reward charges for more than that (`Tree.charged`)."""
+        return self.cost if tree.billed is tree.cost else (self.reach * tree.billed).sum(axis=1)
 
 
 def expectation(tree: Tree, choose: Choose) -> Expectation:

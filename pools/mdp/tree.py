@@ -11,6 +11,7 @@ model. No other code knows the difference.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from pools.answers import WORD
 from pools.cost import MAX_COST, CostModel
 from pools.errors import UserError, shown
 from pools.types import (
+    SHARE,
     Context,
     Generation,
     GenerationSettings,
@@ -29,6 +31,7 @@ from pools.types import (
     ParallelGenerator,
     Scorer,
     Split,
+    Timing,
     UpstreamError,
     utf8,
 )
@@ -49,11 +52,14 @@ class Tree:
         depth: `[N]` hops made at a node.
         known: `[I, N]` whether the hop into the node has been made; the root always is.
         score: float32 `[I, N]` score of the node's last response; 0 at the root, which answers nothing.
-        cost: float64 `[I, N]` of the hop into the node, by `cost_model` or as it was recorded; 0 at the root.
+        cost: float64 `[I, N]` what the reward charges for the hop into the node; 0 at the root.
+        billed: `[I, N]` what the hop cost, by `cost_model` or as it was recorded: the same array as `cost`, but in a
+            tree that is `charged` for seconds, too.
         context_id: int32 `[I, N]` index into `contexts`; equal contexts, of whatever item or pipeline, share one. The
             leaves of a cascade or a recording have none (-1) until `context_ids` is asked for them.
         independent: whether the answers are known in advance, because no model reads earlier ones (`cascade`).
         answers: what a response answers, to compare answers by; a kind of `pools.answers`.
+        timing: how the seconds of each model's responses were obtained.
     """
 
     def __init__(
@@ -65,11 +71,13 @@ class Tree:
         generator: Generator | None = None,
         scorer: Scorer | None = None,
         answers: str = WORD,
+        timing: Sequence[Timing] = (),
     ) -> None:
         if max_hops < 1 or not models:
             raise UserError(f"a tree needs a hop and a model: got max_hops={max_hops} and {len(models)} models")
         self.items, self.models, self.max_hops = tuple(items), tuple(models), max_hops
         self.cost_model, self.answers, self.independent = cost_model, answers, False
+        self.timing: tuple[Timing, ...] = tuple(timing) or (SHARE,) * len(models)
         level_sizes, nodes = [1], 1
         for _ in range(max_hops):
             level_sizes.append(level_sizes[-1] * len(models))
@@ -85,7 +93,7 @@ class Tree:
         self.known = np.zeros(shape, bool)
         self.known[:, 0] = True
         self.score = np.zeros(shape, np.float32)
-        self.cost = np.zeros(shape)
+        self.cost = self.billed = np.zeros(shape)
         self.context_id = np.full(shape, -1, np.int32)
         self.contexts: list[Context] = []
         self._context_ids: dict[Context, int] = {}
@@ -144,6 +152,11 @@ class Tree:
         """Whether every node of every item is known, so that expectations over all pipelines can be computed."""
         return bool(self.known.all())
 
+    @property
+    def latency(self) -> bool:
+        """Whether the seconds of every response are those of its call, and no share of a batch's."""
+        return SHARE not in self.timing
+
     # --- its content ---------------------------------------------------------------------------------------------
 
     def context(self, item: int, node: int) -> Context:
@@ -165,6 +178,32 @@ class Tree:
         """The hop into the node, which is not the root and is known."""
         column = 1 + (node - 1) % len(self.models) if self.independent else node
         return self._made[self._made_id[item, column]]
+
+    def seconds(self, items: ArrayLike, nodes: ArrayLike) -> NDArray[np.float64]:
+        """What the hops into the nodes `(items[k], nodes[k])` took, which are known; 0 at the root."""
+        rows, columns = np.broadcast_arrays(np.asarray(items, np.int64), np.asarray(nodes, np.int64))
+        kept = np.where(columns > 0, 1 + self.action(columns), 0) if self.independent else columns
+        made = self._made_id[rows, kept]
+        return np.where(columns > 0, np.array([0.0, *(made.seconds for made in self._made)])[made + 1], 0.0)
+
+    def path_seconds(self, items: ArrayLike, nodes: ArrayLike) -> NDArray[np.float64]:
+        """What the whole pipelines that lead to the nodes `(items[k], nodes[k])` took, one hop after another."""
+        rows, columns = np.broadcast_arrays(np.asarray(items, np.int64), np.asarray(nodes, np.int64))
+        total = np.zeros(rows.shape)
+        while columns.any():
+            total += self.seconds(rows, columns)
+            columns = np.where(columns > 0, self.parent(columns), 0)
+        return total
+
+    def charged(self, cost_weight: float, latency_weight: float) -> Tree:
+        """The tree of a reward that charges for seconds, too: `cost` is then in units of quality.
+
+        `cost_weight * cost + latency_weight * seconds`, so that the reward's one weight is 1; `billed` stays. It shares
+        all else with this one, of which every hop that will be asked for is known.
+        """
+        part, (items, nodes) = copy(self), np.indices(self.known.shape, sparse=True)
+        part.cost = cost_weight * self.billed + latency_weight * self.seconds(items, nodes)
+        return part
 
     def generations(self, model: int) -> list[tuple[Context, GenerationSettings, Generation]]:
         """Every response of one model, with the context and the settings it was made for, each once."""
@@ -314,8 +353,7 @@ class Tree:
         """The tree of some of the items, in the order given; it shares nothing that is written to."""
         chosen = np.asarray(items, np.int64)
         part = self._like([self.items[i] for i in chosen], self.max_hops)
-        for name in ("known", "score", "cost"):
-            getattr(part, name)[:] = getattr(self, name)[chosen]
+        self._copy_into(part, chosen)
         used, local = np.unique(self.context_id[chosen], return_inverse=True)
         part.contexts = [self.contexts[c] for c in used if c >= 0]
         part.context_id[:] = local.reshape(part.context_id.shape) - int(bool(len(used) and used[0] < 0))
@@ -328,9 +366,17 @@ class Tree:
         return part
 
     def _like(self, items: Sequence[Item], max_hops: int) -> Tree:
-        part = Tree(items, self.models, max_hops, self.cost_model, self._generator, self._scorer, self.answers)
+        live = self._generator, self._scorer
+        part = Tree(items, self.models, max_hops, self.cost_model, *live, self.answers, self.timing)
         part.independent = self.independent
         return part
+
+    def _copy_into(self, part: Tree, where: Any) -> None:
+        """What is known of some items or nodes, into their tree."""
+        for name in ("known", "score", "cost"):
+            getattr(part, name)[:] = getattr(self, name)[where]
+        if self.billed is not self.cost:
+            part.billed = self.billed[where]
 
     def select(self, split: Split) -> Tree:
         """The tree of one split's items."""
@@ -344,8 +390,8 @@ class Tree:
         if max_hops > self.max_hops:
             raise UserError(f"a tree of {self.max_hops} hops cannot be shortened to {max_hops}: ask for fewer hops")
         part = self._like(self.items, max_hops)
-        for name in ("known", "score", "cost", "context_id"):
-            getattr(part, name)[:] = getattr(self, name)[:, : part.nodes]
+        self._copy_into(part, np.s_[:, : part.nodes])
+        part.context_id[:] = self.context_id[:, : part.nodes]
         part.contexts, part._context_ids = list(self.contexts), dict(self._context_ids)
         part._made, part._made_id = list(self._made), self._made_id[:, : part.nodes].copy()
         part._answered, part._scores = dict(self._answered), dict(self._scores)
@@ -360,14 +406,15 @@ class Tree:
             raise UserError(f"unknown model {unknown[0]!r}: the pool has {', '.join(self.models)}")
         numbers = np.array([self.models.index(model) for model in models])
         prices = self.cost_model.of(numbers.tolist())
-        part = Tree(self.items, models, self.max_hops, prices, answers=self.answers)
+        timing = [self.timing[number] for number in numbers]
+        part = Tree(self.items, models, self.max_hops, prices, answers=self.answers, timing=timing)
         part.independent = self.independent
         same = np.zeros(part.nodes, np.int64)  # the node of this tree with the same pipeline
         for depth in range(1, part.max_hops + 1):
             nodes = part.level(depth)
             same[nodes] = self.child(same[part.parent(nodes)], numbers[part.action(nodes)])
-        for name in ("known", "score", "cost", "context_id"):
-            getattr(part, name)[:] = getattr(self, name)[:, same]
+        self._copy_into(part, np.s_[:, same])
+        part.context_id[:] = self.context_id[:, same]
         part.contexts, part._context_ids = list(self.contexts), dict(self._context_ids)
         made = same[: 1 + len(models)] if self.independent else same
         part._made, part._made_id = list(self._made), self._made_id[:, made]

@@ -10,7 +10,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,11 +29,13 @@ from pools.types import FinishReason
 class ServerText(str):
     """A response of a server. tokens: read and written, as the server counts; finish_reason; each None if unsaid.
 
+    seconds: from sending the request to the whole reply, of the try that was answered; None if that is not known.
     failure: in place of a response, why there is none; so one prompt that fails takes no other of its batch along.
     """
 
     tokens: tuple[int, int] | None = None
     finish_reason: FinishReason | None = None
+    seconds: float | None = None
     failure: str | None = None
 
 
@@ -154,11 +156,11 @@ def ask_patiently(lm: Any, at_once: int) -> None:
 
     async def ask_once(waiting: Waiting | None, request: dict[str, Any]) -> list[str]:
         if waiting is None or waiting.alone:  # lm-eval counts the requests of its own thread
-            return await send(**request)
+            return await _timed(send, request)
         while not places.acquire(timeout=0.1):
             await asyncio.sleep(0)
         try:
-            return await send(**request)
+            return await _timed(send, request)
         finally:
             places.release()
 
@@ -192,6 +194,31 @@ def ask_patiently(lm: Any, at_once: int) -> None:
         return text
 
     lm.model_call, lm.amodel_call = ask_alone, ask
+
+
+class _Turn:
+    """lm-eval's semaphore for one request, which knows since when it has its place: to wait for one is no latency."""
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places, self.since = places, 0.0
+
+    async def acquire(self) -> bool:
+        await self._places.acquire()
+        self.since = time.perf_counter()
+        return True
+
+    def release(self) -> None:
+        self._places.release()
+
+
+async def _timed(send: Callable[..., Awaitable[list[str]]], request: dict[str, Any]) -> list[str]:
+    """Send a request once; the responses know how long that took."""
+    turn = _Turn(request["sem"])
+    answers = await send(**{**request, "sem": turn})
+    for answer in answers:
+        if isinstance(answer, ServerText):
+            answer.seconds = time.perf_counter() - turn.since
+    return answers
 
 
 async def _while_awaited(waiting: Waiting | None, answer: Awaitable[list[str]]) -> list[str]:

@@ -20,7 +20,7 @@ from pools.pool import CandidateModel, Pool
 from pools.registry import Registry
 from pools.secrets import clean_logs, harmless, remember
 from pools.template import render
-from pools.types import Context, FinishReason, Generation, GenerationSettings, UpstreamError
+from pools.types import SHARE, Context, FinishReason, Generation, GenerationSettings, Timing, UpstreamError
 from pools.weights import find_weights
 
 Request = tuple[Context, GenerationSettings]
@@ -185,6 +185,20 @@ def is_server(lm: Any) -> bool:
     return isinstance(lm, TemplateAPI)
 
 
+def timing_of(model: CandidateModel) -> Timing:
+    """How the seconds of a model's responses are obtained that it gives now; a server's are each request's own."""
+    in_this_process: Timing = "single calls" if model.at_once == 1 else SHARE
+    if model.weights is not None:
+        return in_this_process
+    from lm_eval.api.registry import get_model
+    from lm_eval.models.api_models import TemplateAPI
+
+    try:
+        return "server" if issubclass(get_model(model.lm_eval), TemplateAPI) else in_this_process
+    except Exception:  # no such type, or a package that it needs is missing: said when the model is loaded
+        return SHARE
+
+
 def _run_batch(lm: Any, model: CandidateModel, prompts: list[Any], settings: GenerationSettings) -> Answers:
     from lm_eval.api.instance import Instance
 
@@ -230,7 +244,7 @@ def _generation(
     room: float,
     seconds: float,
 ) -> Generation:
-    """The response with what it used: as its server says, else as the tokenizer counts."""
+    """The response with what it used: as its server says, else as the tokenizer counts, and `seconds` for each."""
     said = response if isinstance(response, ServerText) else ServerText(response)
     if said.tokens is not None:
         tokens_in, tokens_out = said.tokens
@@ -239,7 +253,8 @@ def _generation(
         tokens_out = _count(lm, model, str(response), add_special_tokens=False)
     # lm-eval returns text alone: a response as long as the limit was cut off by it.
     counted: FinishReason = "length" if tokens_out >= settings.max_new_tokens else "stop"
-    return Generation(str(response), tokens_in, tokens_out, said.finish_reason or counted, seconds)
+    took = seconds if said.seconds is None else said.seconds
+    return Generation(str(response), tokens_in, tokens_out, said.finish_reason or counted, took)
 
 
 def _readable(lm: Any, settings: GenerationSettings) -> float:

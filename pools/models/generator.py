@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pools.data.store import TransitionStore
-from pools.models.engine import Engine, LocalEngine, Request, Unanswered, build_engine, is_server
+from pools.models.engine import Engine, LocalEngine, Request, Unanswered, build_engine, is_server, timing_of
 from pools.pool import Pool
 from pools.template import visible
 from pools.types import Context, Generation, GenerationSettings, UpstreamError
@@ -141,7 +141,9 @@ class LiveGenerator:
     def _report(self, model: int, done: int, batches: Sequence[Sequence[int]], made: Sequence[Generation]) -> None:
         if self.progress:
             tokens_in, tokens_out = sum(g.tokens_in for g in made), sum(g.tokens_out for g in made)
-            total, seconds = sum(map(len, batches)), sum(g.seconds for g in made)
+            # A server is asked for a whole batch at a time.
+            at_once = bool(made) and timing_of(self.pool.models[model]) == "server"
+            total, seconds = sum(map(len, batches)), (max if at_once else sum)(g.seconds for g in made)
             self.progress(Batch(self.pool.models[model].name, done, total, tokens_in, tokens_out, seconds))
 
     def _fingerprint(self, model: int) -> str:

@@ -1,40 +1,52 @@
-"""The quality-cost plane: every router a point with its intervals, over what mixing single models attains."""
+"""Quality against cost or latency: every router a point with its intervals, over what mixing single models attains."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from harness.evaluation.frontier import concave_hull
-from harness.evaluation.summary import OverallFigures
 from harness.report.figures.labels import place_labels
 from harness.report.figures.style import LIGHT, WIDTH_PX, Series, axes_at, fitted, new_figure, points
 
 
+@dataclass(frozen=True)
+class Point:
+    """A router in the plane: what it takes and the quality that it attains, with their 95% intervals."""
+
+    series: Series
+    taken: float
+    taken_interval: tuple[float, float]
+    quality: float
+    quality_interval: tuple[float, float]
+
+
 def draw_plane(
-    routers: Sequence[tuple[Series, OverallFigures]],
+    routers: Sequence[Point],
     curves: Sequence[tuple[Series, Sequence[tuple[float, float]]]],
-    unit: str,
+    axis: str,
+    mixed: bool,
     narrow: bool,
 ) -> Any:
-    """A figure of points `(cost, quality)` with 95% intervals.
+    """A figure of points `(taken, quality)` with 95% intervals.
 
-    routers: each with its overall figures. curves: of a router over many cost weights, `(cost, quality)` in their
-    order. The hull is that of the series whose role is "single model".
+    curves: of a router over many cost weights, `(taken, quality)` in their order. axis: names what is taken. mixed:
+    whether the hull of the series whose role is "single model" is drawn, as a mixture takes the mean of what they take.
     """
     width, height = WIDTH_PX[narrow], 430 if narrow else 500
     left, right, bottom, top = (46, 8, 46, 78) if narrow else (58, 14, 52, 40)
     figure = new_figure(width, height)
     axes = axes_at(figure, left, top, width - left - right, height - bottom - top)
-    reach = [o.cost_interval[1] for _, o in routers if o.cost_interval] + [c for _, curve in curves for c, _ in curve]
+    reach = [point.taken_interval[1] for point in routers] + [c for _, curve in curves for c, _ in curve]
     most = max(reach) * 1.06 or 1.0
-    axes.set(xlim=(-0.03 * most, most), ylim=(-0.03, 1.05), xlabel=f"cost per item ({unit})", ylabel="quality")
+    axes.set(xlim=(-0.03 * most, most), ylim=(-0.03, 1.05), xlabel=axis, ylabel="quality")
     axes.grid(linewidth=0.8)
     axes.tick_params(length=0)
     axes.locator_params(axis="x", nbins=4 if narrow else 8)
-    singles = [(o.cost, o.quality) for series, o in routers if series.role == "single model"]
+    singles = [(p.taken, p.quality) for p in routers if mixed and p.series.role == "single model"]
     lines = [np.array(curve).T for _, curve in curves]
     if singles:
         at, height_at = concave_hull(*np.array(singles).T)
@@ -50,28 +62,27 @@ def draw_plane(
         )  # fmt: skip
     shown: set[str] = set()
     bars = [box for curve in lines for box in along(curve)]
-    for series, o in routers:
-        assert o.cost is not None and o.cost_interval is not None
-        (c_low, c_high), (q_low, q_high) = o.cost_interval, o.quality_interval
+    for p in routers:
+        series, (c_low, c_high), (q_low, q_high) = p.series, p.taken_interval, p.quality_interval
         bar = {"color": series.colour, "linewidth": 1.1, "alpha": 0.65, "zorder": 2.6}
-        axes.hlines(o.quality, c_low, c_high, **bar)
-        axes.vlines(o.cost, q_low, q_high, **bar)
+        axes.hlines(p.quality, c_low, c_high, **bar)
+        axes.vlines(p.taken, q_low, q_high, **bar)
         axes.plot(
-            o.cost, o.quality, linestyle="", marker=series.marker, color=series.colour,
+            p.taken, p.quality, linestyle="", marker=series.marker, color=series.colour,
             markersize=points(13 if series.marker == "*" else 9), markeredgecolor=LIGHT["paper"], markeredgewidth=0.8,
             zorder=3, label=None if series.role in shown else series.role,
         )  # fmt: skip
         shown.add(series.role)
-        bars += [(c_low, o.quality, c_high, o.quality), (o.cost, q_low, o.cost, q_high)]
+        bars += [(c_low, p.quality, c_high, p.quality), (p.taken, q_low, p.taken, q_high)]
     figure.legend(
         loc="upper left", bbox_to_anchor=(0.0, 1.0), ncols=2 if narrow else 5, frameon=False, handletextpad=0.4,
         columnspacing=0.6 if narrow else 1.0, borderpad=0.2, handlelength=1.6,
     )  # fmt: skip
     place_labels(
         axes,
-        [(o.cost, o.quality) for _, o in routers],
-        [fitted(series.label, 160 if narrow else 280, figure) for series, _ in routers],
-        [series.colour for series, _ in routers],
+        [(p.taken, p.quality) for p in routers],
+        [fitted(p.series.label, 160 if narrow else 280, figure) for p in routers],
+        [p.series.colour for p in routers],
         bars,
     )
     return figure

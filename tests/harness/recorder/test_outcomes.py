@@ -63,6 +63,36 @@ def test_a_recording_is_replaced_only_by_force(tmp_path: Path, harness: Run, cap
     assert harness(*other[:-1], tmp_path / "thesis", "--force") == 2
 
 
+@pytest.mark.parametrize(
+    ("latency", "said"),
+    [
+        (
+            lambda n: "fast" if n == 3 else 1,
+            "data row 4: latency: 'fast' is no number: expected digits and a point, in s",
+        ),
+        (lambda n: -1, "data row 1: latency: -1 is no number of seconds from 0 to 1e+09"),
+        (lambda n: "" if n == 3 else 1, "has no outcome of b (1 of 60 items are incomplete)"),
+        (lambda n: "", "no row has a score and a latency; remove the column latency, or complete the table"),
+    ],
+)
+def test_a_latency_that_is_no_number_of_seconds_is_refused(
+    latency: Callable[[int], Any], said: str, tmp_path: Path, harness: Run, capsys: Any
+) -> None:
+    rows = [row | {"latency": latency(n)} for n, row in enumerate(table())]
+    assert harness("import", written(rows, tmp_path / "t.csv"), "--out", tmp_path / "out") == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_latency_is_in_all_files_or_in_none(tmp_path: Path, harness: Run, capsys: Any) -> None:
+    train = written([row | {"latency": 0.5} for row in table()], tmp_path / "t_train.csv")
+    test = written([row | {"prompt": row["prompt"] + "!"} for row in table()], tmp_path / "t_test.csv")
+    assert harness("import", train, test, "--out", tmp_path / "out") == 2
+    assert "give each file the column latency, or none of them" in " ".join(capsys.readouterr().err.split())
+    assert harness("import", train, "--out", tmp_path / "out") == 0
+    tree = load_recording(tmp_path / "out").tree
+    assert tree.latency and (tree.seconds([0, 59], [2, 1]) == 0.5).all()
+
+
 def test_a_long_table_and_routers_on_it(tmp_path: Path, harness: Run, capsys: Any) -> None:
     rows, out = table(), tmp_path / "recording"
     assert harness("import", written(rows, tmp_path / "mine.csv"), "--out", out) == 0

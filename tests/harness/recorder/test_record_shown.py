@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.recorder.record import speed_of
+from harness.recorder.record import speed_of, timing_of_answers
 from pools.data.recording import Recording, load_recording
 from pools.data.store import TransitionStore
 from pools.types import Generation
@@ -22,10 +23,11 @@ def recorded(
 ) -> Callable[..., Recording]:
     """`recorded(name, template, *more)`: two hops of the tiny pool, the first of which reads by the template."""
 
-    def record(name: str, template: str, *more: object) -> Recording:
+    def record(name: str, template: str, *more: object, batch_size: int = 4) -> Recording:
         first = "  - name: tiny-a\n"
         text = tiny_pool_file.read_text().replace(first, f"{first}    template: {template!r}\n")
         pool = tmp_path / "shown.yaml"
+        text = text.replace("batch_size: 4", f"batch_size: {batch_size}", 1)
         pool.write_text(text.replace("{path: tiny-", f"{{path: {tiny_pool_file.parent}/tiny-"))
         selection = ("--pool", pool, "--suite", tiny_tasks / "suite.yaml", "--max-hops", 2)
         places = ("--store", tmp_path / f"{name}.sqlite", "--out", tmp_path / name)
@@ -52,6 +54,20 @@ def test_what_a_model_is_not_shown_is_asked_once(recorded: Record, tmp_path: Pat
     made = [tree.generation(item, tree.node((0,))) for item in range(items)]
     assert speed["tiny-a"]["tokens_in"] == sum(one.tokens_in for one in made)
     assert sum(origin["responses"] for origin in manifest["origins"]) == counts["distinct_requests"]
+
+
+def test_the_manifest_says_which_seconds_are_those_of_single_calls(recorded: Record, tmp_path: Path) -> None:
+    """By the responses as they came about: one that was answered in a batch before stays a share of it."""
+    shares = recorded("batch", "{{ query }}")
+    assert shares.manifest["seconds"] == "share of a batch" and not shares.tree.latency
+    alone = recorded("alone", "{{ query }}", batch_size=1)
+    assert alone.manifest["seconds"] == {"tiny-a": "single calls", "tiny-b": "share of a batch"}
+    assert not alone.tree.latency
+    again = recorded("again", "{{ query }}", "--reuse", tmp_path / "batch", batch_size=1)
+    assert again.manifest["seconds"] == "share of a batch"
+    said: list[Any] = [(9, {"seconds": {"m": "server"}}), (1, {"seconds": {"m": "single calls"}}), (1, None)]
+    assert [timing_of_answers("m", said[:n]) for n in (1, 2)] == ["server", "share of a batch"]
+    assert timing_of_answers("m", said[::2]) == "share of a batch"
 
 
 def test_reusing_such_a_recording_takes_each_response_once(

@@ -158,7 +158,7 @@ def test_without_a_single_model_nothing_is_compared(summary: dict[str, Any]) -> 
 def test_the_csv_file_is_tidy(folder: Path) -> None:
     with (folder / "tables.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == list(COLUMNS) and len(COLUMNS) == 17
+    assert list(rows[0]) == list(COLUMNS) and len(COLUMNS) == 27
     by_key = {(row["router"], row["task"]): row for row in rows}
     routers = ["random", *(f"single:{model}" for model in MODELS), "oracle"]
     assert list(by_key) == [(router, task) for router in routers for task in (*SCORES, "mean", "all")]

@@ -49,6 +49,30 @@ def test_solve_is_brute_force(synthetic_tree, seed, models, hops, allow_stop, we
         assert (quality, cost) == pytest.approx((solution.quality[item], solution.cost[item]), abs=1e-12)
 
 
+@pytest.mark.parametrize(("cost_weight", "latency_weight"), [(0.5, 0.2), (0.0, 0.3), (0.03, 0.0)])
+@pytest.mark.parametrize("independent", [False, True])
+def test_solve_is_brute_force_under_two_prices(synthetic_tree, independent, cost_weight, latency_weight):
+    tree = synthetic_tree(items=6, models=3, max_hops=1 if independent else 3, seed=6, rates=RATES)
+    tree = tree.cascade(3) if independent else tree
+    priced = tree.charged(cost_weight, latency_weight)
+    solution, part = solve(priced, 1.0, True), priced.subset([4, 1])
+    for item in range(6):
+        values = []
+        for pipeline in _pipelines(tree, 1):
+            made = [tree.generation(item, tree.node(pipeline[: hop + 1])) for hop in range(len(pipeline))]
+            score, cost = _outcome(tree, item, pipeline)
+            seconds = sum(one.seconds for one in made)
+            node = tree.node(pipeline)
+            assert tree.path_seconds(item, node) == seconds
+            assert path_costs(priced)[item, node] == pytest.approx(cost_weight * cost + latency_weight * seconds)
+            values.append(score - cost_weight * cost - latency_weight * seconds)
+        assert solution.value[item] == pytest.approx(max(values), abs=1e-12)
+    # What was billed stays what it was, in parts of the tree, too.
+    assert (priced.billed == tree.cost).all() and (part.billed == tree.cost[[4, 1]]).all()
+    assert (part.cost == priced.cost[[4, 1]]).all()
+    assert (priced.shortened(1).billed == tree.cost[:, :4]).all()
+
+
 def _planted(synthetic_tree, outcomes, hops=1):
     """A tree of one item whose first hops have these scores and costs; deeper ones are wrong and cost 1."""
     tree = synthetic_tree(items=1, models=len(outcomes), max_hops=hops, rates=[1.0] * len(outcomes))

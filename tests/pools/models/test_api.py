@@ -250,6 +250,25 @@ def test_a_server_that_is_not_there(pool: Any, serve: Any, concurrent: int, capf
     assert capfd.readouterr() == ("", "")
 
 
+@concurrently
+def test_seconds_are_those_of_each_request_alone(pool: Any, serve: Any, concurrent: int) -> None:
+    """Not a share of the batch's, not the wait for a place among others, and not a try that failed."""
+
+    def slow_at_first(handler: Handler, question: str, before: int) -> bool:
+        if question == "Question 0":
+            time.sleep(0.4)
+        if question == "Question 1" and not before:
+            time.sleep(0.4)
+            handler.reply(500, {})
+            return True
+        return False
+
+    declared = pool(serve(slow_at_first), num_concurrent=concurrent)
+    made = LiveGenerator(declared).generate(0, REQUESTS)
+    assert 0.4 <= made[0].seconds < 0.7
+    assert all(0 < one.seconds < 0.3 for one in made[1:]), [one.seconds for one in made]
+
+
 # --- asked again -----------------------------------------------------------------------------------------------------
 
 
@@ -295,7 +314,7 @@ def test_a_server_is_given_the_time_that_it_asks_for(slept: list[float]) -> None
 
     lm: Any = SimpleNamespace(amodel_call=is_busy, model_call=None, max_retries=8, timeout=300)
     ask_patiently(lm, 1)
-    asyncio.run(lm.amodel_call())
+    asyncio.run(lm.amodel_call(sem=None))
     assert slept[:6] == [20, 300, 2, 4, 8, 10] and 55 < slept[6] <= 60
 
 
