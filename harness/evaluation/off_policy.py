@@ -1,0 +1,139 @@
+"""Off-policy evaluation: what a one-hop router would have attained on traffic that another policy answered.
+
+Each of `n` logged calls has the outcome of one model, and the probability with which that model was chosen. Weighted by
+how much more often the router chooses it, the outcomes estimate the router's mean without bias (Horvitz and Thompson
+1952). With a model of the outcomes besides, the estimate is doubly robust: consistent if the propensities or the model
+are right (Dudik, Langford and Li 2011, arXiv 1103.4601). Intervals are of the influence function, with calls of one
+item as one observation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.evaluation.metrics import NOISE, Estimate
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+MIN_EFFECTIVE = 100
+"""Of fewer effective calls no interval is given: it would rest on the normal approximation of a few heavy ones."""
+MAX_DEVIATION = 4.0
+"""Standard errors that the mean weight may be from 1, which it is in expectation if every model that the router chooses
+could have been chosen."""
+FOLDS = 5
+PENALTIES = (0.1, 1.0, 10.0, 100.0)
+_NORMAL = 1.959964  # the 97.5% quantile
+
+
+@dataclass(frozen=True)
+class Logged:
+    """`n` calls. action: int `[n]` the model that answered. propensity: `[n]` the probability that it was chosen.
+
+    item: int `[n]` numbers from 0; calls of one item ask the same.
+    """
+
+    action: IntArray
+    propensity: FloatArray
+    item: IntArray
+
+    def weights(self, chance: FloatArray) -> FloatArray:
+        """`[n]` how much more often a policy chooses each call's model, by its probabilities `[n, M]`."""
+        return chance[np.arange(len(self.action)), self.action] / self.propensity
+
+
+def effective_calls(weights: FloatArray) -> float:
+    """How many calls of equal weight would tell as much: `sum(w)^2 / sum(w^2)` (Kish 1965)."""
+    squares = float((weights**2).sum())
+    return float(weights.sum() ** 2 / squares) if squares else 0.0
+
+
+def lack_of_overlap(weights: FloatArray, item: IntArray) -> str:
+    """Why weights `[n]` allow no estimate, in a few words; empty if they do.
+
+    Too few effective calls (below `MIN_EFFECTIVE`), or a mean that is not 1 (by more than `MAX_DEVIATION` standard
+    errors): then the router chooses what the log never tried there, or the propensities are wrong.
+    """
+    effective = effective_calls(weights)
+    if effective < MIN_EFFECTIVE:
+        return f"too little overlap: {effective:.0f} effective calls, {MIN_EFFECTIVE} are needed"
+    mean = float(weights.mean())
+    if abs(mean - 1) > MAX_DEVIATION * standard_error(weights - mean, item) + NOISE:
+        return f"no overlap: the mean weight is {mean:.2f}, not 1; it chooses models that the log never tried there"
+    return ""
+
+
+def standard_error(influence: FloatArray, item: IntArray) -> float:
+    """Of a mean, from each call's influence `[n]` on it, which averages 0; calls of one item are one observation."""
+    of_item = np.bincount(item, influence)
+    items = np.count_nonzero(np.bincount(item))
+    return float(np.sqrt((of_item**2).sum() * items / max(1, items - 1)) / len(influence))
+
+
+def estimate(mean: float, influence: FloatArray, item: IntArray) -> Estimate:
+    """A mean with the 95% interval of its influence function `[n]`."""
+    half = _NORMAL * standard_error(influence, item)
+    return Estimate(mean, mean - half, mean + half)
+
+
+def inverse_propensity(weights: FloatArray, outcome: FloatArray, item: IntArray) -> Estimate:
+    """Horvitz and Thompson's: the mean of `w * outcome`, both `[n]`. Unbiased, and the widest."""
+    return mean_estimate(weights * outcome, item)
+
+
+def self_normalised(weights: FloatArray, outcome: FloatArray, item: IntArray) -> Estimate:
+    """Hajek's: `sum(w * outcome) / sum(w)`, both `[n]`; within the range of the outcomes."""
+    mean = float(weights @ outcome / weights.sum())
+    return estimate(mean, weights * (outcome - mean) / weights.mean(), item)
+
+
+def mean_estimate(values: FloatArray, item: IntArray) -> Estimate:
+    """The mean of values `[n]`, as of the outcomes that were logged themselves."""
+    mean = float(values.mean())
+    return estimate(mean, values - mean, item)
+
+
+def doubly_robust_outcomes(predicted: FloatArray, outcome: FloatArray, logged: Logged) -> FloatArray:
+    """`[n, M]` an outcome of every model for each call: as predicted `[n, M]`, and corrected for the one that answered.
+
+    The correction is the error of the prediction over the propensity, so outcomes may be out of the range of real ones.
+    The mean over calls of `sum_a chance[a] * outcomes[a]` is the doubly robust estimate of a policy.
+    """
+    calls, corrected = np.arange(len(outcome)), predicted.copy()
+    corrected[calls, logged.action] += (outcome - predicted[calls, logged.action]) / logged.propensity
+    return corrected
+
+
+def cross_fitted(predict: Callable[[IntArray, IntArray], FloatArray], item: IntArray, seed: int) -> FloatArray:
+    """`[n, ...]` predictions for each call by what was fitted on calls of other items.
+
+    predict: is given the numbers of the calls to fit on and of those to predict for; gives the predictions of these.
+    """
+    numbers = np.random.default_rng(seed).permutation(int(item.max()) + 1)
+    fold = numbers[item] % FOLDS
+    held_out = [np.flatnonzero(fold == f) for f in np.unique(fold)]
+    parts = [predict(np.setdiff1d(np.arange(len(item)), wanted), wanted) for wanted in held_out]
+    return np.concatenate(parts)[np.argsort(np.concatenate(held_out))]
+
+
+def ridge_outcomes(
+    known: NDArray[np.floating], action: IntArray, outcome: FloatArray, wanted: NDArray[np.floating], models: int
+) -> FloatArray:
+    """`[w, M, K]` outcomes of every model, by ridge regression on its calls, with the best penalty in leave-one-out.
+
+    known: `[k, d]` embeddings of calls that the models `action` `[k]` answered with the outcomes `[k, K]`. wanted:
+    `[w, d]`. A model with fewer than `FOLDS` calls is predicted by the mean of all.
+    """
+    from sklearn.linear_model import RidgeCV
+
+    predicted = np.broadcast_to(outcome.mean(axis=0), (len(wanted), models, outcome.shape[1])).copy()
+    for model in range(models):
+        mine = action == model
+        if mine.sum() >= FOLDS:
+            fitted = RidgeCV(PENALTIES, alpha_per_target=True).fit(known[mine], outcome[mine])
+            predicted[:, model] = fitted.predict(wanted).reshape(len(wanted), -1)
+    return predicted

@@ -1,0 +1,174 @@
+"""Logged traffic: chat requests in OpenAI's form with their responses, and what is known of each call besides."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pools.cost import MAX_COST
+from pools.errors import UserError
+from pools.json_file import read_objects
+from pools.schema import Schema, one_line
+from pools.types import Split, utf8
+
+EXAMPLE = '{"request": {"model": ..., "messages": [...]}, "response": {"choices": [...]}, ...} in each line'
+INSTRUCTIONS = ("system", "developer")
+NO_SETTINGS = frozenset(
+    ("stream", "stream_options", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
+)
+"""Fields of a request that change nothing in what is answered."""
+
+Tokens = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, le=MAX_COST)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def conversation_text(turns: Sequence[tuple[str, str]]) -> str:
+    """The text that is routed, of pairs of role and text.
+
+    Instructions and one question are joined by an empty line; a longer conversation is written out with its roles.
+    """
+    if [role for role, _ in turns if role not in INSTRUCTIONS] == ["user"]:
+        return "\n\n".join(text for _, text in turns)
+    return "\n\n".join(f"{role.capitalize()}: {text}" for role, text in turns)
+
+
+class Part(Schema):
+    """A part of a message; only texts can be routed."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(Schema):
+    """A message of a conversation."""
+
+    role: str
+    content: str | list[Part] | None = None
+
+    @property
+    def text(self) -> str:
+        """Its content as one text."""
+        if isinstance(self.content, list):
+            return "\n".join(part.text for part in self.content)
+        return self.content or ""
+
+
+class LoggedRequest(Schema):
+    """What was asked. Other fields than these are settings, but for `NO_SETTINGS`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    model: str = ""
+
+
+class Choice(Schema):
+    """An answer."""
+
+    message: Message
+
+
+class Usage(Schema):
+    """Tokens that were read and written."""
+
+    prompt_tokens: Tokens
+    completion_tokens: Tokens
+
+
+class LoggedResponse(Schema):
+    """What was answered; the first choice counts."""
+
+    choices: Annotated[list[Choice], Field(min_length=1)]
+    model: str = ""
+    usage: Usage | None = None
+
+
+class ShadowDecision(Schema):
+    """The first decision that another router would have made: its probability of each model that it may call."""
+
+    router: str
+    choices: dict[str, Share]
+
+
+class LoggedCall(Schema):
+    """A request, its response, and what is known of the call besides; fields of other names are ignored.
+
+    model: who answered, if response and request name another or none. propensity: the probability with which that model
+    was chosen for this request, when it was. score: what the answer was worth, in [0, 1].
+    """
+
+    request: LoggedRequest
+    response: LoggedResponse
+    model: str | None = None
+    cost: Amount | None = None
+    cost_unit: str | None = None
+    seconds: Amount | None = None
+    score: bool | Share | None = None
+    propensity: Annotated[float, Field(gt=0, le=1)] | None = None
+    task: str | None = None
+    kind: str | None = None
+    split: Split | None = None
+    shadow: ShadowDecision | None = None
+
+    @field_validator("score")
+    @classmethod
+    def as_number(cls, score: bool | float | None) -> float | None:
+        """True and false are 1 and 0."""
+        return None if score is None else float(score)
+
+    @model_validator(mode="after")
+    def whole(self) -> LoggedCall:
+        """Raise ValueError for a call of nobody, or one that asks nothing."""
+        if not self.answered_by:
+            raise ValueError("no model is named: expected one in response, in request, or as model of the call")
+        if not self.query.strip():
+            raise ValueError("the messages of the request are empty; leave such calls out")
+        return self
+
+    @property
+    def answered_by(self) -> str:
+        """The model that answered."""
+        return self.model or self.response.model or self.request.model
+
+    @property
+    def text(self) -> str:
+        """The answer."""
+        return self.response.choices[0].message.text
+
+    @cached_property
+    def query(self) -> str:
+        """The text that is routed, as `serve` makes it of the messages."""
+        return conversation_text([(message.role, message.text) for message in self.request.messages])
+
+    @cached_property
+    def item(self) -> str:
+        """A name of the request: calls with the same messages and settings are of one item."""
+        settings = {key: given for key, given in (self.request.model_extra or {}).items() if key not in NO_SETTINGS}
+        messages = [(message.role, message.text) for message in self.request.messages]
+        asked = json.dumps([messages, settings], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(utf8(asked)).hexdigest()[:16]
+
+
+def logged_calls(rows: Iterable[Mapping[str, Any]], path: Path) -> list[LoggedCall]:
+    """The calls of a log's entries. Raises UserError for an entry that is none."""
+    calls = []
+    for number, row in enumerate(rows, 1):
+        try:
+            calls.append(LoggedCall.model_validate(row))
+        except ValidationError as error:
+            raise UserError(f"{path}: entry {number}: {one_line(error)}") from None
+    return calls
+
+
+def read_log(path: Path) -> list[LoggedCall]:
+    """The calls of a log. Raises UserError for a file that is none."""
+    if not path.is_file():
+        raise UserError(f"no such file: {path}; name a log of traffic, {EXAMPLE}")
+    return logged_calls(read_objects(path, EXAMPLE), path)
