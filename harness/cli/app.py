@@ -15,6 +15,7 @@ from harness.regression.config import Check, Compare
 from harness.report.config import Report
 from harness.runs.config import Run, Train
 from harness.serving.config import Serve
+from harness.traffic.config import Estimate
 from pools.errors import UserError
 from pools.numbers import number_arguments
 
@@ -32,7 +33,7 @@ class List:
 
 
 # A command is named after what it takes. Of `A | B` tyro would import a type checker, for 40 ms of `--help`.
-Command = Union[Run, Train, Record, Import, Verify, Compare, Check, Report, Serve, List]  # noqa: UP007
+Command = Union[Run, Train, Record, Import, Estimate, Verify, Compare, Check, Report, Serve, List]  # noqa: UP007
 # The function that is called with what a command takes, and with a console. If it returns False, the exit
 # code is 1.
 COMMANDS: dict[type, str] = {
@@ -40,6 +41,7 @@ COMMANDS: dict[type, str] = {
     Train: "harness.runs.train:train_command",
     Record: "harness.recorder.record:record_command",
     Import: "harness.recorder.import_table:import_outcomes",
+    Estimate: "harness.traffic.estimate:estimate_command",
     Verify: "harness.recorder.verify:verify",
     Compare: "harness.regression.compare:compare_command",
     Check: "harness.regression.check:check",

@@ -9,7 +9,7 @@ item as one observation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,52 @@ class Logged:
         return chance[np.arange(len(self.action)), self.action] / self.propensity
 
 
+@dataclass(frozen=True)
+class Estimates:
+    """A mean with its 95% interval, three ways."""
+
+    inverse_propensity: Estimate
+    self_normalised: Estimate
+    doubly_robust: Estimate
+
+
+@dataclass(frozen=True)
+class RouterEstimate:
+    """What a router would have attained per call. refused: why nothing is estimated, then the rest is None; else empty.
+
+    effective_calls: how many calls of equal weight would tell as much. routing_cost: of the router's own encoder.
+    value: quality - cost_weight * cost. value_ahead: of what was logged, doubly robust, paired.
+    """
+
+    effective_calls: float
+    refused: str = ""
+    routing_cost: float = 0.0
+    quality: Estimates | None = None
+    cost: Estimates | None = None
+    value: Estimates | None = None
+    value_ahead: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class TrafficSummary:
+    """Routers on logged traffic.
+
+    calls, requests: that the estimates are over; split: of which items. left_out: calls of the log that lack something,
+    by what. models: all that answered, in the order of a router's actions. cost_unit: empty if no costs were logged.
+    logged: what was attained by whoever answered.
+    """
+
+    calls: int
+    requests: int
+    split: str
+    left_out: Mapping[str, int]
+    models: tuple[str, ...]
+    cost_unit: str
+    cost_weight: float
+    logged: RouterEstimate
+    routers: Mapping[str, RouterEstimate]
+
+
 def effective_calls(weights: FloatArray) -> float:
     """How many calls of equal weight would tell as much: `sum(w)^2 / sum(w^2)` (Kish 1965)."""
     squares = float((weights**2).sum())
@@ -74,7 +120,7 @@ def standard_error(influence: FloatArray, item: IntArray) -> float:
     return float(np.sqrt((of_item**2).sum() * items / max(1, items - 1)) / len(influence))
 
 
-def estimate(mean: float, influence: FloatArray, item: IntArray) -> Estimate:
+def with_interval(mean: float, influence: FloatArray, item: IntArray) -> Estimate:
     """A mean with the 95% interval of its influence function `[n]`."""
     half = _NORMAL * standard_error(influence, item)
     return Estimate(mean, mean - half, mean + half)
@@ -88,13 +134,13 @@ def inverse_propensity(weights: FloatArray, outcome: FloatArray, item: IntArray)
 def self_normalised(weights: FloatArray, outcome: FloatArray, item: IntArray) -> Estimate:
     """Hajek's: `sum(w * outcome) / sum(w)`, both `[n]`; within the range of the outcomes."""
     mean = float(weights @ outcome / weights.sum())
-    return estimate(mean, weights * (outcome - mean) / weights.mean(), item)
+    return with_interval(mean, weights * (outcome - mean) / weights.mean(), item)
 
 
 def mean_estimate(values: FloatArray, item: IntArray) -> Estimate:
     """The mean of values `[n]`, as of the outcomes that were logged themselves."""
     mean = float(values.mean())
-    return estimate(mean, values - mean, item)
+    return with_interval(mean, values - mean, item)
 
 
 def doubly_robust_outcomes(predicted: FloatArray, outcome: FloatArray, logged: Logged) -> FloatArray:
@@ -106,6 +152,38 @@ def doubly_robust_outcomes(predicted: FloatArray, outcome: FloatArray, logged: L
     calls, corrected = np.arange(len(outcome)), predicted.copy()
     corrected[calls, logged.action] += (outcome - predicted[calls, logged.action]) / logged.propensity
     return corrected
+
+
+def estimate_router(
+    chance: FloatArray, logged: Logged, outcome: FloatArray, robust: FloatArray, cost_weight: float
+) -> RouterEstimate:
+    """What a router attains by its probabilities `[n, M]`, or why that cannot be told.
+
+    outcome: `[n, 2]` quality and cost. robust: `[n, M, 2]` `doubly_robust_outcomes` of both.
+    """
+    weights = logged.weights(chance)
+    effective = effective_calls(weights)
+    if refused := lack_of_overlap(weights, logged.item):
+        return RouterEstimate(effective, refused)
+    weigh = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, -cost_weight]])  # quality, cost and value of quality and cost
+    observed, expected = outcome @ weigh, np.einsum("nm,nmk->nk", chance, robust) @ weigh
+    quality, cost, value = (
+        Estimates(
+            inverse_propensity(weights, observed[:, k], logged.item),
+            self_normalised(weights, observed[:, k], logged.item),
+            mean_estimate(expected[:, k], logged.item),
+        )
+        for k in range(3)
+    )
+    ahead = mean_estimate(expected[:, 2] - observed[:, 2], logged.item)
+    return RouterEstimate(effective, quality=quality, cost=cost, value=value, value_ahead=ahead)
+
+
+def as_logged(logged: Logged, outcome: FloatArray, cost_weight: float) -> RouterEstimate:
+    """What was attained by whoever answered: plain means of the outcomes `[n, 2]`."""
+    values = outcome[:, 0], outcome[:, 1], outcome[:, 0] - cost_weight * outcome[:, 1]
+    means = [Estimates(*[mean_estimate(of, logged.item)] * 3) for of in values]
+    return RouterEstimate(float(len(outcome)), quality=means[0], cost=means[1], value=means[2])
 
 
 def cross_fitted(predict: Callable[[IntArray, IntArray], FloatArray], item: IntArray, seed: int) -> FloatArray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import math
 import re
 import unicodedata
 from collections import Counter
@@ -19,7 +18,7 @@ from rich.console import Console
 from harness.runs.manifest import provenance
 from harness.runs.source import INDEPENDENT
 from pools.answers import answer_reader, guess_answers
-from pools.cost import MAX_COST, MAX_RATE, CostModel, recorded_cost
+from pools.cost import MAX_COST, CostModel, read_prices, recorded_cost
 from pools.data.recording import check_recording_target, save_recording
 from pools.data.traffic import logged_calls
 from pools.errors import UserError, shown
@@ -432,13 +431,12 @@ def _traffic_cells(
 ) -> Iterator[tuple[int, Cells]]:
     """The cells of each logged call. What its log gives no cost for, costs what the prices of its tokens are."""
     for number, call in enumerate(logged_calls(table, file), 1):
-        cost, usage = call.cost, call.response.usage
-        if cost is None and usage is not None and call.answered_by in prices:
-            read, written = prices[call.answered_by]
-            cost = (read * usage.prompt_tokens + written * usage.completion_tokens) / 1e6
         shared = {"item": call.item, "task": call.task or task, "prompt": call.query, "response": call.text}
         of_item = {"split": call.split, "kind": call.kind}
-        yield number, {**shared, **of_item, "model": call.answered_by, "score": call.score, "cost": cost}
+        yield (
+            number,
+            {**shared, **of_item, "model": call.answered_by, "score": call.score, "cost": call.cost_at(prices)},
+        )
 
 
 def first_answers(outcomes: Sequence[Row]) -> tuple[list[Row], int]:
@@ -615,23 +613,6 @@ def build(
 
 def _where(of_item: Mapping[str, Row]) -> str:
     return next(iter(of_item.values())).where
-
-
-def read_prices(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Of each model in MODEL=INPUT,OUTPUT its prices, in US$ per million tokens. Raises UserError for another text."""
-    price_of: dict[str, tuple[float, float]] = {}
-    for text in texts:
-        model, _, pair = text.rpartition("=")
-        try:
-            read, written = (read_number(part, float) for part in pair.split(","))
-        except ValueError:
-            read = written = math.nan
-        if not (model and 0 <= read <= MAX_RATE and 0 <= written <= MAX_RATE):
-            raise UserError(
-                f"--prices {text}: expected MODEL=INPUT,OUTPUT in US$ per million tokens, each from 0 to {MAX_RATE:g}"
-            )
-        price_of[model] = read, written
-    return price_of
 
 
 def _charger(models: Iterable[str], prices: Sequence[str], tokenizer_name: str | None) -> Callable[[Row], float]:

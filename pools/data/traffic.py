@@ -142,6 +142,14 @@ class LoggedCall(Schema):
         """The answer."""
         return self.response.choices[0].message.text
 
+    def cost_at(self, prices: Mapping[str, tuple[float, float]]) -> float | None:
+        """What it cost: as logged, else by the model's prices in US$ per million tokens; None if neither is known."""
+        usage = self.response.usage
+        if self.cost is not None or usage is None or self.answered_by not in prices:
+            return self.cost
+        read, written = prices[self.answered_by]
+        return (read * usage.prompt_tokens + written * usage.completion_tokens) / 1e6
+
     @cached_property
     def query(self) -> str:
         """The text that is routed, as `serve` makes it of the messages."""

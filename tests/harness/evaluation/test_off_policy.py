@@ -23,12 +23,12 @@ from harness.evaluation.off_policy import (
 )
 
 FloatArray = np.ndarray
-LOGS, CALLS, MODELS = 1000, 1200, 3
+CALLS, MODELS = 1200, 3
 
 
 @dataclass(frozen=True)
 class World:
-    """Queries `[Q, 2]`, each model's chance of being right, what logs choose and what the router chooses: all `[Q, M]`."""
+    """Queries `[Q, 2]`; each model's chance of being right, and to be chosen by the log and by the router: `[Q, M]`."""
 
     queries: FloatArray
     right: FloatArray
@@ -67,11 +67,11 @@ def wrong_model(known: FloatArray, action: FloatArray, outcome: FloatArray, want
 Seen = tuple[Estimate, Estimate, Estimate]
 
 
-def simulated(world: World, fit: Callable[..., FloatArray], logged_propensity: bool = True) -> list[Seen]:
+def simulated(world: World, fit: Callable[..., FloatArray], logs: int, logged_propensity: bool = True) -> list[Seen]:
     """The three estimates of the router on each simulated log. Without its propensities a log says 1/M."""
     generator = np.random.default_rng(2)
     found = []
-    for number in range(LOGS):
+    for number in range(logs):
         query = generator.integers(len(world.queries), size=CALLS)
         action = (generator.random((CALLS, 1)) > world.logging[query].cumsum(axis=1)).sum(axis=1)
         outcome = (generator.random(CALLS) < world.right[query, action]).astype(float)
@@ -108,7 +108,7 @@ def bias(world: World, seen: list[Seen]) -> list[float]:
 def test_intervals_cover_the_truth_whether_the_model_of_outcomes_is_right_or_wrong(
     world: World, fit: Callable[..., FloatArray]
 ) -> None:
-    seen = simulated(world, fit)
+    seen = simulated(world, fit, 1000)
     assert all(0.93 <= share <= 0.97 for share in covered(world, seen)), covered(world, seen)
     width = np.mean([[e.high - e.low for e in of] for of in seen], axis=0)
     if fit is least_squares:  # what the model is for
@@ -117,9 +117,9 @@ def test_intervals_cover_the_truth_whether_the_model_of_outcomes_is_right_or_wro
 
 
 def test_with_wrong_propensities_a_right_model_keeps_the_doubly_robust_estimate_consistent(world: World) -> None:
-    weighted, _, robust = bias(world, simulated(world, least_squares, logged_propensity=False))
+    weighted, _, robust = bias(world, simulated(world, least_squares, 200, logged_propensity=False))
     assert abs(weighted) > 20 and abs(robust) < 4
-    weighted, _, robust = bias(world, simulated(world, wrong_model, logged_propensity=False))
+    weighted, _, robust = bias(world, simulated(world, wrong_model, 200, logged_propensity=False))
     assert abs(robust) > 20  # with both wrong nothing helps
 
 

@@ -1,0 +1,220 @@
+"""Estimate routers on logged traffic. What `harness.estimate` and `python -m harness estimate` do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from rich.console import Console
+
+from harness.evaluation import router_output
+from harness.evaluation.evaluate import action_probabilities
+from harness.evaluation.off_policy import (
+    FloatArray,
+    IntArray,
+    Logged,
+    RouterEstimate,
+    TrafficSummary,
+    as_logged,
+    cross_fitted,
+    doubly_robust_outcomes,
+    estimate_router,
+    ridge_outcomes,
+)
+from harness.runs.manifest import provenance, write_json
+from harness.runs.routers import Named, RouterLike, check_checkpoint, named
+from harness.tables.grid import traffic_grids
+from harness.tables.terminal import tables
+from pools.cost import COST_WEIGHT, MAX_RATE, read_prices, recorded_cost
+from pools.data.traffic import LoggedCall, read_log
+from pools.errors import UserError, shown
+from pools.names import check_distinct, check_name
+from pools.types import Context
+from pools.weights import file_hash
+from routers import Router, RouterRequest, RoutingStates, load
+from routers.checkpoint import read_checkpoint
+from routers.encoders.base import ContextEncoder, build_encoder
+from routers.registry import learns, registered_name
+from tasks import split_of
+
+if TYPE_CHECKING:
+    from harness.traffic.config import Estimate
+
+NEEDED = (
+    "routers are estimated from calls with a score and a propensity, the probability with which the model was chosen; "
+    "a log whose models were chosen by a fixed rule cannot tell what others would have answered"
+)
+
+
+def estimate(
+    logs: Path | str | Sequence[Path | str],
+    routers: RouterLike | Sequence[RouterLike] | Mapping[str, RouterLike] = (),
+    *,
+    checkpoint: Path | str | None = None,
+    split: Literal["train", "validation", "test", "all"] = "test",
+    cost_weight: float = COST_WEIGHT,
+    cost_unit: str | None = None,
+    prices: Sequence[str] = (),
+    quality_only: bool = False,
+    encoder: str = "hashing",
+    weights: Path | str | None = None,
+    seed: int = 1,
+) -> TrafficSummary:
+    """Estimate what routers would have attained on logged calls, each of one model with its propensity.
+
+    The parameters are the options of `python -m harness estimate`; a router is a name, an object or a class, as for
+    `harness.evaluate`. Raises UserError for logs that do not tell, and if no router has enough overlap.
+    """
+    if not 0 <= cost_weight <= MAX_RATE:
+        raise UserError(f"--cost-weight {shown(cost_weight)}: expected a number from 0 to {MAX_RATE:g}")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed {shown(seed)}: expected a whole number >= 0, and below 2**32")
+    files = [Path(file) for file in ([logs] if isinstance(logs, str | Path) else logs)]
+    where = ", ".join(map(str, files))
+    calls = [call for file in files for call in read_log(file)]
+    unit = "" if quality_only else _unit(calls, cost_unit, where)
+    price_of = read_prices(prices)
+    costs = [0.0 if quality_only else call.cost_at(price_of) for call in calls]
+    if all(cost is None for cost in costs):
+        raise UserError(f"{where}: no call has a cost; give --prices of its tokens, or --quality-only")
+    lacking = ["score" if call.score is None else "propensity" if call.propensity is None else "" for call in calls]
+    lacking = [what or ("cost" if cost is None else "") for what, cost in zip(lacking, costs, strict=True)]
+    used = [n for n, what in enumerate(lacking) if not what]
+    if not used:
+        raise UserError(f"{where}: no call has a score, a propensity and a cost; {NEEDED}")
+    in_split = np.array([split in ("all", calls[n].split or split_of(calls[n].query)) for n in used])
+    if not in_split.any():
+        raise UserError(f"{where}: no calls of split {split} in {len(used)} calls; use --split all, or log more")
+    left_out = Counter(what for what in lacking if what)
+    outcome = np.array([[calls[n].score, costs[n]] for n in used], np.float64)
+    calls = [calls[n] for n in used]
+
+    weights = None if weights is None else Path(weights)
+    checkpoint = None if checkpoint is None else Path(checkpoint)
+    models = _models(calls, checkpoint)
+    numbers = {name: n for n, name in enumerate(dict.fromkeys(call.item for call in calls))}
+    logged = Logged(
+        np.array([models.index(call.answered_by) for call in calls]),
+        np.array([call.propensity for call in calls], np.float64),
+        np.array([numbers[call.item] for call in calls]),
+    )
+    contexts = [Context(call.query) for call in calls]
+
+    def predict(known: IntArray, wanted: IntArray) -> FloatArray:
+        learnt = [contexts[n] for n in known]
+        embed = ContextEncoder(build_encoder(encoder, learnt, seed, weights), ("query",))
+        vectors = embed(learnt), embed([contexts[n] for n in wanted])
+        return ridge_outcomes(vectors[0], logged.action[known], outcome[known], vectors[1], len(models))
+
+    predicted = cross_fitted(predict, logged.item, seed)
+    robust = np.stack([doubly_robust_outcomes(predicted[..., k], outcome[:, k], logged) for k in range(2)], axis=2)
+    # Calls of other splits serve to predict outcomes alone.
+    place = np.flatnonzero(in_split)
+    logged = Logged(logged.action[place], logged.propensity[place], logged.item[place])
+    outcome, robust = outcome[place], robust[place]
+    calls, contexts = [calls[n] for n in place], [contexts[n] for n in place]
+
+    request = RouterRequest(
+        models=models, cost_model=recorded_cost(unit), cost_weight=cost_weight, seed=seed, weights=weights
+    )
+    states = RoutingStates(contexts, np.zeros(len(calls), np.int64), np.zeros(len(calls)), np.full((len(calls), 1), -1))
+    found: dict[str, RouterEstimate] = {}
+    for name, router in _built(routers, models, checkpoint, request).items():
+        chance = action_probabilities(router, states, len(models))[:, :-1]
+        entry = estimate_router(chance, logged, outcome, robust, cost_weight)
+        found[name] = replace(entry, routing_cost=float(router_output.own_cost(router, states).mean()))
+    for name in dict.fromkeys(call.shadow.router for call in calls if call.shadow is not None):
+        chosen = [call.shadow.choices for call in calls if call.shadow is not None and call.shadow.router == name]
+        if len(chosen) < len(calls):
+            entry = RouterEstimate(0.0, f"decided on {len(chosen):,} of the {len(calls):,} calls")
+        else:
+            # A model that no call was of has no column: its probability is missing, and so is overlap.
+            chance = np.array([[of.get(model, 0.0) for model in models] for of in chosen])
+            entry = estimate_router(chance, logged, outcome, robust, cost_weight)
+        found[f"shadow:{name}"] = entry
+    if all(entry.refused for entry in found.values()):
+        name, entry = max(found.items(), key=lambda row: row[1].effective_calls)
+        raise UserError(f"{where}: no router can be estimated; of {name}: {entry.refused}; {NEEDED}")
+    return TrafficSummary(
+        calls=len(calls),
+        requests=len(np.unique(logged.item)),
+        split=split,
+        left_out=dict(left_out),
+        models=models,
+        cost_unit=unit,
+        cost_weight=cost_weight,
+        logged=as_logged(logged, outcome, cost_weight),
+        routers=found,
+    )
+
+
+def estimate_command(options: Estimate, console: Console) -> None:
+    """Print the estimates, and write them if a file is named."""
+    if options.out is not None and options.out.is_dir():
+        raise UserError(f"--out {options.out} is a folder; name a JSON file")
+    of_the_command = ("router", "out")
+    given = {key: value for key, value in vars(options).items() if key not in of_the_command}
+    summary = estimate(**given, routers=options.router)
+    for what, number in summary.left_out.items():
+        console.print(f"{number:,} calls without a {what} left out", highlight=False)
+    for table in (table for grid in traffic_grids(summary) for table in tables(grid, console.width)):
+        console.print(table, end="\n\n")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        logs = [{"file": file.name, "sha256": file_hash(file)} for file in options.logs]
+        write_json({**asdict(summary), "logs": logs, "made": provenance()}, options.out)
+        console.print(f"written to {options.out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _unit(calls: Sequence[LoggedCall], given: str | None, where: str) -> str:
+    """The unit that the calls name, else as given, else US$. Raises UserError if there are several."""
+    units = list(dict.fromkeys([*(call.cost_unit for call in calls if call.cost_unit), *([given] if given else [])]))
+    if len(units) > 1:
+        raise UserError(f"{where}: costs in {shown(units[0])} and in {shown(units[1])}; convert them to one unit")
+    return check_name(units[0], "--cost-unit, or cost_unit in the log,") if units else "US$"
+
+
+def _models(calls: Sequence[LoggedCall], checkpoint: Path | None) -> tuple[str, ...]:
+    """The models in the order of a checkpoint's actions, else as they come in the log.
+
+    Raises UserError if the checkpoint has not all of them, or two have almost the same name.
+    """
+    found = tuple(dict.fromkeys(call.answered_by for call in calls))
+    check_distinct(found, "model")
+    if checkpoint is None:
+        return found
+    known = read_checkpoint(checkpoint).header.problem.models
+    if unknown := next((model for model in found if model not in known), None):
+        raise UserError(f"--checkpoint {checkpoint} is for the models {', '.join(known)}; the log has {unknown}, too")
+    return known
+
+
+def _built(
+    routers: RouterLike | Sequence[RouterLike] | Mapping[str, RouterLike],
+    models: Sequence[str],
+    checkpoint: Path | None,
+    request: RouterRequest,
+) -> dict[str, Router]:
+    """The routers by the names of their rows, then each model alone and random."""
+    asked = named(routers)
+    of_checkpoint = None if checkpoint is None else check_checkpoint(checkpoint, asked, {})
+    baselines = [*(f"single:{model}" for model in models), "random"]
+    built: dict[str, Router] = {}
+    for name, given in {**asked, **{name: name for name in baselines if name not in asked}}.items():
+        if not isinstance(given, Named):
+            router: Router = given
+        elif not learns(given):
+            router = load(given, request)
+        elif registered_name(given) == of_checkpoint:
+            router = load(given, request, checkpoint=checkpoint)
+        else:
+            raise UserError(
+                f"router {name} learns from the answers of every model, and a log has one; train it on a shadow sample "
+                "(python -m harness import, then train --recording), and name its --checkpoint"
+            )
+        built[name] = router
+    return built
