@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pools.cost import MAX_COST
-from pools.errors import UserError
+from pools.errors import UserError, shown
 from pools.json_file import read_objects
 from pools.schema import Schema, one_line
 from pools.types import Split, utf8
@@ -39,25 +39,23 @@ def conversation_text(turns: Sequence[tuple[str, str]]) -> str:
     return "\n\n".join(f"{role.capitalize()}: {text}" for role, text in turns)
 
 
-class Part(Schema):
-    """A part of a message; only texts can be routed."""
-
-    type: Literal["text"]
-    text: str
+def _joined(content: Any) -> Any:
+    """A message's content as one text: its parts are joined by line breaks, and nothing at all is an empty text."""
+    if content is None:
+        return ""
+    if not isinstance(content, list):
+        return content
+    for part in content:
+        if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
+            raise ValueError(f"{shown(part)} is no text, and only texts can be routed; leave such calls out")
+    return "\n".join(part["text"] for part in content)
 
 
 class Message(Schema):
-    """A message of a conversation."""
+    """A message of a conversation, its content as one text."""
 
     role: str
-    content: str | list[Part] | None = None
-
-    @property
-    def text(self) -> str:
-        """Its content as one text."""
-        if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content)
-        return self.content or ""
+    content: Annotated[str, BeforeValidator(_joined)] = ""
 
 
 class LoggedRequest(Schema):
@@ -97,6 +95,11 @@ class ShadowDecision(Schema):
     choices: dict[str, Share]
 
 
+def _number(score: Any) -> Any:
+    """True and false are 1 and 0."""
+    return float(score) if isinstance(score, bool) else score
+
+
 class LoggedCall(Schema):
     """A request, its response, and what is known of the call besides; fields of other names are ignored.
 
@@ -110,18 +113,12 @@ class LoggedCall(Schema):
     cost: Amount | None = None
     cost_unit: str | None = None
     seconds: Amount | None = None
-    score: bool | Share | None = None
+    score: Annotated[Share | None, BeforeValidator(_number)] = None
     propensity: Annotated[float, Field(gt=0, le=1)] | None = None
     task: str | None = None
     kind: str | None = None
     split: Split | None = None
     shadow: ShadowDecision | None = None
-
-    @field_validator("score")
-    @classmethod
-    def as_number(cls, score: bool | float | None) -> float | None:
-        """True and false are 1 and 0."""
-        return None if score is None else float(score)
 
     @model_validator(mode="after")
     def whole(self) -> LoggedCall:
@@ -140,7 +137,7 @@ class LoggedCall(Schema):
     @property
     def text(self) -> str:
         """The answer."""
-        return self.response.choices[0].message.text
+        return self.response.choices[0].message.content
 
     def cost_at(self, prices: Mapping[str, tuple[float, float]]) -> float | None:
         """What it cost: as logged, else by the model's prices in US$ per million tokens; None if neither is known."""
@@ -153,13 +150,13 @@ class LoggedCall(Schema):
     @cached_property
     def query(self) -> str:
         """The text that is routed, as `serve` makes it of the messages."""
-        return conversation_text([(message.role, message.text) for message in self.request.messages])
+        return conversation_text([(message.role, message.content) for message in self.request.messages])
 
     @cached_property
     def item(self) -> str:
         """A name of the request: calls with the same messages and settings are of one item."""
         settings = {key: given for key, given in (self.request.model_extra or {}).items() if key not in NO_SETTINGS}
-        messages = [(message.role, message.text) for message in self.request.messages]
+        messages = [(message.role, message.content) for message in self.request.messages]
         asked = json.dumps([messages, settings], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(utf8(asked)).hexdigest()[:16]
 

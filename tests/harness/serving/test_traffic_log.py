@@ -80,7 +80,7 @@ def test_no_client_waits_for_a_slow_shadow_and_every_call_is_in_the_log(tmp_path
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "") and "every request that was taken is answered" in out
-    assert sum(waited) < len(items) * SLEEPS / 2 and sorted(waited)[len(items) // 2] < SLEEPS / 4
+    assert sorted(waited)[len(items) // 2] < SLEEPS / 2, waited
     found = lines(log)
     assert [line["request"]["messages"][0]["content"] for line in found] == [item.query for item in items]
     # The shadow is asked no more once the server ends, so that the end does not wait for it either.
