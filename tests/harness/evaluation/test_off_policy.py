@@ -138,6 +138,9 @@ def test_the_estimates_are_their_formulas() -> None:
     assert weights.tolist() == [2.0, 2.0, 1.0] and effective_calls(weights) == pytest.approx(25 / 9)
     assert inverse_propensity(weights, outcome, logged.item).mean == pytest.approx(2.5 / 3)
     assert self_normalised(weights, outcome, logged.item).mean == pytest.approx(2.5 / 5)
+    # Its interval does not depend on how the weights are scaled either.
+    of_weights, of_others = (self_normalised(w, outcome, logged.item) for w in (weights, 10 * weights))
+    assert (of_others.low, of_others.high) == pytest.approx((of_weights.low, of_weights.high))
     predicted = np.array([[0.5, 0.5], [0.2, 0.4], [0.0, 0.5]])
     outcomes = doubly_robust_outcomes(predicted, outcome, logged)
     np.testing.assert_allclose(outcomes, [[1.5, 0.5], [0.2, -1.2], [0.0, 0.5]])
