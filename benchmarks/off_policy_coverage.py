@@ -18,7 +18,7 @@ from harness.evaluation.off_policy import (
     Logged,
     cross_fitted,
     doubly_robust_outcomes,
-    effective_calls,
+    effective_requests,
     inverse_propensity,
     lack_of_overlap,
     mean_estimate,
@@ -97,7 +97,7 @@ def measured(
     value: FloatArray,
     vectors: NDArray[np.float32],
 ) -> tuple[float, bool, list[tuple[float, float]]]:
-    """Of one log: the router's effective calls, whether it is refused, and the intervals of its value all the same."""
+    """Of one log: the router's effective requests, whether it is refused, and the intervals of its value."""
     query = drawn.integers(len(policy), size=calls)
     action = drawn.choice(len(logging), size=calls, p=logging)
     logged, seen = Logged(action, logging[action], np.arange(calls)), value[query, action]
@@ -114,7 +114,7 @@ def measured(
         mean_estimate((policy[query] * robust).sum(axis=1), logged.item),
     )
     refused = bool(lack_of_overlap(weights, logged.item))
-    return effective_calls(weights), refused, [(e.low, e.high) for e in estimates]
+    return effective_requests(weights, logged.item), refused, [(e.low, e.high) for e in estimates]
 
 
 if __name__ == "__main__":

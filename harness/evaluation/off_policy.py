@@ -21,7 +21,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 MIN_EFFECTIVE = 100
-"""Of fewer effective calls no interval is given: it would rest on the normal approximation of a few heavy ones."""
+"""Of fewer effective requests no interval is given: it would rest on the normal approximation of a few heavy ones."""
 MAX_DEVIATION = 4.0
 """Standard errors that the mean weight may be from 1, which it is in expectation if every model that the router chooses
 could have been chosen."""
@@ -41,6 +41,10 @@ class Logged:
     propensity: FloatArray
     item: IntArray
 
+    def of(self, calls: NDArray[np.bool_]) -> Logged:
+        """Those of some calls `[n]`."""
+        return Logged(self.action[calls], self.propensity[calls], self.item[calls])
+
     def weights(self, chance: FloatArray) -> FloatArray:
         """`[n]` how much more often a policy chooses each call's model, by its probabilities `[n, M]`."""
         return chance[np.arange(len(self.action)), self.action] / self.propensity
@@ -59,11 +63,11 @@ class Estimates:
 class RouterEstimate:
     """What a router would have attained per call. refused: why nothing is estimated, then the rest is None; else empty.
 
-    effective_calls: how many calls of equal weight would tell as much. routing_cost: of the router's own encoder.
+    effective_requests: how many of equal weight would tell as much. routing_cost: of the router's own encoder.
     value: quality - cost_weight * cost. value_ahead: of what was logged, doubly robust, paired.
     """
 
-    effective_calls: float
+    effective_requests: float
     refused: str = ""
     routing_cost: float = 0.0
     quality: Estimates | None = None
@@ -92,24 +96,26 @@ class TrafficSummary:
     routers: Mapping[str, RouterEstimate]
 
 
-def effective_calls(weights: FloatArray) -> float:
-    """How many calls of equal weight would tell as much: `sum(w)^2 / sum(w^2)` (Kish 1965)."""
-    squares = float((weights**2).sum())
-    return float(weights.sum() ** 2 / squares) if squares else 0.0
+def effective_requests(weights: FloatArray, item: IntArray) -> float:
+    """How many items of equal weight would tell as much: `sum(w)^2 / sum(w^2)` of the items' weights (Kish 1965)."""
+    of_item = np.bincount(item, weights)
+    squares = float((of_item**2).sum())
+    return float(of_item.sum() ** 2 / squares) if squares else 0.0
 
 
 def lack_of_overlap(weights: FloatArray, item: IntArray) -> str:
     """Why weights `[n]` allow no estimate, in a few words; empty if they do.
 
-    Too few effective calls (below `MIN_EFFECTIVE`), or a mean that is not 1 (by more than `MAX_DEVIATION` standard
+    Too few effective requests (below `MIN_EFFECTIVE`), or a mean that is not 1 (by more than `MAX_DEVIATION` standard
     errors): then the router chooses what the log never tried there, or the propensities are wrong.
     """
-    effective = effective_calls(weights)
+    effective = effective_requests(weights, item)
     if effective < MIN_EFFECTIVE:
-        return f"too little overlap: {effective:.0f} effective calls, {MIN_EFFECTIVE} are needed"
+        return f"too little overlap: {effective:.0f} effective requests, {MIN_EFFECTIVE} are needed"
     mean = float(weights.mean())
     if abs(mean - 1) > MAX_DEVIATION * standard_error(weights - mean, item) + NOISE:
-        return f"no overlap: the mean weight is {mean:.2f}, not 1; it chooses models that the log never tried there"
+        why = "it chooses models that the log never tried there" if mean < 1 else "propensities are too small"
+        return f"no overlap: the mean weight is {mean:.2f}, not 1; {why}"
     return ""
 
 
@@ -162,7 +168,7 @@ def estimate_router(
     outcome: `[n, 2]` quality and cost. robust: `[n, M, 2]` `doubly_robust_outcomes` of both.
     """
     weights = logged.weights(chance)
-    effective = effective_calls(weights)
+    effective = effective_requests(weights, logged.item)
     if refused := lack_of_overlap(weights, logged.item):
         return RouterEstimate(effective, refused)
     weigh = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, -cost_weight]])  # quality, cost and value of quality and cost
@@ -183,7 +189,8 @@ def as_logged(logged: Logged, outcome: FloatArray, cost_weight: float) -> Router
     """What was attained by whoever answered: plain means of the outcomes `[n, 2]`."""
     values = outcome[:, 0], outcome[:, 1], outcome[:, 0] - cost_weight * outcome[:, 1]
     means = [Estimates(*[mean_estimate(of, logged.item)] * 3) for of in values]
-    return RouterEstimate(float(len(outcome)), quality=means[0], cost=means[1], value=means[2])
+    effective = effective_requests(np.ones(len(outcome)), logged.item)
+    return RouterEstimate(effective, quality=means[0], cost=means[1], value=means[2])
 
 
 def cross_fitted(predict: Callable[[IntArray, IntArray], FloatArray], item: IntArray, seed: int) -> FloatArray:

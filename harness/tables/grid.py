@@ -202,10 +202,10 @@ def traffic_grids(summary: TrafficSummary) -> list[Grid]:
     caption = (
         f"{summary.calls:,} calls of {summary.requests:,} requests; doubly robust, with 95% intervals",
         *([f"cost per {per_calls} in {unit}; value = quality - {weight:g} x cost{of}"] if unit else []),
-        "effective calls: how many of equal weight would tell as much",
+        "effective requests: how many of equal weight would tell as much",
         "+ or -: more or less value than as logged (the 95% interval of the difference excludes 0)",
     )
-    headers = ("quality", *(("cost", "value") if unit else ()), "ahead of log", "effective calls")
+    headers = ("quality", *(("cost", "value") if unit else ()), "ahead of log", "effective requests")
     by_estimator = [
         Row(name, tuple(_interval(e, ".3f") for e in vars(entry.value).values()))
         for name, entry in summary.routers.items()
@@ -220,7 +220,7 @@ def traffic_grids(summary: TrafficSummary) -> list[Grid]:
 
 
 def _traffic_row(name: str, entry: RouterEstimate, summary: TrafficSummary, scale: int) -> Row:
-    calls = Cell((f"{entry.effective_calls:,.0f}",))
+    calls = Cell((f"{entry.effective_requests:,.0f}",))
     if entry.quality is None or entry.cost is None or entry.value is None:
         return Row(name, (*[Cell(("-",))] * (4 if summary.cost_unit else 2), calls), notes=(entry.refused,))
     cells = [_interval(entry.quality.doubly_robust, ".3f")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from harness.evaluation import router_output
 from harness.evaluation.evaluate import action_probabilities
 from harness.evaluation.off_policy import (
+    MIN_EFFECTIVE,
     FloatArray,
     IntArray,
     Logged,
@@ -75,58 +77,36 @@ def estimate(
         raise UserError(f"--seed {shown(seed)}: expected a whole number >= 0, and below 2**32")
     files = [Path(file) for file in ([logs] if isinstance(logs, str | Path) else logs)]
     where = ", ".join(map(str, files))
-    calls = [call for file in files for call in read_log(file)]
-    unit = "" if quality_only else _unit(calls, cost_unit, where)
-    price_of = read_prices(prices)
-    costs = [0.0 if quality_only else call.cost_at(price_of) for call in calls]
-    if all(cost is None for cost in costs):
-        raise UserError(f"{where}: no call has a cost; give --prices of its tokens, or --quality-only")
-    lacking = ["score" if call.score is None else "propensity" if call.propensity is None else "" for call in calls]
-    lacking = [what or ("cost" if cost is None else "") for what, cost in zip(lacking, costs, strict=True)]
-    used = [n for n, what in enumerate(lacking) if not what]
-    if not used:
-        raise UserError(f"{where}: no call has a score, a propensity and a cost; {NEEDED}")
-    in_split = np.array([split in ("all", calls[n].split or split_of(calls[n].query)) for n in used])
-    if not in_split.any():
-        raise UserError(f"{where}: no calls of split {split} in {len(used)} calls; use --split all, or log more")
-    left_out = Counter(what for what in lacking if what)
-    outcome = np.array([[calls[n].score, costs[n]] for n in used], np.float64)
-    calls = [calls[n] for n in used]
-
+    calls, outcome, unit, left_out = _usable_calls(files, cost_unit, prices, quality_only)
     weights = None if weights is None else Path(weights)
     checkpoint = None if checkpoint is None else Path(checkpoint)
     models = _models(calls, checkpoint)
-    numbers = {name: n for n, name in enumerate(dict.fromkeys(call.item for call in calls))}
-    logged = Logged(
+    requests = {name: number for number, name in enumerate(dict.fromkeys(call.item for call in calls))}
+    everything = Logged(
         np.array([models.index(call.answered_by) for call in calls]),
         np.array([call.propensity for call in calls], np.float64),
-        np.array([numbers[call.item] for call in calls]),
+        np.array([requests[call.item] for call in calls]),
     )
+    in_split = np.array([split in ("all", call.split or split_of(call.query)) for call in calls])
+    logged = everything.of(in_split)
+    if (found := len(np.unique(logged.item))) < MIN_EFFECTIVE:
+        more = "log more" if split == "all" else "log more, or use --split all"
+        raise UserError(f"{where}: {found} requests ({split} items), at least {MIN_EFFECTIVE} are needed; {more}")
+
     contexts = [Context(call.query) for call in calls]
-
-    def predict(known: IntArray, wanted: IntArray) -> FloatArray:
-        learnt = [contexts[n] for n in known]
-        embed = ContextEncoder(build_encoder(encoder, learnt, seed, weights), ("query",))
-        vectors = embed(learnt), embed([contexts[n] for n in wanted])
-        return ridge_outcomes(vectors[0], logged.action[known], outcome[known], vectors[1], len(models))
-
-    predicted = cross_fitted(predict, logged.item, seed)
-    robust = np.stack([doubly_robust_outcomes(predicted[..., k], outcome[:, k], logged) for k in range(2)], axis=2)
-    # Calls of other splits serve to predict outcomes alone.
-    place = np.flatnonzero(in_split)
-    logged = Logged(logged.action[place], logged.propensity[place], logged.item[place])
-    outcome, robust = outcome[place], robust[place]
-    calls, contexts = [calls[n] for n in place], [contexts[n] for n in place]
-
+    # Calls of other splits serve to predict outcomes, too.
+    robust = _robust_outcomes(contexts, everything, outcome, len(models), encoder, seed, weights)[in_split]
+    outcome, calls = outcome[in_split], list(compress(calls, in_split))
     request = RouterRequest(
         models=models, cost_model=recorded_cost(unit), cost_weight=cost_weight, seed=seed, weights=weights
     )
-    states = RoutingStates(contexts, np.zeros(len(calls), np.int64), np.zeros(len(calls)), np.full((len(calls), 1), -1))
-    found: dict[str, RouterEstimate] = {}
+    start = np.zeros(len(calls), np.int64)
+    states = RoutingStates(list(compress(contexts, in_split)), start, np.zeros(len(calls)), start[:, None] - 1)
+    estimates: dict[str, RouterEstimate] = {}
     for name, router in _built(routers, models, checkpoint, request).items():
         chance = action_probabilities(router, states, len(models))[:, :-1]
         entry = estimate_router(chance, logged, outcome, robust, cost_weight)
-        found[name] = replace(entry, routing_cost=float(router_output.own_cost(router, states).mean()))
+        estimates[name] = replace(entry, routing_cost=float(router_output.own_cost(router, states).mean()))
     for name in dict.fromkeys(call.shadow.router for call in calls if call.shadow is not None):
         chosen = [call.shadow.choices for call in calls if call.shadow is not None and call.shadow.router == name]
         if len(chosen) < len(calls):
@@ -135,20 +115,20 @@ def estimate(
             # A model that no call was of has no column: its probability is missing, and so is overlap.
             chance = np.array([[of.get(model, 0.0) for model in models] for of in chosen])
             entry = estimate_router(chance, logged, outcome, robust, cost_weight)
-        found[f"shadow:{name}"] = entry
-    if all(entry.refused for entry in found.values()):
-        name, entry = max(found.items(), key=lambda row: row[1].effective_calls)
+        estimates[f"shadow:{name}"] = entry
+    if all(entry.refused for entry in estimates.values()):
+        name, entry = max(estimates.items(), key=lambda row: row[1].effective_requests)
         raise UserError(f"{where}: no router can be estimated; of {name}: {entry.refused}; {NEEDED}")
     return TrafficSummary(
         calls=len(calls),
-        requests=len(np.unique(logged.item)),
+        requests=found,
         split=split,
-        left_out=dict(left_out),
+        left_out=left_out,
         models=models,
         cost_unit=unit,
         cost_weight=cost_weight,
         logged=as_logged(logged, outcome, cost_weight),
-        routers=found,
+        routers=estimates,
     )
 
 
@@ -160,7 +140,7 @@ def estimate_command(options: Estimate, console: Console) -> None:
     given = {key: value for key, value in vars(options).items() if key not in of_the_command}
     summary = estimate(**given, routers=options.router)
     for what, number in summary.left_out.items():
-        console.print(f"{number:,} calls without a {what} left out", highlight=False)
+        console.print(f"calls without a {what}, left out: {number:,}", highlight=False)
     for table in (table for grid in traffic_grids(summary) for table in tables(grid, console.width)):
         console.print(table, end="\n\n")
     if options.out is not None:
@@ -168,6 +148,52 @@ def estimate_command(options: Estimate, console: Console) -> None:
         logs = [{"file": file.name, "sha256": file_hash(file)} for file in options.logs]
         write_json({**asdict(summary), "logs": logs, "made": provenance()}, options.out)
         console.print(f"written to {options.out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _usable_calls(
+    files: Sequence[Path], cost_unit: str | None, prices: Sequence[str], quality_only: bool
+) -> tuple[list[LoggedCall], FloatArray, str, dict[str, int]]:
+    """The calls that lack nothing, their quality and cost `[n, 2]`, the costs' unit, and what others lack, counted.
+
+    Without costs the unit is empty, and they are 0. Raises UserError if every call lacks something.
+    """
+    calls = [call for file in files for call in read_log(file)]
+    where, price_of = ", ".join(map(str, files)), read_prices(prices)
+    unit = "" if quality_only else _unit(calls, cost_unit, where)
+    costs = [0.0 if quality_only else call.cost_at(price_of) for call in calls]
+    if all(cost is None for cost in costs):
+        raise UserError(f"{where}: no call has a cost; give --prices of its tokens, or --quality-only")
+    needed = [
+        {"score": call.score, "propensity": call.propensity, "cost": cost}
+        for call, cost in zip(calls, costs, strict=True)
+    ]
+    lacking = [next((what for what, given in of.items() if given is None), None) for of in needed]
+    whole = [number for number, what in enumerate(lacking) if what is None]
+    if not whole:
+        raise UserError(f"{where}: no call has a score, a propensity and a cost; {NEEDED}")
+    outcome = np.array([[needed[number]["score"], needed[number]["cost"]] for number in whole], np.float64)
+    return [calls[number] for number in whole], outcome, unit, dict(Counter(filter(None, lacking)))
+
+
+def _robust_outcomes(
+    contexts: Sequence[Context],
+    logged: Logged,
+    outcome: FloatArray,
+    models: int,
+    encoder: str,
+    seed: int,
+    weights: Path | None,
+) -> FloatArray:
+    """`[n, M, 2]` doubly robust quality and cost of every model, of queries and outcomes `[n, 2]`."""
+
+    def predict(known: IntArray, wanted: IntArray) -> FloatArray:
+        learnt = [contexts[n] for n in known]
+        embed = ContextEncoder(build_encoder(encoder, learnt, seed, weights), ("query",))
+        vectors = embed(learnt), embed([contexts[n] for n in wanted])
+        return ridge_outcomes(vectors[0], logged.action[known], outcome[known], vectors[1], models)
+
+    predicted = cross_fitted(predict, logged.item, seed)
+    return np.stack([doubly_robust_outcomes(predicted[..., k], outcome[:, k], logged) for k in range(2)], axis=2)
 
 
 def _unit(calls: Sequence[LoggedCall], given: str | None, where: str) -> str:

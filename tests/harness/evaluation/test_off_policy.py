@@ -14,7 +14,7 @@ from harness.evaluation.off_policy import (
     Logged,
     cross_fitted,
     doubly_robust_outcomes,
-    effective_calls,
+    effective_requests,
     inverse_propensity,
     lack_of_overlap,
     mean_estimate,
@@ -135,7 +135,7 @@ def test_the_estimates_are_their_formulas() -> None:
     logged = Logged(np.array([0, 1, 1]), np.array([0.5, 0.25, 1.0]), np.arange(3))
     chance, outcome = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]), np.array([1.0, 0.0, 0.5])
     weights = logged.weights(chance)
-    assert weights.tolist() == [2.0, 2.0, 1.0] and effective_calls(weights) == pytest.approx(25 / 9)
+    assert weights.tolist() == [2.0, 2.0, 1.0] and effective_requests(weights, logged.item) == pytest.approx(25 / 9)
     assert inverse_propensity(weights, outcome, logged.item).mean == pytest.approx(2.5 / 3)
     assert self_normalised(weights, outcome, logged.item).mean == pytest.approx(2.5 / 5)
     # Its interval does not depend on how the weights are scaled either.
@@ -156,8 +156,11 @@ def test_overlap_is_refused_if_few_calls_count_or_the_router_does_what_the_log_n
     assert "mean weight is 0.5" in lack_of_overlap(fair.astype(float), item)
     rare = np.zeros(calls)
     rare[: MIN_EFFECTIVE - 1] = calls / (MIN_EFFECTIVE - 1)
-    assert f"{MIN_EFFECTIVE - 1} effective calls" in lack_of_overlap(rare, item)
-    assert "0 effective calls" in lack_of_overlap(np.zeros(calls), item)
+    assert f"{MIN_EFFECTIVE - 1} effective requests" in lack_of_overlap(rare, item)
+    assert "0 effective requests" in lack_of_overlap(np.zeros(calls), item)
+    # A request that was asked again and again is one.
+    assert "50 effective requests" in lack_of_overlap(np.ones(calls), item % 50)
+    assert "propensities are too small" in lack_of_overlap(np.full(calls, 2.0), item)
 
 
 def test_outcomes_are_predicted_by_calls_of_other_items_alone() -> None:

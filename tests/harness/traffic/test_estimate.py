@@ -119,8 +119,8 @@ def test_a_router_without_overlap_has_no_figures_and_calls_that_lack_something_a
     rows[0]["score"], rows[1]["propensity"] = None, None
     assert harness("estimate", written(rows, tmp_path / "log.jsonl"), "--split", "all", "--cost-weight", 10) == 0
     said = capsys.readouterr().out
-    assert "1 calls without a score left out" in said and "1 calls without a propensity left out" in said
-    assert "single:rare" in said and "too little overlap: 3 effective calls, 100 are needed" in said
+    assert "calls without a score, left out: 1\n" in said and "calls without a propensity, left out: 1\n" in said
+    assert "single:rare" in said and "too little overlap: 3 effective requests, 100 are needed" in said
 
 
 @pytest.mark.parametrize(
