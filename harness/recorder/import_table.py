@@ -251,7 +251,8 @@ def read_outcomes(options: Import, name: str, splits: Sequence[Split | None]) ->
         _check_outcomes(rows, file)
         read += len(table)
         if costs:
-            units.append(unit_of(table if form in (*LONG, "traffic") else (), options.cost_unit, units, file))
+            given = "US$" if form == "traffic" and options.prices else options.cost_unit
+            units.append(unit_of(table if form in (*LONG, "traffic") else (), given, units, file))
             if form == "routellm":
                 charge = _charger(dict.fromkeys(row.model for row in rows), options.prices, options.tokenizer)
                 rows = [row.model_copy(update={"cost": charge(row)}) for row in rows]

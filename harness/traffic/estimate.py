@@ -159,7 +159,9 @@ def _usable_calls(
     """
     calls = [call for file in files for call in read_log(file)]
     where, price_of = ", ".join(map(str, files)), read_prices(prices)
-    unit = "" if quality_only else _unit(calls, cost_unit, where)
+    unit = (
+        "" if quality_only else _unit(calls, [*([cost_unit] if cost_unit else []), *(["US$"] if prices else [])], where)
+    )
     costs = [0.0 if quality_only else call.cost_at(price_of) for call in calls]
     if all(cost is None for cost in costs):
         raise UserError(f"{where}: no call has a cost; give --prices of its tokens, or --quality-only")
@@ -196,9 +198,9 @@ def _robust_outcomes(
     return np.stack([doubly_robust_outcomes(predicted[..., k], outcome[:, k], logged) for k in range(2)], axis=2)
 
 
-def _unit(calls: Sequence[LoggedCall], given: str | None, where: str) -> str:
-    """The unit that the calls name, else as given, else US$. Raises UserError if there are several."""
-    units = list(dict.fromkeys([*(call.cost_unit for call in calls if call.cost_unit), *([given] if given else [])]))
+def _unit(calls: Sequence[LoggedCall], given: Sequence[str], where: str) -> str:
+    """The unit that the calls name, or that is given, else US$. Raises UserError if these are several."""
+    units = list(dict.fromkeys([*(call.cost_unit for call in calls if call.cost_unit), *given]))
     if len(units) > 1:
         raise UserError(f"{where}: costs in {shown(units[0])} and in {shown(units[1])}; convert them to one unit")
     return check_name(units[0], "--cost-unit, or cost_unit in the log,") if units else "US$"

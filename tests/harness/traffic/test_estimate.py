@@ -134,6 +134,7 @@ def test_a_router_without_overlap_has_no_figures_and_calls_that_lack_something_a
         ({}, ("--router", "knn"), "router knn learns from the answers of every model, and a log has one"),
         ({}, ("--router", "single:x"), "unknown model 'x'"),
         ({}, ("--cost-unit", "EUR"), ""),
+        ({"cost_unit": "EUR"}, ("--prices", "small=1,1"), "costs in 'EUR' and in 'US$'; convert them to one unit"),
     ],
 )
 def test_what_cannot_be_estimated_is_refused_in_one_line(
