@@ -40,7 +40,7 @@ def serve(options: Serve, console: Console) -> None:
         from harness.serving.app import create_app
         from harness.serving.batcher import Dispatcher
         from harness.serving.routed import routed
-        from harness.serving.traffic_log import Shadow, TrafficLog
+        from harness.serving.traffic_log import ShadowProcess, TrafficLog, router_shadow
     except ImportError as error:
         raise UserError(f"serving needs packages that are not installed ({error.name}): {INSTALL}") from None
 
@@ -55,23 +55,22 @@ def serve(options: Serve, console: Console) -> None:
         raise UserError("--shadow-checkpoint is of a shadow router; name that with --shadow")
     name = options.router if options.name is None else check_name(options.name, "--name")
     key = read_key(options.api_key_file)
-    over_pool = partial(
-        routed,
-        pool=options.pool,
-        recording=options.recording,
-        weights=options.weights,
-        max_hops=options.max_hops,
-        cost=options.cost,
-        cost_weight=options.cost_weight,
-        seed=options.seed,
-    )
-    opened = over_pool(router=options.router, store=options.store, checkpoint=options.checkpoint)
+    shared: dict[str, Any] = {
+        "pool": options.pool,
+        "recording": options.recording,
+        "weights": options.weights,
+        "max_hops": options.max_hops,
+        "cost": options.cost,
+        "cost_weight": options.cost_weight,
+        "seed": options.seed,
+    }
+    opened = routed(options.router, store=options.store, checkpoint=options.checkpoint, **shared)
     opened.warm_up()
     dispatcher = Dispatcher(opened, options.batch_size, options.waiting)
     shadow = log = None
     if options.shadow is not None:
-        beside = over_pool(router=options.shadow, checkpoint=options.shadow_checkpoint)
-        shadow = Shadow(beside.name, beside.router, beside.pool.model_names, beside.max_hops)
+        beside = {"router": options.shadow, "checkpoint": options.shadow_checkpoint, **shared}
+        shadow = ShadowProcess(partial(router_shadow, **beside))
     if options.log is not None:
         log = TrafficLog(options.log, opened.cost_model.unit, dispatcher.metrics, shadow)
     app = create_app(

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
+import os
+import signal
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from harness.evaluation.evaluate import action_probabilities
 from harness.serving.metrics import ServingMetrics
+from harness.serving.routed import routed
+from pools.errors import UserError
 from pools.types import Context
 from routers import Router, RoutingStates
 
@@ -27,9 +33,22 @@ ROOM = 1024
 _log = logging.getLogger(__name__)
 
 
+class Shadow(Protocol):
+    """Decides and calls nobody."""
+
+    @property
+    def name(self) -> str:
+        """Of the router."""
+        ...
+
+    def choices(self, query: str) -> dict[str, float]:
+        """The first decision: the probability of each model that it may call. Raises UserError for an invalid one."""
+        ...
+
+
 @dataclass(frozen=True)
-class Shadow:
-    """A router that decides and calls nobody. models: of its actions. max_hops: the horizon that it is for."""
+class RouterShadow:
+    """A router as a shadow. models: of its actions. max_hops: the horizon that it is for."""
 
     name: str
     router: Router
@@ -37,12 +56,68 @@ class Shadow:
     max_hops: int
 
     def choices(self, query: str) -> dict[str, float]:
-        """The first decision: the probability of each model that it may call. Raises UserError for an invalid one."""
+        """What the router decides at the query."""
         states = RoutingStates(
             [Context(query)], np.zeros(1, np.int64), np.zeros(1), np.full((1, self.max_hops), -1, np.int64)
         )
         (chance,) = action_probabilities(self.router, states, len(self.models)).tolist()
         return {model: share for model, share in zip(self.models, chance, strict=False) if share > 0}
+
+
+class ShadowProcess:
+    """A shadow in a process of its own, of the lowest priority, so that it takes no turns from the server.
+
+    opened: makes the shadow there; it is pickled. Raises UserError if it does.
+    """
+
+    def __init__(self, opened: Callable[[], Shadow]) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would share the locks of libraries that run threads
+        self._pipe, theirs = context.Pipe()
+        context.Process(target=_decide, args=(theirs, opened), daemon=True).start()
+        theirs.close()  # so that its end is noticed
+        self.name: str = self._told()
+
+    def choices(self, query: str) -> dict[str, float]:
+        """What the shadow decides. Raises UserError if it fails, or is gone."""
+        self._pipe.send(query)
+        choices: dict[str, float] = self._told()
+        return choices
+
+    def _told(self) -> Any:
+        try:
+            result, error = self._pipe.recv()
+        except EOFError:
+            raise UserError("the process of the shadow router has ended") from None
+        if error:
+            raise UserError(error)
+        return result
+
+
+def _decide(pipe: Connection, opened: Callable[[], Shadow]) -> None:
+    """Send the shadow's name, then for each query its choices; each beside what failed, else an empty text."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which closes the pipe at its end
+    os.nice(19)
+    try:
+        shadow = opened()
+    except UserError as error:
+        pipe.send((None, str(error)))
+        return
+    pipe.send((shadow.name, ""))
+    while True:
+        try:
+            query = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send((shadow.choices(query), ""))
+        except Exception as error:  # whatever a router raises
+            pipe.send((None, f"{type(error).__name__}: {error}"))
+
+
+def router_shadow(**given: Any) -> RouterShadow:
+    """The shadow of a router over a pool; its arguments are those of `routed`."""
+    opened = routed(**given)
+    return RouterShadow(opened.name, opened.router, opened.pool.model_names, opened.max_hops)
 
 
 @dataclass(frozen=True)
@@ -121,7 +196,5 @@ class TrafficLog:
             try:
                 line["shadow"] = {"router": self._shadow.name, "choices": self._shadow.choices(call.query)}
             except Exception as error:  # whatever a router raises; the call is logged all the same
-                _log.error(
-                    "shadow router %s: %s", self._shadow.name, " ".join(f"{type(error).__name__}: {error}".split())
-                )
+                _log.error("shadow router %s: %s", self._shadow.name, " ".join(str(error).split()))
         return line

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -35,22 +34,20 @@ def embedding_progress(on_texts: OnTexts) -> Iterator[None]:
 
 
 class _Kept:
-    """The newest vectors, by key; at most `MAX_BYTES` of them. Threads may add: a server's shadow has its own."""
+    """The newest vectors, by key; at most `MAX_BYTES` of them."""
 
     def __init__(self) -> None:
         self.vectors: dict[bytes, NDArray[np.float32]] = {}
         self.bytes = 0
-        self._changing = threading.Lock()
 
     def add(self, made: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
         """Keep these, and drop the oldest if there are too many."""
-        with self._changing:
-            for key, vector in made:
-                if key not in self.vectors:
-                    self.vectors[key] = vector
-                    self.bytes += vector.nbytes
-            while self.bytes > MAX_BYTES:
-                self.bytes -= self.vectors.pop(next(iter(self.vectors))).nbytes
+        for key, vector in made:
+            if key not in self.vectors:
+                self.vectors[key] = vector
+                self.bytes += vector.nbytes
+        while self.bytes > MAX_BYTES:
+            self.bytes -= self.vectors.pop(next(iter(self.vectors))).nbytes
 
 
 _KEPT = _Kept()
@@ -75,7 +72,7 @@ class Vectors:
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """float32 `[n, dimension]`; a text is encoded if its vector is not kept."""
         keys = {text: self._key(text) for text in dict.fromkeys(texts)}
-        found = {text: kept for text, key in keys.items() if (kept := _KEPT.vectors.get(key)) is not None}
+        found = {text: _KEPT.vectors[key] for text, key in keys.items() if key in _KEPT.vectors}
         found[""] = np.zeros(self.encoder.dimension, np.float32)
         # Texts of similar length together: a model pads the texts of a batch to the longest.
         new = sorted((text for text in keys if text not in found), key=len)

@@ -30,7 +30,7 @@ from harness.serving import traffic_log
 from harness.serving.app import create_app
 from harness.serving.batcher import Dispatcher
 from harness.serving.routed import Routed
-from harness.serving.traffic_log import Shadow, TrafficLog
+from harness.serving.traffic_log import RouterShadow, TrafficLog
 
 Run = Callable[..., int]
 SLEEPS = 0.5
@@ -118,7 +118,7 @@ def two_models(router: Any) -> Routed:
     return Routed("r", router, pool, Sides(), opened.cost_model, 1)  # type: ignore[arg-type]
 
 
-def served(router: Any, queries: list[str], path: Path, shadow: Shadow | None = None) -> None:
+def served(router: Any, queries: list[str], path: Path, shadow: RouterShadow | None = None) -> None:
     """Answer the queries, and log them."""
     dispatcher = Dispatcher(two_models(router))
     log = TrafficLog(path, "u", dispatcher.metrics, shadow)
@@ -151,7 +151,12 @@ def test_what_two_servers_logged_is_a_shadow_sample_that_imports(tmp_path: Path,
 
 def test_the_log_of_a_router_that_draws_estimates_its_shadow(tmp_path: Path) -> None:
     log, queries = tmp_path / "log.jsonl", [f"Number {n} of all" for n in range(600)]
-    served(Leans(), queries, log, Shadow("always a", load("single:a", RouterRequest(models=("a", "b"))), ("a", "b"), 1))
+    served(
+        Leans(),
+        queries,
+        log,
+        RouterShadow("always a", load("single:a", RouterRequest(models=("a", "b"))), ("a", "b"), 1),
+    )
     calls = read_log(log)
     odd = [int(call.query.split()[1]) % 2 for call in calls]
     assert all(
@@ -179,7 +184,7 @@ def test_what_the_log_has_no_room_for_is_dropped_and_counted_and_a_shadow_that_f
             raise ValueError("no\nidea")
 
     dispatcher = Dispatcher(two_models(load("single:b", RouterRequest(models=("a", "b")))))
-    log = TrafficLog(tmp_path / "log.jsonl", "u", dispatcher.metrics, Shadow("s", Stuck(), ("a", "b"), 1))
+    log = TrafficLog(tmp_path / "log.jsonl", "u", dispatcher.metrics, RouterShadow("s", Stuck(), ("a", "b"), 1))
     client = TestClient(create_app(dispatcher, "m", log=log))
     for number in range(5):  # one is with the shadow, two wait, two are too many
         assert client.post("/v1/chat/completions", json=chat(f"query {number}")).status_code == 200
@@ -190,7 +195,7 @@ def test_what_the_log_has_no_room_for_is_dropped_and_counted_and_a_shadow_that_f
     assert log.close(30) and dispatcher.close(30)
     found = lines(tmp_path / "log.jsonl")
     assert [line["request"]["messages"][0]["content"] for line in found] == ["query 0", "query 1", "query 2"]
-    assert not any("shadow" in line for line in found) and "shadow router s: ValueError: no idea" in caplog.text
+    assert not any("shadow" in line for line in found) and "shadow router s: no idea" in caplog.text
 
 
 @pytest.mark.parametrize(
