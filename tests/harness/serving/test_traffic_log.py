@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from shipped import RECORDING
 import harness as api
 from pools.data.recording import load_recording
 from pools.data.traffic import read_log
+from pools.errors import UserError
 from pools.types import Item
 from routers import RouterRequest, RoutingStates, load
 from served import Model, chat, routed, serving
@@ -30,7 +32,7 @@ from harness.serving import traffic_log
 from harness.serving.app import create_app
 from harness.serving.batcher import Dispatcher
 from harness.serving.routed import Routed
-from harness.serving.traffic_log import RouterShadow, TrafficLog
+from harness.serving.traffic_log import RouterShadow, ShadowProcess, TrafficLog, router_shadow
 
 Run = Callable[..., int]
 SLEEPS = 0.5
@@ -196,6 +198,38 @@ def test_what_the_log_has_no_room_for_is_dropped_and_counted_and_a_shadow_that_f
     found = lines(tmp_path / "log.jsonl")
     assert [line["request"]["messages"][0]["content"] for line in found] == ["query 0", "query 1", "query 2"]
     assert not any("shadow" in line for line in found) and "shadow router s: no idea" in caplog.text
+
+
+FAILING_ROUTER = """
+import os
+import numpy as np
+from routers.registry import register
+
+class Failing:
+    def act(self, states):
+        if states.contexts[0].query == "die":
+            os._exit(1)
+        if states.contexts[0].query == "fail":
+            raise ValueError("no idea")
+        return np.zeros(len(states.contexts), int)
+
+@register("failing")
+def failing(request):
+    return Failing()
+"""
+
+
+def test_a_shadow_in_a_process_of_its_own_outlives_its_errors_and_is_missed_when_it_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(FAILING_ROUTER)
+    given = {"router": str(tmp_path / "failing.py"), "pool": "lightweight", "recording": RECORDING, "max_hops": 1}
+    shadow = ShadowProcess(partial(router_shadow, **given))
+    first = {load_recording(RECORDING).tree.models[0]: 1.0}
+    assert shadow.choices("a query") == first
+    with pytest.raises(UserError, match="ValueError: no idea"):
+        shadow.choices("fail")
+    assert shadow.choices("a query") == first
+    with pytest.raises(UserError, match="the process of the shadow router has ended"):
+        shadow.choices("die")
 
 
 @pytest.mark.parametrize(
