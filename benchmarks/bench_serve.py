@@ -14,6 +14,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ class Args:
     """for each number of clients"""
     waiting: int = 256
     """--waiting of the server"""
+    shadow: str | None = None
+    """--shadow of the server, with a log in a temporary folder"""
 
 
 async def load(url: str, bodies: list[Any], clients: int, seconds: float) -> tuple[Counter[int], list[float], float]:
@@ -87,7 +90,10 @@ def main() -> None:
     ]
     command = [sys.executable, "-m", "harness", "serve", "--router", args.router, "--recording", str(recording)]
     command += ["--port", "0", "--name", "m", "--waiting", str(args.waiting)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    scratch = tempfile.TemporaryDirectory()
+    if args.shadow is not None:
+        command += ["--shadow", args.shadow, "--log", f"{scratch.name}/log.jsonl"]
+    with scratch, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         line = next(line for line in server.stdout if "http://" in line)
         url = "http://" + line.split("http://")[1].split("/")[0].split()[0]

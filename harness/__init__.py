@@ -20,15 +20,28 @@ if TYPE_CHECKING:
     from harness.runs.folder import load_run
     from harness.runs.run import Evaluation, evaluate
     from harness.runs.train import train
+    from harness.traffic.estimate import estimate
     from pools.errors import UserError
 
-__all__ = ["Evaluation", "UserError", "compare", "evaluate", "load_run", "record", "stress", "train", "write_report"]
+__all__ = [
+    "Evaluation",
+    "UserError",
+    "compare",
+    "estimate",
+    "evaluate",
+    "load_run",
+    "record",
+    "stress",
+    "train",
+    "write_report",
+]
 
 # Imported when they are first asked for: `python -m harness --help` passes here, too.
 _FROM = {
     "Evaluation": "harness.runs.run",
     "UserError": "pools.errors",
     "compare": "harness.regression.compare",
+    "estimate": "harness.traffic.estimate",
     "evaluate": "harness.runs.run",
     "load_run": "harness.runs.folder",
     "record": "harness.recorder.record",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pools.errors import UserError
+from pools.numbers import read_number
 from pools.registry import Registry
 from pools.types import Generation
 
@@ -108,3 +110,20 @@ def recorded_cost(unit: str, source: str = "") -> CostModel:
 def paper_cost(base_rates: tuple[float, ...], unit: str, source: str = "") -> CostModel:
     """The paper's cost model from the rates alone."""
     return CostModel("paper", unit, base_rates, base_rates, source)
+
+
+def read_prices(texts: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Of each model in MODEL=INPUT,OUTPUT its prices, in US$ per million tokens. Raises UserError for another text."""
+    price_of: dict[str, tuple[float, float]] = {}
+    for text in texts:
+        model, _, pair = text.rpartition("=")
+        try:
+            read, written = (read_number(part, float) for part in pair.split(","))
+        except ValueError:
+            read = written = math.nan
+        if not (model and 0 <= read <= MAX_RATE and 0 <= written <= MAX_RATE):
+            raise UserError(
+                f"--prices {text}: expected MODEL=INPUT,OUTPUT in US$ per million tokens, each from 0 to {MAX_RATE:g}"
+            )
+        price_of[model] = read, written
+    return price_of

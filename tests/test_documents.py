@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import pandas
 import pytest
 
+from command_line import call
 from harness.cli.app import parse
 
 ROOT = Path(__file__).parent.parent
@@ -57,6 +58,26 @@ def test_the_python_of_the_api_page_runs(
     assert printed[2].startswith("[(0.0, ")
     assert printed[3].startswith("hierrouter: quality ") and (tmp_path / "runs" / "before" / "report.html").is_file()
     assert printed[4] == "" and names["again"].summary.routers["hierrouter"].overall.notes == ["from mine.safetensors"]
+
+
+def test_the_guide_on_traffic_prints_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = ROOT / "docs" / "guides" / "traffic.md"
+    made, object_of_ones_own = python_of(page)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(made, str(page), "exec"), {})
+    text = page.read_text(encoding="utf-8")
+    for command in COMMAND.findall(text):
+        if not re.match("serve|estimate traffic", command):  # a server; what it logs has no scores
+            assert call(monkeypatch, *shlex.split(command)) == 0, command
+    printed = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    for block in re.findall(r"(?<=\n\n)```\n(.*?)```", text, re.DOTALL):
+        assert {" ".join(line.split()) for line in block.splitlines()} <= printed
+    names: dict[str, Any] = {}
+    exec(compile(object_of_ones_own, str(page), "exec"), names)
+    value = names["summary"].routers["by word"].value.doubly_robust
+    assert value.low < 0.9 - 20 * 0.0055 < value.high
 
 
 def test_the_reference_is_what_the_code_says() -> None:

@@ -16,6 +16,7 @@ from harness.report.config import Report
 from harness.robustness.config import Stress
 from harness.runs.config import Run, Train
 from harness.serving.config import Serve
+from harness.traffic.config import Estimate
 from pools.errors import UserError
 from pools.numbers import number_arguments
 
@@ -33,7 +34,7 @@ class List:
 
 
 # A command is named after what it takes. Of `A | B` tyro would import a type checker, for 40 ms of `--help`.
-Command = Union[Run, Train, Record, Import, Verify, Compare, Check, Report, Stress, Serve, List]  # noqa: UP007
+Command = Union[Run, Train, Record, Import, Estimate, Verify, Compare, Check, Report, Stress, Serve, List]  # noqa: UP007
 # The function that is called with what a command takes, and with a console. If it returns False, the exit
 # code is 1.
 COMMANDS: dict[type, str] = {
@@ -41,6 +42,7 @@ COMMANDS: dict[type, str] = {
     Train: "harness.runs.train:train_command",
     Record: "harness.recorder.record:record_command",
     Import: "harness.recorder.import_table:import_outcomes",
+    Estimate: "harness.traffic.estimate:estimate_command",
     Verify: "harness.recorder.verify:verify",
     Compare: "harness.regression.compare:compare_command",
     Check: "harness.regression.check:check",

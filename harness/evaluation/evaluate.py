@@ -84,7 +84,7 @@ def sample(router: Router, tree: Tree, seed: int) -> Outcome:
         hops=tree.depth[episodes.node].astype(np.float64),
         calls=calls,
         end=end,
-        exact=not episodes.drawn,
+        exact=bool((episodes.chance == 1).all()),
         waits=waits_of(tree, end) if tree.latency else None,
     )
 

@@ -25,14 +25,14 @@ class Episodes:
 
     node: `[I]` where it ended. cost: `[I]` of the hops made. routing_cost: `[I]` of the router's own model.
     pending: `[I]` the model chosen at the last hop but not asked, if `answer_last=False`; else -1.
-    drawn: whether any action was left to chance.
+    chance: `[I]` the probability of all actions that were taken; 1 if nothing was left to chance.
     """
 
     node: IntArray
     cost: FloatArray
     routing_cost: FloatArray
     pending: IntArray
-    drawn: bool
+    chance: FloatArray
 
 
 def rollout(
@@ -50,15 +50,15 @@ def rollout(
     generator = np.random.default_rng(seed)
     items, models = len(tree.items), len(tree.models)
     node, pending = np.zeros(items, np.int64), np.full(items, -1, np.int64)
-    cost, own = np.zeros(items), np.zeros(items)
+    cost, own, chance = np.zeros(items), np.zeros(items), np.ones(items)
     pipelines = tree.pipelines()
-    going, drawn = np.arange(items), False
+    going = np.arange(items)
     for depth in range(tree.max_hops):
         states = states_at(tree, going, node[going], cost[going], pipelines)
         with deciding:
             own[going] += router_output.own_cost(router, states)
-            action, by_chance = draw_actions(router, states, models, generator)
-        drawn |= by_chance
+            action, chance_of = draw_actions(router, states, models, generator)
+        chance[going] *= chance_of
         asked = action < models
         if depth == 0 and not asked.all():
             raise UserError(STOPPED_AT_ONCE)
@@ -72,7 +72,7 @@ def rollout(
         tree.require(going, child)
         cost[going] += tree.cost[going, child]
         node[going] = child
-    return Episodes(node, cost, own, pending, drawn)
+    return Episodes(node, cost, own, pending, chance)
 
 
 def states_at(tree: Tree, items: IntArray, nodes: IntArray, cost: FloatArray, pipelines: IntArray) -> RoutingStates:
@@ -87,10 +87,11 @@ def states_at(tree: Tree, items: IntArray, nodes: IntArray, cost: FloatArray, pi
 
 def draw_actions(
     router: Router, states: RoutingStates, models: int, generator: np.random.Generator
-) -> tuple[IntArray, bool]:
-    """One action per state, and whether any was left to chance: a stochastic router's are drawn."""
+) -> tuple[IntArray, FloatArray]:
+    """One action per state and its probability: a stochastic router's are drawn."""
     if not isinstance(router, StochasticRouter):
-        return router_output.actions(router, states, models), False
+        return router_output.actions(router, states, models), np.ones(len(states.contexts))
     chance = router_output.probabilities(router, states, models)
     drawn = generator.random((len(chance), 1)) > chance.cumsum(axis=1)
-    return drawn.sum(axis=1).clip(max=chance.shape[1] - 1), bool((chance.max(axis=1) < 1).any())
+    action = drawn.sum(axis=1).clip(max=chance.shape[1] - 1)
+    return action, chance[np.arange(len(chance)), action]

@@ -82,14 +82,15 @@ class Import:
 
     csv, parquet: a row per item and model, with columns item, task, prompt, model, score, cost and, if wanted, split,
     kind, latency (seconds of the call) and response. routellm, routerbench: the tables of these projects. json:
-    [{question, scores: {MODEL: SCORE}}]. In these, too, split, kind and task are read.
+    [{question, scores: {MODEL: SCORE}}]. traffic: a logged request and response in each line (docs/guides/traffic.md).
+    In these, too, split, kind and task are read.
     """
 
     files: tuple[Path, ...]
     """CSV, Parquet or JSON files; of several, each is of one split."""
     out: Path | None = None
     """Folder of the recording, which run --recording FOLDER replays; by default one under runs/recordings/."""
-    format: Literal["auto", "csv", "parquet", "routellm", "routerbench", "json"] = "auto"
+    format: Literal["auto", "csv", "parquet", "routellm", "routerbench", "json", "traffic"] = "auto"
     """What the columns are; by default their names tell."""
     splits: tuple[Split, ...] = ()
     """The split of each file; by default what the names of several files say."""
@@ -100,7 +101,8 @@ class Import:
     cost_unit: str | None = None
     """Unit of the costs; by default what a column cost_unit says, or US$."""
     prices: tuple[str, ...] = ()
-    """For routellm, which holds no costs: MODEL=INPUT,OUTPUT in US$ per million tokens."""
+    """For routellm, which holds no costs, and for logged calls that give none: MODEL=INPUT,OUTPUT in US$ per million
+    tokens."""
     tokenizer: str | None = None
     """For routellm: counts the tokens that the prices are of; a folder, or a name on the hub."""
     hops: int = 1

@@ -1,10 +1,8 @@
-"""Tables of recorded outcomes, one model call each, as a recording of one hop or of cascades."""
+"""Tables of recorded outcomes and logged traffic, one model call each, as a recording of one hop or of cascades."""
 
 from __future__ import annotations
 
 import ast
-import json
-import math
 import re
 import unicodedata
 from collections import Counter
@@ -21,9 +19,11 @@ from rich.console import Console
 from harness.runs.manifest import provenance
 from harness.runs.source import INDEPENDENT
 from pools.answers import answer_reader, guess_answers
-from pools.cost import MAX_COST, MAX_RATE, CostModel, recorded_cost
+from pools.cost import MAX_COST, CostModel, read_prices, recorded_cost
 from pools.data.recording import check_recording_target, save_recording
+from pools.data.traffic import logged_calls
 from pools.errors import UserError, shown
+from pools.json_file import read_objects
 from pools.mdp.tree import Tree
 from pools.names import check_distinct, check_name
 from pools.numbers import read_number
@@ -172,10 +172,14 @@ def import_outcomes(options: Import, console: Console) -> Path:
         answer_reader(options.answers)
     splits = splits_of(files, options.splits)
     outcomes, forms, unit = read_outcomes(options, name, splits)
+    logged, again = "traffic" in forms, 0
+    if logged:
+        outcomes, again = first_answers(outcomes)
+        check_shadow_sample(outcomes, files)
     named = ", ".join(file.name for file in files)
     rates = f"--prices {' '.join(options.prices)}" if options.prices else f"as recorded in {named}"
     cost_model = recorded_cost(unit, rates)
-    tree, names, left_out = build(outcomes, cost_model, options.drop_incomplete)
+    tree, names, left_out = build(outcomes, cost_model, options.drop_incomplete or logged)
     responses = [made.response for model in range(len(tree.models)) for _, _, made in tree.generations(model)]
     tree.answers = guess_answers(responses) if options.answers == "auto" else options.answers
     answered = sum(map(bool, map(answer_reader(tree.answers), responses))) / len(responses)
@@ -204,11 +208,14 @@ def import_outcomes(options: Import, console: Console) -> Path:
         ],
         "models": {},
         "counts": {"items": len(tree.items), "transitions": len(tree.items) * len(tree.models), **counts, **left_out},
+        **({"repeated_calls": again} if logged else {}),
         "item_names": names,
     }
     save_recording(tree, pool, manifest, out, replace=options.force)
     for line in _said(tree, counts, left_out, options.answers == "auto", answered if any(responses) else None):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if again:
+        console.print(f"repeated calls of a model for the same request, left out: {again:,}", highlight=False)
     return out
 
 
@@ -247,18 +254,25 @@ def read_outcomes(options: Import, name: str, splits: Sequence[Split | None]) ->
         table = read_table(file, parquet=options.format == "parquet")
         form = form_of(table[0], file) if options.format == "auto" else options.format
         forms.append(form)
-        if options.prices and not (costs and form == "routellm"):
-            raise UserError("--prices is for --format routellm with costs; other tables say what each call cost")
+        if options.prices and not (costs and form in ("routellm", "traffic")):
+            raise UserError(
+                "--prices is for --format routellm or traffic with costs; other tables say what each call cost"
+            )
         if form == "json" and costs:
             raise UserError(f"{file} holds no costs, as every list of questions and scores; give --quality-only")
         absent = {"cost"} if not costs or form == "routellm" else set()
-        absent |= {"latency"} if form not in LONG or "latency" not in table[0] else set()
+        absent |= {"latency"} if not _has_latency(table, form) else set()
         fields = [field for field in FIELDS if field not in absent]
-        rows = list(read_rows(_cells(table, form, fields, name, file, read), fields, file))
+        if form == "traffic":
+            cells = _traffic_cells(table, name, read_prices(options.prices), file)
+        else:
+            cells = _cells(table, form, fields, name, file, read)
+        rows = list(read_rows(cells, fields, file))
         _check_outcomes(rows, file)
         read += len(table)
         if costs:
-            units.append(unit_of(table if form in LONG else (), options.cost_unit, units, file))
+            given = "US$" if form == "traffic" and options.prices else options.cost_unit
+            units.append(unit_of(table if form in (*LONG, "traffic") else (), given, units, file))
             if form == "routellm":
                 charge = _charger(dict.fromkeys(row.model for row in rows), options.prices, options.tokenizer)
                 rows = [row.model_copy(update={"cost": charge(row)}) for row in rows]
@@ -268,6 +282,13 @@ def read_outcomes(options: Import, name: str, splits: Sequence[Split | None]) ->
     if timed and untimed:
         raise UserError(f"{timed} has a latency, {untimed} none; give each file the column latency, or none of them")
     return outcomes, forms, units[0] if costs else ""
+
+
+def _has_latency(table: Sequence[Cells], form: str) -> bool:
+    """Whether a file says how long calls took; a log does if it says so of every call."""
+    if form == "traffic":
+        return all(row.get("seconds") not in (None, "") for row in table)
+    return form in LONG and "latency" in table[0]
 
 
 def _in_split(row: Row, split: Split) -> Row:
@@ -332,6 +353,8 @@ def form_of(row: Cells, file: Path) -> str:
     """What the columns are, by their names. Raises UserError if they are none that is known."""
     if {"question", "scores"} <= set(row):
         return "json"
+    if {"request", "response"} <= set(row):
+        return "traffic"
     wide = [
         form
         for form, (_, of_model) in reversed(WIDE.items())  # RouterBench's columns end as RouteLLM's do, too
@@ -364,7 +387,7 @@ def read_table(path: Path, parquet: bool = False) -> list[dict[str, Any]]:
             raise UserError(f"{path} {wrong}")
         parquet |= start == b"PAR1" or path.suffix == ".parquet"
         if path.suffix in (".json", ".jsonl"):
-            return read_json(path)
+            return read_objects(path, EXAMPLE)
         if parquet:
             with path.open("rb") as file:  # pyarrow takes a path with a colon for an address
                 table = pa.parquet.read_table(file, use_threads=False, pre_buffer=False)
@@ -389,30 +412,6 @@ def read_table(path: Path, parquet: bool = False) -> list[dict[str, Any]]:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"{path} has the column {shown(twice)} twice; expected each name once")
     return list(rows)
-
-
-def read_json(path: Path) -> list[dict[str, Any]]:
-    """A list of objects, or in a .jsonl file an object in each line. Raises UserError for anything else."""
-    lines, content = path.suffix == ".jsonl", path.read_bytes()
-    try:
-        texts = filter(bytes.strip, content.splitlines()) if lines else [content]
-        parsed = [json.loads(text, object_pairs_hook=_once) for text in texts]
-    except (ValueError, RecursionError) as error:
-        kind = "an object in each line" if lines else "a JSON file"
-        raise UserError(f"{path} cannot be read: {error}; expected {kind}, in UTF-8") from None
-    rows = parsed if lines else parsed[0]
-    if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
-        raise UserError(f"{path} is no list of objects; expected {EXAMPLE}")
-    return rows
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises ValueError if a key is there twice, of which Python would take the last."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {shown(next(name for name in names if names.count(name) > 1))} is there twice")
-    return found
 
 
 def _cells(
@@ -457,6 +456,40 @@ def _cells(
             own = {field: row.get(f"{model}{end}") for field, end in of_model.items()}
             cells = {**shared, "model": model, "score": row.get(model), **own}
             yield number, {key: _alone(cell) for key, cell in cells.items()} if form == "routerbench" else cells
+
+
+def _traffic_cells(
+    table: Sequence[Cells], task: str, prices: Mapping[str, tuple[float, float]], file: Path
+) -> Iterator[tuple[int, Cells]]:
+    """The cells of each logged call. What its log gives no cost for, costs what the prices of its tokens are."""
+    for number, call in enumerate(logged_calls(table, file), 1):
+        shared = {"item": call.item, "task": call.task or task, "prompt": call.query, "response": call.text}
+        of_item = {"split": call.split, "kind": call.kind}
+        of_call = {"score": call.score, "cost": call.cost_at(prices), "latency": call.seconds}
+        yield number, {**shared, **of_item, "model": call.answered_by, **of_call}
+
+
+def first_answers(outcomes: Sequence[Row]) -> tuple[list[Row], int]:
+    """Without the outcomes of requests that a model had answered before, and how many these are."""
+    first: dict[tuple[str, str, str], Row] = {}
+    kept = [row for row in outcomes if row.missing or first.setdefault((row.task, row.item, row.model), row) is row]
+    return kept, len(outcomes) - len(kept)
+
+
+def check_shadow_sample(outcomes: Sequence[Row], files: Sequence[Path]) -> None:
+    """Raise UserError if no request was answered by every model: then the log cannot rank routers as a table."""
+    answered: dict[tuple[str, str], set[str]] = {}
+    for row in outcomes:
+        if not row.missing:
+            answered.setdefault((row.task, row.item), set()).add(row.model)
+    models = {row.model for row in outcomes}
+    if len(models) < 2 or not any(found == models for found in answered.values()):
+        many = f"no request has a scored answer of each of the {len(models)} models"
+        raise UserError(
+            f"{', '.join(map(str, files))}: {many if len(models) > 1 else f'every call is of {min(models)}'}, so it "
+            "cannot rank routers as a table; it takes a shadow sample (requests that every model answers, each answer "
+            "with a score), or propensities with enough overlap, for python -m harness estimate"
+        )
 
 
 def _shared(row: Cells, of_item: Mapping[str, str], item: int, task: str) -> dict[str, Any]:
@@ -622,18 +655,7 @@ def _where(of_item: Mapping[str, Row]) -> str:
 
 def _charger(models: Iterable[str], prices: Sequence[str], tokenizer_name: str | None) -> Callable[[Row], float]:
     """Dollars of a call, from MODEL=INPUT,OUTPUT in US$ per million tokens and a tokenizer's count of the two texts."""
-    price_of: dict[str, tuple[float, float]] = {}
-    for text in prices:
-        model, _, pair = text.rpartition("=")
-        try:
-            read, written = (read_number(part, float) for part in pair.split(","))
-        except ValueError:
-            read = written = math.nan
-        if not (model and 0 <= read <= MAX_RATE and 0 <= written <= MAX_RATE):
-            raise UserError(
-                f"--prices {text}: expected MODEL=INPUT,OUTPUT in US$ per million tokens, each from 0 to {MAX_RATE:g}"
-            )
-        price_of[model] = read, written
+    price_of = read_prices(prices)
     unpriced = [model for model in models if model not in price_of]
     if unpriced or tokenizer_name is None:
         raise UserError(

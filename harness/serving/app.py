@@ -20,10 +20,13 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from harness.serving.batcher import Answer, Dispatcher, Overloaded
+from harness.serving.traffic_log import ServedCall, TrafficLog
+from pools.data.traffic import conversation_text
 from pools.errors import QueryError, UserError
 from pools.types import GenerationSettings, UpstreamError
 
@@ -83,15 +86,10 @@ class ChatRequest(BaseModel):
     response_format: dict[Literal["type"], Literal["text"]] | None = None
 
     def query(self) -> str:
-        """The text that is routed. Raises HTTPException if there is none.
-
-        Instructions and one question are joined by an empty line; a longer conversation is written out with its roles.
-        """
+        """The text that is routed. Raises HTTPException if there is none."""
         if not any(message.text.strip() for message in self.messages):
             raise HTTPException(400, "the messages are empty; send a text")
-        if [m.role for m in self.messages if m.role not in ("system", "developer")] == ["user"]:
-            return "\n\n".join(message.text for message in self.messages)
-        return "\n\n".join(f"{message.role.capitalize()}: {message.text}" for message in self.messages)
+        return conversation_text([(message.role, message.text) for message in self.messages])
 
     def settings(self, max_tokens: int) -> GenerationSettings:
         """How responses are decoded. Raises HTTPException for more tokens than are allowed."""
@@ -110,11 +108,13 @@ def create_app(
     max_body_bytes: int = 1_000_000,
     max_tokens: int = 1024,
     seconds: float = 300.0,
+    log: TrafficLog | None = None,
 ) -> FastAPI:
     """The application.
 
     name: of the one model that it offers. key: bearer key that is asked for. max_open: how many queries may be open at
     a time, those whose body is still arriving included. max_tokens: of a response. seconds: until it is there.
+    log: is told of each query that was answered, once its reply is sent.
     """
     metrics, unit = dispatcher.metrics, dispatcher.routed.cost_model.unit
     created = int(time.time())
@@ -163,21 +163,31 @@ def create_app(
             body = await _body(connection, max_body_bytes, min(MAX_BODY_SECONDS, seconds))
             request = ChatRequest.model_validate_json(body)
             _check_model(request.model, name)
-            start = time.monotonic()
-            answer = await answered(request.query(), request.settings(max_tokens), connection)
-            metrics.seconds.observe(time.monotonic() - start)
+            query, start = request.query(), time.monotonic()
+            answer = await answered(query, request.settings(max_tokens), connection)
+            took = time.monotonic() - start
+            metrics.seconds.observe(took)
         finally:
             metrics.open -= 1
         metrics.requests.labels("200").inc()
         headers, usage = route_headers(answer, unit), usage_of(answer, unit)
         made = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
+        message = {"role": "assistant", "content": answer.response}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}
+        completion = {**made, "object": "chat.completion", "choices": [choice], "usage": usage}
+        after = None
+        if log is not None:
+            call = ServedCall(request.model_dump(exclude_unset=True), completion, query, answer, took)
+            after = BackgroundTask(kept, call)
         if request.stream:
             include = request.stream_options is not None and request.stream_options.include_usage
             events = _events(made, answer, usage if include else None)
-            return Response(events, media_type="text/event-stream", headers=headers)
-        message = {"role": "assistant", "content": answer.response}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}
-        return JSONResponse({**made, "object": "chat.completion", "choices": [choice], "usage": usage}, headers=headers)
+            return Response(events, media_type="text/event-stream", headers=headers, background=after)
+        return JSONResponse(completion, headers=headers, background=after)
+
+    async def kept(call: ServedCall) -> None:
+        if log is not None:
+            log.add(call)
 
     async def answered(query: str, settings: GenerationSettings, connection: Request) -> Answer:
         late = HTTPException(504, f"not answered within {seconds:g} seconds; ask for fewer tokens")

@@ -37,12 +37,16 @@ class Hop:
 
 @dataclass(frozen=True)
 class Answer:
-    """The last response of an episode, and the hops that led to it. routing_cost: of the router's encoder, if any."""
+    """The last response of an episode, and the hops that led to it. routing_cost: of the router's encoder, if any.
+
+    propensity: the probability with which the router chose these hops.
+    """
 
     response: str
     finish_reason: str
     hops: tuple[Hop, ...]
     routing_cost: float
+    propensity: float
 
     @property
     def cost(self) -> float:
@@ -164,8 +168,8 @@ class Dispatcher:
             pipeline = tree.pipeline(node)
             made = [tree.generation(index, tree.node(pipeline[: hop + 1])) for hop in range(len(pipeline))]
             hops = tuple(map(self._hop, pipeline, made))
-            own = float(episodes.routing_cost[index])
-            answers.append(Answer(made[-1].response, made[-1].finish_reason, hops, own))
+            own, propensity = float(episodes.routing_cost[index]), float(episodes.chance[index])
+            answers.append(Answer(made[-1].response, made[-1].finish_reason, hops, own, propensity))
         return answers
 
     def _hop(self, model: int, made: Generation) -> Hop:

@@ -37,6 +37,13 @@ class Serve:
     """Transition store that keeps every query and response; without one nothing is kept."""
     name: str | None = None
     """What the model is called; by default as the router."""
+    log: Path | None = None
+    """File to append every answered query to, with its answer, cost, seconds and propensity, as JSON lines that import
+    and estimate read; without one nothing is logged."""
+    shadow: str | None = None
+    """Another router, which answers nobody: what it would have done first goes into --log, after the reply."""
+    shadow_checkpoint: Path | None = None
+    """Checkpoint of the shadow router."""
     host: str = "127.0.0.1"
     """Address to listen at: by default only for this machine."""
     port: int = 8000

@@ -16,7 +16,8 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 class ServingMetrics:
     """Counters of requests, hops, tokens and cost. waiting: gives how many queries wait.
 
-    requests: by status. seconds: of answered queries. open: how many requests are being answered or wait.
+    requests: by status. seconds: of answered queries. open: how many requests are being answered or wait. logged: calls
+    for the log, written and dropped.
     """
 
     media_type = prometheus.CONTENT_TYPE_LATEST
@@ -33,6 +34,9 @@ class ServingMetrics:
         self._hops = prometheus.Counter("hops", "Calls of a candidate model.", ["model"], **named)
         self._tokens = prometheus.Counter("tokens", "Tokens read and written.", ["model", "direction"], **named)
         self._cost = prometheus.Counter("cost", f"Cost of all hops, in {cost_unit}.", ["model"], **named)
+        self.logged = prometheus.Counter(
+            "logged", "Answered queries for the log, by what became of them.", ["outcome"], **named
+        )
         self._routing = prometheus.Counter("routing_cost", "Cost of the router's own encoder.", **named)
         self.open = 0
         is_open = prometheus.Gauge("requests_open", "Requests that are being answered or wait.", **named)

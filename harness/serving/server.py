@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ def serve(options: Serve, console: Console) -> None:
         from harness.serving.app import create_app
         from harness.serving.batcher import Dispatcher
         from harness.serving.routed import routed
+        from harness.serving.traffic_log import ShadowProcess, TrafficLog, router_shadow
     except ImportError as error:
         raise UserError(f"serving needs packages that are not installed ({error.name}): {INSTALL}") from None
 
@@ -47,22 +49,30 @@ def serve(options: Serve, console: Console) -> None:
             raise UserError(f"--{flag.replace('_', '-')} {getattr(options, flag)}: expected at least 1")
     if not 0 < options.timeout <= MAX_SECONDS:
         raise UserError(f"--timeout {options.timeout}: expected seconds, above 0 and at most {MAX_SECONDS}")
+    if options.shadow is not None and options.log is None:
+        raise UserError(f"--shadow {options.shadow}: what it would have done is written to a log; name one with --log")
+    if options.shadow_checkpoint is not None and options.shadow is None:
+        raise UserError("--shadow-checkpoint is of a shadow router; name that with --shadow")
     name = options.router if options.name is None else check_name(options.name, "--name")
     key = read_key(options.api_key_file)
-    opened = routed(
-        options.router,
-        options.pool,
-        recording=options.recording,
-        weights=options.weights,
-        store=options.store,
-        checkpoint=options.checkpoint,
-        max_hops=options.max_hops,
-        cost=options.cost,
-        cost_weight=options.cost_weight,
-        seed=options.seed,
-    )
+    shared: dict[str, Any] = {
+        "pool": options.pool,
+        "recording": options.recording,
+        "weights": options.weights,
+        "max_hops": options.max_hops,
+        "cost": options.cost,
+        "cost_weight": options.cost_weight,
+        "seed": options.seed,
+    }
+    opened = routed(options.router, store=options.store, checkpoint=options.checkpoint, **shared)
     opened.warm_up()
     dispatcher = Dispatcher(opened, options.batch_size, options.waiting)
+    shadow = log = None
+    if options.shadow is not None:
+        beside = {"router": options.shadow, "checkpoint": options.shadow_checkpoint, **shared}
+        shadow = ShadowProcess(partial(router_shadow, **beside))
+    if options.log is not None:
+        log = TrafficLog(options.log, opened.cost_model.unit, dispatcher.metrics, shadow)
     app = create_app(
         dispatcher,
         name,
@@ -71,6 +81,7 @@ def serve(options: Serve, console: Console) -> None:
         max_body_bytes=options.max_body_bytes,
         max_tokens=options.max_tokens,
         seconds=options.timeout,
+        log=log,
     )
     listening = _bound(options.host, options.port)
     host, port = listening.getsockname()[:2]
@@ -99,10 +110,12 @@ def serve(options: Serve, console: Console) -> None:
     server.run(sockets=[listening])
     cut_off = len(server.server_state.connections)
     finished = dispatcher.close(ENDING)
-    if finished and not cut_off:
+    logged = log is None or log.close(ENDING)
+    if finished and logged and not cut_off:
         console.print("stopped: every request that was taken is answered", highlight=False)
         return
     busy = "" if finished else "; a model was still at work on queries whose time was up"
+    busy += "" if logged else "; the log lacks the last calls"
     print(f"harness: stopped; connections that were cut off: {cut_off}{busy}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()

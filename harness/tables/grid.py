@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.evaluation.frontier_metrics import KEPT, AgainstTwoModels, AgainstZeroRouter, FrontierMetrics, Parity
-from harness.evaluation.metrics import verdict
+from harness.evaluation.metrics import Estimate, verdict
+from harness.evaluation.off_policy import RouterEstimate, TrafficSummary
 from harness.evaluation.paired import Change, Comparison
 from harness.evaluation.summary import OverallFigures, QualityCost, RouterSummary, Summary, TaskFigures
 
@@ -216,6 +217,52 @@ def _change(change: Change, form: str) -> list[Cell]:
     mark = "*" if change.risen or change.fallen else ""
     difference = f"{change.difference:+.2g}{mark} p={change.p:.1g}", f"{change.low:.2g}..{change.high:.2g}"
     return [Cell((after, format(change.before, form))), Cell(difference)]
+
+
+def traffic_grids(summary: TrafficSummary) -> list[Grid]:
+    """What routers would have attained on logged traffic, and the value by each way of estimating it."""
+    entries = {"as logged": summary.logged, **summary.routers}
+    scale = cost_scale(e.cost.doubly_robust.mean for e in entries.values() if e.cost is not None)
+    rows = [_traffic_row(name, entry, summary, scale) for name, entry in entries.items()]
+    unit, weight, of = summary.cost_unit, summary.cost_weight, " per call" if scale > 1 else ""
+    per_calls = "1,000 calls" if scale > 1 else "call"
+    caption = (
+        f"{summary.calls:,} calls of {summary.requests:,} requests; doubly robust, with 95% intervals",
+        *([f"cost per {per_calls} in {unit}; value = quality - {weight:g} x cost{of}"] if unit else []),
+        "effective requests: how many of equal weight would tell as much",
+        "+ or -: more or less value than as logged (the 95% interval of the difference excludes 0)",
+    )
+    headers = ("quality", *(("cost", "value") if unit else ()), "ahead of log", "effective requests")
+    by_estimator = [
+        Row(name, tuple(_interval(e, ".3f") for e in vars(entry.value).values()))
+        for name, entry in summary.routers.items()
+        if entry.value is not None
+    ]
+    ways = ("inverse propensity", "self-normalised", "doubly robust")
+    where = "all items" if summary.split == "all" else f"{summary.split} items"
+    return [
+        Grid(f"logged traffic: {where}", headers, tuple(rows), caption),
+        Grid("value by estimator", ways, tuple(by_estimator), ("if these differ by much, look at the propensities",)),
+    ]
+
+
+def _traffic_row(name: str, entry: RouterEstimate, summary: TrafficSummary, scale: int) -> Row:
+    calls = Cell((f"{entry.effective_requests:,.0f}",))
+    if entry.quality is None or entry.cost is None or entry.value is None:
+        return Row(name, (*[Cell(("-",))] * (4 if summary.cost_unit else 2), calls), notes=(entry.refused,))
+    cells = [_interval(entry.quality.doubly_robust, ".3f")]
+    if summary.cost_unit:
+        cost = entry.cost.doubly_robust
+        cells += [_interval(cost, _cost_form(cost.high * scale), scale), _interval(entry.value.doubly_robust, ".3f")]
+    ahead = entry.value_ahead
+    cells.append(Cell(("-",)) if ahead is None else _interval(ahead, "+.3f"))
+    mark = "" if ahead is None else _mark((ahead.low, ahead.high))
+    notes = (f"+ {entry.routing_cost:.3g} T param-tokens for its encoder",) if entry.routing_cost else ()
+    return Row(name, (*cells, calls), mark, notes)
+
+
+def _interval(estimate: Estimate, form: str, scale: int = 1) -> Cell:
+    return _estimate(estimate.mean, (estimate.low, estimate.high), None, form, scale)
 
 
 def wrapped(name: str, width: int) -> list[str]:

@@ -184,7 +184,7 @@ TABLES = {
     "a file without costs": two(TABLE.replace("cost", "price", 1), "mine-test.csv has no column cost"),
     "prices beside costs": Table(
         {"mine-train.csv": TRAIN, "mine-test.csv": "prompt,a,b,a_response,b_response\nq,1,0,x,y\n"},
-        ("--prices is for --format routellm with costs",),
+        ("--prices is for --format routellm or traffic with costs",),
         "--prices a=1,1 b=1,2 --tokenizer none",
     ),
     "prompt in both files": two(TABLE.replace("How many?", "Ready?"), "1 repeated train items left out", imported=True),
