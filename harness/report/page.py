@@ -18,7 +18,7 @@ from harness.report.figures.tasks import draw_tasks
 from harness.report.groups import OPTIMUM, ROUTER, Group, group
 from harness.report.result_text import main_result
 from harness.runs.folder import RunFolder, load_runs
-from harness.tables.grid import frontier_grid, overall_grid, task_grid
+from harness.tables.grid import frontier_grid, limit_grids, overall_grid, task_grid
 from pools.errors import UserError
 from pools.files import whole_folder
 
@@ -97,13 +97,16 @@ def plane(group: Group) -> Drawing:
         for series, run, name in group.routers
         if series.role in (ROUTER, OPTIMUM) and (curve := _curve(run.summary, name))
     ]
+    limits = [run.summary.budget for run in group.runs if run.summary.budget is not None]
+    budgets = sorted({(each.budget, each.optimum.quality) for each in limits if each.budget is not None})
     points = [f"{series.label}: quality {o.quality:.3f}, cost {o.cost:.4g} {group.unit}" for series, o in routers]
+    points += [f"the optimum within a budget of {budget:g}: quality {quality:.3f}" for budget, quality in budgets]
     return Drawing(
         f"plane-{group.number}",
         f"Quality against cost, {group.runs[0].summary.title}",
         "Each router as a point with its 95% intervals.",
         points,
-        lambda narrow: draw_plane(routers, curves, group.unit, narrow),
+        lambda narrow: draw_plane(routers, curves, group.unit, narrow, budgets),
     )
 
 
@@ -184,6 +187,7 @@ def render(
         source=_source,
         overall_grid=overall_grid,
         frontier_grid=frontier_grid,
+        limit_grids=limit_grids,
         task_grid=task_grid,
         several=len(runs) > 1,
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.evaluation.frontier_metrics import KEPT, AgainstTwoModels, AgainstZeroRouter, FrontierMetrics, Parity
+from harness.evaluation.limits import Attained, Budget, Limited, NoWorseThan, Setting
 from harness.evaluation.metrics import verdict
 from harness.evaluation.paired import Change, Comparison
 from harness.evaluation.summary import OverallFigures, QualityCost, RouterSummary, Summary, TaskFigures
@@ -63,8 +64,8 @@ class Grid:
 
 def grids(summary: Summary) -> list[Grid]:
     """All tables of a summary."""
-    frontier = frontier_grid(summary)
-    return [overall_grid(summary), task_grid(summary), *([frontier] if frontier is not None else [])]
+    others = (frontier_grid(summary), *limit_grids(summary))
+    return [overall_grid(summary), task_grid(summary), *(grid for grid in others if grid is not None)]
 
 
 def overall_grid(summary: Summary) -> Grid:
@@ -160,6 +161,106 @@ def _frontier_notes(metrics: FrontierMetrics, name: str) -> tuple[str, ...]:
     """What stands below a router's name in the table of the frontier."""
     curve = metrics.curves.get(name)
     return ("curve not swept to its end",) if metrics.zero_router and curve is not None and not curve.found else ()
+
+
+def limit_grids(summary: Summary) -> list[Grid]:
+    """The routers within a budget and a cap, and at a quality that is kept; each if it was asked for."""
+    unit, within, at_risk = summary.cost_unit, summary.budget, summary.no_worse_than
+    found = [] if within is None else [_budget_grid(within, unit)]
+    return found if at_risk is None else [*found, _no_worse_grid(at_risk, unit)]
+
+
+def _budget_grid(within: Budget, unit: str) -> Grid:
+    every: dict[str, Limited] = {**within.routers, "zero router": within.zero_router}
+    scale = cost_scale([figures.cost for figures in every.values()])
+    rows = []
+    for name, figures in every.items():
+        notes = (
+            figures.notes if figures.meets_on_validation else [*figures.notes, "over the budget on validation items"]
+        )
+        cells = [*_attained(figures, scale), *([] if within.budget is None else [_met(figures, within.budget)])]
+        cells += [] if figures.over_cap is None else [Cell((f"{figures.over_cap:.1%}",))]
+        behind = Cell((f"{figures.behind:.3f}", _interval(figures.behind_interval)))
+        cells += [behind, Cell(tuple(_set_to(each) for each in figures.set_to))]
+        mark = _mark(figures.ahead_of_zero_interval if figures.meets_on_validation else None)
+        rows.append(Row(name, tuple(cells), mark, tuple(notes), rule=name == "zero router"))
+    best = within.optimum
+    cells = [*_attained(best, scale), *([] if within.budget is None else [Cell(("yes",))])]
+    cells += [] if within.cap is None else [Cell(("0.0%",))]
+    cells += [Cell(("0.000",)), Cell((f"price {best.price:.3g}",) if within.budget is not None else ("",))]
+    unanswered = [f"{best.unanswered:.1%} not answered: every call costs more"] if best.unanswered else []
+    rows.append(Row("optimum", tuple(cells), notes=("a bound", *unanswered), rule=True))
+    said = [
+        f"the best quality within it, cost per {per(scale)} in {unit}",
+        f"set on {within.validation_items} validation items, judged on these",
+        "set to: cost weights, or models, and their shares of the items, mixed at random",
+        "behind: quality of the exact optimum within the same limits minus the router's, below it the 95% interval",
+        "+ or -: better or worse in quality than the zero router, the single models mixed within the same limits "
+        "(paired 95%); not said of those over the budget on validation items",
+    ]
+    if within.budget is not None:
+        said.append("met: whether the cost is within the budget; *: the 95% interval of the cost is all on that side")
+    if within.cap is not None:
+        said.append("over cap: share of items that spend more; a call that could exceed the cap is not made")
+    met = ["met"] if within.budget is not None else []
+    over = ["over cap"] if within.cap is not None else []
+    return Grid(within.title, ("quality", "cost", *met, *over, "behind", "set to"), tuple(rows), tuple(said))
+
+
+def _no_worse_grid(at_risk: NoWorseThan, unit: str) -> Grid:
+    scale = cost_scale([each.kept.cost for each in at_risk.routers.values() if each.kept is not None])
+    rows = []
+    for name, tested in at_risk.routers.items():
+        figures = tested.kept
+        if figures is None:
+            rows.append(Row(name, (Cell(("-",)),) * 5, notes=(*tested.notes, "no point passes")))
+            continue
+        quality, cost = _attained(figures, scale)
+        low, high = figures.ahead_interval
+        cells = (
+            quality,
+            Cell(cost.lines, ratio="" if figures.cost_ratio is None else f"x{figures.cost_ratio:.2f}"),
+            Cell((f"{figures.ahead:+.3f}", f"{low:+.3f}..{high:+.3f}"), _mark(figures.ahead_interval)),
+            Cell(("yes" if figures.held else "no",)),
+            Cell((_set_to(figures.set_to),)),
+        )
+        rows.append(Row(name, cells, notes=tuple(tested.notes)))
+    said = [
+        f"the cheapest cost weight whose quality is, with {at_risk.confidence:.4g} confidence on "
+        f"{at_risk.validation_items} validation items, not below that of {at_risk.model} by more than "
+        f"{at_risk.margin:g}; judged on these",
+        f"cost per {per(scale)} in {unit}; x: relative to {at_risk.model}'s",
+        f"ahead: quality minus that of {at_risk.model}, with its 95% interval (paired); +, -: it excludes 0",
+        f"held: whether that is at least -{at_risk.margin:g}",
+        f"no point passes: use {at_risk.model}",
+    ]
+    if at_risk.least_margin is not None and at_risk.least_margin > at_risk.margin:
+        said.append(
+            f"with so few validation items a router that equals {at_risk.model} on each passes at a margin of "
+            f"{at_risk.least_margin:g} at the least"
+        )
+    headers = ("quality", "cost", "ahead", "held", "set to")
+    return Grid(at_risk.title, headers, tuple(rows), tuple(said))
+
+
+def _attained(figures: Attained, scale: int) -> list[Cell]:
+    form = _cost_form(figures.cost_interval[1] * scale)
+    quality = _estimate(figures.quality, figures.quality_interval, None, ".3f")
+    return [quality, _estimate(figures.cost, figures.cost_interval, None, form, scale)]
+
+
+def _met(figures: Limited, budget: float) -> Cell:
+    low, high = figures.cost_interval
+    return Cell(("yes" if figures.met else "no",), "*" if high <= budget or low > budget else "")
+
+
+def _set_to(setting: Setting) -> str:
+    what = setting.model or ("as it is" if setting.cost_weight is None else f"{setting.cost_weight:.3g}")
+    return what if setting.share == 1 else f"{setting.share:.0%} {what}"
+
+
+def _interval(interval: tuple[float, float]) -> str:
+    return "..".join(f"{end:.3f}" for end in interval)
 
 
 def difference_grid(title: str, comparisons: Sequence[Comparison], unit: str, caption: str = "") -> Grid:

@@ -86,6 +86,6 @@ def within_cap(tree: Tree, spent: FloatArray, cap: float = np.inf) -> tuple[Floa
     episode ends at the root, with quality 0, for nothing. STOP is open. Every node is known.
     """
     open_ = (spent <= cap * (1 + ROUNDING)) & (tree.depth > 0)
-    answered = open_.any(axis=1)
+    answered = np.asarray(open_.any(axis=1))
     open_[:, 0] = ~answered
     return np.where(open_, tree.score.astype(np.float64), -np.inf), answered

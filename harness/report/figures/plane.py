@@ -18,11 +18,13 @@ def draw_plane(
     curves: Sequence[tuple[Series, Sequence[tuple[float, float]]]],
     unit: str,
     narrow: bool,
+    budgets: Sequence[tuple[float, float]] = (),
 ) -> Any:
     """A figure of points `(cost, quality)` with 95% intervals.
 
     routers: each with its overall figures. curves: of a router over many cost weights, `(cost, quality)` in their
-    order. The hull is that of the series whose role is "single model".
+    order. The hull is that of the series whose role is "single model". budgets: each with the quality of the exact
+    optimum within it.
     """
     width, height = WIDTH_PX[narrow], 430 if narrow else 500
     left, right, bottom, top = (46, 8, 46, 78) if narrow else (58, 14, 52, 40)
@@ -48,6 +50,10 @@ def draw_plane(
         axes.plot(
             *np.array(curve).T, color=series.colour, linewidth=1.3, marker=".", markersize=points(5), zorder=2.5,
         )  # fmt: skip
+    for number, (budget, quality) in enumerate(budgets):
+        line = {"color": LIGHT["green"], "linewidth": 1.1, "linestyle": ":", "marker": "d", "markersize": points(7)}
+        label = None if number else "budget, optimum within it"
+        axes.plot([budget, budget], [-0.03, quality], **line, markevery=[1], label=label, zorder=2.4)
     shown: set[str] = set()
     bars = [box for curve in lines for box in along(curve)]
     for series, o in routers:
