@@ -176,8 +176,9 @@ def setting(points: Points, budget: float = np.inf) -> tuple[Mapping[int, float]
     mix = best_mix(quality, cost, budget)
     if mix is None:
         return {int(np.lexsort((-quality[0], cost[0]))[0]): 1.0}, False
-    shares = {int(mix.first[0]): 1 - mix.share, int(mix.second[0]): mix.share or 1.0}
-    return {point: share for point, share in shares.items() if share > 0}, True
+    if mix.share == 0:
+        return {int(mix.first[0]): 1.0}, True
+    return {int(mix.first[0]): 1 - mix.share, int(mix.second[0]): mix.share}, True
 
 
 def mixture(shares: FloatArray, parts: Sequence[Judged]) -> Judged:

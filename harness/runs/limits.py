@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -72,12 +73,10 @@ def read_amount(option: str, text: str | None) -> dict[str, float] | None:
     if text is None:
         return None
     name, _, number = text.rpartition("=")
-    try:
-        return {name: read_number(number, float)}
-    except ValueError:
-        raise UserError(
-            f"{_flag(option)} {shown(text)}: expected a name and a number, as in {AMOUNTS[option]}"
-        ) from None
+    with suppress(ValueError):
+        if name:
+            return {name: read_number(number, float)}
+    raise UserError(f"{_flag(option)} {shown(text)}: expected a name and a number, as in {AMOUNTS[option]}") from None
 
 
 def _flag(option: str) -> str:

@@ -52,7 +52,7 @@ def draw_plane(
         )  # fmt: skip
     for number, (budget, quality) in enumerate(budgets):
         line = {"color": LIGHT["green"], "linewidth": 1.1, "linestyle": ":", "marker": "d", "markersize": points(7)}
-        label = None if number else "budget, optimum within it"
+        label = None if number else "budget"
         axes.plot([budget, budget], [-0.03, quality], **line, markevery=[1], label=label, zorder=2.4)
     shown: set[str] = set()
     bars = [box for curve in lines for box in along(curve)]
@@ -70,7 +70,7 @@ def draw_plane(
         shown.add(series.role)
         bars += [(c_low, o.quality, c_high, o.quality), (o.cost, q_low, o.cost, q_high)]
     figure.legend(
-        loc="upper left", bbox_to_anchor=(0.0, 1.0), ncols=2 if narrow else 5, frameon=False, handletextpad=0.4,
+        loc="upper left", bbox_to_anchor=(0.0, 1.0), ncols=2 if narrow else 6, frameon=False, handletextpad=0.4,
         columnspacing=0.6 if narrow else 1.0, borderpad=0.2, handlelength=1.6,
     )  # fmt: skip
     place_labels(
