@@ -117,6 +117,15 @@ class WeighingRouter(Router, Protocol):
 
 
 @runtime_checkable
+class BudgetedRouter(Router, Protocol):
+    """A router that sees what is left of a cap on what an item may cost."""
+
+    def within(self, cap: float) -> Router:
+        """The same router, told of the cap. That it is kept to is seen to elsewhere."""
+        ...
+
+
+@runtime_checkable
 class NotedRouter(Router, Protocol):
     """A router of which a reader of its row must know something."""
 

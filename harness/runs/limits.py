@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.evaluation.capped import CallBounds, CappedRouter, ranking
+from harness.evaluation.capped import CappedRouter
 from harness.evaluation.evaluate import evaluate as outcome_of
 from harness.evaluation.frontier import Points
 from harness.evaluation.limits import (
@@ -37,8 +37,9 @@ from pools.mdp.optimum import path_costs
 from pools.mdp.tree import Tree
 from pools.numbers import read_number
 from routers import Router, RouterRequest, load
+from routers.call_bounds import CallBounds
 from routers.registry import items_to_learn_from, learns, registered_name
-from routers.router import VotingRouter
+from routers.router import BudgetedRouter, VotingRouter
 
 FloatArray = NDArray[np.float64]
 RESOURCES = ("cost",)
@@ -180,8 +181,15 @@ def _capper(fitted_on: Tree, cap: float | None) -> Callable[[Router], Router]:
     """What puts a router under the cap. One that votes decides nothing before its calls, so it stays as it is."""
     if cap is None:
         return lambda router: router
-    bounds, order = CallBounds.learn(fitted_on), ranking(fitted_on)
-    return lambda router: router if isinstance(router, VotingRouter) else CappedRouter(router, bounds, cap, order)
+    bounds = CallBounds.learn(fitted_on)
+
+    def put(router: Router) -> Router:
+        if isinstance(router, VotingRouter):
+            return router
+        told = router.within(cap) if isinstance(router, BudgetedRouter) else router
+        return CappedRouter(told, bounds, cap)
+
+    return put
 
 
 def _curve(router: RunRouter, request: RouterRequest, capped: Callable[[Router], Router], capping: bool) -> Curve:

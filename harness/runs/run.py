@@ -219,7 +219,7 @@ def evaluate(
         cost_model=tree.cost_model,
         cost_weight=lambdas[0],
         cost_weights=lambdas if len(lambdas) > 1 else (),
-        frontier=frontier or len(lambdas) > 1,
+        frontier=frontier or len(lambdas) > 1 or goals is not None,
         seed=seed,
         weights=weights,
         train=train,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from harness.evaluation.capped import CallBounds, CappedRouter, ranking
+from harness.evaluation.capped import CappedRouter
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.frontier import Points
 from harness.evaluation.limits import Judged, cheapest_passing, mixture, setting
@@ -16,6 +16,7 @@ from harness.evaluation.rollout import states_at
 from pools.mdp.optimum import path_costs
 from pools.mdp.tree import Tree
 from routers import Router, RouterRequest, RoutingStates, load
+from routers.call_bounds import CallBounds, lengths
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def test_the_bound_of_a_call_is_the_most_that_one_cost_with_a_text_of_about_that
     everywhere = np.arange(60)[:, None], tree.level(1)[None]
     items, at = (part.ravel() for part in np.broadcast_arrays(*everywhere))
     states = states_at(tree, items, at, path_costs(tree)[items, at], tree.pipelines())
-    told = bounds.of(states)
+    told = bounds(lengths(states.contexts), states.hop)
     assert all((told[:, m] >= tree.cost[items, tree.child(at, m)]).all() for m in range(2)), "on these very items"
 
 
@@ -58,13 +59,13 @@ def test_a_capped_router_spends_no_more_where_bounds_hold(
     synthetic_tree: Callable[..., Tree], cap: float, name: str
 ) -> None:
     tree = synthetic_tree(items=60, models=3, max_hops=3, seed=2)
-    bounds, order = CallBounds.learn(tree), ranking(tree)
+    bounds = CallBounds.learn(tree)
     router: Router = (
         Wasteful(2) if name == "wasteful" else load("random", RouterRequest(models=tree.models, max_hops=3))
     )
-    found = evaluate(CappedRouter(router, bounds, cap, order), tree)
+    found = evaluate(CappedRouter(router, bounds, cap), tree)
     over = (found.end * (path_costs(tree) > cap + 1e-9)).sum(axis=1)
-    first = bounds.of(states_at(tree, np.arange(60), np.zeros(60, int), np.zeros(60), tree.pipelines()))
+    first = bounds(lengths([tree.context(item, 0) for item in range(60)]), np.zeros(60, int))
     fits = first.min(axis=1) <= cap
     assert (over[fits] == 0).all(), "the bounds are those of these items, so none is broken"
     if cap == 0.05:
@@ -81,11 +82,9 @@ def test_what_does_not_fit_at_first_is_replaced_by_the_best_model_that_does(
 ) -> None:
     tree = synthetic_tree(items=30, models=3, max_hops=1, seed=3)
     tree.cost[:, 1:], tree.score[:, 1:] = (1, 2, 5), (0.2, 0.9, 0.5)
-    assert ranking(tree).tolist() == [1, 2, 0]
+    assert CallBounds.learn(tree).ranking.tolist() == [1, 2, 0]
     found = [
-        evaluate(CappedRouter(Wasteful(2), CallBounds.learn(tree), cap, ranking(tree)), tree)
-        .calls.mean(axis=0)
-        .tolist()
+        evaluate(CappedRouter(Wasteful(2), CallBounds.learn(tree), cap), tree).calls.mean(axis=0).tolist()
         for cap in (0.5, 1.5, 3, 5)
     ]
     assert found == [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
