@@ -384,7 +384,7 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
         {name: bounds(lengths_at(t), t.depth[: t.decision_nodes]) for name, t in complete.items()} if bounds else {}
     )
     # Without caps there is one that nobody reaches.
-    caps = np.quantile(path_costs(tree)[:, 1:], JUDGED_CAPS).tolist() if args.caps else [np.inf]
+    caps = np.quantile(path_costs(tree)[:, 1:], JUDGED_CAPS, method="lower").tolist() if args.caps else [np.inf]
 
     def attained(name: str, weight: float, cap: float, greedy: bool) -> tuple[float, float]:
         """Expected quality and cost of the stochastic or the greedy policy at one cost weight, under a cap."""
@@ -504,6 +504,7 @@ class Exact:
         self.bounds = CallBounds.learn(self.tree) if args.caps else None
         self.bound = self.bounds(lengths_at(self.tree), depth) if self.bounds else np.zeros(0)
         self.spent = path_costs(self.tree)
+        self.pipelines = np.sort(self.spent[:, 1:], axis=None)
         self.everywhere = 1 / (self.tree.max_hops * len(self.tree.models) ** depth)
 
     def __call__(self, progress: float) -> dict[str, float]:
@@ -522,8 +523,9 @@ class Exact:
         seen = self.table(items[:, None], nodes)
         seen = self.table.inputs.with_weight(seen, np.repeat(weight[:, None], len(nodes), 1))
         if self.bounds is not None:
-            quantiles = torch.rand(len(items), generator=self.generator).numpy()
-            left = np.quantile(self.spent[:, 1:], quantiles)[:, None] - self.spent[items][:, nodes]
+            quantiles = torch.rand(len(items), generator=self.generator, dtype=torch.float64).numpy()
+            cap = self.pipelines[(quantiles * len(self.pipelines)).astype(int)]
+            left = cap[:, None] - self.spent[items][:, nodes]
             seen = self.table.inputs.with_left(seen, left)
             fits, instead = self.bounds.fitting(self.bound[items], left, self.tree.depth[nodes])
         states = torch.from_numpy(seen)
