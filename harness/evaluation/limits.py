@@ -149,7 +149,7 @@ class NoWorseThan(Schema):
     least_margin: float | None
     """The least margin that a router with the model's score on each of these items would pass at; null if none."""
     routers: dict[str, Calibrated]
-    """By router."""
+    """By router, without the model itself."""
 
     @property
     def title(self) -> str:

@@ -294,6 +294,8 @@ def _no_worse_than(curves: Mapping[str, Curve], request: RouterRequest, goals: G
     reference, on_validation = _judge(alone, request, None), outcome_of(alone, validation).quality
     routers: dict[str, Calibrated] = {}
     for name, curve in curves.items():
+        if name == f"single:{model}":
+            continue
         passed, point = cheapest_passing(curve.points, on_validation, goals.margin, goals.confidence, request.seed)
         figures = None
         if point is not None:
