@@ -487,6 +487,9 @@ class Exact:
     `entropy_start` to `entropy_end`. Advantages are divided by their root mean square of each cost weight, a running
     one, so that neither cheap nor expensive weights rule the gradient.
 
+    With `caps` each tree has a cap, drawn from what the pipelines of all items cost. Calls that could exceed it are not
+    made (`CallBounds`).
+
     steps: decisions that an iteration weighs.
     """
 
@@ -502,9 +505,9 @@ class Exact:
         self.square = np.zeros(len(weights))
         depth = self.tree.depth[: self.tree.decision_nodes]
         self.bounds = CallBounds.learn(self.tree) if args.caps else None
-        self.bound = self.bounds(lengths_at(self.tree), depth) if self.bounds else np.zeros(0)
-        self.spent = path_costs(self.tree)
-        self.pipelines = np.sort(self.spent[:, 1:], axis=None)
+        if self.bounds is not None:
+            self.bound, self.spent = self.bounds(lengths_at(self.tree), depth), path_costs(self.tree)
+            self.pipelines = np.sort(self.spent[:, 1:], axis=None)
         self.everywhere = 1 / (self.tree.max_hops * len(self.tree.models) ** depth)
 
     def __call__(self, progress: float) -> dict[str, float]:

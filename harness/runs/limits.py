@@ -91,29 +91,25 @@ def checked_goals(
     confidence: float,
 ) -> Goals | None:
     """What is asked for; None if nothing is. Raises UserError for what is no limit."""
-    given = {"budget": budget, "cap": cap, "no_worse_than": no_worse_than}
-    found: dict[str, tuple[str, float]] = {}
-    for option, amounts in given.items():
-        if amounts is None:
-            continue
-        highest = 1.0 if option == "no_worse_than" else MAX_COST
-        lowest = 0.0 if option == "no_worse_than" else np.nextafter(0, 1)
-        name, amount = next(iter(amounts.items()), ("", -1.0))
-        known = option == "no_worse_than" or name in RESOURCES
-        if len(amounts) != 1 or not known or not lowest <= amount < highest:
-            said = ", ".join(f"{key}={value:g}" for key, value in amounts.items())
-            what = (
-                "a model and a margin in quality below 1" if option == "no_worse_than" else "an amount above 0 of cost"
-            )
-            raise UserError(f"{_flag(option)} {shown(said)}: expected {what}, as in {AMOUNTS[option]}")
-        found[option] = name, float(amount)
+    limits = {option: given for option, given in (("budget", budget), ("cap", cap)) if given is not None}
+    for option, given in limits.items():
+        if len(given) != 1 or not all(name in RESOURCES and 0 < amount < MAX_COST for name, amount in given.items()):
+            raise _refused(option, given, f"an amount above 0 of {' or '.join(RESOURCES)}")
+    kept_to = no_worse_than or {}
+    if no_worse_than is not None and (len(kept_to) != 1 or not all(0 <= margin < 1 for margin in kept_to.values())):
+        raise _refused("no_worse_than", kept_to, "a model and a margin in quality from 0 and below 1")
     if not 0.5 <= confidence < 1:
         raise UserError(f"--confidence {confidence:g}: expected a probability from 0.5 and below 1, as in 0.95")
-    if not found:
+    if not limits and no_worse_than is None:
         return None
-    model, margin = found.get("no_worse_than", (None, 0.0))
-    limits = {option: found[option][1] for option in ("budget", "cap") if option in found}
-    return Goals(**limits, model=model, margin=margin, confidence=confidence)
+    amounts = {option: float(next(iter(given.values()))) for option, given in limits.items()}
+    model, margin = next(iter(kept_to.items()), (None, 0.0))
+    return Goals(**amounts, model=model, margin=float(margin), confidence=confidence)
+
+
+def _refused(option: str, given: Mapping[str, float], expected: str) -> UserError:
+    said = shown(", ".join(f"{name}={amount:g}" for name, amount in given.items()))
+    return UserError(f"{_flag(option)} {said}: expected {expected}, as in {AMOUNTS[option]}")
 
 
 def check_goals(goals: Goals, request: RouterRequest) -> None:

@@ -169,7 +169,7 @@ def test_the_api_gives_the_same_and_the_other_figures_stay_as_they_are(
         ({"budget": {"latency": 1}}, "--budget 'latency=1': expected an amount above 0 of cost, as in cost=0.02"),
         ({"cap": {"cost": 0}}, "--cap 'cost=0': expected an amount above 0"),
         ({"budget": {"cost": float("nan")}}, "expected an amount above 0"),
-        ({"no_worse_than": {"reader": 1.5}}, "a margin in quality below 1, as in MODEL=0.01"),
+        ({"no_worse_than": {"reader": 1.5}}, "a margin in quality from 0 and below 1, as in MODEL=0.01"),
         ({"no_worse_than": {"nobody": 0.1}}, "unknown model 'nobody'; the pool has"),
         ({"no_worse_than": {"reader": 0.1}, "confidence": 1.0}, "--confidence 1: expected a probability"),
         ({"budget": {"cost": 1e-9}}, "the cheapest call of each item costs"),
