@@ -71,7 +71,7 @@ class HierRouterPPO(Options):
         answer_reader(answers)  # raises UserError for no kind of answers
         features = StateFeatures(hops, models, sees, embed, answers, scale)
         mean, spread = (np.asarray(learnt[name], np.float32) for name in ("mean", "scale"))
-        inputs = Inputs(features, mean, spread, request.cost_weights)
+        inputs = Inputs(features, mean, spread, request.cost_weights, self.caps)
         weights = {n.removeprefix("actor."): a for n, a in learnt.items() if n.startswith("actor.")}
         # Before anything of that size is made: the options and the problem could ask for any.
         form = self.hidden, inputs.dimension
@@ -90,7 +90,8 @@ class HierRouterPPO(Options):
 class HierRouter:
     """Embeds the context and lets the policy choose: the most probable action, or with `greedy=False` a drawn one.
 
-    cost_weight: is shown to a policy that was trained for several.
+    cost_weight: is shown to a policy that was trained for several. cap: on what an item may cost; what is left of it is
+    shown to a policy that was trained under caps.
     """
 
     agent: Agent
@@ -98,11 +99,16 @@ class HierRouter:
     fitted_for: RouterRequest
     cost_weight: float
     greedy: bool
+    cap: float = np.inf
     drawn: np.random.Generator = field(init=False, default_factory=lambda: np.random.default_rng(0))
 
     def at(self, cost_weight: float) -> HierRouter:
         """The same policy, shown another lambda."""
         return replace(self, cost_weight=cost_weight)
+
+    def within(self, cap: float) -> HierRouter:
+        """The same policy, shown what is left of a cap."""
+        return replace(self, cap=cap)
 
     def notes(self, cost_weights: Sequence[float]) -> list[str]:
         """That it reads no texts; at which cost weights it was trained, where these are others."""
@@ -128,7 +134,8 @@ class HierRouter:
         with torch.inference_mode():
             seen = self.inputs.seen(states.contexts, states.hop, states.cost, states.actions)
             weight = np.full(len(seen), self.cost_weight)
-            logits = self.agent.logits(torch.from_numpy(self.inputs.with_weight(seen, weight)))
+            seen = self.inputs.with_left(self.inputs.with_weight(seen, weight), self.cap - states.cost)
+            logits = self.agent.logits(torch.from_numpy(seen))
         return np.asarray(logits.double().numpy())
 
     def act(self, states: RoutingStates) -> NDArray[np.int64]:

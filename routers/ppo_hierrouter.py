@@ -31,6 +31,7 @@ from pools.mdp.policy_value import action_values, expectation
 from pools.mdp.tree import Tree
 from pools.types import Context, content_hash
 from routers._threads import one_library_thread, one_thread
+from routers.call_bounds import CallBounds, lengths_at, moved
 from routers.checkpoint import read_tensors, state_beside, write_tensors
 from routers.induction import texts_pay
 from routers.options import NonNegative, Positive
@@ -44,6 +45,10 @@ MAX_STATES = 50_000
 """Of how many states at most means and spreads are taken."""
 WEIGHT_GRID = np.arange(-4.5, 6.5)
 """Logarithms of what a whole episode costs, about which cost weights are shown as bumps."""
+LEFT_GRID = np.arange(-7.0, 0.5, 0.5)
+"""Logarithms of the share of a whole episode's cost that is left, about which it is shown as bumps."""
+JUDGED_CAPS = (0.25, 0.5, 0.75, 1.0)
+"""At which caps policies are compared: quantiles of what pipelines cost."""
 SMALLEST_SPREAD = 0.01
 """Advantages that are smaller than this are not blown up to one."""
 _STATE = "training"  # what the state that a training goes on from is called in its file
@@ -64,6 +69,9 @@ class Options:
     advantages: Literal["exact", "sampled"] = "exact"
     """exact: of every action, from the recorded tree. sampled: of the actions of drawn episodes, by GAE and a critic;
     over live models they always are."""
+    caps: bool = False
+    """Train under caps on what an item may cost, one drawn for each tree, and show what is left of it: for a run with
+    --cap. Only with exact advantages and STOP."""
     hidden: PositiveInt = 64
     """Width of the two hidden layers of actor and critic."""
     average: Share | None = None
@@ -211,18 +219,19 @@ class Inputs:
     """Turns states into the numbers that an agent takes: hop, what is seen, and the cost weight if it is shown.
 
     mean, scale: `[d]` that what is seen is standardised by; 0 and 1 for hop and embedding. cost_weights: those that it
-    is trained for; if there are none, the cost weight is not shown.
+    is trained for; if there are none, the cost weight is not shown. caps: whether what is left of a cap is shown.
     """
 
     features: StateFeatures
     mean: NDArray[np.float32]
     scale: NDArray[np.float32]
     cost_weights: tuple[float, ...]
+    caps: bool = False
 
     @property
     def dimension(self) -> int:
         """How many numbers there are."""
-        return len(self.mean) + (1 + len(WEIGHT_GRID)) * bool(self.cost_weights)
+        return len(self.mean) + (1 + len(WEIGHT_GRID)) * bool(self.cost_weights) + (1 + len(LEFT_GRID)) * self.caps
 
     def seen(
         self, contexts: Sequence[Context], hop: NDArray[np.int64], cost: NDArray[np.float64], actions: NDArray[np.int64]
@@ -241,12 +250,26 @@ class Inputs:
             return seen
         known = np.clip(np.asarray(cost_weight, np.float64), min(self.cost_weights), max(self.cost_weights))
         log = np.log(known * self.features.cost_scale + 0.01)
-        bumps = np.exp(-((log[..., None] - WEIGHT_GRID) ** 2) / 2)
-        shown = np.concatenate([log[..., None] / 4, bumps], axis=-1).astype(np.float32)
-        return np.concatenate([seen, np.broadcast_to(shown, (*seen.shape[:-1], shown.shape[-1]))], axis=-1)
+        return _beside(seen, log, WEIGHT_GRID, 1.0)
+
+    def with_left(self, seen: NDArray[np.float32], left: ArrayLike) -> NDArray[np.float32]:
+        """The states `[..., d]` with what is left of a cap `[...]`, in the same manner; more than all is as all."""
+        if not self.caps:
+            return seen
+        log = np.log(np.clip(np.asarray(left) / self.features.cost_scale, 0, 1) + 1e-3)
+        return _beside(seen, log, LEFT_GRID, 0.5)
 
 
-def make_inputs(features: StateFeatures, tree: Tree, cost_weights: tuple[float, ...]) -> Inputs:
+def _beside(
+    seen: NDArray[np.float32], number: NDArray[np.float64], grid: NDArray[np.float64], width: float
+) -> NDArray[np.float32]:
+    """States `[..., d]`, and beside each a number `[...]`, over 4, and its bumps about a grid."""
+    bumps = np.exp(-(((number[..., None] - grid) / width) ** 2) / 2)
+    shown = np.concatenate([number[..., None] / 4, bumps], axis=-1).astype(np.float32)
+    return np.concatenate([seen, np.broadcast_to(shown, (*seen.shape[:-1], shown.shape[-1]))], axis=-1)
+
+
+def make_inputs(features: StateFeatures, tree: Tree, cost_weights: tuple[float, ...], caps: bool = False) -> Inputs:
     """Standardise what is seen by all decision nodes of a tree that are known."""
     unscaled = Inputs(features, np.zeros(1, np.float32), np.ones(1, np.float32), cost_weights)
     items, nodes = np.nonzero(tree.known[:, : tree.decision_nodes])
@@ -256,7 +279,7 @@ def make_inputs(features: StateFeatures, tree: Tree, cost_weights: tuple[float, 
     scaled = (column >= features.max_hops) & (column < features.width - embedded)
     mean, spread = np.where(scaled, seen.mean(axis=0), 0), np.where(scaled, seen.std(axis=0), 1)
     scale = np.where(spread > 1e-6, spread, 1)
-    return Inputs(features, mean.astype(np.float32), scale.astype(np.float32), cost_weights)
+    return Inputs(features, mean.astype(np.float32), scale.astype(np.float32), cost_weights, caps)
 
 
 class StateTable:
@@ -313,6 +336,8 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
 
     allow_stop, cost_weight, training = request.allow_stop, request.cost_weight, request.training
     exactly = args.advantages == "exact" and tree.complete
+    if args.caps and not (exactly and allow_stop):
+        raise UserError("caps=true needs a recording, advantages=exact and STOP; leave out caps, or what closes these")
     total, each = args.total_timesteps, args.num_envs * args.num_steps
     if exactly:
         total, each = args.total_trees, args.num_trees
@@ -332,7 +357,7 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
         with one_library_thread():
             if not texts_pay([tree, *held_out], features, request):
                 features = replace(features, sees=tuple(part for part in PARTS if part not in TEXTS), embed=None)
-    inputs = make_inputs(features, tree, request.cost_weights)
+    inputs = make_inputs(features, tree, request.cost_weights, args.caps)
     torch.manual_seed(request.seed)
     generator = torch.Generator().manual_seed(request.seed)
     policy, average = (
@@ -354,28 +379,43 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
     # What a wrong call may lose at each cost weight: so all of them count alike.
     stakes = 1 + cost_weights * float(tree.cost[:, tree.level(1)].mean(axis=0).max()) if tree.complete else 1
 
-    def attained(name: str, weight: float, greedy: bool) -> tuple[float, float]:
-        """Expected quality and cost of the stochastic or the greedy policy at one cost weight."""
+    bounds = CallBounds.learn(tree) if args.caps else None
+    bound_at = (
+        {name: bounds(lengths_at(t), t.depth[: t.decision_nodes]) for name, t in complete.items()} if bounds else {}
+    )
+    # Without caps there is one that nobody reaches.
+    caps = np.quantile(path_costs(tree)[:, 1:], JUDGED_CAPS, method="lower").tolist() if args.caps else [np.inf]
+
+    def attained(name: str, weight: float, cap: float, greedy: bool) -> tuple[float, float]:
+        """Expected quality and cost of the stochastic or the greedy policy at one cost weight, under a cap."""
         known = complete[name]
 
         def choose(items: Any, nodes: Any, cost: Any) -> Any:
             with torch.inference_mode():
                 seen = inputs.with_weight(tables[name](items, nodes), np.full(len(items), weight))
+                seen = inputs.with_left(seen, cap - cost)
                 logits = average.logits(torch.from_numpy(seen))
             chance = np.zeros((len(items), len(known.models) + 1))
             if greedy:
                 chance[np.arange(len(items)), logits.argmax(1).numpy()] = 1.0
             else:
                 chance[:, : logits.shape[1]] = torch.softmax(logits.double(), 1).numpy()
-            return chance
+            if bounds is None:
+                return chance
+            return moved(chance, *bounds.fitting(bound_at[name][items, nodes], cap - cost, known.depth[nodes]))
 
         found = expectation(known, choose)
         return float(found.quality.mean()), float(found.cost.mean())
 
     def exact(name: str) -> dict[str, float]:
         """What the stochastic policy attains at `cost_weight`; value of the greedy one at all weights, by stakes."""
-        quality, cost = attained(name, cost_weight, greedy=False)
-        greedy = np.array([attained(name, weight, greedy=True) for weight in cost_weights.tolist()])
+        quality, cost = attained(name, cost_weight, np.inf, greedy=False)
+        greedy = np.array(
+            [
+                np.mean([attained(name, weight, cap, greedy=True) for cap in caps], axis=0)
+                for weight in cost_weights.tolist()
+            ]
+        )
         value, gap = quality - cost_weight * cost, optima[name] - floors[name]
         return {
             "quality": quality,
@@ -447,6 +487,9 @@ class Exact:
     `entropy_start` to `entropy_end`. Advantages are divided by their root mean square of each cost weight, a running
     one, so that neither cheap nor expensive weights rule the gradient.
 
+    With `caps` each tree has a cap, drawn from what the pipelines of all items cost. Calls that could exceed it are not
+    made (`CallBounds`).
+
     steps: decisions that an iteration weighs.
     """
 
@@ -461,6 +504,10 @@ class Exact:
         self.steps = self.trees * self.tree.decision_nodes
         self.square = np.zeros(len(weights))
         depth = self.tree.depth[: self.tree.decision_nodes]
+        self.bounds = CallBounds.learn(self.tree) if args.caps else None
+        if self.bounds is not None:
+            self.bound, self.spent = self.bounds(lengths_at(self.tree), depth), path_costs(self.tree)
+            self.pipelines = np.sort(self.spent[:, 1:], axis=None)
         self.everywhere = 1 / (self.tree.max_hops * len(self.tree.models) ** depth)
 
     def __call__(self, progress: float) -> dict[str, float]:
@@ -477,13 +524,23 @@ class Exact:
         place, items = np.divmod(distinct, len(self.tree.items))
         weight, often = self.weights[place], times / times.mean()
         seen = self.table(items[:, None], nodes)
-        states = torch.from_numpy(self.table.inputs.with_weight(seen, np.repeat(weight[:, None], len(nodes), 1)))
+        seen = self.table.inputs.with_weight(seen, np.repeat(weight[:, None], len(nodes), 1))
+        if self.bounds is not None:
+            quantiles = torch.rand(len(items), generator=self.generator, dtype=torch.float64).numpy()
+            cap = self.pipelines[(quantiles * len(self.pipelines)).astype(int)]
+            left = cap[:, None] - self.spent[items][:, nodes]
+            seen = self.table.inputs.with_left(seen, left)
+            fits, instead = self.bounds.fitting(self.bound[items], left, self.tree.depth[nodes])
+        states = torch.from_numpy(seen)
 
         # --- advantages of all actions ---------------------------------------------------------------------------
         with torch.inference_mode():
             old = self.policy.logits(states).log_softmax(-1)
         chance = old.double().exp().numpy()
-        worth, reach = action_values(self.tree, items, chance, weight)
+        done = chance if self.bounds is None else moved(chance, fits, instead)
+        worth, reach = action_values(self.tree, items, done, weight)
+        if self.bounds is not None:  # a call that is not made is worth what is done instead
+            worth[..., :-1] = np.where(fits, worth[..., :-1], np.take_along_axis(worth, instead[..., None], -1))
         advantage = worth - (chance * worth).sum(axis=2, keepdims=True)
         come = (1 - args.explore) * reach / reach.sum(axis=1, keepdims=True) + args.explore * self.everywhere
         square = (come * (chance * advantage**2).sum(axis=2)).sum(axis=1)

@@ -120,6 +120,15 @@ class WeighingRouter(Router, Protocol):
 
 
 @runtime_checkable
+class BudgetedRouter(Router, Protocol):
+    """A router that sees what is left of a cap on what an item may cost."""
+
+    def within(self, cap: float) -> Router:
+        """The same router, told of the cap. That it is kept to is seen to elsewhere."""
+        ...
+
+
+@runtime_checkable
 class RankingRouter(Router, Protocol):
     """A router that says how good it holds each action to be, and takes the best: it goes on if a model is retired."""
 

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from harness.evaluation.evaluate import Outcome
 from harness.evaluation.frontier_metrics import FrontierMetrics
 from harness.evaluation.latency import Waits, quantile, tail_hops
+from harness.evaluation.limits import Budget, NoWorseThan
 from harness.evaluation.metrics import (
     Bootstrap,
     Estimate,
@@ -227,6 +228,10 @@ class Summary(Schema):
     """With several cost weights: every router at each of them."""
     frontier_metrics: FrontierMetrics | None = None
     """With several cost weights, or `--frontier`: what the routers come to over all cost weights."""
+    budget: Budget | None = None
+    """With `--budget` or `--cap`: the routers within it."""
+    no_worse_than: NoWorseThan | None = None
+    """With `--no-worse-than`: the routers at a quality that is kept."""
 
     @property
     def tasks(self) -> list[str]:

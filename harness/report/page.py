@@ -20,7 +20,7 @@ from harness.report.groups import OPTIMUM, ROUTER, Group, group
 from harness.report.html import template_environment
 from harness.report.result_text import main_result
 from harness.runs.folder import RunFolder, load_runs
-from harness.tables.grid import frontier_grid, latency_grid, overall_grid, task_grid
+from harness.tables.grid import frontier_grid, latency_grid, limit_grids, overall_grid, task_grid
 from pools.errors import UserError
 from pools.files import whole_folder
 
@@ -112,13 +112,16 @@ def plane(group: Group) -> Drawing:
         for series, run, name in group.routers
         if series.role in (ROUTER, OPTIMUM) and (curve := _curve(run.summary, name))
     ]
+    limits = [run.summary.budget for run in group.runs if run.summary.budget is not None]
+    budgets = sorted({(each.budget, each.optimum.quality) for each in limits if each.budget is not None})
     points = [f"{p.series.label}: quality {p.quality:.3f}, cost {p.taken:.4g} {group.unit}" for p in routers]
+    points += [f"the optimum within a budget of {budget:g}: quality {quality:.3f}" for budget, quality in budgets]
     return Drawing(
         f"plane-{group.number}",
         f"Quality against cost, {group.runs[0].summary.title}",
         "Each router as a point with its 95% intervals.",
         points,
-        lambda narrow: draw_plane(routers, curves, f"cost per item ({group.unit})", True, narrow),
+        lambda narrow: draw_plane(routers, curves, f"cost per item ({group.unit})", True, narrow, budgets),
     )
 
 
@@ -209,6 +212,7 @@ def render(
         overall_grid=overall_grid,
         frontier_grid=frontier_grid,
         latency_grid=latency_grid,
+        limit_grids=limit_grids,
         task_grid=task_grid,
         several=len(runs) > 1,
     )

@@ -91,6 +91,16 @@ class Run(Problem):
     needs none named: it is the better one."""
     weak: str | None = None
     """The weak model that goes with --strong."""
+    budget: str | None = None
+    """Set every router, on validation items, to the best quality for a mean cost per item of at most this, as in
+    cost=0.02; the unit is that of the costs. Beside them the exact optimum within it."""
+    cap: str | None = None
+    """The same with a cap on the cost of each item, as in cost=0.05: a call that could exceed it is not made."""
+    no_worse_than: str | None = None
+    """A model and a margin, as in MODEL=0.01: choose for every router, on validation items, its cheapest cost weight at
+    which its quality is, with --confidence, not below the model's by more."""
+    confidence: float = 0.95
+    """Of --no-worse-than."""
     checkpoint: Path | None = None
     """A trained router, as python -m harness train writes it."""
     retrain: bool = False

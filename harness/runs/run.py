@@ -27,6 +27,7 @@ from harness.evaluation.sweep import Sweep, collect, seen_of, sweep, sweepable
 from harness.runs.checkpoints import shipped_checkpoint
 from harness.runs.config import LIVE_STORE
 from harness.runs.folder import check_run_target, new_run
+from harness.runs.limits import AMOUNTS, check_goals, checked_goals, read_amount, set_and_judge
 from harness.runs.manifest import Arguments, Manifest, provenance, write_json, write_text
 from harness.runs.progress import generation_progress
 from harness.runs.routers import (
@@ -153,6 +154,10 @@ def evaluate(
     frontier: bool = False,
     strong: str | None = None,
     weak: str | None = None,
+    budget: Mapping[str, float] | None = None,
+    cap: Mapping[str, float] | None = None,
+    no_worse_than: Mapping[str, float] | None = None,
+    confidence: float = 0.95,
     router_args: Mapping[str, Mapping[str, Any]] | None = None,
     encoder: str = "hashing",
     checkpoint: Path | str | None = None,
@@ -173,6 +178,10 @@ def evaluate(
     latency_weight: quality given up for a second, where the recording has latency; with one cost weight.
     frontier: also with a single cost weight. AIQ, cost at parity, APGR and CPT do not depend on the weights: each
     router is swept over as many as its curve takes, if the tree is complete and has costs.
+    budget, cap: what an item may cost on average, and what any item may cost, as {"cost": 0.02}: routers are set to the
+    best quality within it on validation items, and judged on the others. no_worse_than: a model and a margin in
+    quality, as {"gpt-4": 0.01}: routers are set to the least cost at which they are, with `confidence`, not below it by
+    more.
     router_args: options of routers that learn, by router. checkpoint: of one that was trained; without it one that
     ships is used if it fits, or the router is trained on the train items.
     baselines: each single model, random, the best pipelines and the optimum; auto: not with live models.
@@ -183,6 +192,7 @@ def evaluate(
     start = time.monotonic()
     recording, weights, checkpoint = (None if p is None else Path(p) for p in (recording, weights, checkpoint))
     lambdas = _checked_weights(cost_weights)
+    goals = checked_goals(budget, cap, no_worse_than, confidence)
     if checkpoint is not None and not checkpoint.is_file():
         what = "is a folder; name a .safetensors file" if checkpoint.is_dir() else "is not there"
         raise UserError(f"--checkpoint {checkpoint} {what}; train one with python -m harness train")
@@ -197,6 +207,8 @@ def evaluate(
         pool=pool, suite=suite, tasks=tasks, recording=recording, live=live, weights=weights, store=Path(store),
         limit=limit, max_hops=max_hops, cost=cost, on_batch=on_batch,
     )  # fmt: skip
+    if goals is not None and latency_weight:
+        raise UserError("--budget, --cap and --no-worse-than are of costs alone: omit --latency-weight")
     prices = prices_of(latency_weight, lambdas, frontier, source)
     whole_tree = source.tree if prices is None else source.tree.charged(*prices)
     tree = whole_tree if split == "all" else whole_tree.select(split)
@@ -217,13 +229,15 @@ def evaluate(
         cost_weight=rewards[0],
         cost_weights=rewards if len(rewards) > 1 else (),
         prices=prices,
-        frontier=frontier or len(lambdas) > 1,
+        frontier=frontier or len(lambdas) > 1 or goals is not None,
         seed=seed,
         weights=weights,
         train=train,
         validation=whole_tree.select("validation"),
         evaluation=tree,
     )
+    if goals is not None:
+        check_goals(goals, request)
     with_them = asked
     if baselines == "yes" or (baselines == "auto" and not live):
         with_them = with_baselines(asked, source.pool, not live, train.items, request.allow_stop)
@@ -254,6 +268,7 @@ def evaluate(
     metrics = None
     if frontier or len(lambdas) > 1:
         metrics = _frontier_metrics(dict(zip(lambdas, swept, strict=True)), assembled, request, strong, weak, say)
+    within, at_risk = (None, None) if goals is None else set_and_judge(assembled, request, goals, say)
     own_seconds = {
         router.name: decision_seconds(router.router, tree, swept[0][router.name].end, seed)
         for router in assembled
@@ -269,6 +284,8 @@ def evaluate(
             "split": split,
             "frontier": [frontier_point(point) for point in points] if len(points) > 1 else None,
             "frontier_metrics": metrics,
+            "budget": within,
+            "no_worse_than": at_risk,
         }
     )
     asked_for: dict[str, Any] = {
@@ -301,7 +318,8 @@ def run(options: Run, console: Console) -> Path:
     out = options.out or new_folder("run")
     check_run_target(out)
     out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before anything is computed
-    of_the_command = ("router", "task", "cost_weight", "router_args", "out", "track")
+    of_the_command = ("router", "task", "cost_weight", "router_args", *AMOUNTS, "out", "track")
+    amounts: dict[str, Any] = {name: read_amount(name, getattr(options, name)) for name in AMOUNTS}
     try:
         with generation_progress(console) as on_batch:
             evaluation = evaluate(
@@ -310,6 +328,7 @@ def run(options: Run, console: Console) -> Path:
                 tasks=options.task,
                 cost_weights=read_cost_weights(options.cost_weight),
                 router_args=read_router_args(options.router_args, options.router),
+                **amounts,
                 arguments=vars(options),
                 say=lambda text: console.print(text, highlight=False, markup=False),
                 on_batch=on_batch,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from harness.evaluation.limits import Attained
 from harness.evaluation.metrics import verdict
 from harness.evaluation.summary import LatencyFigures, Summary
 from harness.tables.grid import ALL, MEAN, Cell, Grid, Row, columns_of, wrapped
@@ -118,6 +119,27 @@ def tidy_rows(summary: Summary) -> Iterator[dict[str, Any]]:
                 "gap_closed_from_bar": getattr(figures, "gap_closed_from_bar", None),
                 **_latency(entry.latency if task == ALL else None),
             }
+    yield from _limited_rows(summary)
+
+
+def _limited_rows(summary: Summary) -> Iterator[dict[str, Any]]:
+    """The rows of routers within limits, if any were asked for: what was attained over all items."""
+    within, at_risk = summary.budget, summary.no_worse_than
+    found: list[tuple[str, str, Attained]] = []
+    if within is not None:
+        limited: dict[str, Attained] = {**within.routers, "zero router": within.zero_router, "optimum": within.optimum}
+        found += [(name, within.title, figures) for name, figures in limited.items()]
+    if at_risk is not None:
+        passed = {name: each.kept for name, each in at_risk.routers.items() if each.kept is not None}
+        found += [(name, at_risk.title, figures) for name, figures in passed.items()]
+    for router, task, figures in found:
+        quality_low, quality_high = figures.quality_interval
+        cost_low, cost_high = figures.cost_interval
+        yield {
+            **{"router": router, "task": task, "items": summary.items},
+            **{"quality": figures.quality, "quality_low": quality_low, "quality_high": quality_high},
+            **{"cost": figures.cost, "cost_low": cost_low, "cost_high": cost_high},
+        }
 
 
 def _latency(figures: LatencyFigures | None) -> dict[str, float | None]:

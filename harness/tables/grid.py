@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.evaluation.frontier_metrics import KEPT, AgainstTwoModels, AgainstZeroRouter, FrontierMetrics, Parity
+from harness.evaluation.limits import Attained, Budget, Limited, NoWorseThan, Setting
 from harness.evaluation.metrics import Estimate, verdict
 from harness.evaluation.off_policy import RouterEstimate, TrafficSummary
 from harness.evaluation.paired import Change, Comparison
@@ -64,7 +65,7 @@ class Grid:
 
 def grids(summary: Summary) -> list[Grid]:
     """All tables of a summary."""
-    more = latency_grid(summary), frontier_grid(summary)
+    more = latency_grid(summary), frontier_grid(summary), *limit_grids(summary)
     return [overall_grid(summary), task_grid(summary), *(grid for grid in more if grid is not None)]
 
 
@@ -187,6 +188,106 @@ def _frontier_notes(metrics: FrontierMetrics, name: str) -> tuple[str, ...]:
     return ("curve not swept to its end",) if metrics.zero_router and curve is not None and not curve.found else ()
 
 
+def limit_grids(summary: Summary) -> list[Grid]:
+    """The routers within a budget and a cap, and at a quality that is kept; each if it was asked for."""
+    unit, within, at_risk = summary.cost_unit, summary.budget, summary.no_worse_than
+    found = [] if within is None else [_budget_grid(within, unit)]
+    return found if at_risk is None else [*found, _no_worse_grid(at_risk, unit)]
+
+
+def _budget_grid(within: Budget, unit: str) -> Grid:
+    every: dict[str, Limited] = {**within.routers, "zero router": within.zero_router}
+    scale = cost_scale([figures.cost for figures in every.values()])
+    rows = []
+    for name, figures in every.items():
+        notes = (
+            figures.notes if figures.meets_on_validation else [*figures.notes, "over the budget on validation items"]
+        )
+        cells = [*_attained(figures, scale), *([] if within.budget is None else [_met(figures, within.budget)])]
+        cells += [] if figures.over_cap is None else [Cell((f"{figures.over_cap:.1%}",))]
+        behind = Cell((f"{figures.behind:.3f}", _interval(figures.behind_interval)))
+        cells += [behind, Cell(tuple(_set_to(each) for each in figures.set_to))]
+        mark = _mark(figures.ahead_of_zero_interval if figures.meets_on_validation else None)
+        rows.append(Row(name, tuple(cells), mark, tuple(notes), rule=name == "zero router"))
+    best = within.optimum
+    cells = [*_attained(best, scale), *([] if within.budget is None else [Cell(("yes",))])]
+    cells += [] if within.cap is None else [Cell(("0.0%",))]
+    cells += [Cell(("0.000",)), Cell((f"price {best.price:.3g}",) if within.budget is not None else ("",))]
+    unanswered = [f"{best.unanswered:.1%} not answered: every call costs more"] if best.unanswered else []
+    rows.append(Row("optimum", tuple(cells), notes=("a bound", *unanswered), rule=True))
+    said = [
+        f"the best quality within it, cost per {per(scale)} in {unit}",
+        f"set on {within.validation_items} validation items, judged on these",
+        "set to: cost weights, or models, and their shares of the items, mixed at random",
+        "behind: quality of the exact optimum within the same limits minus the router's, below it the 95% interval",
+        "+ or -: better or worse in quality than the zero router, the single models mixed within the same limits "
+        "(paired 95%); not said of those over the budget on validation items",
+    ]
+    if within.budget is not None:
+        said.append("met: whether the cost is within the budget; *: the 95% interval of the cost is all on that side")
+    if within.cap is not None:
+        said.append("over cap: share of items that spend more; a call that could exceed the cap is not made")
+    met = ["met"] if within.budget is not None else []
+    over = ["over cap"] if within.cap is not None else []
+    return Grid(within.title, ("quality", "cost", *met, *over, "behind", "set to"), tuple(rows), tuple(said))
+
+
+def _no_worse_grid(at_risk: NoWorseThan, unit: str) -> Grid:
+    scale = cost_scale([each.kept.cost for each in at_risk.routers.values() if each.kept is not None])
+    rows = []
+    for name, tested in at_risk.routers.items():
+        figures = tested.kept
+        if figures is None:
+            rows.append(Row(name, (Cell(("-",)),) * 5, notes=(*tested.notes, "no point passes")))
+            continue
+        quality, cost = _attained(figures, scale)
+        low, high = figures.ahead_interval
+        cells = (
+            quality,
+            Cell(cost.lines, ratio="" if figures.cost_ratio is None else f"x{figures.cost_ratio:.2f}"),
+            Cell((f"{figures.ahead:+.3f}", f"{low:+.3f}..{high:+.3f}"), _mark(figures.ahead_interval)),
+            Cell(("yes" if figures.held else "no",)),
+            Cell((_set_to(figures.set_to),)),
+        )
+        rows.append(Row(name, cells, notes=tuple(tested.notes)))
+    said = [
+        f"the cheapest cost weight whose quality is, with {at_risk.confidence:.4g} confidence on "
+        f"{at_risk.validation_items} validation items, not below that of {at_risk.model} by more than "
+        f"{at_risk.margin:g}; judged on these",
+        f"cost per {per(scale)} in {unit}; x: relative to {at_risk.model}'s",
+        f"ahead: quality minus that of {at_risk.model}, with its 95% interval (paired); +, -: it excludes 0",
+        f"held: whether that is at least -{at_risk.margin:g}",
+        f"no point passes: use {at_risk.model}",
+    ]
+    if at_risk.least_margin is not None and at_risk.least_margin > at_risk.margin:
+        said.append(
+            f"with so few validation items a router that equals {at_risk.model} on each passes at a margin of "
+            f"{at_risk.least_margin:g} at the least"
+        )
+    headers = ("quality", "cost", "ahead", "held", "set to")
+    return Grid(at_risk.title, headers, tuple(rows), tuple(said))
+
+
+def _attained(figures: Attained, scale: int) -> list[Cell]:
+    form = _cost_form(figures.cost_interval[1] * scale)
+    quality = _estimate(figures.quality, figures.quality_interval, None, ".3f")
+    return [quality, _estimate(figures.cost, figures.cost_interval, None, form, scale)]
+
+
+def _met(figures: Limited, budget: float) -> Cell:
+    low, high = figures.cost_interval
+    return Cell(("yes" if figures.met else "no",), "*" if high <= budget or low > budget else "")
+
+
+def _set_to(setting: Setting) -> str:
+    what = setting.model or ("as it is" if setting.cost_weight is None else f"{setting.cost_weight:.3g}")
+    return what if setting.share == 1 else f"{setting.share:.0%} {what}"
+
+
+def _interval(interval: tuple[float, float]) -> str:
+    return "..".join(f"{end:.3f}" for end in interval)
+
+
 def difference_grid(title: str, comparisons: Sequence[Comparison], unit: str, caption: str = "") -> Grid:
     """One row per comparison, tasks below their router; unit: of the costs, empty if none are compared."""
     rows, timed = [], any(c.latency is not None for c in comparisons)
@@ -234,7 +335,7 @@ def traffic_grids(summary: TrafficSummary) -> list[Grid]:
     )
     headers = ("quality", *(("cost", "value") if unit else ()), "ahead of log", "effective requests")
     by_estimator = [
-        Row(name, tuple(_interval(e, ".3f") for e in vars(entry.value).values()))
+        Row(name, tuple(_with_interval(e, ".3f") for e in vars(entry.value).values()))
         for name, entry in summary.routers.items()
         if entry.value is not None
     ]
@@ -250,18 +351,21 @@ def _traffic_row(name: str, entry: RouterEstimate, summary: TrafficSummary, scal
     calls = Cell((f"{entry.effective_requests:,.0f}",))
     if entry.quality is None or entry.cost is None or entry.value is None:
         return Row(name, (*[Cell(("-",))] * (4 if summary.cost_unit else 2), calls), notes=(entry.refused,))
-    cells = [_interval(entry.quality.doubly_robust, ".3f")]
+    cells = [_with_interval(entry.quality.doubly_robust, ".3f")]
     if summary.cost_unit:
         cost = entry.cost.doubly_robust
-        cells += [_interval(cost, _cost_form(cost.high * scale), scale), _interval(entry.value.doubly_robust, ".3f")]
+        cells += [
+            _with_interval(cost, _cost_form(cost.high * scale), scale),
+            _with_interval(entry.value.doubly_robust, ".3f"),
+        ]
     ahead = entry.value_ahead
-    cells.append(Cell(("-",)) if ahead is None else _interval(ahead, "+.3f"))
+    cells.append(Cell(("-",)) if ahead is None else _with_interval(ahead, "+.3f"))
     mark = "" if ahead is None else _mark((ahead.low, ahead.high))
     notes = (f"+ {entry.routing_cost:.3g} T param-tokens for its encoder",) if entry.routing_cost else ()
     return Row(name, (*cells, calls), mark, notes)
 
 
-def _interval(estimate: Estimate, form: str, scale: int = 1) -> Cell:
+def _with_interval(estimate: Estimate, form: str, scale: int = 1) -> Cell:
     return _estimate(estimate.mean, (estimate.low, estimate.high), None, form, scale)
 
 

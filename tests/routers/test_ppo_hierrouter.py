@@ -14,11 +14,13 @@ import pytest
 import torch
 
 import routers
+from harness.evaluation.capped import CappedRouter
 from harness.evaluation.evaluate import Outcome, evaluate
 from pools.errors import UserError
 from pools.mdp.optimum import solve
 from pools.mdp.tree import Tree
 from routers import Router, RouterRequest, RoutingStates, ppo_hierrouter
+from routers.call_bounds import CallBounds
 from routers.fixed import FixedRouter
 from routers.hierrouter import HierRouter
 from routers.ppo_hierrouter import Args, Exact, Sampled, plain, request_for
@@ -78,6 +80,37 @@ def test_the_best_single_model_is_a_trap_that_exact_advantages_of_all_nodes_avoi
         assert outcome.quality.all() and (outcome.hops == 2).all() and (outcome.calls[:, 0] == 1).all()
     else:
         assert outcome.quality.mean() == pytest.approx(best) and not outcome.calls[:, 0].any()
+
+
+def test_a_policy_that_sees_what_is_left_does_not_begin_what_it_cannot_end(
+    trap: Tree, train: Train, tmp_path: Path
+) -> None:
+    """A call costs 20. `signpost` and then `left` are always right; under a cap of 20 `left` alone is best, at 0.8."""
+    tree = trap.subset(range(len(trap.items)))
+    tree.score[:, tree.node((0, 1))] = 1
+    held_out, bounds = tree.select("validation"), CallBounds.learn(tree.select("train"))
+    best = held_out.score[:, held_out.level(1)].mean(axis=0).max()
+    args = replace(QUICK, cost_weight=1e-5, sees=("models",), total_trees=12_000)
+    untold, told = train(args, tree), train(replace(args, caps=True, out=tmp_path / "told.safetensors"), tree)
+    for cap in (40, np.inf):
+        for router in (untold, told):
+            outcome = evaluate(CappedRouter(router.within(cap), bounds, cap), held_out)
+            assert outcome.quality.all() and (outcome.cost == 40).all()
+    assert not evaluate(CappedRouter(untold.within(20), bounds, 20), held_out).quality.any()
+    capped = evaluate(CappedRouter(told.within(20), bounds, 20), held_out)
+    assert capped.quality.mean() == pytest.approx(best) and best > 0.7 and (capped.cost == 20).all()
+    again = routers.load("hierrouter", checkpoint=tmp_path / "told.safetensors")
+    assert isinstance(again, HierRouter)
+    for cap in (20, 40):
+        assert (
+            evaluate(again.within(cap), held_out).calls.tolist() == evaluate(told.within(cap), held_out).calls.tolist()
+        )
+
+
+def test_caps_need_exact_advantages_and_stop(trap: Tree, train: Train) -> None:
+    for change in ({"advantages": "sampled"}, {"allow_stop": False}):
+        with pytest.raises(UserError, match="caps=true needs a recording, advantages=exact and STOP"):
+            train(replace(SHORT, caps=True, **change), trap)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

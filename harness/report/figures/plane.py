@@ -30,11 +30,13 @@ def draw_plane(
     axis: str,
     mixed: bool,
     narrow: bool,
+    budgets: Sequence[tuple[float, float]] = (),
 ) -> Any:
     """A figure of points `(taken, quality)` with 95% intervals.
 
     curves: of a router over many cost weights, `(taken, quality)` in their order. axis: names what is taken. mixed:
     whether the hull of the series whose role is "single model" is drawn, as a mixture takes the mean of what they take.
+    budgets: each with the quality of the exact optimum within it.
     """
     width, height = WIDTH_PX[narrow], 430 if narrow else 500
     left, right, bottom, top = (46, 8, 46, 78) if narrow else (58, 14, 52, 40)
@@ -60,6 +62,10 @@ def draw_plane(
         axes.plot(
             *np.array(curve).T, color=series.colour, linewidth=1.3, marker=".", markersize=points(5), zorder=2.5,
         )  # fmt: skip
+    for number, (budget, quality) in enumerate(budgets):
+        line = {"color": LIGHT["green"], "linewidth": 1.1, "linestyle": ":", "marker": "d", "markersize": points(7)}
+        label = None if number else "budget"
+        axes.plot([budget, budget], [-0.03, quality], **line, markevery=[1], label=label, zorder=2.4)
     shown: set[str] = set()
     bars = [box for curve in lines for box in along(curve)]
     for p in routers:
@@ -75,7 +81,7 @@ def draw_plane(
         shown.add(series.role)
         bars += [(c_low, p.quality, c_high, p.quality), (p.taken, q_low, p.taken, q_high)]
     figure.legend(
-        loc="upper left", bbox_to_anchor=(0.0, 1.0), ncols=2 if narrow else 5, frameon=False, handletextpad=0.4,
+        loc="upper left", bbox_to_anchor=(0.0, 1.0), ncols=2 if narrow else 6, frameon=False, handletextpad=0.4,
         columnspacing=0.6 if narrow else 1.0, borderpad=0.2, handlelength=1.6,
     )  # fmt: skip
     place_labels(

@@ -1,0 +1,37 @@
+"""A router under a cap on what an item may cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.evaluation.evaluate import action_probabilities
+from routers.call_bounds import CallBounds, lengths, moved
+from routers.router import Router, RoutingStates, routing_cost
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CappedRouter:
+    """A router whose calls that could spend more than what is left of the cap are not made (`CallBounds`)."""
+
+    router: Router
+    bounds: CallBounds
+    cap: float
+
+    def probabilities(self, states: RoutingStates) -> FloatArray:
+        """`[B, M + 1]` probability of each action, the last of them STOP."""
+        chance = action_probabilities(self.router, states, len(self.bounds.ranking))
+        bound = self.bounds(lengths(states.contexts), states.hop)
+        return moved(chance, *self.bounds.fitting(bound, self.cap - states.cost, states.hop))
+
+    def act(self, states: RoutingStates) -> NDArray[np.int64]:
+        """`[B]` the likeliest actions."""
+        return np.asarray(self.probabilities(states).argmax(axis=1), np.int64)
+
+    def routing_cost(self, states: RoutingStates) -> FloatArray:
+        """`[B]` of the router itself."""
+        return routing_cost(self.router, states)

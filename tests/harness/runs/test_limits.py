@@ -1,0 +1,190 @@
+"""`run --budget`, `--cap` and `--no-worse-than`: a frontier known on paper, and the whole way on a recording."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import harness as harness_package
+from harness.evaluation.limits import Budget, NoWorseThan
+from harness.runs.limits import checked_goals, set_and_judge
+from harness.runs.routers import RunRouter
+from pools.errors import UserError
+from pools.mdp.tree import Tree
+from routers import RouterRequest, RoutingStates
+
+ITEMS = 900
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Calls the strong model where it gains more than it costs; it knows the gain of each query."""
+
+    gain: Mapping[str, float]
+    cost_weight: float = 0.0
+
+    def at(self, cost_weight: float) -> Threshold:
+        return replace(self, cost_weight=cost_weight)
+
+    def act(self, states: RoutingStates) -> np.ndarray:
+        gain = np.array([self.gain[context.query] for context in states.contexts])
+        return (gain > 2 * self.cost_weight).astype(np.int64)
+
+
+@pytest.fixture(scope="module")
+def request_(synthetic_tree: Callable[..., Tree]) -> RouterRequest:
+    """The strong model is right and costs 3; the weak one costs 1 and loses from 0 to 1 of a score, uniformly."""
+    tree = synthetic_tree(items=ITEMS, models=2, max_hops=1, seed=1)
+    gain = (np.arange(ITEMS) // 3 + 0.5) / (ITEMS // 3)  # the same in each split, which alternate
+    tree.score[:, 1], tree.score[:, 2] = 1 - gain, 1
+    tree.cost[:, 1:] = 1, 3
+    train, validation, test = (tree.select(split) for split in ("train", "validation", "test"))
+    return RouterRequest(
+        models=tree.models, max_hops=1, cost_model=tree.cost_model, cost_weight=0.3, train=train,
+        validation=validation, evaluation=test,
+    )  # fmt: skip
+
+
+def judged(request: RouterRequest, **goals: Any) -> tuple[Budget | None, NoWorseThan | None]:
+    assert request.train is not None and request.validation is not None and request.evaluation is not None
+    trees = request.train, request.validation, request.evaluation
+    gain = {item.query: 1 - float(q) for t in trees for item, q in zip(t.items, t.score[:, 1], strict=True)}
+    router = Threshold(gain)
+    given = {"budget": None, "cap": None, "no_worse_than": None, "confidence": 0.95, **goals}
+    wanted = checked_goals(**given)
+    assert wanted is not None
+    return set_and_judge([RunRouter("threshold", router, router)], request, wanted, lambda text: None)
+
+
+@pytest.mark.parametrize("budget", [1.2, 2.0, 2.6])
+def test_a_router_whose_curve_is_known_attains_what_the_budget_buys(request_: RouterRequest, budget: float) -> None:
+    found, _ = judged(request_, budget={"cost": budget})
+    assert found is not None
+    router = found.routers["threshold"]
+    # To every item with a gain above t the strong model: it costs 3 - 2 t and loses t^2 / 2. Nothing can be better.
+    bought = 1 - ((3 - budget) / 2) ** 2 / 2
+    assert router.quality == pytest.approx(bought, abs=0.002) and router.cost == pytest.approx(budget, abs=0.01)
+    assert found.optimum.quality == pytest.approx(bought, abs=1e-3) and found.optimum.cost == pytest.approx(budget)
+    assert found.optimum.price == pytest.approx((3 - budget) / 4, abs=0.01), "the gain at the threshold, for 2 of cost"
+    assert router.behind == pytest.approx(found.optimum.quality - router.quality) and abs(router.behind) < 0.002
+    # Mixing both models blindly buys the line between (1, 1/2) and (3, 1).
+    assert found.zero_router.quality == pytest.approx(0.5 + (budget - 1) / 4)
+    assert [each.share for each in found.zero_router.set_to] == pytest.approx([(3 - budget) / 2, (budget - 1) / 2])
+    assert router.ahead_of_zero == pytest.approx(router.quality - found.zero_router.quality)
+
+
+def test_a_cap_below_the_strong_model_leaves_the_weak_one(request_: RouterRequest) -> None:
+    found, _ = judged(request_, cap={"cost": 2.5})
+    assert found is not None and found.budget is None
+    router = found.routers["threshold"]
+    assert (router.cost, router.met, router.over_cap) == (1, None, 0) and router.quality == pytest.approx(0.5)
+    assert found.optimum.quality == pytest.approx(0.5) and found.optimum.unanswered == 0
+    found, _ = judged(request_, cap={"cost": 0.5})
+    assert found is not None
+    router = found.routers["threshold"]
+    assert (router.cost, router.over_cap) == (1, 1), "some model must answer"
+    assert (found.optimum.quality, found.optimum.cost, found.optimum.unanswered) == (0, 0, 1)
+
+
+def test_a_quality_is_kept_at_less_cost_and_verified_on_test_items(request_: RouterRequest) -> None:
+    strong = request_.models[1]
+    _, found = judged(request_, no_worse_than={strong: 0.05})
+    assert found is not None
+    tested = found.routers["threshold"]
+    assert tested.kept is not None and 0 < tested.passed < tested.points
+    assert tested.kept.held and -0.05 <= tested.kept.ahead < -0.005, "it uses some of the margin"
+    # It loses t^2 / 2 and costs 3 - 2 t.
+    assert tested.kept.cost == pytest.approx(3 - 2 * np.sqrt(-2 * tested.kept.ahead), abs=0.02)
+    assert tested.kept.cost_ratio == pytest.approx(tested.kept.cost / 3)
+    _, strict = judged(request_, no_worse_than={strong: 0.0})
+    assert strict is not None and strict.routers["threshold"].kept is None, "equal is never shown to be not worse"
+
+
+LIMITS = ("--budget", "cost=0.02", "--cap", "cost=0.1", "--no-worse-than", "reader=0.1")
+
+
+@pytest.fixture(scope="module")
+def limited_run(tmp_path_factory: pytest.TempPathFactory, small_recording: Path, harness: Callable[..., int]) -> Path:
+    """A run with all goals on a part of the shipped recording."""
+    out = tmp_path_factory.mktemp("limits") / "out"
+    given = ("--recording", small_recording, "--max-hops", 2, "--router", "knn", "majority-vote", "fitted-q", *LIMITS)
+    assert harness("run", *given, "--router-args", "fitted-q:regression=ridge", "--out", out) == 0
+    return out
+
+
+def test_the_run_within_limits_has_its_section_and_its_tables(limited_run: Path) -> None:
+    run = harness_package.load_run(limited_run)
+    within, at_risk = run.summary.budget, run.summary.no_worse_than
+    assert within is not None and at_risk is not None
+    assert (within.budget, within.cap, at_risk.model, at_risk.margin) == (0.02, 0.1, "reader", 0.1)
+    assert set(within.routers) == set(run.routers) - {"oracle"} == {*at_risk.routers, "single:reader"}
+    assert within.optimum.cost <= 0.02 + 1e-9
+    for name, figures in within.routers.items():
+        assert figures.met == (figures.cost <= 0.02 + 1e-9)
+        assert sum(each.share for each in figures.set_to) == pytest.approx(1)
+        assert figures.meets_on_validation == (figures.validation_cost <= 0.02 + 1e-9)
+        assert figures.behind == pytest.approx(within.optimum.quality - figures.quality)
+        assert ("cannot be capped" in figures.notes) == (name == "majority-vote")
+    assert within.routers["fitted-q"].notes == ["here fitted on train items alone"]
+    assert within.routers["knn"].over_cap == 0 and (within.routers["majority-vote"].over_cap or 0) > 0
+    tables = (limited_run / "tables.md").read_text()
+    assert "**budget cost=0.02, cap cost=0.1**" in tables and "**no worse than reader by 0.1**" in tables
+    assert tables.count("| zero router") == 1 and "no worse than reader" in (limited_run / "tables.tex").read_text()
+    rows = list(csv.DictReader((limited_run / "tables.csv").read_text().splitlines()))
+    of = {row["router"]: row for row in rows if row["task"] == within.title}
+    assert set(of) == {*within.routers, "zero router", "optimum"}
+    assert float(of["knn"]["cost"]) == within.routers["knn"].cost
+    manifest = json.loads((limited_run / "manifest.json").read_text())
+    assert manifest["arguments"]["budget"] == "cost=0.02" and manifest["arguments"]["confidence"] == 0.95
+
+
+def test_the_report_shows_the_budget(limited_run: Path, tmp_path: Path) -> None:
+    page = harness_package.write_report([limited_run], tmp_path / "r.html").read_text()
+    assert "The dotted line is the budget" in page and "the optimum within a budget of 0.02: quality" in page
+    assert page.count("no worse than reader by 0.1") >= 1 and page.count("budget cost=0.02, cap cost=0.1") >= 1
+
+
+def test_the_api_gives_the_same_and_the_other_figures_stay_as_they_are(
+    limited_run: Path, small_recording: Path
+) -> None:
+    given: dict[str, Any] = {"recording": small_recording, "max_hops": 2}
+    plain = harness_package.evaluate("knn", **given)
+    found = harness_package.evaluate("knn", **given, budget={"cost": 0.02}, cap={"cost": 0.1}).summary
+    within = harness_package.load_run(limited_run).summary.budget
+    assert found.budget is not None and within is not None
+    assert found.budget.routers["knn"] == within.routers["knn"] and found.budget.optimum == within.optimum
+    assert found.model_copy(update={"budget": None}) == plain.summary
+
+
+@pytest.mark.parametrize(
+    ("goals", "said"),
+    [
+        ({"budget": {"latency": 1}}, "--budget 'latency=1': expected an amount above 0 of cost, as in cost=0.02"),
+        ({"cap": {"cost": 0}}, "--cap 'cost=0': expected an amount above 0"),
+        ({"budget": {"cost": float("nan")}}, "expected an amount above 0"),
+        ({"no_worse_than": {"reader": 1.5}}, "a margin in quality from 0 and below 1, as in MODEL=0.01"),
+        ({"no_worse_than": {"nobody": 0.1}}, "unknown model 'nobody'; the pool has"),
+        ({"no_worse_than": {"reader": 0.1}, "confidence": 1.0}, "--confidence 1: expected a probability"),
+        ({"budget": {"cost": 1e-9}}, "the cheapest call of each item costs"),
+    ],
+)
+def test_what_is_no_goal_is_refused_in_one_line(small_recording: Path, goals: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        harness_package.evaluate("knn", small_recording, max_hops=2, **goals)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_flag_of_another_form_is_refused(
+    small_recording: Path, harness: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert harness("run", "--recording", small_recording, "--budget", "0.02", "--router", "knn") == 2
+    assert "--budget '0.02': expected a name and a number, as in cost=0.02" in " ".join(capsys.readouterr().err.split())
+    assert harness("run", "--recording", small_recording, "--cap", "cost=x", "--router", "knn") == 2
+    assert "expected a name and a number, as in cost=0.05" in " ".join(capsys.readouterr().err.split())
