@@ -55,16 +55,17 @@ def write_report(runs: Sequence[Path | str], out: Path | str | None = None) -> P
     Raises UserError for what is no run, and if the page cannot be put.
     """
     folders = [Path(run) for run in runs]
+    cards = [each for each in folders if (each / stress_page.RESULT).is_file()]
+    if cards and len(folders) > 1:
+        raise UserError(f"{cards[0]} is a card of python -m harness stress; a page is on one card or on runs")
+    found = [] if cards else load_runs(folders)
     out = folders[0] / "report.html" if out is None else Path(out)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a file, as in --out {out / 'report.html'}")
     folder = _figures_folder(out)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, and the figures' folder has to be there; name another --out")
-    stressed = [each for each in folders if (each / stress_page.RESULT).is_file()]
-    if stressed and len(folders) > 1:
-        raise UserError(f"{stressed[0]} is a card of python -m harness stress; a page is on one card or on runs")
-    page, drawings = stress_page.page_of(stressed[0]) if stressed else _page_of(folders)
+    page, drawings = stress_page.page_of(cards[0]) if cards else _page_of(found)
     with whole_folder(out.parent, out.name, obsolete=lambda: _figures_in(folder)) as partial:
         figures = partial / folder.name
         figures.mkdir()
@@ -75,9 +76,8 @@ def write_report(runs: Sequence[Path | str], out: Path | str | None = None) -> P
     return out
 
 
-def _page_of(folders: Sequence[Path]) -> tuple[str, list[Drawing]]:
+def _page_of(found: Sequence[RunFolder]) -> tuple[str, list[Drawing]]:
     """The page on runs, and its figures."""
-    found = load_runs(folders)
     groups = group(found)
     drawings = {f"plane-{g.number}": plane(g) for g in groups if g.unit}
     drawings |= {f"latency-{g.number}": latency_plane(g) for g in groups if g.latency}
