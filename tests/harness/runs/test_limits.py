@@ -265,6 +265,8 @@ def test_under_a_cap_of_seconds_what_is_left_is_that_of_the_calls_made(timed: Pa
     assert router.quality == pytest.approx((13 + 3) / 20) and router.over_cap == 0
     assert within.optimum.quality == 1 and within.optimum.seconds == pytest.approx((0.03 * 100 + 0.3 * 110) / 20)
     assert vote.notes == ["cannot be capped"] and vote.over_cap == 0, "the longest of its calls takes 6 s"
+    middle = harness_package.evaluate("majority-vote", timed, cap={"latency": 3.05}).summary.budget
+    assert middle is not None and middle.routers["majority-vote"].over_cap == 0.5, "its longest call takes 0.3 k"
     told = harness_package.evaluate(Told(), timed, cap={"latency": 6.2}).summary.budget
     assert told is not None and told.routers["Told"].notes == ["not told of a cap on seconds"]
     tight = harness_package.evaluate(routers, timed, cap={"latency": 0.1}).summary.budget
