@@ -23,13 +23,15 @@ class RoutingStates:
     """`B` states of the MDP, of any items.
 
     contexts: what has been asked and answered so far. hop: int `[B]` hops made. cost: float `[B]` spent so far.
-    actions: int `[B, L]` the models called so far, in order, padded with -1.
+    actions: int `[B, L]` the models called so far, in order, padded with -1. seconds: float `[B]` what the calls so far
+    took, known as soon as they were made; None where recorded seconds are no latency, and when serving.
     """
 
     contexts: Sequence[Context]
     hop: NDArray[np.int64]
     cost: NDArray[np.float64]
     actions: NDArray[np.int64]
+    seconds: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A router under a cap on what an item may cost."""
+"""A router under a cap on what an item may cost, or on what it may take."""
 
 from __future__ import annotations
 
@@ -16,17 +16,23 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class CappedRouter:
-    """A router whose calls that could spend more than what is left of the cap are not made (`CallBounds`)."""
+    """A router whose calls that could spend more than what is left of the cap are not made (`CallBounds`).
+
+    bounds, cap: of costs; with `of_seconds`, of seconds, which the states then have to hold.
+    """
 
     router: Router
     bounds: CallBounds
     cap: float
+    of_seconds: bool = False
 
     def probabilities(self, states: RoutingStates) -> FloatArray:
         """`[B, M + 1]` probability of each action, the last of them STOP."""
         chance = action_probabilities(self.router, states, len(self.bounds.ranking))
         bound = self.bounds(lengths(states.contexts), states.hop)
-        return moved(chance, *self.bounds.fitting(bound, self.cap - states.cost, states.hop))
+        spent = states.seconds if self.of_seconds else states.cost
+        assert spent is not None
+        return moved(chance, *self.bounds.fitting(bound, self.cap - spent, states.hop))
 
     def act(self, states: RoutingStates) -> NDArray[np.int64]:
         """`[B]` the likeliest actions."""

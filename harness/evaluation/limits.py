@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from pools.schema import Schema
 
 FloatArray = NDArray[np.float64]
 Interval = tuple[float, float]
+Resource = Literal["cost", "latency"]
+"""What can be limited: cost in its unit, latency in seconds."""
 
 
 class Attained(Schema):
@@ -30,16 +32,20 @@ class Attained(Schema):
     """Mean cost per item, in `cost_unit`."""
     cost_interval: Interval
     """Of `cost`."""
+    seconds: float | None
+    """Mean seconds per item, one call after another, where seconds are limited; else null."""
+    seconds_interval: Interval | None
+    """Of `seconds`; null with it."""
 
 
 class LimitedOptimum(Attained):
     """The exact optimum within the limits: a bound, it has seen the outcomes, and meets the limits on these items."""
 
     price: float
-    """The quality that one more unit of the budget would bring: the cost weight at which this is the optimum; 0 if it
-    does not spend the budget, or there is none."""
+    """The quality that one more unit of the budget would bring: the cost weight, or latency weight, at which this is
+    the optimum; 0 if it does not spend the budget, or there is none."""
     unanswered: float
-    """Share of the items of which every call costs more than the cap: they are not answered, and score 0."""
+    """Share of the items of which every call spends more than the cap: they are not answered, and score 0."""
 
 
 class Setting(Schema):
@@ -59,13 +65,16 @@ class Limited(Attained):
     set_to: list[Setting]
     """One setting, or two that are mixed."""
     meets_on_validation: bool
-    """Whether its mean cost on validation items is within the budget; if not, it is set to the cheapest it has."""
+    """Whether its mean cost, or its mean seconds, on validation items are within the budget; if not, it is set to the
+    one that spends least."""
     validation_quality: float
     """Mean score on validation items."""
     validation_cost: float
     """Mean cost on them."""
+    validation_seconds: float | None
+    """Mean seconds on them, where seconds are limited; else null."""
     met: bool | None
-    """Whether `cost` is within the budget; null without one."""
+    """Whether `cost`, or `seconds`, is within the budget; null without one."""
     over_cap: float | None
     """Share of the items that spend more than the cap; null without one."""
     behind: float
@@ -81,14 +90,14 @@ class Limited(Attained):
 
 
 class Budget(Schema):
-    """Routers within a budget on the mean cost of an item, a cap on the cost of each item, or both."""
+    """Routers within a budget on what an item costs or takes in the mean, a cap on what each does, or both."""
 
-    resource: str
-    """What is limited: cost."""
+    resource: Resource
+    """What is limited: `cost`, in `cost_unit`, or `latency`, in seconds."""
     budget: float | None
-    """The most that an item may cost on average; null without a budget."""
+    """The most that an item may spend of it on average; null without a budget."""
     cap: float | None
-    """The most that any item may cost; null without a cap."""
+    """The most that any item may spend; null without a cap."""
     validation_items: int
     """On how many items routers were set."""
     optimum: LimitedOptimum
@@ -159,18 +168,27 @@ class NoWorseThan(Schema):
 
 @dataclass(frozen=True)
 class Judged:
-    """What is expected of `I` items. quality, cost: `[I]`. over: `[I]` the chance that the cap is broken."""
+    """What is expected of `I` items. quality, cost: `[I]`. over: `[I]` the chance that the cap is broken.
+
+    seconds: `[I]` where they are limited, else None.
+    """
 
     quality: FloatArray
     cost: FloatArray
     over: FloatArray
+    seconds: FloatArray | None = None
+
+    @property
+    def spent(self) -> FloatArray:
+        """`[I]` of what is limited."""
+        return self.cost if self.seconds is None else self.seconds
 
 
 def setting(points: Points, budget: float = np.inf) -> tuple[Mapping[int, float], bool]:
     """The shares of a router's points that give it the best mean quality for at most `budget`; whether that is met.
 
-    points: `[P, I]`. Two are mixed at random where that is better than one: the same problem as the optimum's, with the
-    router's points as the options. If none meets the budget it is the cheapest.
+    points: `[P, I]`, their cost that of what is limited. Two are mixed at random where that is better than one: the
+    same problem as the optimum's, with the router's points as the options. If none meets the budget it is the cheapest.
     """
     quality, cost = points.quality.mean(axis=1)[None], points.cost.mean(axis=1)[None]
     mix = best_mix(quality, cost, budget)
@@ -183,43 +201,43 @@ def setting(points: Points, budget: float = np.inf) -> tuple[Mapping[int, float]
 
 def mixture(shares: FloatArray, parts: Sequence[Judged]) -> Judged:
     """What is attained if for each item one of the parts is drawn with these probabilities `[P]`."""
-    return Judged(*(shares @ [getattr(part, name) for part in parts] for name in ("quality", "cost", "over")))
+    quality, cost, over = (shares @ [getattr(part, name) for part in parts] for name in ("quality", "cost", "over"))
+    seconds = [part.seconds for part in parts if part.seconds is not None]
+    return Judged(quality, cost, over, shares @ seconds if seconds else None)
 
 
-def optimum_figures(
-    quality: FloatArray, cost: FloatArray, price: float, answered: NDArray[np.bool_], draws: Bootstrap
-) -> LimitedOptimum:
-    """Figures of the optimum, from its quality and cost `[I]`, and who can be answered within the cap `[I]`."""
-    return LimitedOptimum(**_attained(quality, cost, draws), price=price, unanswered=float(1 - answered.mean()))
+def optimum_figures(optimum: Judged, price: float, answered: NDArray[np.bool_], draws: Bootstrap) -> LimitedOptimum:
+    """Figures of the optimum, from what it attains, and who can be answered within the cap `[I]`."""
+    return LimitedOptimum(**_attained(optimum, draws), price=price, unanswered=float(1 - answered.mean()))
 
 
 def limited(
     judged: Judged,
+    validation: Judged,
     optimum: FloatArray,
     zero: Judged | None,
     budget: float | None,
     cap: float | None,
     set_to: Sequence[Setting],
     meets: bool,
-    validation_quality: float,
-    validation_cost: float,
     notes: Sequence[str],
     draws: Bootstrap,
 ) -> Limited:
     """Figures of a router within a budget and a cap.
 
-    optimum: `[I]` quality of the optimum. zero: the zero router, None of itself. meets: whether it meets the budget on
-    validation items.
+    validation: what it attains on validation items. optimum: `[I]` quality of the optimum. zero: the zero router, None
+    of itself. meets: whether it meets the budget on validation items.
     """
     behind = draws.mean(optimum - judged.quality)
     ahead = None if zero is None else draws.mean(judged.quality - zero.quality)
     return Limited(
-        **_attained(judged.quality, judged.cost, draws),
+        **_attained(judged, draws),
         set_to=list(set_to),
         meets_on_validation=meets,
-        validation_quality=validation_quality,
-        validation_cost=validation_cost,
-        met=None if budget is None else bool(judged.cost.mean() <= budget * (1 + ROUNDING)),
+        validation_quality=float(validation.quality.mean()),
+        validation_cost=float(validation.cost.mean()),
+        validation_seconds=None if validation.seconds is None else float(validation.seconds.mean()),
+        met=None if budget is None else bool(judged.spent.mean() <= budget * (1 + ROUNDING)),
         over_cap=None if cap is None else float(judged.over.mean()),
         behind=behind.mean,
         behind_interval=(behind.low, behind.high),
@@ -248,7 +266,7 @@ def kept(
     """Figures of a router at the point that was chosen, against the model's on the same items."""
     ahead = draws.mean(judged.quality - model.quality)
     return Kept(
-        **_attained(judged.quality, judged.cost, draws),
+        **_attained(judged, draws),
         set_to=set_to,
         ahead=ahead.mean,
         ahead_interval=(ahead.low, ahead.high),
@@ -258,9 +276,11 @@ def kept(
     )
 
 
-def _attained(quality: FloatArray, cost: FloatArray, draws: Bootstrap) -> dict[str, Any]:
-    of_quality, of_cost = draws.mean(quality), draws.mean(cost)
-    return {
-        **{"quality": of_quality.mean, "quality_interval": (of_quality.low, of_quality.high)},
-        **{"cost": of_cost.mean, "cost_interval": (of_cost.low, of_cost.high)},
-    }
+def _attained(judged: Judged, draws: Bootstrap) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in ("quality", "cost", "seconds"):
+        of_items = getattr(judged, name)
+        mean = None if of_items is None else draws.mean(of_items)
+        found[name] = None if mean is None else mean.mean
+        found[f"{name}_interval"] = None if mean is None else (mean.low, mean.high)
+    return found

@@ -82,6 +82,7 @@ def states_at(tree: Tree, items: IntArray, nodes: IntArray, cost: FloatArray, pi
         hop=tree.depth[nodes],
         cost=cost,
         actions=pipelines[nodes],
+        seconds=tree.path_seconds(items, nodes) if tree.latency else None,
     )
 
 

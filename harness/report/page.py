@@ -112,7 +112,7 @@ def plane(group: Group) -> Drawing:
         for series, run, name in group.routers
         if series.role in (ROUTER, OPTIMUM) and (curve := _curve(run.summary, name))
     ]
-    limits = [run.summary.budget for run in group.runs if run.summary.budget is not None]
+    limits = [found for run in group.runs if (found := run.summary.budget) is not None and found.resource == "cost"]
     budgets = sorted({(each.budget, each.optimum.quality) for each in limits if each.budget is not None})
     points = [f"{p.series.label}: quality {p.quality:.3f}, cost {p.taken:.4g} {group.unit}" for p in routers]
     points += [f"the optimum within a budget of {budget:g}: quality {quality:.3f}" for budget, quality in budgets]

@@ -93,9 +93,10 @@ class Run(Problem):
     """The weak model that goes with --strong."""
     budget: str | None = None
     """Set every router, on validation items, to the best quality for a mean cost per item of at most this, as in
-    cost=0.02; the unit is that of the costs. Beside them the exact optimum within it."""
+    cost=0.02, in the unit of the costs, or for mean seconds, as in latency=2. Beside them the exact optimum within."""
     cap: str | None = None
-    """The same with a cap on the cost of each item, as in cost=0.05: a call that could exceed it is not made."""
+    """The same with a cap on the cost, or the seconds, of each item, as in cost=0.05 or latency=5: a call that could
+    exceed it is not made."""
     no_worse_than: str | None = None
     """A model and a margin, as in MODEL=0.01: choose for every router, on validation items, its cheapest cost weight at
     which its quality is, with --confidence, not below the model's by more."""

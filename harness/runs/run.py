@@ -44,7 +44,15 @@ from harness.runs.routers import (
     options_of_learners,
     with_baselines,
 )
-from harness.runs.source import INDEPENDENT, Source, choose_sandbox, open_source, prices_of, recording_name
+from harness.runs.source import (
+    INDEPENDENT,
+    Source,
+    check_latency,
+    choose_sandbox,
+    open_source,
+    prices_of,
+    recording_name,
+)
 from harness.runs.wandb import track
 from harness.tables.export import latex, markdown, tidy
 from harness.tables.grid import Grid, grids
@@ -178,10 +186,10 @@ def evaluate(
     latency_weight: quality given up for a second, where the recording has latency; with one cost weight.
     frontier: also with a single cost weight. AIQ, cost at parity, APGR and CPT do not depend on the weights: each
     router is swept over as many as its curve takes, if the tree is complete and has costs.
-    budget, cap: what an item may cost on average, and what any item may cost, as {"cost": 0.02}: routers are set to the
-    best quality within it on validation items, and judged on the others. no_worse_than: a model and a margin in
-    quality, as {"gpt-4": 0.01}: routers are set to the least cost at which they are, with `confidence`, not below it by
-    more.
+    budget, cap: what an item may cost on average, and what any item may cost, as {"cost": 0.02}, or take, in seconds,
+    as {"latency": 2}: routers are set to the best quality within it on validation items, and judged on the others.
+    no_worse_than: a model and a margin in quality, as {"gpt-4": 0.01}: routers are set to the least cost at which they
+    are, with `confidence`, not below it by more.
     router_args: options of routers that learn, by router. checkpoint: of one that was trained; without it one that
     ships is used if it fits, or the router is trained on the train items.
     baselines: each single model, random, the best pipelines and the optimum; auto: not with live models.
@@ -208,7 +216,9 @@ def evaluate(
         limit=limit, max_hops=max_hops, cost=cost, on_batch=on_batch,
     )  # fmt: skip
     if goals is not None and latency_weight:
-        raise UserError("--budget, --cap and --no-worse-than are of costs alone: omit --latency-weight")
+        raise UserError("--budget, --cap and --no-worse-than set routers by cost weights alone: omit --latency-weight")
+    if goals is not None and goals.resource == "latency":
+        check_latency(source, goals.asked)
     prices = prices_of(latency_weight, lambdas, frontier, source)
     whole_tree = source.tree if prices is None else source.tree.charged(*prices)
     tree = whole_tree if split == "all" else whole_tree.select(split)

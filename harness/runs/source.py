@@ -220,23 +220,24 @@ def prices_of(
         return None
     if len(cost_weights) != 1 or several:
         raise UserError("--latency-weight goes with one cost weight, and not with --frontier; give one of these alone")
-    if not source.tree.latency:
-        raise UserError(f"--latency-weight {latency_weight:g}: {_no_latency(source)}")
+    check_latency(source, f"--latency-weight {latency_weight:g}")
     if not source.tree.complete:
         raise UserError(f"--latency-weight {latency_weight:g}: the recording is not complete; record the rest of it")
     return cost_weights[0], latency_weight
 
 
-def _no_latency(source: Source) -> str:
-    """Why the seconds of a source are no latency, and how to get some."""
+def check_latency(source: Source, asked: str) -> None:
+    """Raise UserError, for what was asked, if the seconds of a source are no latency; it says how to get some."""
+    if source.tree.latency:
+        return
     shares = [name for name, timing in zip(source.tree.models, source.tree.timing, strict=True) if timing == SHARE]
     whose = "all models" if len(shares) == len(source.tree.models) else ", ".join(shares)
     why = f"the seconds of {whose} are shares of a batch's time, no latency"
     if source.generator is not None:
         why = "latency is taken from recordings, not with --live"
-    return (
-        f"{why}; record models behind a server or with `batch_size: 1` (python -m harness record), or import a table "
-        "with a column latency"
+    raise UserError(
+        f"{asked}: {why}; record models behind a server or with `batch_size: 1` (python -m harness record), or import "
+        "a table with a column latency"
     )
 
 

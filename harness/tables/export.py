@@ -135,10 +135,12 @@ def _limited_rows(summary: Summary) -> Iterator[dict[str, Any]]:
     for router, task, figures in found:
         quality_low, quality_high = figures.quality_interval
         cost_low, cost_high = figures.cost_interval
+        seconds_low, seconds_high = figures.seconds_interval or (None, None)
         yield {
             **{"router": router, "task": task, "items": summary.items},
             **{"quality": figures.quality, "quality_low": quality_low, "quality_high": quality_high},
             **{"cost": figures.cost, "cost_low": cost_low, "cost_high": cost_high},
+            **{"seconds": figures.seconds, "seconds_low": seconds_low, "seconds_high": seconds_high},
         }
 
 

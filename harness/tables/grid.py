@@ -197,26 +197,38 @@ def limit_grids(summary: Summary) -> list[Grid]:
 
 def _budget_grid(within: Budget, unit: str) -> Grid:
     every: dict[str, Limited] = {**within.routers, "zero router": within.zero_router}
-    scale = cost_scale([figures.cost for figures in every.values()])
+    scale, of_cost = cost_scale([figures.cost for figures in every.values()]), within.resource == "cost"
     rows = []
+
+    def attained(figures: Attained) -> list[Cell]:
+        """Quality, the cost if there are costs, and the seconds if they are limited."""
+        quality, cost = _attained(figures, scale)
+        cells = [quality, *([cost] if unit else [])]
+        if figures.seconds is None or figures.seconds_interval is None:
+            return cells
+        return [*cells, _estimate(figures.seconds, figures.seconds_interval, None, ".3g")]
+
     for name, figures in every.items():
         notes = (
             figures.notes if figures.meets_on_validation else [*figures.notes, "over the budget on validation items"]
         )
-        cells = [*_attained(figures, scale), *([] if within.budget is None else [_met(figures, within.budget)])]
+        cells = [*attained(figures), *([] if within.budget is None else [_met(figures, within.budget)])]
         cells += [] if figures.over_cap is None else [Cell((f"{figures.over_cap:.1%}",))]
         behind = Cell((f"{figures.behind:.3f}", _interval(figures.behind_interval)))
         cells += [behind, Cell(tuple(_set_to(each) for each in figures.set_to))]
         mark = _mark(figures.ahead_of_zero_interval if figures.meets_on_validation else None)
         rows.append(Row(name, tuple(cells), mark, tuple(notes), rule=name == "zero router"))
     best = within.optimum
-    cells = [*_attained(best, scale), *([] if within.budget is None else [Cell(("yes",))])]
+    cells = [*attained(best), *([] if within.budget is None else [Cell(("yes",))])]
     cells += [] if within.cap is None else [Cell(("0.0%",))]
     cells += [Cell(("0.000",)), Cell((f"price {best.price:.3g}",) if within.budget is not None else ("",))]
-    unanswered = [f"{best.unanswered:.1%} not answered: every call costs more"] if best.unanswered else []
+    more = "costs more" if of_cost else "takes longer"
+    unanswered = [f"{best.unanswered:.1%} not answered: every call {more}"] if best.unanswered else []
     rows.append(Row("optimum", tuple(cells), notes=("a bound", *unanswered), rule=True))
+    parts = [f"cost per {per(scale)} in {unit}"] if unit else []
+    parts += [] if of_cost else ["mean seconds per item"]
     said = [
-        f"the best quality within it, cost per {per(scale)} in {unit}",
+        ", ".join(["the best quality within it", *parts]),
         f"set on {within.validation_items} validation items, judged on these",
         "set to: cost weights, or models, and their shares of the items, mixed at random",
         "behind: quality of the exact optimum within the same limits minus the router's, below it the 95% interval",
@@ -224,12 +236,14 @@ def _budget_grid(within: Budget, unit: str) -> Grid:
         "(paired 95%); not said of those over the budget on validation items",
     ]
     if within.budget is not None:
-        said.append("met: whether the cost is within the budget; *: the 95% interval of the cost is all on that side")
+        what = "cost is" if of_cost else "mean of the seconds is"
+        said.append(f"met: whether the {what} within the budget; *: its 95% interval is all on that side")
     if within.cap is not None:
         said.append("over cap: share of items that spend more; a call that could exceed the cap is not made")
+    spent = [*(["cost"] if unit else []), *([] if of_cost else ["seconds"])]
     met = ["met"] if within.budget is not None else []
     over = ["over cap"] if within.cap is not None else []
-    return Grid(within.title, ("quality", "cost", *met, *over, "behind", "set to"), tuple(rows), tuple(said))
+    return Grid(within.title, ("quality", *spent, *met, *over, "behind", "set to"), tuple(rows), tuple(said))
 
 
 def _no_worse_grid(at_risk: NoWorseThan, unit: str) -> Grid:
@@ -275,7 +289,7 @@ def _attained(figures: Attained, scale: int) -> list[Cell]:
 
 
 def _met(figures: Limited, budget: float) -> Cell:
-    low, high = figures.cost_interval
+    low, high = figures.seconds_interval or figures.cost_interval
     return Cell(("yes" if figures.met else "no",), "*" if high <= budget or low > budget else "")
 
 

@@ -166,7 +166,13 @@ def test_the_api_gives_the_same_and_the_other_figures_stay_as_they_are(
 @pytest.mark.parametrize(
     ("goals", "said"),
     [
-        ({"budget": {"latency": 1}}, "--budget 'latency=1': expected an amount above 0 of cost, as in cost=0.02"),
+        ({"budget": {"tokens": 1}}, "--budget 'tokens=1': expected an amount above 0 of cost or latency, as in cost="),
+        (
+            {"cap": {"latency": 2}},
+            "--cap latency=2: the seconds of all models are shares of a batch's time, no latency; ",
+        ),
+        ({"cap": {"latency": 2}}, "or import a table with a column latency"),
+        ({"cap": {"latency": 2}, "budget": {"cost": 1}}, "--budget and --cap are of one resource"),
         ({"cap": {"cost": 0}}, "--cap 'cost=0': expected an amount above 0"),
         ({"budget": {"cost": float("nan")}}, "expected an amount above 0"),
         ({"no_worse_than": {"reader": 1.5}}, "a margin in quality from 0 and below 1, as in MODEL=0.01"),
@@ -179,6 +185,112 @@ def test_what_is_no_goal_is_refused_in_one_line(small_recording: Path, goals: di
     with pytest.raises(UserError) as refused:
         harness_package.evaluate("knn", small_recording, max_hops=2, **goals)
     assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory, harness: Callable[..., int]) -> Path:
+    """Item n takes n + 1 hundredths of a second of `quick`, right if n is even, ten times that of `sure`, always right.
+
+    Every third item is a train, a validation and a test item; the k-th test item, from 1 on, is n = 3 k - 1.
+    """
+    table = tmp_path_factory.mktemp("timed") / "t.csv"
+    rows = ["item,task,prompt,model,score,cost,split,latency"]
+    for n in range(60):
+        of_both, split = f"q{n},t,Is {n:02d} even?", ("train", "validation", "test")[n % 3]
+        rows.append(f"{of_both},quick,{1 - n % 2},1,{split},{(n + 1) / 100}")
+        rows.append(f"{of_both},sure,1,3,{split},{(n + 1) / 10}")
+    table.write_text("\n".join(rows))
+    assert harness("import", table, "--hops", 2, "--out", table.with_suffix("")) == 0
+    return table.with_suffix("")
+
+
+def test_a_budget_of_seconds_buys_what_it_buys_on_paper(
+    timed: Path, tmp_path: Path, harness: Callable[..., int]
+) -> None:
+    given = (
+        "--recording",
+        timed,
+        "--router",
+        "single:sure",
+        "majority-vote",
+        "--budget",
+        "latency=1",
+        "--out",
+        tmp_path / "r",
+    )
+    assert harness("run", *given) == 0
+    within = harness_package.load_run(tmp_path / "r").summary.budget
+    assert within is not None and (within.resource, within.budget) == ("latency", 1)
+    # `quick` takes 6.3 s of the 20 for all test items. Each of k = 2, 4, ... is won by `sure` for 0.27 k more: six of
+    # them for 11.34, and of the next, for 3.78, as much as 13.7 leaves.
+    assert within.optimum.quality == pytest.approx((10 + 6 + (13.7 - 11.34) / 3.78) / 20)
+    assert within.optimum.seconds == pytest.approx(1) and within.optimum.price == pytest.approx(1 / 3.78)
+    # On validation items `quick` takes 0.305 and `sure` 3.05 in the mean, on test items 0.315 and 3.15.
+    zero, sure, vote = within.zero_router, within.routers["single:sure"], within.routers["majority-vote"]
+    share = (1 - 0.305) / (3.05 - 0.305)
+    assert [(each.model, each.share) for each in zero.set_to] == [
+        ("quick", pytest.approx(1 - share)), ("sure", pytest.approx(share))
+    ]  # fmt: skip
+    assert zero.validation_seconds == pytest.approx(1) and zero.meets_on_validation and zero.met is False
+    assert zero.seconds == pytest.approx(0.315 + share * 2.835) and zero.cost == pytest.approx(1 + share * 2)
+    assert (sure.met, sure.meets_on_validation, sure.cost) == (False, False, 3) and sure.seconds == pytest.approx(3.15)
+    assert vote.seconds == pytest.approx(3.15) and vote.cost == 4, "it waits for the longest call, and pays for all"
+    tables = (tmp_path / "r" / "tables.md").read_text()
+    assert "**budget latency=1**" in tables and "| router | quality | cost | seconds | met |" in tables
+    rows = list(csv.DictReader((tmp_path / "r" / "tables.csv").read_text().splitlines()))
+    assert [float(row["seconds"]) for row in rows if row["task"] == within.title][-1] == pytest.approx(1)
+    page = harness_package.write_report([tmp_path / "r"], tmp_path / "r.html").read_text()
+    assert "budget latency=1" in page and "The dotted line is the budget" not in page, "the plane is of costs"
+
+
+@dataclass(frozen=True)
+class Told:
+    """Calls the first model; it takes a cap for one on costs."""
+
+    def act(self, states: RoutingStates) -> np.ndarray:
+        return np.where(states.hop == 0, 0, 2)
+
+    def within(self, cap: float) -> Told:
+        raise AssertionError(f"{cap} is in seconds")
+
+
+def test_under_a_cap_of_seconds_what_is_left_is_that_of_the_calls_made(timed: Path) -> None:
+    routers = ["pipeline:quick>sure", "majority-vote"]
+    within = harness_package.evaluate(routers, timed, cap={"latency": 6.2}).summary.budget
+    assert within is not None
+    router, vote = within.routers["pipeline:quick>sure"], within.routers["majority-vote"]
+    # The longest call of `sure` on train items took 5.8 s, so it is made while `quick` has taken no more than 0.4: for
+    # k = 1, ..., 13. With the bound of `quick`, 0.58, for what it took no item would have it made.
+    assert router.seconds == pytest.approx((0.33 * sum(range(1, 14)) + 0.03 * sum(range(14, 21))) / 20)
+    assert router.quality == pytest.approx((13 + 3) / 20) and router.over_cap == 0
+    assert within.optimum.quality == 1 and within.optimum.seconds == pytest.approx((0.03 * 100 + 0.3 * 110) / 20)
+    assert vote.notes == ["cannot be capped"] and vote.over_cap == 0, "the longest of its calls takes 6 s"
+    middle = harness_package.evaluate("majority-vote", timed, cap={"latency": 3.05}).summary.budget
+    assert middle is not None and middle.routers["majority-vote"].over_cap == 0.5, "its longest call takes 0.3 k"
+    told = harness_package.evaluate(Told(), timed, cap={"latency": 6.2}).summary.budget
+    assert told is not None and told.routers["Told"].notes == ["not told of a cap on seconds"]
+    tight = harness_package.evaluate(routers, timed, cap={"latency": 0.1}).summary.budget
+    # Only k = 1, 2, 3 have a call that is short enough, `quick`, which is right for 1 and 3; a router must call one.
+    assert tight is not None and tight.optimum.unanswered == pytest.approx(17 / 20)
+    assert tight.optimum.quality == pytest.approx(2 / 20) and tight.optimum.seconds == pytest.approx(0.18 / 20)
+    assert tight.routers["pipeline:quick>sure"].over_cap == pytest.approx(17 / 20)
+
+
+def test_seconds_are_limited_where_nothing_has_a_cost(timed: Path, tmp_path: Path, harness: Callable[..., int]) -> None:
+    table = timed.with_suffix(".csv")
+    assert harness("import", table, "--quality-only", "--out", tmp_path / "t") == 0
+    found = harness_package.evaluate("single:sure", tmp_path / "t", budget={"latency": 4})
+    assert found.summary.budget is not None and found.summary.budget.routers["single:sure"].met
+    for goals, said in (
+        (
+            {"budget": {"latency": 4}, "no_worse_than": {"sure": 0.1}},
+            "--no-worse-than sure=0.1: no costs were recorded",
+        ),
+        ({"budget": {"cost": 4}}, "--budget cost=4: no costs were recorded"),
+        ({"budget": {"latency": 0.3}}, "the shortest call of each item takes 0.315 seconds on average; give at least"),
+    ):
+        with pytest.raises(UserError, match=said):
+            harness_package.evaluate("single:sure", tmp_path / "t", **goals)
 
 
 def test_a_flag_of_another_form_is_refused(

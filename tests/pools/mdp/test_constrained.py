@@ -113,3 +113,26 @@ def test_the_optimum_under_a_cap_is_backward_inductions(synthetic_tree: Callable
     assert (mix.of(spent)[~answered] == 0).all() and (mix.of(quality)[~answered] == 0).all()
     if cap == 0.25:
         assert 0 < answered.sum() < 12, "the case of items whose every call is too expensive is met"
+
+
+@pytest.mark.parametrize("limit", [0.2, 0.5, 0.9, 1.5])
+def test_limits_on_seconds_are_those_on_a_tree_that_charges_for_seconds_alone(
+    synthetic_tree: Callable[..., Tree], limit: float
+) -> None:
+    tree = synthetic_tree(items=9, models=2, max_hops=2, seed=6)
+    hops = [[[tree.node(p[: h + 1]) for h in range(len(p))] for p in map(tree.pipeline, range(tree.nodes))]] * 9
+    taken = np.array(
+        [[sum(tree.generation(i, n).seconds for n in on_way) for on_way in of] for i, of in enumerate(hops)]
+    )
+    spent = path_costs(tree.charged(0.0, 1.0))
+    np.testing.assert_allclose(spent, taken)
+    quality, _ = within_cap(tree, spent, limit)
+    fits = [[node for node in range(1, tree.nodes) if taken[item, node] <= limit] for item in range(9)]
+    best = [max((float(tree.score[item, node]) for node in of), default=0.0) for item, of in enumerate(fits)]
+    capped = best_mix(quality, spent)
+    assert capped is not None
+    np.testing.assert_allclose(capped.of(quality), best)
+    free, _ = within_cap(tree, spent)
+    mix, expected = best_mix(free, spent, limit), of_linear_program(free, taken, limit)
+    assert (mix is None) == (expected is None)
+    assert mix is None or mix.of(free).mean() == pytest.approx(expected)
