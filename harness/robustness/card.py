@@ -30,7 +30,7 @@ class Cell(Schema):
     name: str
     """Its column."""
     parts: tuple[str, ...]
-    """What was left out, retired, new or dearer, each in turn."""
+    """What was left out, retired or repriced, each in turn; or which draw of items."""
     items: Annotated[int, Field(gt=0)]
     """Test items; an item that several scenarios have counts once, with its mean."""
     value: float
@@ -45,7 +45,7 @@ class Cell(Schema):
     lost_interval: Interval | None
     """95%, paired over items."""
     flips: float | None
-    """Share of items whose first decision changes; of wordings."""
+    """Share of items whose first decision changes; of wordings, and null of a vote."""
     worst: str | None
     """Of several parts the one with the least lead."""
     worst_ahead: float | None
@@ -88,6 +88,8 @@ def router_card(
     trials: Mapping[str, Trial], cannot: Mapping[str, str], made: Sequence[Scenario], items: int, seed: int
 ) -> RouterCard:
     """One router's cells. trials, cannot: by the scenario's key. items: number of test items in all."""
+    if AS_TRAINED not in trials:
+        return RouterCard(cells=(), cannot=dict(cannot), words=(f"cannot be had: {cannot[AS_TRAINED]}",))
     columns: dict[tuple[str, str], list[Scenario]] = {}
     for scenario in made:
         if scenario.key in trials:
@@ -103,7 +105,7 @@ def router_card(
         before = _before(trials, pooled[0])
         lost = None if before is None else draws.mean((before - value)[tested])
         flips = None
-        if question == "wording":
+        if question == "wording" and (trials[AS_TRAINED].first >= 0).all():
             flips = float((trials[AS_TRAINED].first != trials[pooled[0].key].first).mean())
         leads = {s.part: float((trials[s.key].value - trials[s.key].single).mean()) for s in pooled}
         worst = min(leads, key=leads.__getitem__) if len(pooled) > 1 else None
@@ -175,20 +177,18 @@ def words(cells: Sequence[Cell], cannot: Mapping[str, str]) -> list[str]:
             else "has no lead that few items could keep"
         )
     if retired := of.get("retired"):
-        how = "goes on" if "goes on" in retired[0].how else "is trained anew"
-        found.append(f"{how} if a model is retired, and loses {retired[0].lost:.3f} on average")
+        how = "goes on" if "goes on" in retired[0].how else "is trained or chosen anew"
+        gone = [key for key in cannot if key.startswith("retired")]
+        without = f"; cannot be had without {len(gone)} of {len(gone) + len(retired[0].parts)} models" if gone else ""
+        found.append(f"{how} if a model is retired: {_loss(retired[0])} on average{without}")
     if new := of.get("new"):
         found.append(f"a new model: {'; '.join(f'{cell.name} leave it {_lead(cell)}' for cell in new)}")
     if untold := [cell for cell in of.get("prices", []) if cell.name.endswith(NOT_TOLD) and cell.lost is not None]:
         worst = max(untold, key=lambda cell: cell.lost or 0.0)
-        found.append(
-            f"a price that it is not told costs at most {worst.lost:.3f} ({worst.name.removesuffix(NOT_TOLD)})"
-        )
+        found.append(f"a price that it is not told: {_loss(worst)} at most ({worst.name.removesuffix(NOT_TOLD)})")
     if wording := of.get("wording"):
         worst, flips = max(wording, key=lambda cell: cell.lost or 0.0), max(cell.flips or 0.0 for cell in wording)
-        found.append(
-            f"other words cost at most {worst.lost:.3f} ({worst.name}), and flip up to {flips:.0%} of first decisions"
-        )
+        found.append(f"other words: {_loss(worst)} at most ({worst.name}), up to {flips:.0%} of first decisions flip")
     if seeds := of.get("seeds"):
         values = [of[AS_TRAINED][0].value, *(cell.value for cell in seeds)]
         found.append(f"{len(values)} seeds: {min(values):.3f} to {max(values):.3f}")
@@ -202,6 +202,14 @@ def _lead(cell: Cell) -> str:
     if high < -NOISE:
         return f"{-cell.ahead:.3f} behind the best single model"
     return "not told apart from the best single model"
+
+
+def _loss(cell: Cell) -> str:
+    """What is lost; said to be lost only if its interval says so."""
+    low, high = cell.lost_interval or (0.0, 0.0)
+    if low > NOISE:
+        return f"loses {cell.lost:.3f}"
+    return f"gains {-(cell.lost or 0.0):.3f}" if high < -NOISE else "no loss told apart"
 
 
 def _names(names: Sequence[str]) -> str:

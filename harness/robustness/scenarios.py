@@ -15,6 +15,7 @@ AS_TRAINED = "as trained"
 QUESTIONS = ("tasks", "kinds", "items", "retired", "new", "prices", "wording", "seeds")
 SHARES = (0.05, 0.1, 0.25, 0.5)
 OUTCOMES = (20, 100)
+DRAWS = 3
 FACTORS = (0.5, 2.0, 10.0)
 SEEDS = 5
 MIN_TRAIN, MIN_TESTED = 5, 10
@@ -40,8 +41,9 @@ class Scenario:
     """One change.
 
     question: which of `QUESTIONS` it is of. name: its column. trees: makes what is known and met.
-    part: what is left out, retired, new or repriced. anew: whether a router learns anew; else the one as trained meets
-    it. kept: numbers of the models that are left, if one is retired. seed: of the training, where that is what changes.
+    part: what is left out, retired or repriced, or which draw. anew: whether a router learns anew; else the one as
+    trained meets it. kept: numbers of the models that are left, if one is retired. seed: of the training, where that is
+    what changes.
     tested: numbers of the test items that it is judged on; None for all.
     """
 
@@ -134,9 +136,9 @@ def _retired(known: Trees) -> Iterator[Scenario]:
 
 
 def _new(known: Trees, seed: int) -> Iterator[Scenario]:
-    """Each model in turn is new: with its outcomes few train items alone are known whole."""
-    rng, models = np.random.default_rng(seed), known.train.models
-    for model in models if len(models) > 2 else ():
+    """A model is new: with its outcomes few train items alone are known whole; several draws of these items."""
+    rng = np.random.default_rng(seed)
+    for draw in range(1, DRAWS + 1):
         order = rng.permutation(len(known.train.items))
         for outcomes in OUTCOMES:
 
@@ -144,7 +146,7 @@ def _new(known: Trees, seed: int) -> Iterator[Scenario]:
                 return Trees(known.train.subset(np.sort(few)), known.validation.subset([]), known.test)
 
             if outcomes < len(order):
-                yield Scenario("new", f"{outcomes} outcomes", trees, part=model)
+                yield Scenario("new", f"{outcomes} outcomes", trees, part=f"draw {draw}")
 
 
 def _prices(known: Trees) -> Iterator[Scenario]:

@@ -165,7 +165,10 @@ def _job(asked: Asked, problem: Problem, keys: Sequence[str]) -> tuple[str, Foun
     trials: dict[str, Trial] = {}
     cannot: dict[str, str] = {}
     with one_thread():
-        as_trained = asked.knowing(known) if any(s.key == AS_TRAINED or not s.anew for s in chosen) else None
+        try:
+            as_trained = asked.knowing(known) if any(s.key == AS_TRAINED or not s.anew for s in chosen) else None
+        except UserError as error:
+            return asked.name, ({}, {scenario.key: str(error) for scenario in chosen})
         for scenario in chosen:
             try:
                 trials[scenario.key] = trial(asked, scenario, as_trained)
@@ -176,7 +179,7 @@ def _job(asked: Asked, problem: Problem, keys: Sequence[str]) -> tuple[str, Foun
 
 def _kept(keep: Path, asked: Asked, problem: Problem, key: str) -> Path:
     """Where a trial is kept: another file for whatever decides it."""
-    decides = (asked.name, sorted(map(str, asked.options.items())), asked.cost_weight, asked.seed, key)
+    decides = (asked.name, sorted(map(str, asked.options.items())), asked.cost_weight, asked.seed, asked.weights, key)
     source, _, _ = _opened(problem)
     of = content_hash(*map(str, decides), source.description, problem.cost, problem.max_hops, git_commit())
     return keep / f"{of[:32]}.npz"

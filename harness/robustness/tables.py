@@ -24,7 +24,7 @@ SAYS = {
     "items": "random items of train and validation, the smaller shares within the larger",
     "retired": "each model in turn is gone, mean over models; routers that rank their actions go on without it, the "
     "others are trained anew",
-    "new": "each model in turn is new, mean over models: trained on so many items alone, all outcomes known",
+    "new": "trained anew on so many items alone, of which all outcomes are known; mean over three draws",
     "prices": "of the model whose calls cost the most; told: trained anew; lost: not told, beside told",
     "wording": "the recorded answers stay; flips: first decisions that change",
     "seeds": "each column another training",

@@ -50,8 +50,8 @@ class Trial:
     """What came of it, per item `[I]` of the scenario's test items.
 
     quality, cost: the router's. value: quality - cost_weight * cost. single: the value of the model that alone is best
-    on what was known. first: the likeliest first action. how: whether the router was trained anew, goes on without the
-    model that is gone, or is as it is.
+    on what was known. first: the likeliest first action, -1 of a vote. how: whether the router was trained anew, goes
+    on without the model that is gone, or is as it is.
     """
 
     quality: FloatArray
@@ -103,10 +103,10 @@ def _billed(router: Router, outcome: Outcome, tree: Tree) -> FloatArray:
 
 
 def _first_actions(router: Router, tree: Tree) -> NDArray[np.int64]:
-    """`[I]` the likeliest first action on each item; 0 of a router that asks every model."""
+    """`[I]` the likeliest first action on each item; -1 of a router that asks every model."""
     items = np.arange(len(tree.items))
     nodes, cost = np.zeros(len(items), np.int64), np.zeros(len(items))
     if isinstance(router, VotingRouter):
-        return nodes
+        return nodes - 1
     states = states_at(tree, items, nodes, cost, tree.pipelines())
     return np.asarray(action_probabilities(router, states, len(tree.models)).argmax(axis=1), np.int64)

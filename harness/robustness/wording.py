@@ -1,4 +1,4 @@
-"""Queries in other words: changes that keep what is asked, each by name and seeded."""
+"""Queries in other words: changes after which a reader still knows what is asked, each by name and seeded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from pools.types import content_hash
 
 _CODE = re.compile(r"^(?:\s{4}|\t|def |class |import |from \w+ import |```|>>> )", re.MULTILINE)
-_CAPITALISED = re.compile(r"\b[A-Z][a-z]+\b")
+_OPENING = re.compile(r"(?:^|(?<=[.?!] )|(?<=\n))[A-Z][a-z]+\b")
 _PLAIN_WORD = re.compile(r"\b[a-z]{5,}\b")
 
 
@@ -20,8 +20,8 @@ def is_prose(query: str) -> bool:
 
 
 def lower_case(query: str, rng: np.random.Generator) -> str:
-    """Words that begin with a capital in small letters; abbreviations and symbols stay."""
-    return _CAPITALISED.sub(lambda word: word[0].lower(), query)
+    """The words that open sentences in small letters; names and symbols elsewhere stay."""
+    return _OPENING.sub(lambda word: word[0].lower(), query)
 
 
 def spacing(query: str, rng: np.random.Generator) -> str:
@@ -34,10 +34,12 @@ def typos(share: float) -> Callable[[str, np.random.Generator], str]:
 
     def change(query: str, rng: np.random.Generator) -> str:
         def swapped(word: re.Match[str]) -> str:
-            if rng.random() >= share:
-                return word[0]
-            at = int(rng.integers(1, len(word[0]) - 2))
-            return word[0][:at] + word[0][at + 1] + word[0][at] + word[0][at + 2 :]
+            text = word[0]
+            places = [at for at in range(1, len(text) - 2) if text[at] != text[at + 1]]
+            if rng.random() >= share or not places:
+                return text
+            at = places[rng.integers(len(places))]
+            return text[:at] + text[at + 1] + text[at] + text[at + 2 :]
 
         return _PLAIN_WORD.sub(swapped, query)
 

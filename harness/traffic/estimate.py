@@ -76,6 +76,8 @@ def estimate(
     if not 0 <= seed < 2**32:
         raise UserError(f"--seed {shown(seed)}: expected a whole number >= 0, and below 2**32")
     files = [Path(file) for file in ([logs] if isinstance(logs, str | Path) else logs)]
+    if not files:
+        raise UserError("no log was named; name one or several files of JSON lines, as in docs/guides/traffic.md")
     where = ", ".join(map(str, files))
     calls, outcome, unit, left_out = _usable_calls(files, cost_unit, prices, quality_only)
     weights = None if weights is None else Path(weights)

@@ -153,7 +153,7 @@ def test_what_is_left_out_is_not_learnt_from(recording: Path) -> None:
     shares = [set(made[f"items / {share}"].trees().train.items) for share in ("25%", "50%")]
     assert shares[0] < shares[1] < set(known.train.items)
     assert len(shares[0]) == round(0.25 * len(known.train.items))
-    few = made["new / 20 outcomes / first"].trees()
+    few = made["new / 20 outcomes / draw 1"].trees()
     assert len(few.train.items) == 20 and not few.validation.items
 
 
