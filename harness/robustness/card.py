@@ -185,10 +185,10 @@ def words(cells: Sequence[Cell], cannot: Mapping[str, str]) -> list[str]:
         found.append(f"a new model: {'; '.join(f'{cell.name} leave it {_lead(cell)}' for cell in new)}")
     if untold := [cell for cell in of.get("prices", []) if cell.name.endswith(NOT_TOLD) and cell.lost is not None]:
         worst = max(untold, key=lambda cell: cell.lost or 0.0)
-        found.append(f"a price that it is not told: {_loss(worst)} at most ({worst.name.removesuffix(NOT_TOLD)})")
+        found.append(f"a price that it is not told: {_at_worst(worst, worst.name.removesuffix(NOT_TOLD))}")
     if wording := of.get("wording"):
         worst, flips = max(wording, key=lambda cell: cell.lost or 0.0), max(cell.flips or 0.0 for cell in wording)
-        found.append(f"other words: {_loss(worst)} at most ({worst.name}), up to {flips:.0%} of first decisions flip")
+        found.append(f"other words: {_at_worst(worst, worst.name)}, up to {flips:.0%} of first decisions flip")
     if seeds := of.get("seeds"):
         values = [of[AS_TRAINED][0].value, *(cell.value for cell in seeds)]
         found.append(f"{len(values)} seeds: {min(values):.3f} to {max(values):.3f}")
@@ -210,6 +210,11 @@ def _loss(cell: Cell) -> str:
     if low > NOISE:
         return f"loses {cell.lost:.3f}"
     return f"gains {-(cell.lost or 0.0):.3f}" if high < -NOISE else "no loss told apart"
+
+
+def _at_worst(cell: Cell, name: str) -> str:
+    said = _loss(cell)
+    return f"{said} at most ({name})" if said.startswith("loses") else "no loss told apart"
 
 
 def _names(names: Sequence[str]) -> str:
