@@ -15,7 +15,7 @@ MAX_CHARACTERS = 50_000  # characters from the end that are looked at
 MAX_LINE = 2_000  # characters behind a marker
 MARKERS = 20  # of a kind, from the end
 
-_PROGRAM = re.compile(r"^\s*def\s+solve\s*\(", re.MULTILINE)
+_PROGRAM = re.compile(r"^[ \t]*def[ \t]+solve[ \t]*\(", re.MULTILINE)
 # In order of authority. Between "answer" and its colon: markdown's emphasis, nothing else.
 _MARKERS = (
     re.compile(r"\banswer[\s*_]{0,4}[:=]", re.IGNORECASE),
