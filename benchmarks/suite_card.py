@@ -236,7 +236,7 @@ class Card:
             found.append(("a pipeline of each kind", float(least[needed:].min()) / len(right)))
         return min(found, key=lambda each: each[1], default=None)
 
-    def most_quality(self) -> float:
+    def best_quality(self) -> float:
         """The best quality of any pipeline of each kind on the test items."""
         right = self.test.score[:, 1:].astype(np.int64)
         found = np.isfinite(self._least_costs(right, path_costs(self.test)[:, 1:]))
@@ -527,7 +527,7 @@ def goals(
         found.append(Goal("without STOP 10% of the gap is lost, or it costs 1.3 times as much", figure, met))
     cheapest, at = card.cheapest_of_quality(quality), "its quality"
     if cheapest is None:  # then at the best quality that they have, by another cost weight
-        best = card.most_quality()
+        best = card.best_quality()
         cheapest, at = card.cheapest_of_quality(best), f"quality {best:.3f}, the best of any such pipeline"
         cost = card.cost_at(best, policies)
     assert cheapest is not None

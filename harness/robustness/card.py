@@ -17,6 +17,8 @@ from harness.runs.manifest import Provenance
 from pools.schema import Schema
 
 FORMAT = 1
+TOLD, NOT_TOLD = ", told", ", not told"
+"""How the names of the columns of a price end."""
 FloatArray = NDArray[np.float64]
 ENOUGH = 0.9
 """Of the lead with all train items; the least share of them that keeps it is told in words."""
@@ -145,9 +147,6 @@ def _before(trials: Mapping[str, Trial], scenario: Scenario) -> FloatArray | Non
         return None
     told = trials.get(scenario.key.replace(NOT_TOLD, TOLD))
     return None if told is None else told.value
-
-
-TOLD, NOT_TOLD = ", told", ", not told"
 
 
 def words(cells: Sequence[Cell], cannot: Mapping[str, str]) -> list[str]:

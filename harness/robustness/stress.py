@@ -133,7 +133,8 @@ def _trials(
 
     found: dict[str, Found] = {name: ({}, {}) for name in asked}
     left: list[tuple[str, tuple[str, ...]]] = []
-    paths = {(name, key): _kept(keep, asked[name], problem, key) for name in asked for key in keys}
+    commit = git_commit()
+    paths = {(name, key): _kept(keep, asked[name], problem, key, commit) for name in asked for key in keys}
     for name in asked:
         missing = [key for key in keys if not _read(paths[name, key], key, found[name])]
         left += [(name, part) for part in _jobs(missing, problem)]
@@ -177,11 +178,11 @@ def _job(asked: Asked, problem: Problem, keys: Sequence[str]) -> tuple[str, Foun
     return asked.name, (trials, cannot)
 
 
-def _kept(keep: Path, asked: Asked, problem: Problem, key: str) -> Path:
+def _kept(keep: Path, asked: Asked, problem: Problem, key: str, commit: str | None) -> Path:
     """Where a trial is kept: another file for whatever decides it."""
     decides = (asked.name, sorted(map(str, asked.options.items())), asked.cost_weight, asked.seed, asked.weights, key)
     source, _, _ = _opened(problem)
-    of = content_hash(*map(str, decides), source.description, problem.cost, problem.max_hops, git_commit())
+    of = content_hash(*map(str, decides), source.description, problem.cost, problem.max_hops, commit)
     return keep / f"{of[:32]}.npz"
 
 

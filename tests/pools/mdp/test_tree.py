@@ -331,12 +331,12 @@ def test_the_tree_of_some_models_is_the_one_that_they_alone_would_make(synthetic
 
 def test_other_prices_and_other_words_leave_the_answers(synthetic_tree) -> None:
     tree = synthetic_tree(items=3, models=2, max_hops=2)
-    dearer = tree.repriced({"model-1": 10.0})
+    repriced = tree.repriced({"model-1": 10.0})
     for node in range(1, tree.nodes):
         factor = 10.0 if tree.action(node) == 1 else 1.0
-        assert dearer.cost[:, node] == pytest.approx(factor * tree.cost[:, node])
-        assert dearer.cost_model.hop_cost(int(tree.action(node)), tree.generation(0, node)) == dearer.cost[0, node]
-    assert (dearer.score == tree.score).all()
+        assert repriced.cost[:, node] == pytest.approx(factor * tree.cost[:, node])
+        assert repriced.cost_model.hop_cost(int(tree.action(node)), tree.generation(0, node)) == repriced.cost[0, node]
+    assert (repriced.score == tree.score).all()
     asked = tree.reworded([f"say {n}" for n in range(3)])
     for item, node in itertools.product(range(3), range(tree.decision_nodes)):
         assert asked.context(item, node).query == asked.items[item].query == f"say {item}"
