@@ -46,10 +46,9 @@ from tasks import split_of
 if TYPE_CHECKING:
     from harness.traffic.config import Estimate
 
-NEEDED = (
-    "routers are estimated from calls with a score and a propensity, the probability with which the model was chosen; "
-    "a log whose models were chosen by a fixed rule cannot tell what others would have answered"
-)
+NEEDED = "routers are estimated from calls with a score and a propensity, the probability with which the model was chosen"
+FIXED_RULE = "a log whose models were chosen by a fixed rule cannot tell what others would have answered"
+MORE = "log more calls, or draw the models that it would call more often"
 
 
 def estimate(
@@ -120,7 +119,8 @@ def estimate(
         estimates[f"shadow:{name}"] = entry
     if all(entry.refused for entry in estimates.values()):
         name, entry = max(estimates.items(), key=lambda row: row[1].effective_requests)
-        raise UserError(f"{where}: no router can be estimated; of {name}: {entry.refused}; {NEEDED}")
+        advice = FIXED_RULE if (logged.propensity == 1).all() else MORE
+        raise UserError(f"{where}: no router can be estimated; of {name}: {entry.refused}; {advice}")
     return TrafficSummary(
         calls=len(calls),
         requests=found,
@@ -174,7 +174,10 @@ def _usable_calls(
     lacking = [next((what for what, given in of.items() if given is None), None) for of in needed]
     whole = [number for number, what in enumerate(lacking) if what is None]
     if not whole:
-        raise UserError(f"{where}: no call has a score, a propensity and a cost; {NEEDED}")
+        missing = Counter(what for of in needed for what, given in of.items() if given is None)
+        counted = ", ".join(f"{number:,} have no {what}" for what, number in missing.items())
+        advice = f"{NEEDED}; {FIXED_RULE}" if missing["propensity"] == len(calls) else NEEDED
+        raise UserError(f"{where}: none of {len(calls):,} calls can be used, {counted}; {advice}")
     outcome = np.array([[needed[number]["score"], needed[number]["cost"]] for number in whole], np.float64)
     return [calls[number] for number in whole], outcome, unit, dict(Counter(filter(None, lacking)))
 

@@ -126,9 +126,11 @@ def test_a_router_without_overlap_has_no_figures_and_calls_that_lack_something_a
 @pytest.mark.parametrize(
     ("change", "arguments", "said"),
     [
-        ({"propensity": None}, (), "no call has a score, a propensity and a cost"),
+        ({"propensity": None}, (), "600 calls can be used, 600 have no propensity; routers are estimated from calls with"),
+        ({"propensity": None}, (), "chosen by a fixed rule cannot tell"),
+        ({"score": None}, (), "600 calls can be used, 600 have no score; routers"),
         ({"propensity": 0.0}, (), "entry 1: propensity: Input should be greater than 0"),
-        ({"propensity": 1.0}, (), "no router can be estimated"),
+        ({"propensity": 1.0}, (), "a log whose models were chosen by a fixed rule cannot tell"),
         ({"score": 2}, (), "score"),
         ({"cost": None}, (), "no call has a cost; give --prices of its tokens, or --quality-only"),
         ({}, ("--router", "knn"), "router knn learns from the answers of every model, and a log has one"),
@@ -145,3 +147,22 @@ def test_what_cannot_be_estimated_is_refused_in_one_line(
     error = capsys.readouterr().err
     assert (code, error.count("\n")) == ((2, 1) if said else (0, 0)), error
     assert said in error
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "log.jsonl is empty"),
+        ("\n \n", "log.jsonl is empty"),
+        ('{}\n\n{"request": {"mod', "log.jsonl: line 3 cannot be read: Unterminated string"),
+    ],
+)
+def test_a_log_that_is_empty_or_cut_off_is_told_as_such(
+    tmp_path: Path, harness: Run, capsys: Any, text: str, said: str
+) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(text)
+    for command in ("estimate", "import"):
+        assert harness(command, log) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
