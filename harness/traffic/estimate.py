@@ -46,7 +46,9 @@ from tasks import split_of
 if TYPE_CHECKING:
     from harness.traffic.config import Estimate
 
-NEEDED = "routers are estimated from calls with a score and a propensity, the probability with which the model was chosen"
+NEEDED = (
+    "routers are estimated from calls with a score and a propensity, the probability with which the model was chosen"
+)
 FIXED_RULE = "a log whose models were chosen by a fixed rule cannot tell what others would have answered"
 MORE = "log more calls, or draw the models that it would call more often"
 

@@ -126,7 +126,7 @@ def test_a_router_without_overlap_has_no_figures_and_calls_that_lack_something_a
 @pytest.mark.parametrize(
     ("change", "arguments", "said"),
     [
-        ({"propensity": None}, (), "600 calls can be used, 600 have no propensity; routers are estimated from calls with"),
+        ({"propensity": None}, (), "600 calls can be used, 600 have no propensity; routers are estimated"),
         ({"propensity": None}, (), "chosen by a fixed rule cannot tell"),
         ({"score": None}, (), "600 calls can be used, 600 have no score; routers"),
         ({"propensity": 0.0}, (), "entry 1: propensity: Input should be greater than 0"),
