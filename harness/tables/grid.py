@@ -361,8 +361,9 @@ def traffic_grids(summary: TrafficSummary) -> list[Grid]:
 
 def _traffic_row(name: str, entry: RouterEstimate, summary: TrafficSummary, scale: int) -> Row:
     calls = Cell((f"{entry.effective_requests:,.0f}",))
+    undecided = (f"without {entry.undecided:,} calls that it did not decide on",) if entry.undecided else ()
     if entry.quality is None or entry.cost is None or entry.value is None:
-        return Row(name, (*[Cell(("-",))] * (4 if summary.cost_unit else 2), calls), notes=(entry.refused,))
+        return Row(name, (*[Cell(("-",))] * (4 if summary.cost_unit else 2), calls), notes=(entry.refused, *undecided))
     cells = [_with_interval(entry.quality.doubly_robust, ".3f")]
     if summary.cost_unit:
         cost = entry.cost.doubly_robust
@@ -374,7 +375,7 @@ def _traffic_row(name: str, entry: RouterEstimate, summary: TrafficSummary, scal
     cells.append(Cell(("-",)) if ahead is None else _with_interval(ahead, "+.3f"))
     mark = "" if ahead is None else _mark((ahead.low, ahead.high))
     notes = (f"+ {entry.routing_cost:.3g} T param-tokens for its encoder",) if entry.routing_cost else ()
-    return Row(name, (*cells, calls), mark, notes)
+    return Row(name, (*cells, calls), mark, (*undecided, *notes))
 
 
 def _with_interval(estimate: Estimate, form: str, scale: int = 1) -> Cell:
