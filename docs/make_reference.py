@@ -1,4 +1,4 @@
-"""Write docs/reference/summary.md from the fields of `Summary`: `python docs/make_reference.py`."""
+"""Write the pages of docs/reference that describe the fields of JSON files: `python docs/make_reference.py`."""
 
 from __future__ import annotations
 
@@ -11,20 +11,34 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from docstring_parser import parse_from_object
 
 from harness.evaluation.summary import Summary
+from harness.leaderboard.entry import Entry
 from pools.schema import Schema
 
 FOLDER = Path(__file__).parent / "reference"
-HEAD = """# `summary.json`
+SUMMARY = """# `summary.json`
 
 Every run writes it; `harness.evaluate(...).summary` and `harness.load_run(...).summary` are it.
+This page is made from the code by `python docs/make_reference.py`.
+"""
+ENTRY = """# An entry of a leaderboard
+
+A JSON file in a folder of entries: what a router attained on each item of a recording. `python -m harness leaderboard RUN` makes
+entries of runs, checks all and ranks them ([guide](../guides/leaderboard.md)). An entry is refused if its means are not those of its
+items (to 1 in a million), if another entry of the same table has other items, and if it is not at the place that its table and
+router name: `FOLDER/TABLE/ROUTER.json`.
 This page is made from the code by `python docs/make_reference.py`.
 """
 _PLAIN = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "NoneType": "null"}
 
 
-def reference() -> str:
-    """The page: a section per schema, `Summary` first, each with a row per field."""
-    return "\n".join([HEAD, *map(_section, _schemas(Summary))])
+def pages() -> dict[str, str]:
+    """The pages by their names."""
+    return {"summary.md": _page(SUMMARY, Summary), "leaderboard.md": _page(ENTRY, Entry)}
+
+
+def _page(head: str, schema: type[Schema]) -> str:
+    """A section per schema, the given one first, each with a row per field."""
+    return "\n".join([head, *map(_section, _schemas(schema))])
 
 
 def _section(schema: type[Schema]) -> str:
@@ -90,4 +104,5 @@ def _form(annotation: Any) -> str:
 
 
 if __name__ == "__main__":
-    (FOLDER / "summary.md").write_text(reference(), encoding="utf-8")
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")

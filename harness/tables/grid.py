@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.evaluation.frontier_metrics import KEPT, AgainstTwoModels, AgainstZeroRouter, FrontierMetrics, Parity
@@ -16,6 +16,7 @@ from harness.evaluation.limits import Attained, Budget, Limited, NoWorseThan, Se
 from harness.evaluation.metrics import Estimate, verdict
 from harness.evaluation.off_policy import RouterEstimate, TrafficSummary
 from harness.evaluation.paired import Change, Comparison
+from harness.evaluation.standings import Standing
 from harness.evaluation.summary import OverallFigures, QualityCost, RouterSummary, Summary, TaskFigures
 
 MEAN, ALL, RATIOS, NEW_WORDING = "mean", "all", "x best single", "test: new wording"
@@ -380,6 +381,29 @@ def _traffic_row(name: str, entry: RouterEstimate, summary: TrafficSummary, scal
 
 def _with_interval(estimate: Estimate, form: str, scale: int = 1) -> Cell:
     return _estimate(estimate.mean, (estimate.low, estimate.high), None, form, scale)
+
+
+def standings_grid(
+    title: str, ranked: Sequence[Standing], notes: Mapping[str, Sequence[str]], unit: str, cost_weight: float
+) -> Grid:
+    """Routers in order. notes: below their names."""
+    scale = cost_scale(each.cost.mean for each in ranked if each.cost is not None)
+    rows: list[Row] = []
+    for each in ranked:
+        cells = [_with_interval(each.value, ".3f"), _with_interval(each.quality, ".3f")]
+        if each.cost is not None:
+            cells.append(_with_interval(each.cost, _cost_form(each.cost.high * scale), scale))
+        cells.append(Cell((each.groups or "a bound",)))
+        first_bound = not each.groups and not any(row.rule for row in rows)
+        rows.append(Row(each.router, tuple(cells), notes=tuple(notes[each.router]), rule=first_bound))
+    of = " per item" if scale > 1 else ""
+    caption = (
+        f"value = quality - {cost_weight:g} x cost{of}" if unit else "value = quality",
+        *([f"cost per {per(scale)} in {unit}"] if unit else []),
+        "below each its 95% interval over items (bootstrap)",
+        "groups: routers that share a letter are not told apart in value (all pairs at once, 95%)",
+    )
+    return Grid(title, ("value", "quality", *(["cost"] if unit else []), "groups"), tuple(rows), caption)
 
 
 def wrapped(name: str, width: int) -> list[str]:
