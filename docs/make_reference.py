@@ -22,10 +22,10 @@ This page is made from the code by `python docs/make_reference.py`.
 """
 ENTRY = """# An entry of a leaderboard
 
-A JSON file in a folder of entries: what a router attained on each item of a recording. `python -m harness leaderboard RUN` makes
-entries of runs, checks all and ranks them ([guide](../guides/leaderboard.md)). An entry is refused if its means are not those of its
-items (to 1 in a million), if another entry of the same table has other items, and if it is not at the place that its table and
-router name: `FOLDER/TABLE/ROUTER.json`.
+A JSON file in a folder of entries: what a router attained on each item of a recording. `python -m harness leaderboard
+RUN` makes entries of runs, checks all and ranks them ([guide](../guides/leaderboard.md)). An entry is refused if its
+means are not those of its items (to 1 in a million), if another entry of the same table has other items, and if it is
+not at the place that its table and router name: `FOLDER/TABLE/ROUTER.json`.
 This page is made from the code by `python docs/make_reference.py`.
 """
 _PLAIN = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "NoneType": "null"}
