@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,12 @@ def test_entries_that_contradict_themselves_or_others_are_refused_and_nothing_is
 def test_a_folder_without_entries_is_refused(tmp_path: Path, harness: Run, capsys: Any) -> None:
     assert harness("leaderboard", "--entries", tmp_path / "none") == 2
     assert "holds no entries; name runs" in capsys.readouterr().err
+
+
+def test_the_page_in_the_documents_is_of_the_entries_that_ship(tmp_path: Path, harness: Run, monkeypatch: Any) -> None:
+    root = Path(api.__file__).parents[1]
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(root / "results" / "leaderboard", tmp_path / "results" / "leaderboard")
+    page = Path("docs/results/leaderboard.md")
+    assert harness("leaderboard", "--entries", "results/leaderboard", "--out", page) == 0
+    assert page.read_text(encoding="utf-8") == (root / page).read_text(encoding="utf-8")
