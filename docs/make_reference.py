@@ -25,8 +25,8 @@ This page is made from the code by `python docs/make_reference.py`.
 """
 COMMANDS_HEAD = """# Commands
 
-`python -m harness COMMAND [options]`; `python -m harness COMMAND --help` says the same on the screen. Bad input ends with one line
-and exit code 2. In brackets after an option is its default. `...` stands for one or several values behind the option.
+`python -m harness COMMAND [options]`; `python -m harness COMMAND --help` says the same on the screen. Bad input
+ends with one line and exit code 2. In brackets after an option is its default; `...` stands for one or several values.
 This page is made from the code by `python docs/make_reference.py`.
 """
 ROUTERS_HEAD = """# Routers and their options

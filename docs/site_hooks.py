@@ -1,7 +1,7 @@
-"""What mkdocs is told beside mkdocs.yml: the README as the first page, notebooks as pages, and the order of the navigation.
+"""What mkdocs.yml cannot say: the README as the first page, notebooks as pages, and the navigation.
 
-docs/README.md is the one list of all pages: the navigation has them in its order. A page that it lacks makes the strict build
-fail, as a page that the navigation omits.
+docs/README.md is the one list of all pages: the navigation has them in its order. A page that it lacks makes the
+strict build fail, since the navigation omits it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ def on_files(files: Files, config: Any) -> Files:
     index = files.get_file_from_path("README.md")
     assert index is not None
     files.remove(index)
-    pages = {"index.md": ROOT / "README.md", INDEX: ROOT / "docs" / "README.md", "contributing.md": ROOT / "CONTRIBUTING.md"}
-    for name, path in pages.items():
-        files.append(File.generated(config, name, content=_moved(path.read_text(encoding="utf-8"))))
+    for name, path in {"index.md": "README.md", INDEX: "docs/README.md", "contributing.md": "CONTRIBUTING.md"}.items():
+        files.append(File.generated(config, name, content=_moved((ROOT / path).read_text(encoding="utf-8"))))
     for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
         files.remove(notebook)
         page = notebook_page(json.loads(Path(str(notebook.abs_src_path)).read_text(encoding="utf-8")))
@@ -49,11 +48,9 @@ def _moved(text: str) -> str:
 def navigation(index: str) -> list[dict[str, Any]]:
     """The navigation: a section for each folder, with its pages in the order in which the index names them first."""
     linked = dict.fromkeys(re.findall(r"\]\(\s*([\w/.-]+)\.(?:md|ipynb)", index))
-    sections = [
-        {title: [f"{page}.md" for page in linked if page.startswith(f"{folder}/")]} for folder, title in SECTIONS.items()
-    ]
-    about = ["design.md", "contributing.md", INDEX]
-    return [{"Start": ["index.md"]}, *(section for section in sections if any(section.values())), {"About": about}]
+    pages = {folder: [f"{page}.md" for page in linked if page.startswith(f"{folder}/")] for folder in SECTIONS}
+    sections = [{SECTIONS[folder]: found} for folder, found in pages.items() if found]
+    return [{"Start": ["index.md"]}, *sections, {"About": ["design.md", "contributing.md", INDEX]}]
 
 
 def notebook_page(notebook: dict[str, Any]) -> str:
@@ -74,5 +71,5 @@ def _output(output: dict[str, Any]) -> str:
         return f'<img alt="{data.get("text/plain", "")}" src="data:image/png;base64,{data["image/png"].strip()}">'
     if "text/html" in data:
         html = re.sub(r"<style.*?</style>", "", data["text/html"], flags=re.DOTALL)
-        return re.sub(r'<(table|tr)[^>]*>', r"<\1>", html).replace("\n", "")
-    return f'```text\n{data.get("text/plain") or "".join(output.get("text", ""))}\n```'
+        return re.sub(r"<(table|tr)[^>]*>", r"<\1>", html).replace("\n", "")
+    return f"```text\n{data.get('text/plain') or ''.join(output.get('text', ''))}\n```"
