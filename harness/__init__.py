@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.recorder.import_table import import_table
     from harness.recorder.record import record
     from harness.regression.compare import compare
     from harness.report.page import plot, write_report
@@ -31,6 +32,7 @@ __all__ = [
     "compare",
     "estimate",
     "evaluate",
+    "import_table",
     "load_recording",
     "load_run",
     "plot",
@@ -48,6 +50,7 @@ _FROM = {
     "compare": "harness.regression.compare",
     "estimate": "harness.traffic.estimate",
     "evaluate": "harness.runs.run",
+    "import_table": "harness.recorder.import_table",
     "load_recording": "harness.runs.source",
     "load_run": "harness.runs.folder",
     "plot": "harness.report.page",

@@ -66,7 +66,7 @@ from pools.secrets import clean
 from pools.weights import file_hash
 from routers import RouterRequest, load
 from routers.options import parse_arguments
-from routers.registry import learns, registered_name
+from routers.registry import Taught, learns, registered_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,7 +157,7 @@ class Evaluation:
 
 
 def evaluate(
-    routers: RouterLike | Sequence[RouterLike] | Mapping[str, RouterLike] = "hierrouter",
+    routers: RouterLike | Taught | Sequence[RouterLike | Taught] | Mapping[str, RouterLike | Taught] = "hierrouter",
     recording: Path | str | None = None,
     *,
     pool: str | None = None,
@@ -194,8 +194,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate routers: quality and cost with intervals, beside baselines and the exact optimum.
 
-    routers: a name (`python -m harness list routers`), a router (what has `act`), the class of one, several of these,
-    or a mapping to them from the names of their rows.
+    routers: a name (`python -m harness list routers`), a router (what has `act`, or what `train` gives), the class of
+    one, several of these, or a mapping to them from the names of their rows.
     recording: folder to replay, by default the shipped one of the pool and suite. live: ask the pool's models instead;
     store: keeps what they answer. tasks: only these. limit: only the first so many documents of each task.
     cost_weights: the lambda of the reward, in quality per unit of cost; several give a frontier.
