@@ -68,8 +68,8 @@ def _cell(cell: dict[str, Any]) -> list[str]:
 def _output(output: dict[str, Any]) -> str:
     data = {name: "".join(content) for name, content in output.get("data", {}).items()}
     if "image/png" in data:
-        return f'<img alt="{data.get("text/plain", "")}" src="data:image/png;base64,{data["image/png"].strip()}">'
-    if "text/html" in data:
-        html = re.sub(r"<style.*?</style>", "", data["text/html"], flags=re.DOTALL)
-        return re.sub(r"<(table|tr)[^>]*>", r"<\1>", html).replace("\n", "")
-    return f"```text\n{data.get('text/plain') or ''.join(output.get('text', ''))}\n```"
+        return f'<img alt="{data["text/plain"]}" src="data:image/png;base64,{data["image/png"].strip()}">'
+    if "text/html" in data:  # a DataFrame, without its own looks
+        html = re.sub(r"<style.*?</style>|\n", "", data["text/html"], flags=re.DOTALL)
+        return '<div class="frame">' + re.sub(r"<(div|table|tr)[^>]*>", r"<\1>", html) + "</div>"
+    return f"~~~~text\n{(data.get('text/plain') or ''.join(output['text'])).rstrip()}\n~~~~"  # a model may write ```
