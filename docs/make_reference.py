@@ -155,7 +155,7 @@ def _values(hint: Any) -> str:
 
 def _with_flags(text: str) -> str:
     """The text with the options that it names as code, and nothing that reads as HTML."""
-    return re.sub(r"(?<![\w`-])--[a-z][a-z-]+", r"`\g<0>`", text.replace("<", r"\<"))
+    return re.sub(r"(?<![\w`-])--[a-z][a-z-]+", r"`\g<0>`", text.replace("<", "&lt;"))
 
 
 def routers() -> str:
