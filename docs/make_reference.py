@@ -14,13 +14,22 @@ from docstring_parser import parse_from_object
 
 from harness.cli.app import COMMANDS
 from harness.evaluation.summary import Summary
+from harness.leaderboard.entry import Entry
 from pools.schema import Schema
 from routers.registry import describe, names, router_options
 
 FOLDER = Path(__file__).parent / "reference"
-HEAD = """# `summary.json`
+SUMMARY = """# `summary.json`
 
 Every run writes it; `harness.evaluate(...).summary` and `harness.load_run(...).summary` are it.
+This page is made from the code by `python docs/make_reference.py`.
+"""
+ENTRY = """# An entry of a leaderboard
+
+A JSON file in a folder of entries: what a router attained on each item of a recording. `python -m harness leaderboard
+RUN` makes entries of runs, checks all and ranks them ([guide](../guides/leaderboard.md)). An entry is refused if its
+means are not those of its items (to 1 in a million), if another entry of the same table has other items, and if it is
+not at the place that its table and router name: `FOLDER/TABLE/ROUTER.json`.
 This page is made from the code by `python docs/make_reference.py`.
 """
 COMMANDS_HEAD = """# Commands
@@ -39,9 +48,15 @@ This page is made from the code by `python docs/make_reference.py`.
 _PLAIN = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "NoneType": "null"}
 
 
-def reference() -> str:
-    """The page: a section per schema, `Summary` first, each with a row per field."""
-    return "\n".join([HEAD, *map(_section, _schemas(Summary))])
+def pages() -> dict[str, str]:
+    """The pages by their names."""
+    described = {"summary.md": _page(SUMMARY, Summary), "leaderboard.md": _page(ENTRY, Entry)}
+    return {**described, "commands.md": commands(), "routers.md": routers()}
+
+
+def _page(head: str, schema: type[Schema]) -> str:
+    """A section per schema, the given one first, each with a row per field."""
+    return "\n".join([head, *map(_section, _schemas(schema))])
 
 
 def _section(schema: type[Schema]) -> str:
@@ -174,8 +189,6 @@ def _options(name: str) -> list[str]:
     return [f"- `{o.name}`, {o.type} (`{o.default}`): {_with_flags(_line(o.doc))}" for o in router_options(name)]
 
 
-PAGES = {"summary.md": reference, "commands.md": commands, "routers.md": routers}
-
 if __name__ == "__main__":
-    for page, made in PAGES.items():
-        (FOLDER / page).write_text(made(), encoding="utf-8")
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")

@@ -89,7 +89,7 @@ class RunRouter:
             where = (
                 "" if len(below_single) == len(cost_weights) else f" at cost weight{'s'[: len(below_single) - 1]} {at}"
             )
-            notes.append(f"below the best single model on validation items{where}")
+            notes.append(f"value below the best single model's on validation items{where}")
         if isinstance(self.router, NotedRouter):
             notes += self.router.notes(cost_weights)
         if split != "test" and self.name.partition(":")[0] not in UNTRAINED:

@@ -262,7 +262,8 @@ class RecordedGenerator:
         if missing:
             raise QueryError(
                 f"the recording has no response to {len(missing)} of {len(requests)} requests, the first of them "
-                f"{missing[0].query[:60]!r}; was it made with these tasks and limits? Else use the models"
+                f"{missing[0].query[:60]!r}; was it made with these tasks and limits? Else ask "
+                "the models, without --recording"
             )
         return [self._answers[model, context, settings] for context, settings in requests]
 

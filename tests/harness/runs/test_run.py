@@ -185,7 +185,7 @@ class Always:
         return load(f"single:{self.model}", request)
 
 
-BELOW = "below the best single model on validation items"
+BELOW = "value below the best single model's on validation items"
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_learner_below_the_best_single_model_on_validation_items_says_so(
     made = harness_package.evaluate(
         {"always": Always}, small_recording, baselines="no", cost_weights=weights, router_args=options
     )
-    found = [text for text in made.summary.routers["always"].overall.notes if text.startswith("below")]
+    found = [text for text in made.summary.routers["always"].overall.notes if text.startswith("value below")]
     assert found == ([] if note is None else [note])
 
 
