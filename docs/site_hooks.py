@@ -34,7 +34,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Point links to notebooks at their pages."""
+    """Point links to the README and to notebooks at their pages."""
+    markdown = markdown.replace("](../../README.md", "](../index.md")
     return re.sub(r"\]\((?!https?:)([^)\s]+)\.ipynb\)", r"](\1.md)", markdown)
 
 
