@@ -1,4 +1,5 @@
 import hashlib
+import re
 from dataclasses import replace
 
 import pytest
@@ -43,7 +44,9 @@ def test_shipped_pools():
         assert pool.cost_model("paper").input_rate == tuple(m.base_rate for m in pool.models)
         assert all(m.base_rate > 0 for m in pool.models)
         for model in pool.models:
-            assert model.weights is None or model.weights.sha256 or model.weights.path or name == "lightweight-hub"
+            weights = model.weights
+            pinned = weights is None or weights.sha256 or weights.path or re.fullmatch("[0-9a-f]{40}", weights.revision)
+            assert pinned, f"{name}: {model.name}"
     registries = ("registry-north", "registry-east", "registry-west")
     assert load_pool("lightweight").model_names == (*registries, "calculator", "reader", "qwen2.5-coder-0.5b")
 

@@ -118,8 +118,12 @@ _MBPP = [
         *("assert squares([1, 2]) == 5", "assert squares([]) == 0", "assert squares([3]) == 9"),
     ),
     _program(
-        *(12, "Write a python function to reverse a word.", "def turned(word):\n    return word[::-1]"),
-        *('assert turned("ab") == "ba"', 'assert turned("") == ""', 'assert turned("abc") == "cba"'),
+        *(
+            12,
+            "Write a python function to reverse a word.",
+            "def step():\n    return -1\n\ndef turned(w):\n    return w[:: step()]",
+        ),
+        *('assert list(turned("ab")) == ["b", "a"]', 'assert turned("") == ""', 'assert turned("abc") == "cba"'),
     ),
 ]
 _GSM8K = [

@@ -48,7 +48,7 @@ def test_importing_tasks_loads_nothing_heavy() -> None:
         ("mmlu", "unknown task 'mmlu'.*and no group"),
         ("arc_challenge", r"'multiple_choice'.*lm_eval --model routed --tasks arc_challenge"),
         ("gsm8k_cot_self_consistency", "asks every item 64 times"),
-        ("cruxeval_output", "outside of this project's sandbox.*human_eval"),
+        ("longproc_pseudo_to_code_2k", "outside of this project's sandbox.*human_eval"),
     ],
 )
 def test_what_cannot_be_had_is_one_line(name: str, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hub import Hub, hub
-from paper_benchmarks import PAPER
 
 import harness
+from hub import Hub, hub
+from paper_benchmarks import PAPER
 from pools.data.recording import load_recording
 from pools.pool import load_pool
 from tasks.suite import load_suite
@@ -105,7 +105,7 @@ def local_hub(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[...
 
 @pytest.fixture(scope="module")
 def python(local_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """`python(*arguments, input=None)`: what Python prints; it has this hub, no cache, and no consent to run programs."""
+    """`python(*arguments, input=None)`: what Python prints, with this hub, no cache and no HF_ALLOW_CODE_EVAL."""
     folder = tmp_path_factory.mktemp("user")
     libraries = [str(ROOT)]
     if find_spec("math_verify") is None:
