@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -22,6 +23,7 @@ from pools.pool import load_pool
 from tasks.suite import load_suite
 
 ROOT = Path(harness.__file__).parent.parent
+GUIDE = ROOT / "docs" / "guides" / "gpu.md"
 POOL = load_pool("lightweight-hub")
 RIGHT = POOL.model_names[0]
 STAND_INS = {
@@ -140,6 +142,11 @@ def test_models_and_data_from_the_hub_make_a_recording(
     assert tree.complete
     assert Counter(item.task for item in tree.items) == dict.fromkeys(PAPER, 2)
     assert {item.task for item in tree.items if item.prefill} == {"arc_challenge_chat", "humaneval_instruct"}
+    [example] = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, dict[str, tuple[int, int]]] = {}
+    exec(example, names)
+    longest = {task: tokens for task, (_, tokens) in names["tasks"].items()}
+    assert {item.task: item.settings.max_new_tokens for item in tree.items} == longest
     for model in POOL.models:
         assert model.weights is not None
         whole = f"GET /{model.weights.repository}/resolve/{model.weights.revision}/model.safetensors"
