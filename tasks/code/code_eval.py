@@ -56,7 +56,7 @@ def _pass_at(k: int, passed: Sequence[bool]) -> float:
 def uses_code_eval(task_file: Path) -> bool:
     """Whether the functions beside a task's file run programs through `code_eval`."""
     functions = task_file.with_name("utils.py")
-    return functions.is_file() and f'load("{NAME}")' in functions.read_text(encoding="utf-8")
+    return functions.is_file() and f'load("{NAME}")'.encode() in functions.read_bytes()
 
 
 @contextlib.contextmanager

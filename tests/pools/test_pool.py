@@ -145,6 +145,7 @@ def test_fingerprint(load, tmp_path):
     assert changed(lm_eval="vllm")
     assert changed(arguments={"dtype": "float32"})
     assert changed(arguments={**model.arguments, "max_length": 512})
+    assert not changed(arguments={**model.arguments, "gpu_memory_utilization": 0.3, "tensor_parallel_size": 2})
     # Of a GGUF file the sha256 is enough; other weights have neighbours, the tokenizer above all, that decide, too.
     gguf = replace(model.weights, file="weights.gguf", sha256="0" * 64)
     (folder / "weights.gguf").write_bytes(b"not looked at")

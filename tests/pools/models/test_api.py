@@ -98,6 +98,9 @@ def test_a_server_that_does_not_count_needs_a_tokenizer(
     [made] = counted.generate(0, [(Context("Question 1 là ?"), SETTINGS)])
     assert made.tokens_in == len("[user] Question 1 là ?\n[assistant] ".encode())
     assert made.tokens_out == len(made.response.encode())
+    [begun] = counted.generate(0, [(Context("Question 1 là ?", prefill=" Answer 7"), SETTINGS)])
+    assert begun.tokens_in == len("[user] Question 1 là ?\n[assistant] Answer 7".encode())
+    assert begun.response == "answer to Answer 7", "its last message is what the answer begins with"
     assert capfd.readouterr() == ("", "")
 
 
