@@ -46,6 +46,7 @@ def verify(gold, target):
 """,
 }
 """In place of `lm-eval[math]`, if that is not installed: compares the text of the last formula alone."""
+
 GOLD = '''
 import json
 from pathlib import Path
@@ -75,14 +76,12 @@ class Gold:
         return Generation(text, 1, 1, "stop", 0.0)
 '''
 
-
 SCORES = """
 import json, sys
-from tasks.suite import load_suite
-answers, scores = json.load(sys.stdin), {}
-for entry in load_suite("paper").tasks:
-    task = entry.load()
-    scores[entry.name] = [task.score([tuple(one) for one in some]) for some in answers[entry.name]]
+import tasks
+answers = json.load(sys.stdin)
+loaded = [entry.load() for entry in tasks.load_suite("paper").tasks] + [tasks.get("mbpp_instruct")]
+scores = {task.name: [task.score([tuple(one) for one in some]) for some in answers[task.name]] for task in loaded}
 print(json.dumps(scores))
 """
 CHAT_TEMPLATE = (
@@ -175,7 +174,10 @@ def test_each_tasks_filter_and_metric(python: Callable[..., str]) -> None:
         task: [[(item, text) for item, texts in enumerate(some) for text in texts] for some in (of.right, of.wrong)]
         for task, of in PAPER.items()
     }
-    scores = json.loads(python("-c", SCORES, input=json.dumps(answers)))
+    right_there = (0, PAPER["mbpp_chat"].right[0][1] + "\n```")  # goes on from "```python\n"
+    given = {**answers, "mbpp_instruct": [[right_there]]}
+    scores = json.loads(python("-c", SCORES, input=json.dumps(given)))
+    assert scores["mbpp_instruct"] == [[0.0]], "lm-eval scores right programs 1 again, so the suite can take its task"
     for task, (right, wrong) in answers.items():
         assert min(len(right), len(wrong)) >= 2
         assert scores[task] == [[1.0] * len(right), [0.0] * len(wrong)], task
