@@ -95,7 +95,7 @@ def get(name: str, metric: str | None = None, filter_name: str | None = None, li
                 '(for lm-eval\'s mathematics: pip install "lm-eval[math]")'
             ) from error
         except Exception as error:
-            if ours:
+            if ours and "dataset_path" not in config:
                 raise
             raise UserError(
                 f"task '{name}' could not be loaded: {type(error).__name__}: {_first_line(error)}; expected its data "
