@@ -103,6 +103,14 @@ def test_the_guide_on_traffic_prints_what_it_says(
     assert value.low < 0.9 - 20 * 0.0055 < value.high
 
 
+def test_the_guide_on_a_gpu_computes_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = ROOT / "docs" / "guides" / "gpu.md"
+    [example] = python_of(page)
+    exec(compile(example, str(page), "exec"), {})
+    [printed] = re.findall(r"(?<=\n\n)```\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert capsys.readouterr().out == printed
+
+
 def test_the_reference_is_what_the_code_says() -> None:
     made = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))
     for name, text in made["pages"]().items():
