@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -26,27 +25,6 @@ ROOT = Path(harness.__file__).parent.parent
 GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "gpu.md"
 POOL = load_pool("lightweight-hub")
 RIGHT = POOL.model_names[0]
-STAND_INS = {
-    "antlr4/__init__.py": "",
-    "antlr4_python3_runtime-4.11.1.dist-info/METADATA": "Name: antlr4-python3-runtime\nVersion: 4.11.1\n",
-    "math_verify.py": """
-import re
-from sympy.parsing import latex
-
-def no_parser(text):
-    raise latex.LaTeXParsingError(text)
-
-latex.parse_latex = no_parser
-
-def parse(text):
-    return (re.findall(r"boxed\\{(.*)\\}", text) or re.findall(r"\\$(.*?)\\$", text))[-1:]
-
-def verify(gold, target):
-    return gold == target
-""",
-}
-"""In place of `lm-eval[math]`, if that is not installed: compares the text of the last formula alone."""
-
 GOLD = '''
 import json
 from pathlib import Path
@@ -108,16 +86,9 @@ def local_hub(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[...
 def python(local_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """`python(*arguments, input=None)`: what Python prints, with this hub, no cache and no HF_ALLOW_CODE_EVAL."""
     folder = tmp_path_factory.mktemp("user")
-    libraries = [str(ROOT)]
-    if find_spec("math_verify") is None:
-        for name, text in STAND_INS.items():
-            path = folder / "stand-ins" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        libraries.append(str(folder / "stand-ins"))
     given = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     paths = {
-        "PYTHONPATH": os.pathsep.join(libraries),
+        "PYTHONPATH": str(ROOT),
         "HF_HOME": str(folder / "huggingface"),
         "HF_ENDPOINT": local_hub.url,
     }
