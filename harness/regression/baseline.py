@@ -9,14 +9,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from harness.evaluation.paired import Figures, Results, checked_results
+from harness.evaluation.paired import Figures, Measure, Results, checked_results
 from harness.runs.manifest import Provenance, write_text
 from harness.runs.run import read_cost_weights, read_router_args
 from pools.cost import COST_WEIGHT
 from pools.errors import UserError
 from pools.schema import Schema, parse_json
 
-Measure = Literal["quality", "cost", "latency"]
 MEASURES: tuple[Measure, ...] = ("quality", "cost", "latency")
 Distances = dict[Measure, Annotated[float, Field(ge=0)]]
 

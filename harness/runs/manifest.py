@@ -81,6 +81,11 @@ class Manifest(Provenance):
     """Of every other file that the run wrote, by name."""
 
 
+def about(manifest: Manifest) -> str:
+    """Which pool ran on which suite."""
+    return f"{manifest.pool.get('name', 'a pool')} on {manifest.suite}"
+
+
 def differences(before: Manifest, after: Manifest) -> list[str]:
     """One line for each thing that decides figures and was different: `seed: 1 -> 2`."""
     old, new = _decisive(before), _decisive(after)

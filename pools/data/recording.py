@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from pools.answers import WORD, answer_reader
 from pools.errors import QueryError, UserError
@@ -48,6 +48,8 @@ class Manifest(Schema):
     format: Literal[1]
     suite: str | None = None
     pool: dict[str, Any]
+    files: dict[str, str] = Field(default_factory=dict)
+    """Of `pool` and `suite`, if they were YAML files: where these are, seen from the recording's folder."""
     max_hops: int
     independent_answers: bool = False
     """Whether the models do not read earlier answers; its tables then hold the first hop alone."""
