@@ -103,10 +103,12 @@ def teach(router: str | type, request: RouterRequest, options: Mapping[str, Any]
         request = learner.adapted(request)
     _check_numbers(request)
     train, validation = items_to_learn_from(request, name, explores=getattr(learner, "explores", False))
-    learnt = learner.fit(train, validation, replace(request, train=None, validation=None, evaluation=None))
+    training = replace(request.training, name=f"{router if isinstance(router, str) else name}-{request.seed}")
+    alone = replace(request, train=None, validation=None, evaluation=None, training=training)
+    learnt = learner.fit(train, validation, alone)
     fitted_with = options_as_saved(learner)
-    training = {"options": fitted_with, "seed": request.seed, **request.training.facts}
-    return Taught(learnt, Header(router=name, options=fitted_with, problem=Problem.of(request), training=training))
+    facts = {"options": fitted_with, "seed": request.seed, **request.training.facts}
+    return Taught(learnt, Header(router=name, options=fitted_with, problem=Problem.of(request), training=facts))
 
 
 def _check_numbers(request: RouterRequest) -> None:

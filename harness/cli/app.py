@@ -38,7 +38,7 @@ Command = Union[Run, Train, Record, Import, Estimate, Verify, Compare, Check, Re
 # The function that is called with what a command takes, and with a console. If it returns False, the exit
 # code is 1.
 COMMANDS: dict[type, str] = {
-    Run: "harness.runs.run:run",
+    Run: "harness.cli.run_command:run",
     Train: "harness.runs.train:train_command",
     Record: "harness.recorder.record:record_command",
     Import: "harness.recorder.import_table:import_outcomes",
