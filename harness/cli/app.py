@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Literal, Union
 
 import tyro
@@ -33,8 +34,21 @@ class List:
     """The pool whose models are listed."""
 
 
+@dataclass(frozen=True)
+class Doctor:
+    """Say what is installed, what works here and what would fail, each with the command that fixes it.
+
+    The exit code is 0 if run works without options, else 1.
+    """
+
+    weights: Path | None = None
+    """Folder that holds model folders named as on the Hugging Face hub."""
+    patience: float = 3.0
+    """Seconds to wait for the hub; 0: do not ask it."""
+
+
 # A command is named after what it takes. Of `A | B` tyro would import a type checker, for 40 ms of `--help`.
-Command = Union[Run, Train, Record, Import, Estimate, Verify, Compare, Check, Report, Stress, Serve, List]  # noqa: UP007
+Command = Union[Run, Train, Record, Import, Estimate, Verify, Compare, Check, Report, Stress, Serve, List, Doctor]  # noqa: UP007
 # The function that is called with what a command takes, and with a console. If it returns False, the exit
 # code is 1.
 COMMANDS: dict[type, str] = {
@@ -50,6 +64,7 @@ COMMANDS: dict[type, str] = {
     Stress: "harness.robustness.stress:stress_command",
     Serve: "harness.serving.server:serve",
     List: "harness.cli.listing:show",
+    Doctor: "harness.cli.doctor:doctor",
 }
 _WRITES = {Train: "checkpoint", Record: "recording", Import: "recording"}
 
