@@ -101,6 +101,8 @@ def check(options: Check, console: Console) -> bool:
     for measure, tolerance in tolerances.items():
         if not 0 <= tolerance < math.inf:
             raise UserError(f"--tolerance-{measure} {tolerance}: expected a number >= 0")
+    if options.tolerance_quality > 1:
+        raise UserError(f"--tolerance-quality {options.tolerance_quality:g}: expected a number from 0 to 1, as quality")
     for file in (path, options.junit):
         if file is not None and file.is_dir():
             raise UserError(f"{file} is a folder; name a file")

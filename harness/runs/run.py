@@ -223,6 +223,8 @@ def evaluate(
         check_latency(source, goals.asked)
     prices = prices_of(latency_weight, lambdas, frontier, source)
     whole_tree = source.tree if prices is None else source.tree.charged(*prices)
+    if not allow_stop and whole_tree.max_hops == 1:
+        raise UserError("--no-allow-stop has no effect with one hop, as nothing can be called after it; leave it out")
     tree = whole_tree if split == "all" else whole_tree.select(split)
     if not tree.items:
         raise UserError(f"no items of split {split!r} in this selection; raise --limit, or use --split all")
