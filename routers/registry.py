@@ -54,6 +54,14 @@ def registered_name(router: str | type) -> str:
     return ROUTERS.entry(router)[0]
 
 
+def row_name(router: str) -> str:
+    """The name of a router's row: as it was asked for, and of one in a file as the file registers it."""
+    if not router.partition(":")[0].endswith(".py"):
+        return router
+    name, _, argument = ROUTERS.entry(router)
+    return f"{name}:{argument}" if argument else name
+
+
 def router_options(router: str | type) -> list[Option]:
     """The options of a router; none if it does not learn."""
     entry = ROUTERS.entry(router)[1]

@@ -38,7 +38,7 @@ def track(run: RunFolder, tracking: Tracking, curves: Curves) -> None:
     Raises UserError if wandb takes no run, for want of a login or a connection.
     """
     recording = run.manifest.source.get("recording", "live models")
-    routers = " ".join(run.manifest.arguments.router) or "baselines"
+    routers = " ".join(run.manifest.arguments.asked) or "baselines"
     about = f"{run.manifest.suite}-{recording}"
     settings = run.manifest.model_dump(mode="json")
     names = f"{routers} on {recording}", f"{routers} on {run.manifest.suite}"

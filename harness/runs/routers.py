@@ -24,6 +24,7 @@ from routers.registry import (
     load_taught,
     registered_name,
     router_options,
+    row_name,
     teach,
 )
 from routers.router import NotedRouter, WeighingRouter
@@ -98,13 +99,16 @@ class RunRouter:
 
 
 def named(routers: RouterLike | Sequence[RouterLike] | Mapping[str, RouterLike]) -> dict[str, RouterLike]:
-    """The routers by the names of their rows; a router or a class goes by its class's name."""
+    """The routers by the names of their rows; a router or a class goes by its class's name.
+
+    One in a file goes by the name that the file registers.
+    """
     if isinstance(routers, Mapping):
         found = {check_name(name, "router"): given for name, given in routers.items()}
     else:
         found = {}
         for given in [routers] if isinstance(routers, str | type | Router) else routers:
-            name = given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+            name = row_name(given) if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
             if name in found and given is not found[name] and given != found[name]:
                 raise UserError(f"two routers are called {name}; name them, as {{'a': first, 'b': second}}")
             found[check_name(name, "--router")] = given

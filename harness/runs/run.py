@@ -65,7 +65,7 @@ from pools.secrets import clean
 from pools.weights import file_hash
 from routers import RouterRequest, load
 from routers.options import parse_arguments
-from routers.registry import learns, registered_name
+from routers.registry import learns, registered_name, row_name
 from routers.router import Log, Training
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Evaluation:
         folder = Path(folder)
         with new_run(folder) as to:
             for router in self.routers:
-                if router.taught is not None and router.name in self.manifest.arguments.router:
+                if router.taught is not None and router.name in self.manifest.arguments.asked:
                     router.taught.save(to / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', router.name)}.safetensors")
             # As an open file: pyarrow takes a path with a colon for an address.
             with (to / "items.parquet").open("wb") as file:
@@ -256,7 +256,7 @@ def evaluate(
     with_them = asked
     if baselines == "yes" or (baselines == "auto" and not live):
         with_them = with_baselines(asked, source.pool, not live, train.items, request.allow_stop)
-    own = router_args or {}
+    own = {row_name(name): given for name, given in (router_args or {}).items()}
     options = options_of_learners(with_them, {"encoder": encoder, "preset": preset}, own)
     of_checkpoint = None if checkpoint is None else check_checkpoint(checkpoint, with_them, own)
 
@@ -311,6 +311,7 @@ def evaluate(
         **{"checkpoint": checkpoint, "seed": seed},
         "router_args": [f"{name}:{key}={given}" for name, of in own.items() for key, given in of.items()],
         **(arguments or {}),
+        "rows": tuple(asked),
     }
     manifest = Manifest(
         **provenance(),
