@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.metadata
 import os
 import platform
@@ -188,7 +189,7 @@ def hub(patience: float) -> Finding:
                 answers.append(f"HTTP {reply.status}")
         except urllib.error.HTTPError as error:
             answers.append(f"HTTP {error.code}")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             answers.append(str(getattr(error, "reason", error)))
 
     # In a thread: looking up a name has no limit of its own.

@@ -193,6 +193,15 @@ def test_an_older_python_is_one_line() -> None:
         assert code == 1 or done.stderr.count("\n") == 1
 
 
+def test_a_package_that_the_command_line_takes_is_named() -> None:
+    code = "import sys; sys.modules['tyro'] = None; sys.argv = ['harness', 'doctor']\n"
+    code += "import harness.__main__\nharness.__main__.main()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    line = "harness: the package tyro is not installed; pip install -c constraints.txt -e .\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
 def test_the_version(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
     assert harness("--version") == 0
     assert capsys.readouterr().out == f"harness {version('hierrouter-harness')}\n"
