@@ -55,8 +55,6 @@ OTHER_SEEDS = 4
 # Flags that may stand in for the baseline's own without --update: the same routers and items, on another recording
 # or with another policy.
 STAND_IN = ("recording", "checkpoint")
-
-
 # Of one side of a 95% interval: the chance that a figure looks worse if nothing but chance has changed it.
 ONE_SIDE = 0.025
 
