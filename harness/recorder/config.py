@@ -58,9 +58,11 @@ class Verify:
     recording: Path | None = None
     """Folder of the recording; by default the shipped one of the pool and suite."""
     pool: str | None = None
-    """Pool that was recorded: a name or a YAML file; by default the one that the recording names."""
+    """Pool that was recorded: a name or a YAML file; by default what the recording was made with, if its
+    file is still there."""
     suite: str | None = None
-    """Suite that was recorded: a name or a YAML file; by default the one that the recording names."""
+    """Suite that was recorded: a name or a YAML file; by default what the recording was made with, if its
+    file is still there."""
     sample: int = 200
     """How many transitions."""
     seed: int = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -98,6 +99,7 @@ def record(
     manifest = {
         **provenance(),
         "command": _command(pool, suite, tasks, max_hops, limit),
+        "files": _files(folder, pool=pool, suite=suite),
         "suite": source.suite,
         "suite_version": source.description["suite_version"],
         "models": fingerprints,
@@ -133,6 +135,11 @@ def record_command(options: Record, console: Console) -> Path:
             say=lambda text: console.print(text, highlight=False, markup=False),
             on_batch=on_batch,
         )
+
+
+def _files(folder: Path, **given: str) -> dict[str, str]:
+    """Where the YAML files are that were given, as seen from the recording: it finds them again if both are moved."""
+    return {what: os.path.relpath(path, folder) for what, path in given.items() if path.endswith((".yaml", ".yml"))}
 
 
 def _check_replaced(folder: Path, source: Source, limit: int | None) -> None:

@@ -25,9 +25,9 @@ from harness.runs.source import (
     check_weights_folder,
     choose_sandbox,
     fingerprints,
+    recorded_with,
     recording_folder,
     scorer,
-    suite_of,
     suite_tasks,
 )
 from pools.data.recording import load_recording
@@ -97,11 +97,11 @@ def verify(options: Verify, console: Console) -> bool:
     tree = recording.tree
     if recording.pool.billed:
         raise UserError(f"{folder} is a table of outcomes that was imported: there are no models to ask again")
-    pool = load_pool(options.pool or recording.pool.name)
+    pool = load_pool(options.pool or recorded_with(recording, folder, "pool"))
     if pool.model_names != recording.pool.model_names:
         raise UserError(f"pool {pool.name} is not what {folder} was recorded with; name that pool's file (--pool)")
     sample = draw(tree, options.sample, options.seed)
-    tasks = suite_tasks(load_suite(options.suite or suite_of(recording, folder)))
+    tasks = suite_tasks(load_suite(options.suite or recorded_with(recording, folder, "suite")))
     now = fingerprints(pool, tasks, options.weights)
     _check_same("task", {tree.items[i].task for i, _ in sample}, now["tasks"], recording.manifest.get("tasks", {}))
     _check_same("model", pool.model_names, now["models"], recording.manifest.get("models", {}))

@@ -57,13 +57,20 @@ class Arguments(Schema, extra="allow"):
     """What a run was asked for, by option of `python -m harness run`; those that are read back have a type."""
 
     router: tuple[str, ...] = ()
-    """The routers."""
+    """The routers, as they were given."""
+    rows: tuple[str, ...] = ()
+    """The names of their rows; earlier runs say none, as they were those given."""
     pool: str | None = None
     """The pool."""
     suite: str | None = None
     """The suite."""
     recording: str | None = None
     """Where the recording was."""
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The names of the rows of the routers that were asked for."""
+        return self.rows or self.router
 
 
 class Manifest(Provenance):
@@ -79,6 +86,11 @@ class Manifest(Provenance):
     """The pool, without keys."""
     sha256: dict[str, str] = Field(default_factory=dict)
     """Of every other file that the run wrote, by name."""
+
+
+def about(manifest: Manifest) -> str:
+    """Which pool ran on which suite."""
+    return f"{manifest.pool.get('name', 'a pool')} on {manifest.suite}"
 
 
 def differences(before: Manifest, after: Manifest) -> list[str]:

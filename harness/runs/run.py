@@ -25,7 +25,7 @@ from harness.evaluation.metrics import value
 from harness.evaluation.summary import ARROW, Summary, frontier_point, newly_worded, pipeline_models, summarise
 from harness.evaluation.sweep import Sweep, collect, seen_of, sweep, sweepable
 from harness.runs.checkpoints import shipped_checkpoint
-from harness.runs.config import LIVE_STORE
+from harness.runs.config import LIVE_STORE, TRACKING
 from harness.runs.folder import check_run_target, new_run
 from harness.runs.limits import AMOUNTS, check_goals, checked_goals, read_amount, set_and_judge
 from harness.runs.manifest import Arguments, Manifest, provenance, write_json, write_text
@@ -53,7 +53,6 @@ from harness.runs.source import (
     prices_of,
     recording_name,
 )
-from harness.runs.wandb import track
 from harness.tables.export import latex, markdown, tidy, tidy_rows
 from harness.tables.grid import ALL, Grid, grids
 from harness.tables.terminal import tables
@@ -66,7 +65,8 @@ from pools.secrets import clean
 from pools.weights import file_hash
 from routers import RouterRequest, load
 from routers.options import parse_arguments
-from routers.registry import Taught, learns, registered_name
+from routers.registry import Taught, learns, registered_name, row_name
+from routers.router import Log, Training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,7 +140,7 @@ class Evaluation:
         folder = Path(folder)
         with new_run(folder) as to:
             for router in self.routers:
-                if router.taught is not None and router.name in self.manifest.arguments.router:
+                if router.taught is not None and router.name in self.manifest.arguments.asked:
                     router.taught.save(to / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', router.name)}.safetensors")
             # As an open file: pyarrow takes a path with a colon for an address.
             with (to / "items.parquet").open("wb") as file:
@@ -191,6 +191,7 @@ def evaluate(
     arguments: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda text: None,
     on_batch: Progress | None = None,
+    log: Log | None = None,
 ) -> Evaluation:
     """Evaluate routers: quality and cost with intervals, beside baselines and the exact optimum.
 
@@ -210,7 +211,8 @@ def evaluate(
     ships is used if it fits, or the router is trained on the train items.
     baselines: each single model, random, the best pipelines and the optimum; auto: not with live models.
     arguments: what the manifest keeps besides of how this was called. say: is told what takes a while; on_batch: of
-    each batch that live models generate. The others are the options of `python -m harness run`.
+    each batch that live models generate; log: of each iteration of a training. The others are the options of
+    `python -m harness run`.
     Raises UserError for what is not there, or does not fit together.
     """
     start = time.monotonic()
@@ -237,6 +239,8 @@ def evaluate(
         check_latency(source, goals.asked)
     prices = prices_of(latency_weight, lambdas, frontier, source)
     whole_tree = source.tree if prices is None else source.tree.charged(*prices)
+    if not allow_stop and whole_tree.max_hops == 1:
+        raise UserError("--no-allow-stop has no effect with one hop, as nothing can be called after it; leave it out")
     tree = whole_tree if split == "all" else whole_tree.select(split)
     if not tree.items:
         raise UserError(f"no items of split {split!r} in this selection; raise --limit, or use --split all")
@@ -261,13 +265,14 @@ def evaluate(
         train=train,
         validation=whole_tree.select("validation"),
         evaluation=tree,
+        training=Training(log=log),
     )
     if goals is not None:
         check_goals(goals, request)
     with_them = asked
     if baselines == "yes" or (baselines == "auto" and not live):
         with_them = with_baselines(asked, source.pool, not live, train.items, request.allow_stop)
-    own = router_args or {}
+    own = {row_name(name): given for name, given in (router_args or {}).items()}
     options = options_of_learners(with_them, {"encoder": encoder, "preset": preset}, own)
     of_checkpoint = None if checkpoint is None else check_checkpoint(checkpoint, with_them, own)
 
@@ -322,6 +327,7 @@ def evaluate(
         **{"checkpoint": checkpoint, "seed": seed},
         "router_args": [f"{name}:{key}={given}" for name, of in own.items() for key, given in of.items()],
         **(arguments or {}),
+        "rows": tuple(asked),
     }
     manifest = Manifest(
         **provenance(),
@@ -338,13 +344,13 @@ def evaluate(
     return Evaluation(summary, manifest, tree, tuple(assembled), swept[0])
 
 
-def run(options: Run, console: Console) -> Path:
-    """Evaluate, print the tables and write the run's folder; where it is."""
+def run(options: Run, console: Console, log: Log | None = None) -> Path:
+    """Evaluate, print the tables and write the run's folder; where it is. log: as of `evaluate`."""
     was_there = options.out is not None and options.out.exists()
     out = options.out or new_folder("run")
     check_run_target(out)
     out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before anything is computed
-    of_the_command = ("router", "task", "cost_weight", "router_args", *AMOUNTS, "out", "track")
+    of_the_command = ("router", "task", "cost_weight", "router_args", *AMOUNTS, "out", *TRACKING)
     amounts: dict[str, Any] = {name: read_amount(name, getattr(options, name)) for name in AMOUNTS}
     try:
         with generation_progress(console) as on_batch:
@@ -358,6 +364,7 @@ def run(options: Run, console: Console) -> Path:
                 arguments=vars(options),
                 say=lambda text: console.print(text, highlight=False, markup=False),
                 on_batch=on_batch,
+                log=log,
             )
         evaluation.save(out)
     except BaseException:
@@ -368,8 +375,6 @@ def run(options: Run, console: Console) -> Path:
     for table in (table for grid in evaluation.grids for table in tables(grid, console.width)):
         console.print(table, end="\n\n")
     console.print(f"written to {out}", highlight=False, markup=False)
-    if options.track:
-        track(out, evaluation.manifest, evaluation.summary)
     return out
 
 

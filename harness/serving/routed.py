@@ -22,7 +22,7 @@ from pools.pool import Pool, load_pool
 from pools.types import Context, GenerationSettings, Generator, Item
 from routers import Router, RouterRequest, RoutingStates, load
 from routers.checkpoint import read_checkpoint
-from routers.registry import explores, learns
+from routers.registry import explores, learns, row_name
 from routers.router import VotingRouter
 
 Query = tuple[str, GenerationSettings]
@@ -123,4 +123,4 @@ def routed(
     made = load(router, request, checkpoint=checkpoint)
     if isinstance(made, VotingRouter):
         raise UserError(f"{router} asks every model and routes nothing; it is evaluated by python -m harness run")
-    return Routed(router, made, of_pool, generator, of_pool.cost_model(cost), hops)
+    return Routed(row_name(router), made, of_pool, generator, of_pool.cost_model(cost), hops)
