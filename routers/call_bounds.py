@@ -16,7 +16,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 CLASSES, ITEMS_OF_A_CLASS = 10, 20
-"""Lengths of text are told apart in so many classes, fewer if a class would have fewer items than that."""
+"""Lengths of text are told apart in so many classes at most; each has as many states as so many items have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,33 +27,36 @@ class CallBounds:
     answer, when it cannot stop, the first model of `ranking` that fits is called, and if none fits the one with the
     least bound, since some model must answer.
 
-    edges: `[L, C - 1]` lengths at which the next class begins. most: `[L, C, M]`. ranking: `[M]` models by the mean
-    score of their first hop, the best first, of equals the cheaper.
+    edges: `[L, C - 1]` the longest text of each class but the last, inf where a hop has fewer classes. most:
+    `[L, C, M]`. ranking: `[M]` models by the mean score of their first hop, the best first, of equals the cheaper.
+    independent: whether the text is the query alone, since no model reads earlier answers.
     """
 
     edges: FloatArray
     most: FloatArray
     ranking: IntArray
+    independent: bool = False
 
     @staticmethod
     def learn(tree: Tree) -> CallBounds:
-        """From a complete tree with items. Classes hold equal numbers of a hop's states.
+        """From a complete tree with items.
 
         The most of `n` calls is exceeded by another call of the same class with probability `1 / (n + 1)` at most, if
         they are exchangeable (as in split conformal prediction, Vovk et al. 2005).
         """
         classes = max(1, min(CLASSES, len(tree.items) // ITEMS_OF_A_CLASS))
         length = lengths_at(tree)
-        edges = np.zeros((tree.max_hops, classes - 1))
+        edges = np.full((tree.max_hops, classes - 1), np.inf)
         most = np.zeros((tree.max_hops, classes, len(tree.models)))
         for hop in range(tree.max_hops):
             nodes = tree.level(hop)
-            edges[hop] = np.quantile(length[:, nodes], np.arange(1, classes) / classes)
+            found = _edges(length[:, nodes], classes)
+            edges[hop, : len(found)] = found
             cost = tree.cost[:, tree.child(nodes[:, None], np.arange(len(tree.models)))]
             np.maximum.at(most[hop], (length[:, nodes, None] > edges[hop]).sum(axis=-1), cost)
         first = tree.level(1)
         ranking = np.lexsort((tree.cost[:, first].mean(axis=0), -tree.score[:, first].mean(axis=0)))
-        return CallBounds(edges, most, ranking)
+        return CallBounds(edges, most, ranking, tree.independent)
 
     def __call__(self, length: ArrayLike, hop: ArrayLike) -> FloatArray:
         """`[..., M]` for a call of each model at states whose text has these lengths `[...]`, after `hop` hops."""
@@ -80,12 +83,25 @@ def moved(chance: FloatArray, fits: BoolArray, instead: IntArray) -> FloatArray:
     return done
 
 
-def lengths(contexts: Sequence[Context]) -> IntArray:
-    """`[n]` how many characters a model reads in each context: of the query and of all responses."""
-    return np.array([len(context.query) + sum(map(len, context.responses)) for context in contexts], np.int64)
+def _edges(length: IntArray, classes: int) -> list[int]:
+    """The longest text of each class but the last, in classes of equally many of these lengths or, where equal ones
+    are many, fewer and larger ones: so none is empty, and a length between two classes is in the longer one."""
+    different, count = np.unique(length, return_counts=True)
+    edges, below = [], 0
+    for each, up_to in zip(different.tolist(), count.cumsum().tolist(), strict=True):
+        if min(up_to - below, length.size - up_to) >= length.size / classes:
+            edges.append(each)
+            below = up_to
+    return edges
+
+
+def lengths(contexts: Sequence[Context], independent: bool = False) -> IntArray:
+    """`[n]` how many characters a model reads in each context: of the query and, if not `independent`, of responses."""
+    read = ([each.query] if independent else [each.query, *each.responses] for each in contexts)
+    return np.array([sum(map(len, texts)) for texts in read], np.int64)
 
 
 def lengths_at(tree: Tree) -> IntArray:
     """`[I, D]` of the contexts at the decision nodes, which are known."""
     ids = tree.context_ids(np.arange(len(tree.items))[:, None], np.arange(tree.decision_nodes))
-    return lengths(tree.contexts)[ids]
+    return lengths(tree.contexts, tree.independent)[ids]
