@@ -84,8 +84,10 @@ def moved(chance: FloatArray, fits: BoolArray, instead: IntArray) -> FloatArray:
 
 
 def _edges(length: IntArray, classes: int) -> list[int]:
-    """The longest text of each class but the last, in classes of equally many of these lengths or, where equal ones
-    are many, fewer and larger ones: so none is empty, and a length between two classes is in the longer one."""
+    """The longest text of each class but the last; a length between two classes is then in that of the longer ones.
+
+    Classes are of equally many of these lengths; where equal ones are many they are fewer and larger. None is empty.
+    """
     different, count = np.unique(length, return_counts=True)
     edges, below = [], 0
     for each, up_to in zip(different.tolist(), count.cumsum().tolist(), strict=True):
