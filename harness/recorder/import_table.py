@@ -271,7 +271,11 @@ def read_outcomes(options: Import, name: str, splits: Sequence[Split | None]) ->
         _check_outcomes(rows, file)
         read += len(table)
         if costs:
-            given = "US$" if form == "traffic" and options.prices else options.cost_unit
+            given = options.cost_unit
+            if form == "traffic" and options.prices:
+                given = "US$" if given is None else given
+                if given != "US$":
+                    raise UserError(f"--cost-unit {given}: costs by --prices are in US$; omit one of the two")
             units.append(unit_of(table if form in (*LONG, "traffic") else (), given, units, file))
             if form == "routellm":
                 charge = _charger(dict.fromkeys(row.model for row in rows), options.prices, options.tokenizer)

@@ -38,8 +38,8 @@ class Cell:
 
     @property
     def text(self) -> tuple[str, ...]:
-        """Its lines, the ratio before the figure."""
-        return (f"{self.ratio} {self.lines[0]}".lstrip(), *self.lines[1:])
+        """Its lines, the ratio behind the figure."""
+        return (f"{self.lines[0]} ({self.ratio})" if self.ratio else self.lines[0], *self.lines[1:])
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table. caption: its clauses."""
+    """A table. caption: its clauses, which say what is shown and stand above it."""
 
     title: str
     headers: tuple[str, ...]
@@ -71,7 +71,7 @@ def grids(summary: Summary) -> list[Grid]:
 
 def overall_grid(summary: Summary) -> Grid:
     """Every router over all items; it fits a terminal of 80 columns."""
-    scale = cost_scale(entry.overall.cost for entry in summary.routers.values())
+    scale = _scale(summary)
     rows = []
     for name, entry in summary.routers.items():
         o = entry.overall
@@ -98,7 +98,7 @@ def task_grid(summary: Summary) -> Grid:
     contenders = [[_lines(f, 1)[0] for f in of_router] for name, of_router in figures.items() if name not in bounds]
     # Where all are alike none is best.
     best = [max(c) if len(set(c)) > 1 else None for c in zip(*contenders, strict=True)] or [None] * (len(columns) + 1)
-    scale = cost_scale(f.cost for of_router in figures.values() for f in of_router)
+    scale = _scale(summary)
     rows: list[Row] = []
     for name, of_router in figures.items():
         cells = []
@@ -107,7 +107,7 @@ def task_grid(summary: Summary) -> Grid:
             mark = _mark(f.quality_ahead_of_bar_interval)
             cells.append(Cell(lines, mark, best=name not in bounds and lines[0] == top))
         ratios = of_router[-1].quality_ratio, of_router[-1].cost_ratio
-        cells.append(Cell(tuple(f"x{ratio:.2f}" for ratio in ratios if ratio is not None) or ("",)))
+        cells.append(Cell(tuple(_times(ratio) for ratio in ratios if ratio is not None) or ("",)))
         mark = _mark(routers[name].overall.value_ahead_of_bar_interval)
         rows.append(Row(name, tuple(cells), mark, rule=name in bounds and not any(r.rule for r in rows)))
     counts = [Cell((str(f.items),)) for f in columns.values()]
@@ -162,7 +162,7 @@ def frontier_grid(summary: Summary) -> Grid | None:
         headers += ["APGR", "CPT 50%", "CPT 80%"]
     if not headers:
         return None
-    scale = cost_scale(figures.cost for point in points for figures in point.routers.values())
+    scale = _scale(summary)
     rows: list[Row] = []
     for name, entry in summary.routers.items():
         at_weights = [point.routers[name] for point in points]
@@ -190,15 +190,14 @@ def _frontier_notes(metrics: FrontierMetrics, name: str) -> tuple[str, ...]:
 
 def limit_grids(summary: Summary) -> list[Grid]:
     """The routers within a budget and a cap, and at a quality that is kept; each if it was asked for."""
-    unit, within, at_risk = summary.cost_unit, summary.budget, summary.no_worse_than
-    found = [] if within is None else [_budget_grid(within, unit)]
-    return found if at_risk is None else [*found, _no_worse_grid(at_risk, unit)]
+    unit, within, at_risk, scale = summary.cost_unit, summary.budget, summary.no_worse_than, _scale(summary)
+    found = [] if within is None else [_budget_grid(within, unit, scale)]
+    return found if at_risk is None else [*found, _no_worse_grid(at_risk, unit, scale)]
 
 
-def _budget_grid(within: Budget, unit: str) -> Grid:
+def _budget_grid(within: Budget, unit: str, scale: int) -> Grid:
     every: dict[str, Limited] = {**within.routers, "zero router": within.zero_router}
-    scale, of_cost = cost_scale([figures.cost for figures in every.values()]), within.resource == "cost"
-    rows = []
+    of_cost, rows = within.resource == "cost", []
 
     def attained(figures: Attained) -> list[Cell]:
         """Quality, the cost if there are costs, and the seconds if they are limited."""
@@ -246,8 +245,7 @@ def _budget_grid(within: Budget, unit: str) -> Grid:
     return Grid(within.title, ("quality", *spent, *met, *over, "behind", "set to"), tuple(rows), tuple(said))
 
 
-def _no_worse_grid(at_risk: NoWorseThan, unit: str) -> Grid:
-    scale = cost_scale([each.kept.cost for each in at_risk.routers.values() if each.kept is not None])
+def _no_worse_grid(at_risk: NoWorseThan, unit: str, scale: int) -> Grid:
     rows = []
     for name, tested in at_risk.routers.items():
         figures = tested.kept
@@ -258,7 +256,7 @@ def _no_worse_grid(at_risk: NoWorseThan, unit: str) -> Grid:
         low, high = figures.ahead_interval
         cells = (
             quality,
-            Cell(cost.lines, ratio="" if figures.cost_ratio is None else f"x{figures.cost_ratio:.2f}"),
+            Cell(cost.lines, ratio=_times(figures.cost_ratio)),
             Cell((f"{figures.ahead:+.3f}", f"{low:+.3f}..{high:+.3f}"), _mark(figures.ahead_interval)),
             Cell(("yes" if figures.held else "no",)),
             Cell((_set_to(figures.set_to),)),
@@ -268,7 +266,7 @@ def _no_worse_grid(at_risk: NoWorseThan, unit: str) -> Grid:
         f"the cheapest cost weight whose quality is, with {at_risk.confidence:.4g} confidence on "
         f"{at_risk.validation_items} validation items, not below that of {at_risk.model} by more than "
         f"{at_risk.margin:g}; judged on these",
-        f"cost per {per(scale)} in {unit}; x: relative to {at_risk.model}'s",
+        f"cost per {per(scale)} in {unit}; (x): how many times that of {at_risk.model}",
         f"ahead: quality minus that of {at_risk.model}, with its 95% interval (paired); +, -: it excludes 0",
         f"held: whether that is at least -{at_risk.margin:g}",
         f"no point passes: use {at_risk.model}",
@@ -363,8 +361,9 @@ def traffic_grids(summary: TrafficSummary) -> list[Grid]:
 
 def _traffic_row(name: str, entry: RouterEstimate, summary: TrafficSummary, scale: int) -> Row:
     calls = Cell((f"{entry.effective_requests:,.0f}",))
+    undecided = (f"without {entry.undecided:,} calls that it did not decide on",) if entry.undecided else ()
     if entry.quality is None or entry.cost is None or entry.value is None:
-        return Row(name, (*[Cell(("-",))] * (4 if summary.cost_unit else 2), calls), notes=(entry.refused,))
+        return Row(name, (*[Cell(("-",))] * (4 if summary.cost_unit else 2), calls), notes=(entry.refused, *undecided))
     cells = [_with_interval(entry.quality.doubly_robust, ".3f")]
     if summary.cost_unit:
         cost = entry.cost.doubly_robust
@@ -376,7 +375,7 @@ def _traffic_row(name: str, entry: RouterEstimate, summary: TrafficSummary, scal
     cells.append(Cell(("-",)) if ahead is None else _with_interval(ahead, "+.3f"))
     mark = "" if ahead is None else _mark((ahead.low, ahead.high))
     notes = (f"+ {entry.routing_cost:.3g} T param-tokens for its encoder",) if entry.routing_cost else ()
-    return Row(name, (*cells, calls), mark, notes)
+    return Row(name, (*cells, calls), mark, (*undecided, *notes))
 
 
 def _with_interval(estimate: Estimate, form: str, scale: int = 1) -> Cell:
@@ -391,6 +390,11 @@ def wrapped(name: str, width: int) -> list[str]:
             lines.append("")
         lines[-1] += piece
     return [line.rstrip() for line in lines]
+
+
+def _scale(summary: Summary) -> int:
+    """That of all tables of a summary, so that a cost is the same number in each."""
+    return cost_scale(entry.overall.cost for entry in summary.routers.values())
 
 
 def cost_scale(costs: Iterable[float | None]) -> int:
@@ -505,9 +509,9 @@ def _frontier_caption(unit: str, metrics: FrontierMetrics, scale: int, points: b
 def _overall_caption(summary: Summary, scale: int) -> tuple[str, ...]:
     unit, formula, bar = summary.cost_unit, summary.value_formula, summary.best_bar
     of = " per item" if scale > 1 else ""
-    said = ["no costs were recorded; x: relative to the best single model"]
+    said = ["no costs were recorded; (x): how many times that of the best single model"]
     if unit:
-        said = [f"cost per {per(scale)} in {unit}; x: relative to the best single model"]
+        said = [f"cost per {per(scale)} in {unit}; (x): how many times that of the best single model"]
     if unit or formula != "quality":
         formula = formula.replace(" x cost", f" x cost{of}")
         said.append(f"value = {formula}; regret: the optimum's value minus the router's")
@@ -522,7 +526,14 @@ def _overall_caption(summary: Summary, scale: int) -> tuple[str, ...]:
 def _estimate(mean: float, interval: tuple[float, float], ratio: float | None, form: str, scale: int = 1) -> Cell:
     """An estimate and, below it, its interval: in the same form, so that it contains the estimate as shown, too."""
     shown, *bounds = (format(figure * scale, form) for figure in (mean, *interval))
-    return Cell((shown, f"{bounds[0]}..{bounds[1]}"), ratio="" if ratio is None else f"x{ratio:.2f}")
+    return Cell((shown, f"{bounds[0]}..{bounds[1]}"), ratio=_times(ratio))
+
+
+def _times(ratio: float | None) -> str:
+    """How many times another figure it is: with two decimals, of small ones a digit that says something."""
+    if ratio is None:
+        return ""
+    return f"{ratio:.1g}x" if 0 < ratio < 0.005 else f"{ratio:.2f}x"
 
 
 def _cost_form(highest: float) -> str:

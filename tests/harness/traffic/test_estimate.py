@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import harness as api
+from pools.errors import UserError
 from routers import RouterRequest, RoutingStates
 
 Run = Callable[..., int]
@@ -106,9 +107,26 @@ def test_what_the_shadow_router_would_have_done_is_a_row(tmp_path: Path) -> None
     quality = found.routers["shadow:r"].quality
     assert quality is not None and quality.doubly_robust.low < 0.85 < quality.doubly_robust.high
     assert found.cost_unit == ""
-    del rows[7]["shadow"]
-    some = api.estimate(written(rows, tmp_path / "log.jsonl"), split="all").routers["shadow:r"]
-    assert some.quality is None and some.refused == "decided on 1,999 of the 2,000 calls"
+    for row in rows[:200]:  # of the last calls before a stop, and those that it failed at, there is no decision
+        del row["shadow"]
+    some = api.estimate(written(rows, tmp_path / "log.jsonl"), split="all", quality_only=True).routers["shadow:r"]
+    alone = api.estimate(written(rows[200:], tmp_path / "log.jsonl"), split="all", quality_only=True)
+    assert some.quality is not None and some.undecided == 200
+    assert some.quality.inverse_propensity == alone.routers["shadow:r"].quality.inverse_propensity
+    # After an answer it would have decided again, and what is not known.
+    rows[-1]["shadow"]["max_hops"] = 3
+    many = api.estimate(written(rows, tmp_path / "log.jsonl"), split="all", quality_only=True).routers["shadow:r"]
+    assert many.quality is None and many.refused.startswith("it may call 3 models, and its first decision alone")
+
+
+def test_a_log_in_which_nothing_was_drawn_is_refused(tmp_path: Path) -> None:
+    of_one = [call(f"Number {n}: which coat?", "small", 1.0, propensity=0.5) for n in range(600)]
+    with pytest.raises(UserError, match="all calls are of small; draw the model of some requests at random"):
+        api.estimate(written(of_one, tmp_path / "log.jsonl"), split="all")
+    # One call in a hundred is of the other, by a rule, which the mean weight alone does not tell.
+    rule = [call(f"Number {n}: which coat?", "small" if n % 100 else "large", 1.0, propensity=1.0) for n in range(1000)]
+    with pytest.raises(UserError, match="every propensity is 1; a log whose models were chosen by a fixed rule"):
+        api.estimate(written(rule, tmp_path / "log.jsonl"), split="all")
 
 
 def test_a_router_without_overlap_has_no_figures_and_calls_that_lack_something_are_counted(
