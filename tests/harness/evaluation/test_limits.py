@@ -133,9 +133,13 @@ def test_a_budget_between_two_points_is_spent_by_mixing_them() -> None:
     assert setting(points, np.inf) == ({0: 1.0}, True)
     assert setting(points, 1.25) == ({3: pytest.approx(0.75), 2: pytest.approx(0.25)}, True)
     assert setting(points, 0.9) == ({3: 1.0}, False), "none meets it, so it is the cheapest"
-    parts = [Judged(np.array([q, 1.0]), np.array([c, c]), np.array([o, 0])) for q, c, o in ((0, 1, 0), (1, 5, 1))]
+    parts = [
+        Judged(np.array([q, 1.0]), np.array([c, c]), np.array([o, 0]), np.array([0, 1.0]))
+        for q, c, o in ((0, 1, 0), (1, 5, 1))
+    ]
     mixed = mixture(np.array([0.75, 0.25]), parts)
     assert (mixed.quality.tolist(), mixed.cost.tolist(), mixed.over.tolist()) == ([0.25, 1], [2, 2], [0.25, 0])
+    assert mixed.within.tolist() == [0, 1]
 
 
 def test_of_the_points_that_pass_the_cheapest_is_chosen_and_none_after_one_that_fails() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import harness as harness_package
 from harness.evaluation.limits import Budget, NoWorseThan
-from harness.runs.limits import checked_goals, set_and_judge
+from harness.runs.goals import checked_goals, set_and_judge
 from harness.runs.routers import RunRouter
 from pools.errors import UserError
 from pools.mdp.tree import Tree
@@ -60,7 +60,8 @@ def judged(request: RouterRequest, **goals: Any) -> tuple[Budget | None, NoWorse
     given = {"budget": None, "cap": None, "no_worse_than": None, "confidence": 0.95, **goals}
     wanted = checked_goals(**given)
     assert wanted is not None
-    return set_and_judge([RunRouter("threshold", router, router)], request, wanted, lambda text: None)
+    found = set_and_judge([RunRouter("threshold", router, router)], request, wanted, lambda text: None)
+    return found.within, found.at_risk
 
 
 @pytest.mark.parametrize("budget", [1.2, 2.0, 2.6])
