@@ -15,10 +15,12 @@ import pytest
 import harness as harness_package
 from harness.evaluation.limits import Budget, NoWorseThan
 from harness.runs.goals import checked_goals, set_and_judge
+from harness.runs.manifest import differences
 from harness.runs.routers import RunRouter
 from pools.errors import UserError
 from pools.mdp.tree import Tree
 from routers import RouterRequest, RoutingStates
+from routers.registry import teach
 
 ITEMS = 900
 
@@ -92,6 +94,9 @@ def test_a_cap_below_the_strong_model_leaves_the_weak_one(request_: RouterReques
     router = found.routers["threshold"]
     assert (router.cost, router.over_cap) == (1, 1), "some model must answer"
     assert (found.optimum.quality, found.optimum.cost, found.optimum.unanswered) == (0, 0, 1)
+    assert router.quality > 0 == router.behind == found.zero_router.behind, (
+        "what breaks the cap is no quality within it"
+    )
 
 
 def test_a_quality_is_kept_at_less_cost_and_verified_on_test_items(request_: RouterRequest) -> None:
@@ -106,6 +111,52 @@ def test_a_quality_is_kept_at_less_cost_and_verified_on_test_items(request_: Rou
     assert tested.kept.cost_ratio == pytest.approx(tested.kept.cost / 3)
     _, strict = judged(request_, no_worse_than={strong: 0.0})
     assert strict is not None and strict.routers["threshold"].kept is None, "equal is never shown to be not worse"
+
+
+@dataclass(frozen=True)
+class Lucky:
+    """Calls the weak model, and on the items that it chose on the strong one: as a choice among many policies would."""
+
+    known: frozenset[str]
+
+    def act(self, states: RoutingStates) -> np.ndarray:
+        return np.array([int(context.query in self.known) for context in states.contexts])
+
+    def save(self) -> Mapping[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class ChoosesOnValidation:
+    """Learns nothing but which items it is to be chosen on."""
+
+    def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> Lucky:
+        return Lucky(frozenset(item.query for item in validation.items))
+
+    def load(self, learnt: Any, request: RouterRequest) -> Lucky:
+        raise AssertionError
+
+
+def test_what_this_run_taught_is_taught_anew_as_validation_items_have_to_be_new_to_it(
+    request_: RouterRequest,
+) -> None:
+    learner, taught = ChoosesOnValidation, teach(ChoosesOnValidation, request_, {})
+    rows = [
+        RunRouter("taught", taught.router, learner, taught=taught),
+        RunRouter("loaded", taught.router, learner, checkpoint=Path("lucky.safetensors")),
+    ]
+    goals = checked_goals({"cost": 2.0}, None, {request_.models[1]: 0.05}, 0.95)
+    assert goals is not None
+    found = set_and_judge(rows, request_, goals, lambda text: None)
+    assert found.within is not None and found.at_risk is not None
+    assert found.within.routers["taught"].validation_quality == 1, "a budget sets the router that was trained"
+    known, of = set(found.taught["taught"].router.known), found.at_risk.routers
+    assert request_.train is not None and len(known) == ITEMS // 3 // 5
+    assert known < {item.query for item in request_.train.items}, "a fifth of the train items"
+    assert (of["taught"].kept, of["taught"].notes) == (None, ["here fitted on train items alone"])
+    assert of["loaded"].kept is not None and not of["loaded"].kept.held
+    assert of["loaded"].notes == ["chosen on these validation items: the confidence is not exact"]
+    assert set(found.taught) == {"taught"}
 
 
 LIMITS = ("--budget", "cost=0.02", "--cap", "cost=0.1", "--no-worse-than", "reader=0.1")
@@ -144,6 +195,9 @@ def test_the_run_within_limits_has_its_section_and_its_tables(limited_run: Path)
     assert float(of["knn"]["cost"]) == within.routers["knn"].cost
     manifest = json.loads((limited_run / "manifest.json").read_text())
     assert manifest["arguments"]["budget"] == "cost=0.02" and manifest["arguments"]["confidence"] == 0.95
+    assert sorted(path.name for path in limited_run.glob("*.safetensors")) == [
+        "fitted-q.no-worse-than.safetensors", "fitted-q.safetensors", "knn.no-worse-than.safetensors", "knn.safetensors"
+    ]  # fmt: skip
 
 
 def test_the_report_shows_the_budget(limited_run: Path, tmp_path: Path) -> None:
@@ -157,7 +211,12 @@ def test_the_api_gives_the_same_and_the_other_figures_stay_as_they_are(
 ) -> None:
     given: dict[str, Any] = {"recording": small_recording, "max_hops": 2}
     plain = harness_package.evaluate("knn", **given)
-    found = harness_package.evaluate("knn", **given, budget={"cost": 0.02}, cap={"cost": 0.1}).summary
+    limited = harness_package.evaluate("knn", **given, budget={"cost": 0.02}, cap={"cost": 0.1})
+    found, asked = limited.summary, limited.manifest.arguments.model_dump()
+    assert (asked["budget"], asked["cap"], asked["no_worse_than"]) == ("cost=0.02", "cost=0.1", None)
+    assert differences(plain.manifest, limited.manifest) == ["trained for a range of cost weights: no -> yes"]
+    of_command = harness_package.load_run(limited_run).manifest
+    assert not any("range" in line for line in differences(limited.manifest, of_command)), "the command says the same"
     within = harness_package.load_run(limited_run).summary.budget
     assert found.budget is not None and within is not None
     assert found.budget.routers["knn"] == within.routers["knn"] and found.budget.optimum == within.optimum
@@ -180,6 +239,11 @@ def test_the_api_gives_the_same_and_the_other_figures_stay_as_they_are(
         ({"no_worse_than": {"nobody": 0.1}}, "unknown model 'nobody'; the pool has"),
         ({"no_worse_than": {"reader": 0.1}, "confidence": 1.0}, "--confidence 1: expected a probability"),
         ({"budget": {"cost": 1e-9}}, "the cheapest call of each item costs"),
+        (
+            {"cap": {"cost": 1}, "split": "validation"},
+            "--cap cost=1 sets routers on validation items and judges them on",
+        ),
+        ({"no_worse_than": {"reader": 0.1}, "split": "all"}, "on test items: omit --split all"),
     ],
 )
 def test_what_is_no_goal_is_refused_in_one_line(small_recording: Path, goals: dict[str, Any], said: str) -> None:
