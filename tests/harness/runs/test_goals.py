@@ -159,6 +159,22 @@ def test_what_this_run_taught_is_taught_anew_as_validation_items_have_to_be_new_
     assert set(found.taught) == {"taught"}
 
 
+def test_hierrouter_is_set_to_a_budget_and_taught_anew_for_a_stated_risk(small_recording: Path) -> None:
+    found = harness_package.evaluate(
+        "hierrouter", small_recording, max_hops=2, baselines="no", retrain=True, budget={"cost": 0.02},
+        no_worse_than={"reader": 0.1}, router_args={"hierrouter": {"total_trees": 640, "sees": ("models",)}},
+    )  # fmt: skip
+    within, at_risk = found.summary.budget, found.summary.no_worse_than
+    assert within is not None and at_risk is not None
+    router, of = within.routers["hierrouter"], at_risk.routers["hierrouter"]
+    assert router.meets_on_validation and all(each.cost_weight is not None for each in router.set_to)
+    assert router.notes == [] and router.behind >= 0
+    assert of.points > 1 and of.notes == ["here fitted on train items alone"]
+    policies = [found.routers[0].taught, found.taught["hierrouter"]]
+    weights = [np.asarray(each.router.save()["actor.4.weight"]) for each in policies if each is not None]
+    assert len(weights) == 2 and not np.array_equal(*weights), "another policy"
+
+
 LIMITS = ("--budget", "cost=0.02", "--cap", "cost=0.1", "--no-worse-than", "reader=0.1")
 
 
