@@ -19,7 +19,7 @@ from pools.types import Generation, GenerationSettings, Item, Split
 from routers import RouterRequest
 from routers.registry import teach
 
-STRONG, WEAK, COST = 0.7, 0.599, (10.0, 1.0)
+STRONG, WEAK, COST = 0.7, 0.59, (10.0, 1.0)
 """Quality of the model, and of each of the others, which cost a tenth and are below by a bit more than the margin."""
 
 SCORES = np.array([1.0, 0.0, -1.0])
@@ -30,7 +30,7 @@ SCORES = np.array([1.0, 0.0, -1.0])
 class Options:
     """What is simulated."""
 
-    draws: int = 300
+    draws: int = 100
     """Draws of train and validation items, for routers that learn."""
     routers: tuple[str, ...] = ("cascade",)
     """These routers."""
@@ -38,7 +38,7 @@ class Options:
     """Train items of a draw."""
     validation: int = 300
     """Validation items of a draw."""
-    weak: int = 12
+    weak: int = 6
     """Cheap models beside the one whose quality is to be kept."""
     margin: float = 0.1
     """By how much a router may be below it."""

@@ -247,10 +247,10 @@ class _Judging:
         limit = _or_any(self.goals.cap) * (1 + ROUNDING)
         if isinstance(router, VotingRouter):
             over = ((outcome.cost if seconds is None else seconds) > limit).astype(np.float64)
-            return Judged(outcome.quality, outcome.cost, over, outcome.quality * (1 - over), seconds)
-        within = outcome.end * (items.spent <= limit)
-        over = np.maximum(1 - within.sum(axis=1), 0.0)
-        return Judged(outcome.quality, outcome.cost, over, (within * items.tree.score).sum(axis=1), seconds)
+            return Judged(outcome.quality, outcome.cost, over, (1 - over) * outcome.quality, seconds)
+        breaks = items.spent > limit
+        within = (outcome.end * ~breaks * items.tree.score).sum(axis=1)
+        return Judged(outcome.quality, outcome.cost, (outcome.end * breaks).sum(axis=1), within, seconds)
 
     def curve(
         self, settings: Sequence[Setting], routers: Sequence[Router], notes: Sequence[str], taught: Taught | None = None
