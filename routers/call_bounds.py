@@ -16,7 +16,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 CLASSES, ITEMS_OF_A_CLASS = 10, 20
-"""Lengths of text are told apart in so many classes at most; each has as many states as so many items have."""
+"""Lengths of text are told apart in so many classes, fewer if a class would have fewer items than that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +86,12 @@ def moved(chance: FloatArray, fits: BoolArray, instead: IntArray) -> FloatArray:
 def _edges(length: IntArray, classes: int) -> list[int]:
     """The longest text of each class but the last; a length between two classes is then in that of the longer ones.
 
-    Classes are of equally many of these lengths; where equal ones are many they are fewer and larger. None is empty.
+    Classes are of equally many of these lengths, as far as equal ones can be told apart, and none is small.
     """
-    different, count = np.unique(length, return_counts=True)
     edges, below = [], 0
-    for each, up_to in zip(different.tolist(), count.cumsum().tolist(), strict=True):
-        if min(up_to - below, length.size - up_to) >= length.size / classes:
+    for each in np.unique(np.quantile(length, np.arange(1, classes) / classes, method="lower")).tolist():
+        up_to = int((length <= each).sum())
+        if min(up_to - below, length.size - up_to) >= ITEMS_OF_A_CLASS:
             edges.append(each)
             below = up_to
     return edges
