@@ -84,8 +84,8 @@ class Evaluation:
     """What routers attained on items, and how that was made; in memory alone until `save`.
 
     summary: every figure of every router (docs/reference/summary.md). manifest: how it was made. tree: the items, and
-    what the models answered. outcomes: of each router on each item, at the first cost weight. kept: by router, those
-    that were taught for `no_worse_than`.
+    what the models answered. outcomes: of each router on each item, at the first cost weight. taught: by router,
+    what learnt anew for `no_worse_than`.
     """
 
     summary: Summary
