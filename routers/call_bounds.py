@@ -98,8 +98,11 @@ def _edges(length: IntArray, classes: int) -> list[int]:
 
 
 def lengths(contexts: Sequence[Context], independent: bool = False) -> IntArray:
-    """`[n]` how many characters a model reads in each context: of the query and, if not `independent`, of responses."""
-    read = ([each.query] if independent else [each.query, *each.responses] for each in contexts)
+    """`[n]` how many characters a model reads in each context: query, responses and what the next one begins with.
+
+    independent: no model reads the responses.
+    """
+    read = ([c.query, c.prefill] if independent else [c.query, c.prefill, *c.responses] for c in contexts)
     return np.array([sum(map(len, texts)) for texts in read], np.int64)
 
 

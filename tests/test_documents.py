@@ -33,6 +33,29 @@ def python_of(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
+def test_the_readme_is_short_and_explains_its_table_before_it() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 120
+    before, _, table = text.partition("\n| router |")
+    for column in table.splitlines()[0].strip(" |").split(" | "):
+        assert f"**{column}**" in before, f"the column {column} is not explained before the table"
+
+
+def test_the_commands_of_the_readme_make_its_table_and_its_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = README.read_text(encoding="utf-8")
+    run, report, *_ = COMMAND.findall(text)
+    monkeypatch.chdir(tmp_path)
+    for command in (run, report):
+        assert call(monkeypatch, *shlex.split(command)) == 0, command
+    table = (tmp_path / "runs" / "first" / "tables.md").read_text(encoding="utf-8").split("\n**")[0].strip()
+    assert table in text, "stale: copy the first table of runs/first/tables.md"
+    picture = ROOT / "docs" / "quality-cost.png"
+    made = tmp_path / "runs" / "first" / "report-figures" / "plane-1.png"
+    assert picture.read_bytes() == made.read_bytes(), f"stale: copy {made.name} to docs/{picture.name}"
+
+
 def test_the_python_of_the_readme_prints_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,10 +103,33 @@ def test_the_guide_on_traffic_prints_what_it_says(
     assert value.low < 0.9 - 20 * 0.0055 < value.high
 
 
+def test_the_guide_on_a_gpu_computes_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = ROOT / "docs" / "guides" / "gpu.md"
+    [example] = python_of(page)
+    exec(compile(example, str(page), "exec"), {})
+    [printed] = re.findall(r"(?<=\n\n)```\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert capsys.readouterr().out == printed
+
+
 def test_the_reference_is_what_the_code_says() -> None:
     made = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))
-    written = (ROOT / "docs" / "reference" / "summary.md").read_text(encoding="utf-8")
-    assert written == made["reference"](), "stale: python docs/make_reference.py writes it again"
+    for name, text in made["pages"]().items():
+        written = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
+        assert written == text, "stale: python docs/make_reference.py writes it again"
+
+
+def test_the_page_of_commands_has_each_option_that_help_has(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+    for name, section in zip(*[iter(re.split(r"^## `(.*)`$", page, flags=re.MULTILINE)[1:])] * 2, strict=True):
+        with pytest.raises(SystemExit):
+            parse([name, "--help"])
+        shown, listed = options_in(capsys.readouterr().out), options_in(section)
+        assert set(re.findall(r"^- `--(?:no-)?([a-z-]+)", section, re.MULTILINE)) <= shown == listed | {"help"}, name
+
+
+def options_in(text: str) -> set[str]:
+    """The options that a text names, without dashes, those that switch off as those that switch on."""
+    return set(re.findall(r"(?<![\w-])--(?:no-)?([a-z][a-z-]+)", text))
 
 
 def anchors(page: Path) -> set[str]:

@@ -219,6 +219,20 @@ def import_outcomes(options: Import, console: Console) -> Path:
     return out
 
 
+def import_table(files: Path | str | Sequence[Path | str], out: Path | str, **options: Any) -> Path:
+    """Import tables of outcomes as a recording; its folder, where a recording that is there is replaced.
+
+    options: those of `python -m harness import` by their names, as in `hops=2, drop_incomplete=True`.
+    Raises UserError for a table that is not whole.
+    """
+    from harness.recorder.config import Import
+
+    named = [files] if isinstance(files, Path | str) else files
+    return import_outcomes(
+        Import(files=tuple(map(Path, named)), out=Path(out), force=True, **options), Console(quiet=True)
+    )
+
+
 def _said(
     tree: Tree, counts: Mapping[str, int], left_out: Mapping[str, int], guessed: bool, answered: float | None
 ) -> Iterator[str]:

@@ -174,6 +174,17 @@ def test_the_log_of_a_router_that_draws_estimates_its_shadow(tmp_path: Path) -> 
     assert found.routers["shadow:always a"] == found.routers["single:a"]
 
 
+def test_the_seed_decides_what_is_drawn() -> None:
+    def answered(seed: int) -> list[str]:
+        dispatcher = Dispatcher(two_models(Leans()), seed=seed)
+        client = TestClient(create_app(dispatcher, "m"))
+        answers = [client.post("/v1/chat/completions", json=chat(f"Number {n}")).json() for n in range(40)]
+        assert dispatcher.close(30)
+        return [answer["choices"][0]["message"]["content"] for answer in answers]
+
+    assert answered(1) == answered(1) != answered(2)
+
+
 def test_what_the_log_has_no_room_for_is_dropped_and_counted_and_a_shadow_that_fails_costs_no_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -133,13 +133,15 @@ def test_what_is_best_and_what_is_significant(summary: dict[str, Any]) -> None:
     assert (rows["single:bad_100%"].mark, rows["single:good"].mark, rows["oracle"].mark) == ("-", "", "+")
 
 
-def test_costs_too_small_for_their_digits_are_of_1000_items(summary: dict[str, Any]) -> None:
+def test_small_costs_are_per_item_too_with_digits_that_tell_them_apart(summary: dict[str, Any]) -> None:
     small = json.loads(json.dumps(summary))
     for entry in small["routers"].values():
         for figures in (entry["overall"], entry["macro"], *entry["tasks"].values()):
             figures["cost"] /= 1000
-    assert [row.cells for row in task_grid(typed(small)).rows] == [row.cells for row in task_grid(typed(summary)).rows]
-    assert "cost per 1,000 items in US$" in task_grid(typed(small)).caption[0]
+    costs = [[float(cell.lines[1]) for cell in row.cells[:-1]] for row in task_grid(typed(small)).rows[:-1]]
+    before = [[float(cell.lines[1]) for cell in row.cells[:-1]] for row in task_grid(typed(summary)).rows[:-1]]
+    np.testing.assert_allclose(costs, np.array(before) / 1000, atol=5.1e-6)
+    assert "cost per item in US$" in task_grid(typed(small)).caption[0]
     assert "cost per item in US$" in task_grid(typed(summary)).caption[0]
 
 
@@ -194,19 +196,18 @@ def test_no_cell_of_the_csv_file_is_a_formula(summary: dict[str, Any]) -> None:
 def test_an_interval_contains_its_estimate_as_they_are_shown(summary: dict[str, Any], factor: float) -> None:
     other = json.loads(json.dumps(summary))
     names = list(other["routers"])
-    # The first router is cheap, the others are not, so that all cannot be given for 1,000 items.
+    # The first router is cheap, the others are not.
     for name in names[:1] if factor < 1 else names:
         figures = other["routers"][name]["overall"]
         figures["cost"] *= factor
         figures["cost_interval"] = [bound * factor for bound in figures["cost_interval"]]
     for shown in (other, {**other, "routers": {names[0]: other["routers"][names[0]]}}):
         grid = overall_grid(typed(shown))
-        scale = 1000 if "cost per 1,000 items" in grid.caption[0] else 1
         for row, entry in zip(grid.rows, shown["routers"].values(), strict=True):
-            for cell, name, count in ((row.cells[0], "quality", 1), (row.cells[1], "cost", scale)):
+            for cell, name in ((row.cells[0], "quality"), (row.cells[1], "cost")):
                 (low, high), figure, exact = cell.lines[1].split(".."), cell.lines[0].split()[-1], entry["overall"]
                 assert float(low) <= float(figure) <= float(high)
-                assert float(figure) == pytest.approx(exact[name] * count, rel=0.06)
+                assert float(figure) == pytest.approx(exact[name], rel=0.06)
                 assert (float(high) > 0) == (exact[f"{name}_interval"][1] > 0)
                 assert len(low) <= 8, "columns stay narrow"
 

@@ -71,7 +71,7 @@ def test_routers_are_estimated_by_name_from_a_checkpoint_and_as_objects(
     command = ("estimate", log, "--router", "knn", "--checkpoint", policy, "--cost-weight", 10, "--out", out)
     assert harness(*command) == 0
     said = capsys.readouterr().out
-    assert "doubly robust, with 95% intervals" in said and "cost per 1,000 calls" not in said
+    assert "doubly robust, with 95% intervals" in said and "cost per call" in said
     found = json.loads(out.read_text())
     assert found["split"] == "test" and found["models"] == ["small", "large"] and found["cost_unit"] == "US$"
     truth = {"knn": (0.85, 0.0055), "single:small": (0.55, 0.001), "single:large": (0.85, 0.01)}
