@@ -9,6 +9,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -118,10 +119,17 @@ def _decisive(manifest: Manifest) -> dict[str, str]:
         "rates per token written": cost.output_rate,
         **{name.replace("_", " "): arguments.get(name) for name in _DECIDE},
         "latency weight": arguments.get("latency_weight") or None,  # earlier runs say nothing of it
+        "trained for a range of cost weights": "yes" if _ranges(arguments) else "no",
         "commit": commit[:7] + edited + changes,
         **{f"version of {name}": version for name, version in manifest.versions.items()},
     }
     return {name: _text(given) for name, given in facts.items()}
+
+
+def _ranges(arguments: Mapping[str, Any]) -> bool:
+    """Whether what was trained was trained for a range of cost weights."""
+    several = "," in str(arguments.get("cost_weight"))
+    return several or any(arguments.get(name) for name in ("frontier", "budget", "cap", "no_worse_than"))
 
 
 def _text(given: Any) -> str:

@@ -217,12 +217,12 @@ def assemble(
     return made
 
 
-def items_chosen_on(request: RouterRequest) -> Tree | None:
-    """The items that learners choose on and are not fitted on; None without any, or without all their outcomes."""
+def items_apart(request: RouterRequest) -> tuple[Tree, Tree] | None:
+    """The items that learners fit on, and those that they choose on; None without any apart, or all their outcomes."""
     if request.train is None or not request.train.items:
         return None
     fitted_on, chosen_on = items_to_learn_from(request, "", explores=True)
-    return chosen_on if chosen_on is not fitted_on and chosen_on.complete else None
+    return (fitted_on, chosen_on) if chosen_on is not fitted_on and chosen_on.complete else None
 
 
 def below_best_single(
