@@ -237,7 +237,9 @@ def _curve(router: RunRouter, request: RouterRequest, capped: Callable[[Router],
     def at(weight: float) -> Router:
         return capped(router.at(replace(request, cost_weight=weight)))
 
-    weights = sweep(at, train, request.seed).cost_weights.tolist() if router.follows and sweepable(train) else []
+    weights = []
+    if router.follows and sweepable(train):
+        weights = sweep(lambda weight: outcome_of(at(weight), train, request.seed), train).cost_weights.tolist()
     if len(weights) < 2:
         return _on_validation([Setting()], [capped(router.router)], request, goals, notes)
     return _on_validation([Setting(cost_weight=w) for w in weights], [at(w) for w in weights], request, goals, notes)
