@@ -12,7 +12,7 @@ from typing import NoReturn
 _AFTER_STOP = {
     "record": "what was stored stays, the same command goes on from there",
     "train": "--resume goes on from the last state that was written",
-    "run": "run it again with the same --out; what was trained is kept there, what live models answered in the store",
+    "run": "run it again; what live models answered is kept in the store",
 }
 
 MAX_CHARACTERS = 2000  # characters of an error

@@ -27,7 +27,10 @@ FOLDER = ".trained"
 
 @dataclass(frozen=True)
 class Kept:
-    """A folder of trained routers. learnt_from: hash of the items and answers, and of the code, that they are of."""
+    """A folder of trained routers. learnt_from: hash of the items and answers, and of the code, that they are of.
+
+    A class is not kept: it has no name that another process would know it by.
+    """
 
     folder: Path
     learnt_from: str
@@ -40,6 +43,10 @@ class Kept:
         of = content_hash(*decides, self.learnt_from, hashlib.sha256(code).hexdigest())
         return self.folder / f"{file_name(router)}-{request.seed}-{of[:16]}.safetensors"
 
+    def has(self, router: str | type, request: RouterRequest, options: Mapping[str, Any]) -> bool:
+        """Whether a router is there."""
+        return isinstance(router, str) and self.path(router, request, options).is_file()
+
 
 def kept_in(folder: Path, request: RouterRequest) -> Kept:
     """The folder of what is learnt from the items of a request."""
@@ -49,26 +56,23 @@ def kept_in(folder: Path, request: RouterRequest) -> Kept:
     return Kept(folder, content_hash(known, code, package_versions()))
 
 
-def teach_once(
-    router: str | type, request: RouterRequest, options: Mapping[str, Any], kept: Kept | None
-) -> tuple[Taught, bool]:
-    """Teach a router, or load what a run before this one taught it; and whether it was loaded.
+def teach_once(router: str | type, request: RouterRequest, options: Mapping[str, Any], kept: Kept | None) -> Taught:
+    """Teach a router and keep it, or load what a run before this one taught it.
 
-    A training that was stopped goes on from its own state, if it leaves one. A class is not kept: it has no name that
-    another process would know it by.
+    A training that was stopped goes on from its own state, if it leaves one.
     """
     if kept is None or not isinstance(router, str):
-        return teach(router, request, options), False
+        return teach(router, request, options)
     path = kept.path(router, request, options)
     if path.is_file():
-        return load_taught(router, path, request), True
+        return load_taught(router, path, request)
     kept.folder.mkdir(parents=True, exist_ok=True)
     state = path.with_suffix(".state")
     along = replace(request.training, state=state, resume=state.is_file())
     taught = teach(router, replace(request, training=along), options)
     taught.save(path)
     state.unlink(missing_ok=True)
-    return taught, False
+    return taught
 
 
 def file_name(router: str) -> str:

@@ -69,7 +69,7 @@ class RunRouter:
             return self.router.at(request.cost_weight)
         request = replace(request, seed=self.seed)
         if isinstance(self.given, Named) and learns(self.given):
-            return teach_once(self.given, request, self.options, self.kept)[0].router
+            return teach_once(self.given, request, self.options, self.kept).router
         return load(self.given, request) if isinstance(self.given, Named) else self.router
 
     @property
@@ -231,10 +231,11 @@ def assemble(
                     f"router {name} with --live needs --train-on, a recording to learn from, or --checkpoint, which "
                     "python -m harness train --live writes where the router can learn from live models"
                 )
-            say(f"training {which} on {len(request.train.items) if request.train else 0} items ...")
-            taught, was_kept = teach_once(given, with_seed, options[name], kept)
-            if was_kept:
-                say(f"{which}: as it was trained before this run was stopped")
+            if kept is not None and kept.has(given, with_seed, options[name]):
+                say(f"{which}: as it was trained before the run was stopped")
+            else:
+                say(f"training {which} on {len(request.train.items) if request.train else 0} items ...")
+            taught = teach_once(given, with_seed, options[name], kept)
             row.append(RunRouter(name, taught.router, given, options[name], taught, seed=seed, kept=kept))
     return rows
 

@@ -419,7 +419,8 @@ def _checkpoint_name(router: RunRouter, among: Sequence[RunRouter]) -> str:
 def _learnt(router: RunRouter, among: Sequence[RunRouter], asked_for: Mapping[str, Any], lessons: Source) -> LearntFile:
     """What a router of a run learnt, where it is, and how to make it again."""
     if router.checkpoint is not None:
-        loaded = str(router.checkpoint.relative_to(RESULTS.parent) if router.ships else router.checkpoint)
+        # What ships is named as in the project: results/policies/RECORDING/ROUTER-SEED.safetensors.
+        loaded = str(Path(*router.checkpoint.parts[-4:]) if router.ships else router.checkpoint)
         digest = file_hash(router.checkpoint)
         return LearntFile(router=router.name, seed=router.seed, how=router.from_where, file=loaded, sha256=digest)
     file = _checkpoint_name(router, among) if router.name in asked_for["router"] else None

@@ -46,7 +46,7 @@ def track(folder: Path, manifest: Manifest, summary: Summary) -> None:
             config=dict(flat(manifest.model_dump(mode="json"))),
         )
         logged.summary.update(figures(summary))
-        tasks = list(COLUMNS), [[row[name] for name in COLUMNS] for row in tidy_rows(summary)]
+        tasks = list(COLUMNS), [[row.get(name) for name in COLUMNS] for row in tidy_rows(summary)]
         tables = (wandb.Table(*_overall(summary)), wandb.Table(*tasks))
         logged.log(dict(zip(TABLES, tables, strict=True)))
         # Made of what wandb allows in a name; its versions are the runs on one recording.

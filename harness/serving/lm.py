@@ -69,7 +69,7 @@ class RoutedLM(LM):
             allow_stop=allow_stop,
             cost=cost,
             seed=int(seed),
-            say=logging.getLogger(__name__).info,  # lm-eval has set up where that goes
+            say=logging.getLogger("lm_eval.models.routed").info,  # shown as what lm-eval says itself
         )
         self.pool, self._seed = self._routed.pool, int(seed)
         self._ledger = {"requests": 0, "cost": 0.0, "routing_cost": 0.0, "hops": 0}

@@ -134,10 +134,11 @@ def routed(
         checkpoint = shipped_checkpoint(router, {}, request, lessons, whole=True)
     if learns(router) and checkpoint is None:
         if lessons is None:
+            nothing = "" if explores(router) else ", nor a recording of it to learn from in moments"
             raise UserError(
-                f"router {router} learns, and neither what it has learnt nor what it learns from in moments ships for "
-                f"pool {of_pool.name} and seed {seed}; name a recording with --train-on, or with --checkpoint what "
-                "python -m harness train made"
+                f"no checkpoint of router {router} ships for pool {of_pool.name} and seed {seed}{nothing}; name a "
+                "recording to learn from (--train-on), or a checkpoint (--checkpoint), which python -m harness train "
+                "makes"
             )
         items = sum(item.split == "train" for item in lessons.tree.items)
         say(f"training {router} on {items} items of {lessons.description['recording']} ...")

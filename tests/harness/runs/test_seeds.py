@@ -61,6 +61,8 @@ def test_a_row_is_the_mean_of_the_runs_with_each_seed(small_recording: Path, tmp
     assert run.summary.frontier[1].routers["query-only"].quality == pytest.approx(
         np.mean([point[1].routers["query-only"].quality for point in points if point is not None])
     )
+    tidy = (tmp_path / "all" / "tables.csv").read_text()
+    assert tidy.count("query-only,seed ") == 3 and f"query-only,seed 5,68,{alone[1].quality}," in tidy
     tables = (tmp_path / "all" / "tables.md").read_text()
     assert "seeds ±" in tables and "| query-only, seed 5" in tables and "| query-only, mean" in tables
 
