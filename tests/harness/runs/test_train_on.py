@@ -73,7 +73,9 @@ def test_what_is_learnt_elsewhere_is_charged_at_the_rates_of_the_pool_that_is_us
     assert [(of.router, of.command) for of in manifest.learnt if of.router == "ridge"] == [("ridge", None)]
     assert elsewhere.summary.routers["ridge"].overall.notes[0] == "trained by this run on there"
     # The same, asked for one query at a time.
-    opened = routed("ridge", "made", recording=here, train_on=there, cost_weight=0.1)
+    said: list[str] = []
+    opened = routed("ridge", "made", recording=here, train_on=there, cost_weight=0.1, say=said.append)
+    assert said[0] == "training ridge on 10 items of there ..." and said[1].startswith("ridge: trained in ")
     episodes = rollout(opened.router, opened.tree([("other 2", SETTINGS)]))
     assert opened.tree([("x", SETTINGS)]).pipeline(int(episodes.node[0])) == (2,)  # mixed
 
