@@ -183,7 +183,9 @@ def lessons_for(known: Source, pool: Pool, max_hops: int, cost_model: CostModel)
     elif cost_model != tree.cost_model:
         tree = tree.at_rates(cost_model)
         adapted += [] if _rates(known.pool, pool.model_names) == _rates(pool, pool.model_names) else ["rates"]
-    return replace(known, tree=tree, description=known.description | ({"adapted": adapted} if adapted else {}))
+    description = known.description | {"independent_answers": tree.independent and max_hops > 1}
+    description["single_hop"] |= tree.independent and max_hops == 1
+    return replace(known, tree=tree, description=description | ({"adapted": adapted} if adapted else {}))
 
 
 def _rates(pool: Pool, models: Sequence[str]) -> list[tuple[float, ...]]:
