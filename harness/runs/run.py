@@ -396,6 +396,8 @@ def run(options: Run, console: Console) -> Path:
             )
         evaluation.save(out)
     except BaseException:
+        with suppress(OSError):  # something is kept there, or nothing ever was
+            (out / UNFINISHED).rmdir()
         if (out / UNFINISHED).is_dir():
             console.print(f"what was trained is kept: --out {out} goes on from there", highlight=False, markup=False)
         if not was_there:
