@@ -104,7 +104,7 @@ def row_notes(
         seeds = [training.seed for training in trainings if training.from_where == where]
         said = where + (f" on {on}" if on and not where.startswith("from") else "")
         if len(trainings) > 1:
-            said += f", seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f", seed {seeds[0]}"
+            said += f", seed{'s'[: len(seeds) - 1]} {_ranges(seeds)}"
         elif first.ships:
             said += f", seed {first.seed}"
         notes.append(said)
@@ -117,6 +117,13 @@ def row_notes(
     if seen and first.name.partition(":")[0] not in UNTRAINED:
         notes.append("on items it was trained or chosen on")
     return notes
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Rising numbers, in words: `1 to 3, 5`."""
+    first = [n for n in numbers if n - 1 not in numbers]
+    last = [n for n in numbers if n + 1 not in numbers]
+    return ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in zip(first, last, strict=True))
 
 
 def named(routers: RouterLike | Sequence[RouterLike] | Mapping[str, RouterLike]) -> dict[str, RouterLike]:
