@@ -161,7 +161,9 @@ def load_taught(router: str | type, path: Path, request: RouterRequest) -> Taugh
     found = read_checkpoint(path)
     header, problem = found.header, found.header.problem
     if header.router != name:
-        raise UserError(f"{path} is the checkpoint of router {header.router}, not of {name}; name another")
+        raise UserError(
+            f"{path} is the checkpoint of router {header.router}, not of {name}; name that router, or another file"
+        )
     problem.check(request, path)
     known = {f.name for f in fields(entry)}
     options = {key: value for key, value in header.options.items() if key in known}
@@ -193,7 +195,8 @@ def train_items(request: RouterRequest, name: str, explores: bool = False) -> Tr
     tree = request.train
     if tree is None or not tree.items:
         raise UserError(
-            f"router {name} learns from train items, and there are none: raise --limit, add tasks, or import train rows"
+            f"router {name} learns from train items, and there are none: raise --limit, add tasks, import "
+            "train rows, or name a recording that has some (--train-on)"
         )
     if not tree.complete and not explores:
         raise UserError(f"router {name} learns from every model's responses: evaluate it on a recording, not --live")

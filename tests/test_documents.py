@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import pandas
 import pytest
 
+import harness
 from command_line import call
 from harness.cli.app import parse
 
@@ -109,6 +110,22 @@ def test_the_guide_on_a_gpu_computes_what_it_says(capsys: pytest.CaptureFixture[
     exec(compile(example, str(page), "exec"), {})
     [printed] = re.findall(r"(?<=\n\n)```\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     assert capsys.readouterr().out == printed
+
+
+def test_the_guide_on_training_runs_on_the_pool_that_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "guides" / "training.md").read_text(encoding="utf-8")
+    (pool,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "three.yaml").write_text(pool, encoding="utf-8")
+    for shared in ("results", "tasks"):
+        (tmp_path / shared).symlink_to(ROOT / shared)
+    monkeypatch.chdir(tmp_path)
+    live, record, learnt = (
+        next(c for c in COMMAND.findall(page) if c.startswith(f)) for f in ("run --l", "rec", "run --r")
+    )
+    for command in (f"{live} --out live", record, learnt):
+        assert call(monkeypatch, *shlex.split(command)) == 0, command
+    found = harness.load_run("live").summary.routers
+    assert found["knn"].overall.quality > 3 * found["single:reader"].overall.quality
 
 
 def test_the_reference_is_what_the_code_says() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ class RoutedLM(LM):
     what the hops before it answered. Scoring is billed as a hop for each choice.
 
     pool: name or file. router: as `--router`. recording: folder to replay instead of asking the models.
-    weights: folder of weights. store: transition store of live models. checkpoint: of a trained router.
-    max_hops: by default the recording's or the checkpoint's, else 3. cost: name of the cost model.
+    train_on: recording to learn from, of models of the same names. checkpoint: of a trained router.
+    weights: folder of weights. store: transition store of live models.
+    max_hops: by default those of the recording, of what is learnt from or of the checkpoint, else 3. cost: name of the
+    cost model.
     seed: of what a stochastic router draws.
     """
 
@@ -41,6 +44,7 @@ class RoutedLM(LM):
         pool: str = "lightweight",
         router: str = "hierrouter",
         recording: str | None = None,
+        train_on: str | None = None,
         weights: str | None = None,
         store: str = "runs/stores/live.sqlite",
         checkpoint: str | None = None,
@@ -57,6 +61,7 @@ class RoutedLM(LM):
             router,
             pool,
             recording=None if recording is None else Path(recording),
+            train_on=None if train_on is None else Path(train_on),
             weights=None if weights is None else Path(weights),
             store=Path(store),
             checkpoint=None if checkpoint is None else Path(checkpoint),
@@ -64,6 +69,7 @@ class RoutedLM(LM):
             allow_stop=allow_stop,
             cost=cost,
             seed=int(seed),
+            say=logging.getLogger("lm_eval.models.routed").info,  # shown as what lm-eval says itself
         )
         self.pool, self._seed = self._routed.pool, int(seed)
         self._ledger = {"requests": 0, "cost": 0.0, "routing_cost": 0.0, "hops": 0}

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from harness.runs.routers import UNTRAINED
 from pools.errors import UserError
 from pools.names import check_name
 from pools.secrets import remember
+from routers.registry import registered_name
 
 if TYPE_CHECKING:
     from harness.serving.config import Serve
@@ -56,6 +58,16 @@ def serve(options: Serve, console: Console) -> None:
         raise UserError("--shadow-checkpoint is of a shadow router; name that with --shadow")
     name = row_name(options.router) if options.name is None else check_name(options.name, "--name")
     key = read_key(options.api_key_file)
+
+    def taught(router: str, checkpoint: Path | None) -> dict[str, Any]:
+        """What a router has learnt, or learns from."""
+        by_itself = checkpoint is not None or registered_name(router) in UNTRAINED
+        return {"checkpoint": checkpoint, "train_on": None if by_itself else options.train_on}
+
+    of_router = taught(options.router, options.checkpoint)
+    of_shadow = None if options.shadow is None else taught(options.shadow, options.shadow_checkpoint)
+    if options.train_on is not None and not any(each and each["train_on"] for each in (of_router, of_shadow)):
+        raise UserError("--train-on: no router here learns at the start; omit it, or omit --checkpoint")
     shared: dict[str, Any] = {
         "pool": options.pool,
         "recording": options.recording,
@@ -65,12 +77,16 @@ def serve(options: Serve, console: Console) -> None:
         "cost_weight": options.cost_weight,
         "seed": options.seed,
     }
-    opened = routed(options.router, store=options.store, checkpoint=options.checkpoint, **shared)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    opened = routed(options.router, store=options.store, say=say, **of_router, **shared)
     opened.warm_up()
     dispatcher = Dispatcher(opened, options.batch_size, options.waiting, options.seed)
     shadow = log = None
-    if options.shadow is not None:
-        beside = {"router": options.shadow, "checkpoint": options.shadow_checkpoint, **shared}
+    if of_shadow is not None:
+        beside = {"router": options.shadow, **of_shadow, **shared}
         shadow = ShadowProcess(partial(router_shadow, **beside))
     if options.log is not None:
         log = TrafficLog(options.log, opened.cost_model.unit, dispatcher.metrics, shadow)

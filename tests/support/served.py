@@ -62,8 +62,10 @@ def serving(
     )
     try:
         assert process.stdout is not None and process.stderr is not None
-        said = process.stdout.readline()
-        found = re.search(r"at (http://\S+)/v1", said)
+        said, found = "", None
+        while found is None and (line := process.stdout.readline()):  # before it says what it learns
+            said += line
+            found = re.search(r"at (http://\S+)/v1", line)
         assert found, said + process.stderr.read()
         yield process, found[1]
         if process.poll() is None:
