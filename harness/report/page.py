@@ -19,6 +19,7 @@ from harness.report.figures.tasks import draw_tasks
 from harness.report.groups import OPTIMUM, ROUTER, Group, group
 from harness.report.html import template_environment
 from harness.report.result_text import main_result
+from harness.robustness.card import RESULT
 from harness.runs.folder import RunFolder, load_runs
 from harness.tables.grid import frontier_grid, latency_grid, limit_grids, overall_grid, task_grid
 from pools.errors import UserError
@@ -55,7 +56,7 @@ def write_report(runs: Sequence[Path | str], out: Path | str | None = None) -> P
     Raises UserError for what is no run, and if the page cannot be put.
     """
     folders = [Path(run) for run in runs]
-    cards = [each for each in folders if (each / stress_page.RESULT).is_file()]
+    cards = [each for each in folders if (each / RESULT).is_file()]
     if cards and len(folders) > 1:
         raise UserError(f"{cards[0]} is a card of python -m harness stress; a page is on one card or on runs")
     found = [] if cards else load_runs(folders)
