@@ -72,7 +72,7 @@ class Omitted:
 
     def __str__(self) -> str:
         """A line for a reader."""
-        return f"{self.question}: {f'without {self.what}, ' if self.what else 'not asked, '}{self.why}"
+        return f"{self.question}: {f'without {self.what}' if self.what else 'not asked'}: {self.why}"
 
 
 def scenarios(known: Trees, questions: Sequence[str], seed: int) -> tuple[list[Scenario], list[Omitted]]:
@@ -123,8 +123,8 @@ def _left_out(known: Trees, what: str) -> Iterator[Scenario | Omitted]:
 
 def _listed(names: Sequence[str], most: int = 3) -> str:
     """The first names, and how many more there are."""
-    more = [f"{len(names) - most} more"] if len(names) > most else []
-    return ", ".join([*names[:most], *more])
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _groups(tree: Tree, what: str) -> NDArray[np.str_]:

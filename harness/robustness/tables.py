@@ -82,7 +82,10 @@ def _cell(figures: Figures | None) -> Cell:
         lines.append(f"worst {signed(figures.worst_ahead)}: {figures.worst}")
     if figures.cannot:
         had, where = len(figures.parts), "without" if figures.question in ("retired", "kinds") else "in"
-        lines += [f"{had} of {had + len(figures.cannot)}: cannot be", f"had {where} {', '.join(figures.cannot)}"]
+        lines += [
+            f"mean of {had} of {had + len(figures.cannot)}: cannot",
+            f"be had {where} {', '.join(figures.cannot)}",
+        ]
     return Cell(tuple(lines), MARKS.get(told_apart(figures.ahead, figures.ahead_interval), ""))
 
 

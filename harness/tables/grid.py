@@ -515,7 +515,8 @@ def _overall_caption(summary: Summary, scale: int) -> tuple[str, ...]:
     if unit or formula != "quality":
         formula = formula.replace(" x cost", f" x cost{of}")
         said.append(f"value = {formula}; regret: the optimum's value minus the router's")
-    said.append("gap closed: how far from the best single model to the optimum")
+    if any(router.overall.gap_closed is not None for router in summary.routers.values()):
+        said.append("gap closed: how far from the best single model to the optimum")
     if bar not in (None, summary.best_single):
         said.append(f"below it: how far from {bar} to there")
     if bar is not None:
