@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -249,6 +250,7 @@ def stress_command(options: Stress, console: Console) -> Path:
             out.rmdir()
         raise
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would cut off how the processes end
         raise KeyboardInterrupt(f"go on with the same command and {again}") from None
     write_card(card.model_copy(update={"asked": asked}), out)
     for table in (table for grid in stress_grids(card) for table in tables(grid, console.width)):
