@@ -30,6 +30,9 @@ SAYS = {
 }
 
 
+LOST = "lost: value as trained minus value here, on the same items; *: its 95% interval excludes 0"
+
+
 def stress_grids(card: Card) -> list[Grid]:
     """A table for each question that was asked."""
     asked = [question for question in QUESTIONS if any(_of(router, question) for router in card.routers.values())]
@@ -49,7 +52,6 @@ def _grid(card: Card, question: str) -> Grid:
         first = _of(router, AS_TRAINED)
         cells = [_cell(first[0] if first else None), *(_cell(found.get(column)) for column in columns)]
         rows.append(Row(name, tuple(cells)))
-    lost = ["lost: value as trained minus value here, on the same items; *: its 95% interval excludes 0"]
     unit = f" per item in {card.cost_unit}" if card.cost_unit else ""
     return Grid(
         title=f"{card.title}: {TITLES.get(question, AS_TRAINED)}",
@@ -59,11 +61,7 @@ def _grid(card: Card, question: str) -> Grid:
             *([SAYS[question]] if question in SAYS else []),
             f"value (quality - {card.cost_weight:g} x cost{unit}) ahead of the single model that is best on what was "
             "known, with its 95% interval, paired over items; + or -: it excludes 0",
-            *(
-                ["lost: value as trained minus value here, on the same items; *: its 95% interval excludes 0"]
-                if lost
-                else []
-            ),
+            *([] if question in (AS_TRAINED, "seeds") else [LOST]),
         ),
     )
 

@@ -111,8 +111,8 @@ def trial_progress(console: Console, first: str = "") -> Iterator[Callable[[int,
         console=console,
         disable=not console.is_terminal,
     )
-    task, start, over = bar.add_task("trials", total=None), time.monotonic(), Event()
-    now = ["", ""]  # how many of how many, and which came last
+    task, start, over = bar.add_task("trials", total=None, visible=False), time.monotonic(), Event()
+    now = ["0", ""]  # how many of how many, and which came last
 
     def say() -> None:
         line = f"{now[0]} trials, {time.monotonic() - start:.0f} s" + (f": {now[1]}" if now[1] else "")
@@ -120,7 +120,7 @@ def trial_progress(console: Console, first: str = "") -> Iterator[Callable[[int,
 
     def on_trial(done: int, of: int, last: str) -> None:
         now[:] = f"{done}/{of}", last
-        bar.update(task, total=of, completed=done, description=last or "trials")
+        bar.update(task, total=of, completed=done, description=last or "trials", visible=True)
         if not last and first:
             console.print(first, highlight=False, markup=False, soft_wrap=True)
         if bar.disable and done == of:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import harness as api
 from harness.robustness.card import Card, Cell, told_apart, words
@@ -16,6 +19,7 @@ from harness.robustness.scenarios import QUESTIONS, Trees, scenarios
 from harness.robustness.stress import as_markdown
 from harness.robustness.tables import signed, stress_grids
 from harness.robustness.trial import GOES_ON, Asked, trial
+from harness.runs import progress
 from pools.cost import paper_cost
 from pools.data.recording import load_recording, save_recording
 from pools.errors import UserError
@@ -298,3 +302,16 @@ def test_bad_input(
 def test_the_card_reads_back(recording: Path) -> None:
     card = api.stress("random", recording, only=["seeds"], cost_weight=1.0)
     assert Card.model_validate_json(json.dumps(card.model_dump(mode="json"))) == card
+
+
+def test_in_a_pipe_a_line_comes_by_the_clock_before_the_first_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_TRIALS", 0.01)
+    written = io.StringIO()
+    with progress.trial_progress(Console(file=written, width=80), "kept there") as on_trial:
+        on_trial(0, 7, "")
+        deadline = time.monotonic() + 10
+        while written.getvalue().count("0/7 trials") < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        on_trial(7, 7, "knn: as trained")
+    assert written.getvalue().startswith("kept there\n0/7 trials, 0 s\n")
+    assert "7/7 trials, 0 s: knn: as trained\n" in written.getvalue()
