@@ -144,8 +144,9 @@ def _few_items(known: Trees, seed: int) -> Iterator[Scenario | Omitted]:
     order = [rng.permutation(len(tree.items)) for tree in (known.train, known.validation)]
     asked = [share for share in SHARES if round(share * len(order[0])) >= MIN_TRAIN]
     if few := [f"{share:.0%}" for share in SHARES if share not in asked]:
-        why = f"of {len(order[0])} train items that is fewer than the {MIN_TRAIN} that are needed"
-        yield Omitted("items", ", ".join(few) if asked else "", why if asked else f"half {why}")
+        what = f"of {len(order[0])} train items that" if asked else f"half of {len(order[0])} train items"
+        why = f"{what} is fewer than the {MIN_TRAIN} that are needed"
+        yield Omitted("items", ", ".join(few) if asked else "", why)
     for share in asked:
 
         def trees(share: float = share) -> Trees:

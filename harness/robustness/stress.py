@@ -222,8 +222,9 @@ def _write(path: Path, came: Trial | str) -> None:
 
 def stress_command(options: Stress, console: Console) -> Path:
     """Ask, print the card and write its folder; where it is."""
-    given = {name: value for name, value in vars(options).items() if name not in ("processes", "out") and value}
-    asked = {name: clean(" ".join(v) if isinstance(v, tuple) else str(v)) for name, v in given.items()}
+    given = {name: value for name, value in vars(options).items() if name not in ("processes", "out")}
+    asked = {name: clean(" ".join(v) if isinstance(v, tuple) else str(v)) for name, v in given.items() if v not in (None, ())}
+    was_there = options.out is not None and options.out.exists()
     out = options.out or new_folder("stress")
     check_card_target(out, asked)
     out.mkdir(parents=True, exist_ok=True)
@@ -246,8 +247,9 @@ def stress_command(options: Stress, console: Console) -> Path:
                 on_trial=on_trial,
             )
     except UserError:
-        with suppress(OSError):  # trials are in it
-            out.rmdir()
+        if not was_there:
+            with suppress(OSError):  # trials are in it
+                out.rmdir()
         raise
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would cut off how the processes end

@@ -139,7 +139,10 @@ def load_run(folder: Path | str) -> RunFolder:
         raise UserError(f"{folder}: no such folder; name one that python -m harness run wrote")
     finish_moving(folder, _FILES[0])
     if (folder / "stress.json").is_file() and not (folder / _FILES[0]).is_file():
-        raise UserError(f"{folder} is a card of python -m harness stress, and no run; a page on it: report {folder}")
+        raise UserError(
+            f"{folder} is a card of python -m harness stress, and no run; python -m harness report {folder} makes a "
+            "page on it"
+        )
     for name in _FILES:
         if not (folder / name).is_file():
             raise UserError(
