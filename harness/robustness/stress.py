@@ -223,7 +223,8 @@ def _write(path: Path, came: Trial | str) -> None:
 def stress_command(options: Stress, console: Console) -> Path:
     """Ask, print the card and write its folder; where it is."""
     given = {name: value for name, value in vars(options).items() if name not in ("processes", "out")}
-    asked = {name: clean(" ".join(v) if isinstance(v, tuple) else str(v)) for name, v in given.items() if v not in (None, ())}
+    texts = {n: " ".join(v) if isinstance(v, tuple) else str(v) for n, v in given.items() if v not in (None, ())}
+    asked = {name: clean(text) for name, text in texts.items()}
     was_there = options.out is not None and options.out.exists()
     out = options.out or new_folder("stress")
     check_card_target(out, asked)
