@@ -259,7 +259,7 @@ def stress_command(options: Stress, console: Console) -> Path:
     for table in (table for grid in stress_grids(card) for table in tables(grid, console.width)):
         console.print(table, end="\n\n")
     for line in _said(card):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(f"\nwritten to {out}", highlight=False, markup=False, soft_wrap=True)
     return out
 

@@ -103,7 +103,7 @@ def trial_progress(console: Console, first: str = "") -> Iterator[Callable[[int,
     first: a line that is shown once it is known how many trials there are.
     """
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -116,13 +116,13 @@ def trial_progress(console: Console, first: str = "") -> Iterator[Callable[[int,
 
     def say() -> None:
         line = f"{now[0]} trials, {time.monotonic() - start:.0f} s" + (f": {now[1]}" if now[1] else "")
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def on_trial(done: int, of: int, last: str) -> None:
         now[:] = f"{done}/{of}", last
         bar.update(task, total=of, completed=done, description=last or "trials", visible=True)
         if not last and first:
-            console.print(first, highlight=False, markup=False, soft_wrap=True)
+            console.print(first, highlight=False, markup=False, emoji=False, soft_wrap=True)
         if bar.disable and done == of:
             say()
 
