@@ -74,9 +74,12 @@ def explores(router: str | type) -> bool:
 
 
 def options_asked(router: str | type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a router that learns, these among them, as its checkpoint would have them."""
-    name, entry, _ = ROUTERS.entry(router)
-    return options_as_saved(entry(**read_options(entry, options, name)))
+    """All options of a router that learns, these among them, as its checkpoint would have them.
+
+    Raises UserError for a variant or an option that it has not.
+    """
+    name, entry, argument = ROUTERS.entry(router)
+    return options_as_saved(entry(**{**read_options(entry, options, name), **_variant(entry, name, argument)}))
 
 
 def load(

@@ -244,7 +244,7 @@ class Summary(Schema):
     """What routers attained in a run. `summary.json` is this; fields are added to it, never renamed or removed."""
 
     title: str = ""
-    """Pool, suite, and how many items of which split."""
+    """Pool, suite, its tasks if only some were asked for, and how many items of which split."""
     split: str = "all"
     """Which items were evaluated on: train, validation, test or all."""
     cost_model: str

@@ -136,7 +136,14 @@ def load_runs(folders: Sequence[Path]) -> list[RunFolder]:
 def load_run(folder: Path | str) -> RunFolder:
     """The run of one folder, under the folder's name. Raises UserError for what is no run."""
     folder = Path(folder)
+    if not folder.exists():
+        raise UserError(f"{folder}: no such folder; name one that python -m harness run wrote")
     finish_moving(folder, _FILES[0])
+    if (folder / "stress.json").is_file() and not (folder / _FILES[0]).is_file():
+        raise UserError(
+            f"{folder} is a card of python -m harness stress, and no run; python -m harness report {folder} makes a "
+            "page on it"
+        )
     for name in _FILES:
         if not (folder / name).is_file():
             raise UserError(

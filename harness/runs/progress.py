@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Event, Thread
 
 from rich.console import Console
 from rich.progress import (
@@ -25,6 +26,7 @@ from routers.encoders.cache import embedding_progress
 
 # Where standard output is not a terminal there is nothing to redraw: a line this often instead.
 _SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_BETWEEN_TRIALS = 15.0
 # Most encodings are over before anybody wonders.
 _SECONDS_BEFORE_TEXTS = 2.0
 
@@ -95,10 +97,13 @@ def generation_progress(console: Console) -> Iterator[OnBatch]:
 
 
 @contextmanager
-def trial_progress(console: Console) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar for trials done of those asked for, and what came last."""
+def trial_progress(console: Console, first: str = "") -> Iterator[Callable[[int, int, str], None]]:
+    """A bar for trials done of those asked for, and what came last; a line now and then if nothing can be redrawn.
+
+    first: a line that is shown once it is known how many trials there are.
+    """
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -106,13 +111,33 @@ def trial_progress(console: Console) -> Iterator[Callable[[int, int, str], None]
         console=console,
         disable=not console.is_terminal,
     )
-    task, start, printed = bar.add_task("trials", total=None), time.monotonic(), [time.monotonic()]
+    task, start, over = bar.add_task("trials", total=None, visible=False), time.monotonic(), Event()
+    now = ["0", ""]  # how many of how many, and which came last
+
+    def say() -> None:
+        line = f"{now[0]} trials, {time.monotonic() - start:.0f} s" + (f": {now[1]}" if now[1] else "")
+        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def on_trial(done: int, of: int, last: str) -> None:
-        bar.update(task, total=of, completed=done, description=last)
-        if bar.disable and (done == of or time.monotonic() - printed[0] > _SECONDS_BETWEEN_LINES):
-            printed[0] = time.monotonic()
-            console.print(f"{done}/{of} trials, {printed[0] - start:.0f} s: {last}", highlight=False, markup=False)
+        now[:] = f"{done}/{of}", last
+        bar.update(task, total=of, completed=done, description=last or "trials", visible=True)
+        if not last and first:
+            console.print(first, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        if bar.disable and done == of:
+            say()
 
+    def say_again() -> None:
+        # By the clock, not when a trial comes: the first may take minutes.
+        while not over.wait(_SECONDS_BETWEEN_TRIALS):
+            say()
+
+    lines = Thread(target=say_again, daemon=True)
     with bar:
-        yield on_trial
+        if bar.disable:
+            lines.start()
+        try:
+            yield on_trial
+        finally:
+            over.set()
+            if bar.disable:
+                lines.join()

@@ -364,7 +364,7 @@ def evaluate(
     ]
     summary = points[0].model_copy(
         update={
-            "title": _title(source, split, len(tree.items)),
+            "title": _title(source, split, len(tree.items), tasks),
             "split": split,
             "frontier": [frontier_point(point) for point in points] if len(points) > 1 else None,
             "frontier_metrics": metrics,
@@ -505,12 +505,16 @@ def _checked_weights(weights: float | Sequence[float], text: str = "") -> tuple[
     return several
 
 
-def _title(source: Source, split: str, items: int) -> str:
-    """What was evaluated on what, in one line; a recording is named unless it is the usual one."""
+def _title(source: Source, split: str, items: int, tasks: Sequence[str]) -> str:
+    """What was evaluated on what, in one line; a recording is named unless it is the usual one.
+
+    tasks: those of the suite that were asked for; empty for all.
+    """
     of = source.description
     recording, one_hop, independent = of.get("recording"), of.get("single_hop"), of.get("independent_answers")
     usual = one_hop or independent or recording in (None, recording_name(source.pool.name, source.suite))
     on = f"{source.pool.name} on {source.suite}" + ("" if usual else f" (recording {recording})")
+    on += f", {'task' if len(tasks) == 1 else 'tasks'} {', '.join(tasks)}" if tasks else ""
     how = ", one call each" if one_hop else ""
     if independent:
         how = f", cascades of {source.tree.max_hops} hops ({INDEPENDENT})"

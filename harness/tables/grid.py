@@ -585,7 +585,8 @@ def _overall_caption(summary: Summary) -> tuple[str, ...]:
         said = [f"cost per item in {unit}; (x): how many times that of the best single model"]
     if unit or formula != "quality":
         said.append(f"value = {formula}; regret: the optimum's value minus the router's")
-    said.append("gap closed: how far from the best single model to the optimum")
+    if any(router.overall.gap_closed is not None for router in summary.routers.values()):
+        said.append("gap closed: how far from the best single model to the optimum")
     if bar not in (None, summary.best_single):
         said.append(f"below it: how far from {bar} to there")
     if bar is not None:
