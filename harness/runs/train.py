@@ -16,7 +16,7 @@ from harness.runs.source import choose_sandbox, open_source, prices_of
 from harness.runs.wandb import PROJECT
 from pools.cost import COST_WEIGHT
 from pools.errors import UserError
-from pools.models.generator import Progress
+from pools.models.progress import Progress
 from routers import RouterRequest
 from routers.checkpoint import state_beside
 from routers.options import parse_arguments
