@@ -62,9 +62,13 @@ def serving(
     )
     try:
         assert process.stdout is not None and process.stderr is not None
-        said = process.stdout.readline()
-        found = re.search(r"at (http://\S+)/v1", said)
-        assert found, said + process.stderr.read()
+        said: list[str] = []
+        for line in process.stdout:  # models that are loaded are told of before
+            said.append(line)
+            if found := re.search(r"at (http://\S+)/v1", line):
+                break
+        else:
+            raise AssertionError("".join(said) + process.stderr.read())
         yield process, found[1]
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
