@@ -37,24 +37,30 @@ class _Call:
     total: int = 0
     done: int = 0
     tokens: int = 0
-    under_way: tuple[int, int] = (0, 0)
+    under_way: tuple[int, int] | None = None
     start: float = field(default_factory=time.monotonic)
 
     @property
     def responses(self) -> int:
-        return self.done + self.under_way[0]
+        """Responses that have ended."""
+        return self.done + (self.under_way or (0, 0))[0]
+
+    @property
+    def written(self) -> int:
+        """Tokens."""
+        return self.tokens + (self.under_way or (0, 0))[1]
 
     @property
     def rate(self) -> float:
         """Tokens a second."""
-        return (self.tokens + self.under_way[1]) / max(time.monotonic() - self.start, 1e-9)
+        return self.written / max(time.monotonic() - self.start, 1e-9)
 
     def line(self, model: str) -> str:
         """How far it is, and how long the rest takes if it goes on as so far."""
         left = self.total - self.responses
         seconds = (time.monotonic() - self.start) / max(self.responses, 1) * left
         rest = f", {seconds:.0f} s left" if self.responses else ""
-        tokens = f"{self.tokens + self.under_way[1]:,} tokens, {self.rate:.0f} tokens/s"
+        tokens = f"{self.written:,} tokens, {self.rate:.0f} tokens/s"
         return f"{model}: {self.responses}/{self.total} responses, {tokens}{rest}"
 
 
@@ -106,6 +112,8 @@ def generation_progress(console: Console) -> Iterator[OnBatch]:
                 say(f"{event.model}: {event.total} responses to make")
         elif (call := calls.get(event.model)) is not None:
             if isinstance(event, UnderWay):
+                if call.under_way is None:  # until now, other models were at work
+                    call.start = time.monotonic()
                 call.under_way = event.responses, event.tokens_out
             else:
                 call.done, call.tokens, call.under_way = event.done, call.tokens + event.tokens_out, (0, 0)
@@ -121,7 +129,8 @@ def generation_progress(console: Console) -> Iterator[OnBatch]:
                 continue
             for model, call in list(loading.items()):
                 say(f"loading {model}: {time.monotonic() - call.start:.0f} s so far")
-            for model, call in list(calls.items()):
+            begun = {model: call for model, call in calls.items() if call.under_way is not None or call.done}
+            for model, call in begun.items():
                 say(call.line(model))
 
     encodings: list[_Call] = []

@@ -73,6 +73,16 @@ def attach_usage(lm: Any, name: str) -> None:
     lm.parse_generations = parse
 
 
+def omit_empty_stop(lm: Any) -> None:
+    """Make an API model of lm-eval send no `stop` that holds nothing: `transformers serve` fails at it."""
+    make = lm._create_payload
+
+    def payload(*given: Any, **named: Any) -> dict[str, Any]:
+        return {key: value for key, value in make(*given, **named).items() if key != "stop" or value}
+
+    lm._create_payload = payload
+
+
 def uncounted(name: str) -> UserError:
     """The error of a model without token counts."""
     return UserError(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pools.errors import QueryError, UserError, shown
-from pools.models.api import Failure, ServerText, advice, ask_patiently, attach_usage, reason, uncounted
+from pools.models.api import Failure, ServerText, advice, ask_patiently, attach_usage, omit_empty_stop, reason, uncounted
 from pools.models.progress import Loading, Progress, under_way
 from pools.pool import CandidateModel, Pool
 from pools.registry import Registry
@@ -167,6 +167,7 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
         ) from harmless(error)
     if isinstance(loaded, TemplateAPI):
         attach_usage(loaded, model.name)
+        omit_empty_stop(loaded)
         at_once, most = (model.arguments.get(key) for key in ("num_concurrent", "max_retries"))
         ask_patiently(loaded, at_once or model.batch_size, model.patience, math.inf if most is None else most)
     if "gguf_file" in arguments and isinstance(loaded, HFLM):

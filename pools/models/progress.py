@@ -26,7 +26,10 @@ class Silence:
 
 @dataclass(frozen=True)
 class UnderWay:
-    """What the batch that a model is answering has so far. responses: that have ended. tokens_out: written."""
+    """What the batch that a model is answering has so far: nothing, when it begins.
+
+    responses: that have ended. tokens_out: written.
+    """
 
     model: str
     responses: int
@@ -64,8 +67,9 @@ _tally: ContextVar[_Tally | None] = ContextVar("tally", default=None)
 
 @contextmanager
 def under_way(model: str, progress: Progress | None) -> Iterator[None]:
-    """A batch of a model: what is counted and said of it, here and in all that this calls, is told."""
+    """A batch of a model: that it begins, and what is counted and said of it in all that this calls, is told."""
     token = _tally.set(None if progress is None else _Tally(model, progress))
+    count()
     try:
         yield
     finally:
