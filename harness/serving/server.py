@@ -68,9 +68,7 @@ def serve(options: Serve, console: Console) -> None:
     }
     bound = _bound(options.host, options.port)  # first: models may take minutes to load
     with generation_progress(console) as on_batch:
-        opened = routed(
-            options.router, store=options.store, checkpoint=options.checkpoint, on_batch=on_batch, **shared
-        )
+        opened = routed(options.router, store=options.store, checkpoint=options.checkpoint, on_batch=on_batch, **shared)
         opened.warm_up()
     if isinstance(opened.generator, LiveGenerator):
         opened.generator.progress = None  # from now on answers are no news

@@ -211,8 +211,9 @@ def ask_patiently(lm: Any, at_once: int, patience: float, most: float = math.inf
             if isinstance(error, UserError) or not request.get("generate", True):
                 raise
             failing = failing or out_of_patience
-            answers = [ServerText()]
-            answers[0].failure = reason(error)
+            text = ServerText()
+            text.failure = reason(error)
+            answers = [text]
         count(len(answers), sum((getattr(answer, "tokens", None) or (0, 0))[1] for answer in answers))
         return answers
 

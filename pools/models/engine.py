@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pools.errors import QueryError, UserError, shown
-from pools.models.api import Failure, ServerText, advice, ask_patiently, attach_usage, omit_empty_stop, reason, uncounted
+from pools.models.api import (
+    Failure,
+    ServerText,
+    advice,
+    ask_patiently,
+    attach_usage,
+    omit_empty_stop,
+    reason,
+    uncounted,
+)
 from pools.models.progress import Loading, Progress, under_way
 from pools.pool import CandidateModel, Pool
 from pools.registry import Registry

@@ -13,7 +13,6 @@ from pools.pool import Pool
 from pools.template import visible
 from pools.types import Context, Generation, GenerationSettings, UpstreamError
 
-
 # The requests of so many batches in a row without an answer, and a server is taken to be down.
 SILENT_BATCHES = 2
 

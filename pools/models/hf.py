@@ -32,7 +32,7 @@ class SharedPrefixHFLM(HFLM):
         mask = generation_kwargs.get("attention_mask")
         plain = generation_kwargs.keys() <= {"attention_mask", "do_sample", "temperature"}
         if mask is None or not plain or generation_kwargs.get("do_sample") or not _is_plain(self):
-            counted = LogitsProcessorList([_Counted()])
+            counted = LogitsProcessorList([Counted()])
             return super()._model_generate(context, max_length, stop, logits_processor=counted, **generation_kwargs)
         rows = [ids[keep.bool()].tolist() for ids, keep in zip(context, mask, strict=True)]
         with (
@@ -100,7 +100,7 @@ class _SomeDone(StoppingCriteria):
         return torch.full((len(last),), enough, device=input_ids.device)
 
 
-class _Counted(LogitsProcessor):
+class Counted(LogitsProcessor):
     """Changes nothing: it is called for each token of the rows of a batch, and counts them."""
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:

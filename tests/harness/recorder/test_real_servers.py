@@ -20,7 +20,6 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from pools.data.recording import load_recording
 from pools.models.generator import LiveGenerator
@@ -60,7 +59,7 @@ def _healthy(address: str) -> bool:
 def pool_file(folder: Path, models: list[dict[str, Any]]) -> Path:
     head = {"name": "served", "cost_unit": "T param-tokens", "rates": "parameters / 10^12"}
     file = folder / "served.yaml"
-    file.write_text(yaml.safe_dump({**head, "models": models}, sort_keys=False))
+    file.write_text(json.dumps({**head, "models": models}))  # which is YAML, too
     return file
 
 
@@ -156,7 +155,22 @@ def served_chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     weights = os.environ.get("HARNESS_TEST_GGUF")
     if program is None or weights is None:
         pytest.skip("no llama-server on the path or in HARNESS_TEST_LLAMA_SERVER, or no HARNESS_TEST_GGUF")
-    given = ("-m", weights, "--host", "127.0.0.1", "--port", "PORT", "-c", 2048, "-np", 2, "-t", 2, "--api-key", "right")
+    given = (
+        "-m",
+        weights,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "PORT",
+        "-c",
+        2048,
+        "-np",
+        2,
+        "-t",
+        1,
+        "--api-key",
+        "right",
+    )
     with running(program, *given) as address:
         arguments = {"model": "any", "base_url": f"{address}/v1/chat/completions", "num_concurrent": 2}
         arguments["header"] = {"Authorization": "Bearer right"}

@@ -335,7 +335,11 @@ SAID: list[tuple[int, Any, str]] = [
     (422, {"detail": [{"loc": ["body", "prompt"], "msg": "wrong", "input": "SECRET"}]}, "422: prompt: wrong; set `tok"),
     (400, {"error": {"message": "exceeds the context size"}}, "exceeds the context size; start the server with a long"),
     (400, {"error": "maximum context length is 5", "object": 1}, "maximum context length is 5; start the server"),
-    (401, {"error": {"message": "Invalid API Key"}}, "401: Invalid API Key; check the key: the variable OPENAI_API_KEY"),
+    (
+        401,
+        {"error": {"message": "Invalid API Key"}},
+        "401: Invalid API Key; check the key: the variable OPENAI_API_KEY",
+    ),
     (404, {"detail": "Not Found"}, "404: Not Found; check `base_url`, which ends in /v1/completions"),
     (404, b"<html>nginx</html>", "404: Not Found; check `base_url`"),
     (413, b"too much", "413: too much; "),
