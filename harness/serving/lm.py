@@ -138,12 +138,12 @@ class RoutedLM(LM):
     def _shown(self) -> Iterator[None]:
         """What models load and answer meanwhile is said on standard error: lm-eval prints its results on the other."""
         generator = self._routed.generator
-        with generation_progress(Console(stderr=True)) as on_batch:
-            if isinstance(generator, LiveGenerator):
-                generator.progress = on_batch
+        if not isinstance(generator, LiveGenerator):
             yield
-        if isinstance(generator, LiveGenerator):
-            generator.progress = None
+            return
+        with generation_progress(Console(stderr=True)) as generator.progress:
+            yield
+        generator.progress = None
 
 
 # lm-eval fills its registry when `lm_eval.models` is imported; the start-up hook may have put the name there already.

@@ -207,15 +207,15 @@ def ask_patiently(lm: Any, at_once: int, patience: float, most: float = math.inf
         try:
             answers = await _while_awaited(waiting, retrying(ask_once, waiting, request))
             failing = said = False
+            count(len(answers), sum((getattr(answer, "tokens", None) or (0, 0))[1] for answer in answers))
+            return answers
         except Exception as error:
             if isinstance(error, UserError) or not request.get("generate", True):
                 raise
             failing = failing or out_of_patience
             text = ServerText()
             text.failure = reason(error)
-            answers = [text]
-        count(len(answers), sum((getattr(answer, "tokens", None) or (0, 0))[1] for answer in answers))
-        return answers
+            return [text]
 
     def ask_alone(messages: Any, *, generate: bool = True, gen_kwargs: Any = None, **more: Any) -> Any:
         """As lm-eval asks where `num_concurrent` is 1: the text, or the reply with the likelihoods."""
@@ -366,12 +366,12 @@ def advice(failure: Failure, lm: Any, lm_eval: str, patience: float) -> str:
     if status is None and "in time" in said:
         return f"check that it runs; one reply may take {lm.timeout:g} s (`timeout` in its arguments)"
     if status is None:
-        return f"check that it runs, and `base_url`; it is asked for {patience:g} s (`patience` in the pool file)"
+        return f"check that it runs, and `base_url`; it is asked again for {patience:g} s (`patience` in the pool file)"
     if status in (401, 403):
         return "check the key: the variable OPENAI_API_KEY, or `header` in its arguments"
     if status == 429:
         return "lower `num_concurrent` in its arguments, or raise `max_retries`"
-    if any(words in said for words in _TOO_LONG):
+    if any(sign in said for sign in _TOO_LONG):
         return "start the server with a longer context, or use a task with shorter texts"
     if "max_completion_tokens" in said:
         return "use `lm_eval: openai-chat-completions`, which says so"
