@@ -63,7 +63,7 @@ from harness.tables.terminal import tables
 from pools.cost import COST_WEIGHT, MAX_RATE
 from pools.errors import UserError, shown
 from pools.mdp.tree import Tree
-from pools.models.generator import Progress
+from pools.models.progress import Progress
 from pools.numbers import read_number
 from pools.secrets import clean
 from pools.weights import file_hash

@@ -16,7 +16,8 @@ from pools.data.store import TransitionStore
 from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.models.engine import timing_of
-from pools.models.generator import LiveGenerator, Progress
+from pools.models.generator import LiveGenerator
+from pools.models.progress import Progress
 from pools.names import check_distinct
 from pools.pool import CandidateModel, Pool, Resources, load_pool, pool_names
 from pools.secrets import identity
@@ -115,7 +116,8 @@ def same_models(first: Sequence[CandidateModel], second: Sequence[CandidateModel
     """Whether they are equal but for how they are run: a recording's manifest says how it was batched, and no key."""
 
     def alone(models: Sequence[CandidateModel]) -> list[CandidateModel]:
-        return [replace(m, arguments=identity(m.arguments), batch_size=1, resources=Resources()) for m in models]
+        how: dict[str, Any] = {"batch_size": 1, "patience": 0.0, "resources": Resources()}
+        return [replace(m, arguments=identity(m.arguments), **how) for m in models]
 
     return alone(first) == alone(second)
 

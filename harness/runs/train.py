@@ -19,7 +19,7 @@ from harness.runs.routers import RunRouter
 from harness.runs.source import Source, choose_sandbox, open_source, prices_of
 from pools.cost import COST_WEIGHT
 from pools.errors import UserError
-from pools.models.generator import Progress
+from pools.models.progress import Progress
 from routers import RouterRequest
 from routers.checkpoint import state_beside
 from routers.options import parse_arguments

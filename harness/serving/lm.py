@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import model_registry
+from rich.console import Console
 
 from harness.evaluation.rollout import Episodes, rollout
+from harness.runs.progress import generation_progress
 from harness.serving.routed import Query, routed
 from pools.errors import UserError
 from pools.mdp.tree import Tree
@@ -99,7 +103,8 @@ class RoutedLM(LM):
                 Instance("loglikelihood", requests[n].doc, (text, requests[n].args[1]), requests[n].idx)
                 for n, text in zip(mine, texts, strict=True)
             ]
-            lm = generator.language_model(model)
+            with self._shown():
+                lm = generator.language_model(model)
             try:
                 found = lm.loglikelihood(instances)
             except Exception as error:
@@ -127,12 +132,24 @@ class RoutedLM(LM):
         """One episode of each distinct query, billed once; and which of them is that of each query."""
         place = {query: index for index, query in enumerate(dict.fromkeys(queries))}
         tree = self._routed.tree(list(place))
-        episodes = rollout(self._routed.router, tree, self._seed, answer_last)
+        with self._shown():
+            episodes = rollout(self._routed.router, tree, self._seed, answer_last)
         self._ledger["requests"] += len(place)
         self._ledger["cost"] += float(episodes.cost.sum())
         self._ledger["routing_cost"] += float(episodes.routing_cost.sum())
         self._ledger["hops"] += int(tree.depth[episodes.node].sum())
         return tree, episodes, [place[query] for query in queries]
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        """What models load and answer meanwhile is said on standard error: lm-eval prints its results on the other."""
+        generator = self._routed.generator
+        if not isinstance(generator, LiveGenerator):
+            yield
+            return
+        with generation_progress(Console(stderr=True)) as generator.progress:
+            yield
+        generator.progress = None
 
 
 # lm-eval fills its registry when `lm_eval.models` is imported; the start-up hook may have put the name there already.

@@ -20,12 +20,13 @@ from pools.data.store import TransitionStore
 from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.models.generator import LiveGenerator
+from pools.models.progress import Progress
 from pools.pool import Pool, load_pool
 from pools.types import Context, GenerationSettings, Generator, Item
 from routers import Router, RouterRequest, RoutingStates, load
 from routers.checkpoint import read_checkpoint
 from routers.registry import explores, learns, registered_name, row_name
-from routers.router import VotingRouter
+from routers.router import VotingRouter, callable_models
 
 Query = tuple[str, GenerationSettings]
 
@@ -48,17 +49,20 @@ class Routed:
         return Tree(items, self.pool.model_names, self.max_hops, self.cost_model, self.generator, unscored)
 
     def behind_servers(self) -> bool:
-        """Whether servers answer for every model, so that the queries need no batches."""
-        return isinstance(self.generator, LiveGenerator) and self.generator.behind_servers()
+        """Whether servers answer for every model that the router may call, so that the queries need no batches."""
+        return isinstance(self.generator, LiveGenerator) and self.generator.behind_servers(self._called())
 
     def warm_up(self) -> None:
-        """Load what answers, so that what is missing is said now, and no first client waits for it."""
+        """Load what the router may call, so that what is missing is said now, and no first client waits for it."""
         if isinstance(self.generator, LiveGenerator):
-            for model in range(len(self.pool.models)):
+            for model in self._called():
                 self.generator.language_model(model)
         with suppress(UserError):  # of a router that knows recorded queries alone
             actions = np.full((1, self.max_hops), -1)
             self.router.act(RoutingStates([Context("Hello")], np.zeros(1, np.int64), np.zeros(1), actions))
+
+    def _called(self) -> list[int]:
+        return callable_models(self.router, len(self.pool.models))
 
 
 def routed(
@@ -76,6 +80,7 @@ def routed(
     cost_weight: float = COST_WEIGHT,
     seed: int = 1,
     say: Callable[[str], None] = lambda text: None,
+    on_batch: Progress | None = None,
 ) -> Routed:
     """A router over a pool by their names.
 
@@ -84,7 +89,8 @@ def routed(
     recording of models of the same names; without either it is what ships for the pool and `seed`, and if nothing does,
     one that learns in moments does so from `recording`, or from the pool's that ships.
     max_hops: by default those of the checkpoint, of what is learnt from or of the recording, else 3. cost: the cost
-    model's name. say: is told what is learnt from, and how long that took.
+    model's name. say: is told what is learnt from, and how long that took. on_batch: is told of models
+    that are loaded, and of what they answer.
     Raises UserError for what is not there, or does not fit together.
     """
     if not 0 <= cost_weight <= MAX_RATE:
@@ -102,7 +108,8 @@ def routed(
     else:
         check_weights_folder(weights)
         of_pool, hops = load_pool(pool), DEFAULT_HOPS
-        generator = LiveGenerator(of_pool, weights, None if store is None else TransitionStore(store, origin(of_pool)))
+        kept = None if store is None else TransitionStore(store, origin(of_pool))
+        generator = LiveGenerator(of_pool, weights, kept, progress=on_batch)
     shipped = RESULTS / "recordings" / f"{of_pool.name}-offline"
     if learns(router) and train_on is None:
         checkpoint = checkpoint or shipped_path(shipped.name, router, seed)

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from harness.runs.progress import generation_progress
 from harness.runs.routers import UNTRAINED
 from pools.errors import UserError
+from pools.models.generator import LiveGenerator
 from pools.names import check_name
 from pools.secrets import remember
 from routers.registry import registered_name
@@ -81,8 +83,12 @@ def serve(options: Serve, console: Console) -> None:
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    opened = routed(options.router, store=options.store, say=say, **of_router, **shared)
-    opened.warm_up()
+    bound = _bound(options.host, options.port)  # first: models may take minutes to load
+    with generation_progress(console) as on_batch:
+        opened = routed(options.router, store=options.store, say=say, on_batch=on_batch, **of_router, **shared)
+        opened.warm_up()
+    if isinstance(opened.generator, LiveGenerator):
+        opened.generator.progress = None  # from now on answers are no news
     dispatcher = Dispatcher(opened, options.batch_size, options.waiting, options.seed)
     shadow = log = None
     if of_shadow is not None:
@@ -100,7 +106,7 @@ def serve(options: Serve, console: Console) -> None:
         seconds=options.timeout,
         log=log,
     )
-    listening = _bound(options.host, options.port)
+    listening = _listening(bound, options.host, options.port)
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     console.print(
@@ -163,13 +169,29 @@ def _leave_signals_to_the_system() -> None:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """The listening socket, so that a port that is taken is said in one line."""
+    """A socket at the address. Raises UserError if that is taken, or none of this machine's."""
     six = ":" in host
-    family = socket.AF_INET6 if six else socket.AF_INET
+    bound = socket.socket(socket.AF_INET6 if six else socket.AF_INET)
     try:
-        listening = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=six)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if six:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        bound.bind((host, port))
     except (OSError, OverflowError, TypeError) as error:  # OverflowError: of a port, TypeError: of a host
-        raise UserError(f"cannot listen at {host}:{port}: {error}; name another --host or --port") from None
+        raise _taken(host, port, error) from None
     # Headers and body are sent one after the other: without this the body waits 40 ms for the client's acknowledgement.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return bound
+
+
+def _listening(bound: socket.socket, host: str, port: int) -> socket.socket:
+    """The socket, which listens from now on. Raises UserError if another has come before it meanwhile."""
+    try:
+        bound.listen(2048)
+    except OSError as error:
+        raise _taken(host, port, error) from None
+    return bound
+
+
+def _taken(host: str, port: int, error: Exception) -> UserError:
+    return UserError(f"cannot listen at {host}:{port}: {error}; name another --host or --port")
