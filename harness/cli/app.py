@@ -103,7 +103,7 @@ def parse(arguments: list[str]) -> Command:
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UserError(f"{_unboxed(said.getvalue())}; see {_help(arguments[0])}") from None
+        raise UserError(f"{_several(_unboxed(said.getvalue()), arguments)}; see {_help(arguments[0])}") from None
     for name, given in vars(command).items():
         flag = f"--{name.replace('_', '-')}"
         if given == () and flag in named:
@@ -158,6 +158,17 @@ def _unboxed(text: str) -> str:
     lines = [line.strip("\u2502\u2570\u256f ") for line in text.splitlines()[1:]]
     below_title = dropwhile(_across, lines)
     return " ".join(takewhile(lambda line: not _across(line), below_title)).rstrip(".")
+
+
+def _several(text: str, arguments: list[str]) -> str:
+    """What the parser says; of an option that takes several numbers, which it shows otherwise than given, in words."""
+    found = re.match(r"Error parsing (--\S+): Could not find valid parse", text)
+    if found is None:
+        return text
+    flag = found[1]
+    place = next(n for n, given in enumerate(arguments) if given.replace("_", "-").partition("=")[0] == flag)
+    given = [arguments[place], *takewhile(lambda each: not each.startswith("--"), arguments[place + 1 :])]
+    return f"{' '.join(given)}: expected numbers in digits, with spaces between, as in 0 0.1 1"
 
 
 def _across(line: str) -> bool:

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from harness.evaluation.paired import Figures, Measure, Results, checked_results
 from harness.runs.manifest import Provenance, write_text
-from harness.runs.run import read_cost_weights, read_router_args
+from harness.runs.run import read_router_args
 from pools.cost import COST_WEIGHT
 from pools.errors import UserError
 from pools.schema import Schema, parse_json
@@ -35,7 +35,7 @@ class BaselineRun(Schema, extra="forbid"):
     allow_stop: bool = True
     preset: Literal["default", "paper"] = "default"
     cost: str = "paper"
-    cost_weight: str = f"{COST_WEIGHT:g}"
+    cost_weight: Annotated[tuple[float, ...], Field(min_length=1)] = (COST_WEIGHT,)
     """Of several, figures are checked at the first."""
     latency_weight: float = 0.0
     encoder: str = "hashing"
@@ -48,7 +48,7 @@ class BaselineRun(Schema, extra="forbid"):
             **self.model_dump(exclude={"router", "task", "cost_weight"}),
             "routers": self.router,
             "tasks": self.task,
-            "cost_weights": read_cost_weights(self.cost_weight),
+            "cost_weights": self.cost_weight,
             "router_args": read_router_args(self.router_args, self.router),
             "baselines": "no",
         }

@@ -72,7 +72,7 @@ class Check:
     """With --update: paper, HierRouter as the paper has it."""
     cost: str | None = None
     """With --update: the cost model."""
-    cost_weight: str | None = None
+    cost_weight: tuple[float, ...] = ()
     """With --update: the lambda, or several as run takes them; figures are checked at the first."""
     latency_weight: float | None = None
     """With --update: the latency weight."""

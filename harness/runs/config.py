@@ -98,8 +98,8 @@ class Run(Problem):
     says how far they lie apart."""
     split: Literal["train", "validation", "test", "all"] = "test"
     """Which items to evaluate on; routers are trained on train items whatever this says."""
-    cost_weight: str = f"{COST_WEIGHT:g}"
-    """The lambda of the reward: quality given up for one unit of cost. Several, as in 0,0.1,1, give a table of the
+    cost_weight: tuple[float, ...] = (COST_WEIGHT,)
+    """The lambda of the reward: quality given up for one unit of cost. Several, as in 0 0.1 1, give a table of the
     frontier too; one HierRouter serves them all."""
     latency_weight: float = 0.0
     """Quality given up for a second that a user waits, beside the cost weight; of recordings that hold latency."""

@@ -157,7 +157,9 @@ def _ranges(arguments: Mapping[str, Any]) -> bool:
 
 def _text(given: Any) -> str:
     if isinstance(given, list | tuple):
-        return ", ".join(map(str, given)) or "none"
+        return ", ".join(map(_text, given)) or "none"
+    if isinstance(given, float):
+        return f"{given:.15g}"
     return "none" if given is None else str(given)
 
 

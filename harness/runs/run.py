@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +63,6 @@ from pools.cost import COST_WEIGHT, MAX_RATE
 from pools.errors import UserError, shown
 from pools.mdp.tree import Tree
 from pools.models.progress import Progress
-from pools.numbers import read_number
 from pools.secrets import clean
 from pools.weights import file_hash
 from routers import RouterRequest, load
@@ -376,7 +374,7 @@ def evaluate(
         **{"router": tuple(asked), "pool": pool, "suite": suite, "recording": recording, "task": list(tasks)},
         **{"train_on": train_on, "seeds": seeds},
         **{"limit": limit, "split": split, "max_hops": max_hops, "allow_stop": allow_stop, "preset": preset},
-        **{"cost": cost, "cost_weight": ",".join(f"{weight:g}" for weight in lambdas)},
+        **{"cost": cost, "cost_weight": list(lambdas)},
         **{"latency_weight": latency_weight, "encoder": encoder},
         **{"checkpoint": checkpoint, "seed": seed, "frontier": frontier, "strong": strong, "weak": weak},
         "budget": budget and written_amount(budget),
@@ -419,7 +417,7 @@ def run(options: Run, console: Console, log: Log | None = None) -> Path:
                 **{key: given for key, given in vars(options).items() if key not in of_the_command},
                 routers=options.router,
                 tasks=options.task,
-                cost_weights=read_cost_weights(options.cost_weight),
+                cost_weights=options.cost_weight,
                 router_args=read_router_args(options.router_args, options.router),
                 **amounts,
                 arguments=vars(options),
@@ -486,21 +484,13 @@ def read_router_args(texts: Sequence[str], routers: Sequence[str]) -> dict[str, 
     return found
 
 
-def read_cost_weights(text: str) -> tuple[float, ...]:
-    """The cost weights of `--cost-weight`, separated by commas. Raises UserError for another form."""
-    try:
-        return tuple(read_number(part, float) for part in text.split(","))
-    except ValueError:
-        return _checked_weights(math.nan, text)
-
-
-def _checked_weights(weights: float | Sequence[float], text: str = "") -> tuple[float, ...]:
+def _checked_weights(weights: float | Sequence[float]) -> tuple[float, ...]:
     several = tuple(dict.fromkeys(map(float, [weights] if isinstance(weights, int | float) else weights)))
     if not several or not all(0 <= weight <= MAX_RATE for weight in several):
-        given = text or ",".join(map(str, several))
+        given = " ".join(map(str, several))
         raise UserError(
             f"--cost-weight {given}: expected a number >= 0, in quality per unit of cost, and at most {MAX_RATE:g}, "
-            "or several as in 0,0.1,1"
+            "or several as in 0 0.1 1"
         )
     return several
 

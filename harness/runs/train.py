@@ -163,7 +163,7 @@ def training_command(router: RunRouter, asked_for: Mapping[str, Any]) -> str:
     said += ["--encoder", encoder] if (encoder := options.pop("encoder", "hashing")) != "hashing" else []
     own = ",".join(f"{name}={given}" for name, given in options.items())
     said += ["--router-args", own] if own else []
-    said += ["--cost-weight", asked_for["cost_weight"] if problem.prices else problem.cost_weight]
+    said += ["--cost-weight", asked_for["cost_weight"][0] if problem.prices else problem.cost_weight]
     said += ["--cost-weights", *problem.cost_weights] if problem.cost_weights else []
     said += ["--latency-weight", asked_for["latency_weight"]] if problem.prices else []
     said += ["--seed", router.seed, "--out", f"{file_name(router.name)}-{router.seed}.safetensors"]

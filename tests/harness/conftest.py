@@ -83,7 +83,7 @@ def plain_run(tmp_path_factory: pytest.TempPathFactory, small_recording: Path, h
     """A run of two routers that learn at once, at two cost weights, on a part of the recording that ships."""
     out = tmp_path_factory.mktemp("plain") / "plain"
     recording = ("--recording", small_recording, "--max-hops", 2)
-    assert harness("run", *recording, "--router", "knn", "cascade", "--cost-weight", "0.1,1", "--out", out) == 0
+    assert harness("run", *recording, "--router", "knn", "cascade", "--cost-weight", "0.1", "1", "--out", out) == 0
     return out
 
 

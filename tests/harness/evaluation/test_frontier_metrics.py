@@ -180,7 +180,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory, harness: Callable[..., i
 def test_a_run_over_cost_weights(
     recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], harness: Callable[..., int]
 ) -> None:
-    run = ("run", "--recording", recording, "--router", "knn", "--cost-weight", "0,0.1,9", "--baselines", "no")
+    run = ("run", "--recording", recording, "--router", "knn", "--cost-weight", "0", "0.1", "9", "--baselines", "no")
     assert harness(*run, "--out", tmp_path / "run") == 0
     found: dict[str, Any] = json.loads((tmp_path / "run" / "summary.json").read_text())
     metrics = found["frontier_metrics"]
@@ -209,7 +209,17 @@ def test_figures_over_all_cost_weights_do_not_depend_on_those_that_are_given(
     found = {}
     for weights in ("0.1,9", "0.1,0,0.01,0.2,1,3,30", "0.1"):
         out = tmp_path / weights
-        run = ("run", "--recording", recording, "--router", "knn", "cascade", "--frontier", "--cost-weight", weights)
+        run = (
+            "run",
+            "--recording",
+            recording,
+            "--router",
+            "knn",
+            "cascade",
+            "--frontier",
+            "--cost-weight",
+            *weights.split(","),
+        )
         assert harness(*run, "--out", out) == 0
         found[weights] = Summary.model_validate_json((out / "summary.json").read_text())
     one, several, alone = (summary.frontier_metrics for summary in found.values())
@@ -237,7 +247,7 @@ def test_hierrouter_is_trained_for_the_whole_frontier_whichever_cost_weights_are
     for weights in ("0.1,9", "0.1", "9"):
         out = tmp_path / weights
         run = ("run", "--recording", recording, "--baselines", "no", "--router-args", "total_trees=1000", "--frontier")
-        assert harness(*run, "--cost-weight", weights, "--out", out) == 0
+        assert harness(*run, "--cost-weight", *weights.split(","), "--out", out) == 0
         found[weights] = Summary.model_validate_json((out / "summary.json").read_text())
         trained = read_checkpoint(out / "hierrouter.safetensors").header.problem.cost_weights
         # A call of `big` costs 4.
@@ -293,7 +303,7 @@ def test_two_models_that_are_none_are_refused(
     harness: Callable[..., int],
 ) -> None:
     weights = "1" if message == "add --frontier" else "0,1"
-    run = ("run", "--recording", recording, "--router", "random", "--cost-weight", weights)
+    run = ("run", "--recording", recording, "--router", "random", "--cost-weight", *weights.split(","))
     assert harness(*run, *arguments, "--out", tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

@@ -211,7 +211,7 @@ def test_without_costs_no_figure_of_cost_is_shown(tmp_path: Path, harness: Run, 
     assert harness("import", path, "--out", tmp_path / "out") == 2
     assert "--quality-only" in capsys.readouterr().err
     assert harness("import", path, "--quality-only", "--out", tmp_path / "out") == 0
-    run = ("run", "--recording", tmp_path / "out", "--router", "random", "--cost-weight", "0,1")
+    run = ("run", "--recording", tmp_path / "out", "--router", "random", "--cost-weight", "0", "1")
     assert harness(*run, "--out", tmp_path / "run") == 0
     assert "no costs were recorded" in capsys.readouterr().out
     found = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -468,7 +468,7 @@ def test_the_highest_costs_and_cost_weights_stay_finite(tmp_path: Path, harness:
     rows = [row | {"cost": 1e25 if row["model"] == "b" else 1.0} for row in table()]
     assert harness("import", written(rows, tmp_path / "t.csv"), "--out", tmp_path / "out") == 0
     learners = ("hierrouter", "cascade", "ridge", "mlp")
-    run = ("run", "--recording", tmp_path / "out", "--router", *learners, "--cost-weight", "0,1e15")
+    run = ("run", "--recording", tmp_path / "out", "--router", *learners, "--cost-weight", "0", "1e15")
     assert harness(*run, "--out", tmp_path / "run") == 0  # NaN and infinity are refused where it is written
     assert "inf" not in (tmp_path / "run" / "summary.json").read_text()
 

@@ -480,7 +480,7 @@ def test_a_baseline_is_made_of_what_a_finished_run_was_asked_for(
     pool.unlink()  # the recording says what it holds
     baseline = make(tmp_path / "b.json", "--run", tmp_path / "run", "--seed", 2)
     run = json.loads(baseline.read_text())["run"]
-    assert (run["router"], run["cost_weight"], run["max_hops"]) == ([READER, "knn"], "0.3", 2)
+    assert (run["router"], run["cost_weight"], run["max_hops"]) == ([READER, "knn"], [0.3], 2)
     assert (run["recording"], run["pool"], run["seed"]) == (str(small_recording), None, 2)
     assert harness("check", "--baseline", baseline) == 0
 

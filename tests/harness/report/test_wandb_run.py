@@ -21,7 +21,7 @@ from routers.tracking import flat
 from wandb_file import read_offline
 
 wandb = pytest.importorskip("wandb")
-RUN = ("--max-hops", 1, "--cost-weight", "0,1", "--track", "--router")
+RUN = ("--max-hops", 1, "--cost-weight", "0", "1", "--track", "--router")
 
 
 @pytest.fixture(scope="module")

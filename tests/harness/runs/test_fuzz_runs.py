@@ -28,7 +28,7 @@ def made(synthetic_tree: Callable[..., Tree], tmp_path_factory: pytest.TempPathF
     models = tuple(CandidateModel(f"model-{n}", "hf", 0.01 * 4**n) for n in range(2))
     save_recording(synthetic_tree(items=9), Pool("p", models, "unit", "made up"), {"suite": "s"}, folder / "r")
     routers = ("--recording", folder / "r", "--router", "random", "single:model-0")
-    assert not command("run", *routers, "--cost-weight", "0.1,1", "--out", folder / "whole").refused
+    assert not command("run", *routers, "--cost-weight", "0.1", "1", "--out", folder / "whole").refused
     assert not command("check", "--update", "--baseline", folder / "whole.json", *routers).refused
     shutil.copytree(folder / "whole", folder / "changed")
     return folder

@@ -33,7 +33,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory, small_recording: Path, har
     [
         ((), True),
         (("--cost-weight", "0.3"), True),
-        (("--cost-weight", "0,1"), True),
+        (("--cost-weight", "0", "1"), True),
         (("--split", "all"), True),
         (("--cost-weight", "4"), False),
         (("--seed", 2), False),

@@ -284,7 +284,7 @@ def test_several_cost_weights_give_the_frontier_of_one_policy(
     small_recording: Path, tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
     on = ("--recording", small_recording)
-    arguments = ("--checkpoint", POLICY, "--cost-weight", "0,0.1,30")
+    arguments = ("--checkpoint", POLICY, "--cost-weight", "0", "0.1", "30")
     assert harness("run", *on, *arguments, "--out", tmp_path / "out") == 0
     assert "by cost weight" in capsys.readouterr().out
     found = summary(tmp_path / "out")
@@ -301,7 +301,7 @@ def test_several_cost_weights_give_the_frontier_of_one_policy(
         assert points[30.0][name]["cost"] < points[0.0][name]["cost"]
     # One that was trained for a single weight cannot follow, and says so.
     assert harness("train", *on, "--total-timesteps", 10_000, "--out", tmp_path / "one.safetensors") == 0
-    arguments = ("--checkpoint", tmp_path / "one.safetensors", "--cost-weight", "0.1,0.3")
+    arguments = ("--checkpoint", tmp_path / "one.safetensors", "--cost-weight", "0.1", "0.3")
     assert harness("run", *on, *arguments, "--out", tmp_path / "fixed") == 0
     fixed = summary(tmp_path / "fixed")
     assert f"trained at cost weight {COST_WEIGHT:g} alone" in fixed["routers"]["hierrouter"]["overall"]["notes"]
@@ -365,7 +365,7 @@ def test_a_run_from_python_says_what_it_was_asked_for(small_recording: Path) -> 
     asked: dict[str, Any] = {"seed": 4, "cost_weights": [0.5], "tasks": ["records"]}
     made = harness_package.evaluate({"first": First()}, small_recording, baselines="no", **asked)
     asked = made.manifest.arguments.model_dump()
-    assert (asked["router"], asked["cost_weight"], asked["seed"], asked["task"]) == (("first",), "0.5", 4, ["records"])
+    assert (asked["router"], asked["cost_weight"], asked["seed"], asked["task"]) == (("first",), [0.5], 4, ["records"])
     assert made.summary.routers["first"].overall.collapsed_to == models[0]
     with pytest.raises(harness_package.UserError, match="router a has no `act`"):
         harness_package.evaluate({"a": object()})

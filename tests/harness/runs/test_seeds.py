@@ -37,7 +37,7 @@ def rows(folder: Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 def test_a_row_is_the_mean_of_the_runs_with_each_seed(small_recording: Path, tmp_path: Path, harness: Harness) -> None:
-    command = asked(small_recording, "--router", "mlp", "query-only", "random", "--cost-weight", "0.5,2")
+    command = asked(small_recording, "--router", "mlp", "query-only", "random", "--cost-weight", "0.5", "2")
     for seed in (4, 5, 6):
         assert harness(*command, "--seed", seed, "--out", tmp_path / str(seed)) == 0
     assert harness(*command, "--seed", 4, "--seeds", 3, "--out", tmp_path / "all") == 0
@@ -70,7 +70,16 @@ def test_a_row_is_the_mean_of_the_runs_with_each_seed(small_recording: Path, tmp
 def test_the_manifest_says_how_each_training_is_made_again(
     small_recording: Path, tmp_path: Path, harness: Harness
 ) -> None:
-    arguments = ("--router-args", "knn:neighbours=[1,5]", "mlp:hidden=8", "--cost-weight", "0.5,2", "--task", "records")
+    arguments = (
+        "--router-args",
+        "knn:neighbours=[1,5]",
+        "mlp:hidden=8",
+        "--cost-weight",
+        "0.5",
+        "2",
+        "--task",
+        "records",
+    )
     command = asked(small_recording, "--router", "knn", "mlp", *arguments, "--seeds", 2, "--out", tmp_path / "run")
     assert harness(*command) == 0
     learnt = load_run(tmp_path / "run").manifest.learnt
