@@ -15,9 +15,9 @@ from harness.runs.progress import generation_progress
 from harness.runs.source import (
     DEFAULT_HOPS,
     DEFAULT_POOL,
-    DEFAULT_SUITE,
     Source,
     choose_sandbox,
+    command_to_record,
     live_source,
     recording_name,
 )
@@ -27,6 +27,7 @@ from pools.errors import UserError
 from pools.models.generator import Progress
 from pools.template import visible
 from pools.types import SHARE, Generation, Timing
+from tasks import chosen_suite, registry
 
 if TYPE_CHECKING:
     from harness.recorder.config import Record
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
 
 def record(
     pool: str = DEFAULT_POOL,
-    suite: str = DEFAULT_SUITE,
+    suite: str | None = None,
     out: Path | str | None = None,
     *,
     tasks: Sequence[str] = (),
+    include_path: Path | str | None = None,
     weights: Path | str | None = None,
     limit: int | None = None,
     max_hops: int = DEFAULT_HOPS,
@@ -56,8 +58,11 @@ def record(
     batch. Every batch is in the store before the next begins: after Ctrl-C or `kill -9` the same call goes on from
     there. Raises UserError, before anything is generated, for a target that holds something else.
     """
-    name = recording_name(pool, suite)
-    out, store, weights, reuse = (None if p is None else Path(p) for p in (out, store, weights, reuse))
+    out, store, weights, reuse, include = (
+        None if p is None else Path(p) for p in (out, store, weights, reuse, include_path)
+    )
+    chosen = chosen_suite(suite, tasks, include)
+    name = recording_name(pool, suite or chosen.name)
     folder = out or Path("runs") / "recordings" / name
     if max_hops < 1:
         raise UserError(f"--max-hops {max_hops}: expected at least 1")
@@ -71,7 +76,7 @@ def record(
     graded = choose_sandbox(sandbox, say)
     start = time.monotonic()
     source = live_source(
-        *(pool, suite, max_hops, tasks, limit, weights),
+        *(pool, chosen, max_hops, limit, weights),
         *(store or Path("runs") / "stores" / f"{name}.sqlite", on_batch, resident, engine),
     )
     assert source.generator is not None and source.generator.store is not None
@@ -96,7 +101,7 @@ def record(
     tree.timing = tuple(timing_of_answers(name, kept.provenance(of)) for name, of in keys_of.items())
     manifest = {
         **provenance(),
-        "command": _command(pool, suite, tasks, max_hops, limit),
+        "command": _command(pool, suite, tasks, include, max_hops, limit),
         "suite": source.suite,
         "suite_version": source.description["suite_version"],
         "models": fingerprints,
@@ -188,10 +193,13 @@ def timing_of_answers(model: str, origins: Sequence[tuple[int, Mapping[str, Any]
     return said.pop() if len(said) == 1 else SHARE
 
 
-def _command(pool: str, suite: str, tasks: Sequence[str], max_hops: int, limit: int | None) -> str:
+def _command(
+    pool: str, suite: str | None, tasks: Sequence[str], include_path: Path | None, max_hops: int, limit: int | None
+) -> str:
     """The command that makes the recording again, with no path of this computer in it."""
-    words = ["python -m harness record", "--pool", Path(pool).name, "--suite", Path(suite).name]
-    words += ["--task", *tasks] if tasks else []
+    files = [Path(task).name if registry.is_file(task) else task for task in tasks]
+    folder = None if include_path is None else Path(include_path.name)
+    words = [command_to_record(Path(pool).name, None if suite is None else Path(suite).name, files, folder)]
     words += ["--max-hops", str(max_hops)]
     words += [] if limit is None else ["--limit", str(limit)]
     return " ".join([*words, "--weights DIR"])

@@ -35,6 +35,7 @@ def train(
     pool: str | None = None,
     suite: str | None = None,
     tasks: Sequence[str] = (),
+    include_path: Path | str | None = None,
     live: bool = False,
     weights: Path | str | None = None,
     store: Path | str = LIVE_STORE,
@@ -63,7 +64,7 @@ def train(
     told what takes a while; on_batch: of each batch that live models generate; report: how far a long training is.
     Raises UserError for a router that learns nothing, and for what is not there.
     """
-    recording, weights, out = (None if path is None else Path(path) for path in (recording, weights, out))
+    recording, weights, out, include = (None if p is None else Path(p) for p in (recording, weights, out, include_path))
     if not learns(router):
         raise UserError(f"router {router} learns nothing, so there is nothing to train; run it as it is")
     known = {option.name for option in router_options(router)}
@@ -72,8 +73,8 @@ def train(
     if live:
         choose_sandbox(sandbox, say)
     source = open_source(
-        pool=pool, suite=suite, tasks=tasks, recording=recording, live=live, weights=weights, store=Path(store),
-        limit=limit, max_hops=max_hops, cost=cost, on_batch=on_batch,
+        pool=pool, suite=suite, tasks=tasks, include_path=include, recording=recording, live=live, weights=weights,
+        store=Path(store), limit=limit, max_hops=max_hops, cost=cost, on_batch=on_batch,
     )  # fmt: skip
     # The date and the command would make equal trainings differ; versions and the source of the items do not.
     selection = {key: given for key, given in (("task", list(tasks)), ("limit", limit)) if given}
