@@ -15,7 +15,7 @@ from harness.regression.config import Check, Compare
 from harness.report.config import Report
 from harness.robustness.config import Stress
 from harness.runs.config import Run, Train
-from harness.serving.config import Serve
+from harness.serving.config import LmEval, Serve
 from harness.traffic.config import Estimate
 from pools.errors import UserError
 from pools.numbers import number_arguments
@@ -34,7 +34,7 @@ class List:
 
 
 # A command is named after what it takes. Of `A | B` tyro would import a type checker, for 40 ms of `--help`.
-Command = Union[Run, Train, Record, Import, Estimate, Verify, Compare, Check, Report, Stress, Serve, List]  # noqa: UP007
+Command = Union[Run, Train, Record, Import, Estimate, Verify, Compare, Check, Report, Stress, Serve, LmEval, List]  # noqa: UP007
 # The function that is called with what a command takes, and with a console. If it returns False, the exit
 # code is 1.
 COMMANDS: dict[type, str] = {
@@ -49,6 +49,7 @@ COMMANDS: dict[type, str] = {
     Report: "harness.report.page:report",
     Stress: "harness.robustness.stress:stress_command",
     Serve: "harness.serving.server:serve",
+    LmEval: "harness.serving.lm_eval_command:lm_eval_command",
     List: "harness.cli.listing:show",
 }
 _WRITES = {Train: "checkpoint", Record: "recording", Import: "recording"}
@@ -59,6 +60,8 @@ def parse(arguments: list[str]) -> Command:
     if arguments == ["--version"]:
         print(f"harness {version('hierrouter-harness')}")
         sys.exit(0)
+    if arguments[:1] in (["lm-eval"], ["lm_eval"]):
+        return LmEval(tuple(arguments[1:]))
     named = [argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")]
     if twice := next((name for name in named if named.count(name) > 1), None):
         # Of two, the parser would take the last.
