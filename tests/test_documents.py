@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pandas
 import pytest
+from lm_eval._cli import HarnessCLI
 
 from command_line import call
 from harness.cli.app import parse
+from harness.serving.lm import RoutedLM
 from harness.serving.routed import routed
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +34,8 @@ COMMANDS = [command for page in PAGES for command in COMMAND.findall(page.read_t
 def test_a_command_is_one_that_is_taken(command: str) -> None:
     # `[RUN ...]` may be left out, and N stands for a number.
     arguments = shlex.split(re.sub(r"\[.*?\]", "", command), comments=True)
+    if arguments[0] == "lm-eval":
+        HarnessCLI()._parser.parse_args(["run", *arguments[1:]])
     parse([re.sub(r"^N$", "1", argument) for argument in arguments])
 
 
@@ -159,6 +166,32 @@ def test_the_guide_on_serving_prints_what_it_says(
     client = testclient.TestClient(app, base_url="http://127.0.0.1:8000")
     monkeypatch.setattr(openai, "OpenAI", functools.partial(openai.OpenAI, http_client=client))
     assert Followed(ROOT / "docs" / "guides" / "serving.md", monkeypatch, capsys, but="").prints_what_it_says()
+
+
+def test_the_guide_on_lm_eval_prints_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("results", "tasks"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    page = Followed(ROOT / "docs" / "guides" / "lm-eval.md", monkeypatch, capsys, but="lm-eval")
+    first = next(command for command in COMMAND.findall(page.text) if "recording=" in command)
+    words = [sys.executable, "-m", "harness", *shlex.split(first), "--output_path", "out"]
+    done = subprocess.run(words, capture_output=True, text=True)  # a process of its own: it sets up logging for good
+    assert done.returncode == 0, done.stderr
+    page.printed |= {" ".join(line.split()) for line in done.stdout.splitlines()}
+    assert page.prints_what_it_says()
+    assert "hierrouter: 440 requests, mean cost 0.0249 T param-tokens, 2.04 hops: reader 35%" in done.stderr
+    (results,) = (tmp_path / "out").rglob("results_*.json")
+    assert json.loads(results.read_text(encoding="utf-8"))["config"]["routed"] == page.names["routed"]
+
+
+def test_the_arguments_of_the_lm_eval_model_are_those_of_its_guide() -> None:
+    text = (ROOT / "docs" / "guides" / "lm-eval.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    of_lm_eval = ["batch_size", "max_batch_size", "device", "unknown"]
+    assert [*told, *of_lm_eval] == list(inspect.signature(RoutedLM).parameters)
 
 
 def test_the_reference_is_what_the_code_says() -> None:
