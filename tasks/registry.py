@@ -120,7 +120,8 @@ def get(
                 raise
             raise UserError(
                 f"task '{name}' could not be loaded: {type(error).__name__}: {_first_line(error)}; expected its data "
-                "on the Hugging Face hub or in the local cache: check the network, HF_HOME and HF_HUB_OFFLINE"
+                "on the Hugging Face hub or in the local cache (check the network, HF_HOME and HF_HUB_OFFLINE), or in "
+                "files of its own, whose paths are from the folder that the command runs in"
             ) from error
         parallel = ours and (config.get("metadata") or {}).get("scores_in_threads", False)
         return LmEvalTask(task, metric, filter_name, limit, len(os.sched_getaffinity(0)) if parallel else 1)

@@ -19,6 +19,7 @@ from tasks import registry
 from tasks.task import Task
 
 FOLDER = Path(__file__).parent / "suites"
+DEFAULT_SUITE = "offline"
 LONGEST = 100
 """Characters of the name of a suite that is called after its tasks."""
 
@@ -96,30 +97,31 @@ def load_suite(name_or_path: str, include_path: Path | None = None) -> Suite:
     return suite
 
 
-def chosen_suite(
-    suite: str | None, tasks: Sequence[str] = (), include_path: Path | None = None, default: str = "offline"
-) -> Suite:
+def chosen_suite(suite: str | None, tasks: Sequence[str] = (), include_path: Path | None = None) -> Suite:
     """What is asked for: a suite, some tasks of it, or tasks without a suite.
 
-    suite: by default `default`; if `tasks` has one that is not in that, the suite is the tasks alone and called after
-    them. tasks: each by name or as a task file of lm-eval; by default all of the suite. Raises UserError for what is
-    not there.
+    suite: by default `offline`; if `tasks` has one that is not in that, or another of the same name, the suite is the
+    tasks alone and called after them. tasks: each by name or as a task file of lm-eval; by default all of the suite.
+    Raises UserError for what is not there.
     """
-    whole = load_suite(suite or default, include_path)
-    if not tasks:
-        return whole
-    asked = [registry.name_of(task) for task in tasks]
-    of_suite = {registry.name_of(entry.name): entry for entry in whole.tasks}
-    unknown = [name for name in asked if name not in of_suite]
-    if not unknown:
+    if suite is not None or not tasks:
+        whole = load_suite(suite or DEFAULT_SUITE, include_path)
+        of_suite = {registry.name_of(entry.name): entry for entry in whole.tasks}
+        asked = [registry.name_of(task) for task in tasks] or [*of_suite]
+        unknown = [name for name in asked if name not in of_suite]
+        if unknown:
+            raise UserError(
+                f"unknown task {unknown[0]!r}: suite {whole.name} has {', '.join(of_suite)}; omit --suite to name any "
+                "task"
+            )
         return replace(whole, tasks=tuple(entry for name, entry in of_suite.items() if name in asked))
-    if suite is not None:
-        raise UserError(
-            f"unknown task {unknown[0]!r}: suite {whole.name} has {', '.join(of_suite)}; omit --suite to name any task"
-        )
+    files = [registry.check(task, include_path) for task in tasks]
+    usual = load_suite(DEFAULT_SUITE)
+    of_usual = {registry.check(entry.name): entry for entry in usual.tasks}
+    if all(file in of_usual for file in files):
+        return replace(usual, tasks=tuple(entry for file, entry in of_usual.items() if file in files))
+    asked = [registry.name_of(task) for task in tasks]
     check_distinct(asked, "task")
-    for task in tasks:
-        registry.check(task, include_path)
     name = "+".join(asked)
-    entries = tuple(of_suite.get(name) or SuiteTask(task) for name, task in zip(asked, tasks, strict=True))
-    return Suite(name if len(name) <= LONGEST else f"{asked[0]}+{len(asked) - 1}", entries, include_path=include_path)
+    name = name if len(name) <= LONGEST else f"{asked[0]}+{len(asked) - 1}"
+    return Suite(name, tuple(map(SuiteTask, tasks)), include_path=include_path)

@@ -23,8 +23,9 @@ from pools.secrets import identity
 from pools.types import SHARE, Item
 from tasks import Suite, Task, chosen_suite, load_suite, registry
 from tasks.code.sandbox.session import choose_isolation
+from tasks.suite import DEFAULT_SUITE
 
-DEFAULT_POOL, DEFAULT_SUITE = "lightweight", "offline"
+DEFAULT_POOL = "lightweight"
 RESULTS = Path(__file__).parents[2] / "results"
 INDEPENDENT = "no model reads earlier answers"
 """What is said of cascades over a table of outcomes, wherever figures of them stand."""
@@ -80,7 +81,7 @@ def open_source(
         if recording is not None:
             raise UserError("--live and --recording exclude each other; name one")
         hops = DEFAULT_HOPS if max_hops is None else max_hops
-        chosen = chosen_suite(suite, tasks, include_path, DEFAULT_SUITE)
+        chosen = chosen_suite(suite, tasks, include_path)
         return live_source(pool or DEFAULT_POOL, chosen, hops, limit, weights, store, on_batch, cost=cost)
     if recording is None:
         pool = pool or DEFAULT_POOL
@@ -131,7 +132,7 @@ def command_to_record(pool: str, suite: str | None, tasks: Sequence[str], includ
 
 def _how_to_record(pool: str, suite: str | None, tasks: Sequence[str], include_path: Path | None) -> str:
     """How to get a recording that is not there. Raises UserError if it cannot be, as nothing of that name exists."""
-    chosen = chosen_suite(suite, tasks, include_path, DEFAULT_SUITE)
+    chosen = chosen_suite(suite, tasks, include_path)
     folder = Path("runs") / "recordings" / recording_name(pool, suite or chosen.name)
     command = command_to_record(pool, suite, tasks, include_path)
     return f"record it ({command}) and name that recording (--recording {folder}), or ask the models (--live)"

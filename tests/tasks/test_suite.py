@@ -141,9 +141,10 @@ def test_tasks_of_a_suite_are_part_of_it(folder: Path) -> None:
     assert chosen_suite(None) == load_suite("offline")
     part = chosen_suite(None, ["stories", "records"])
     assert (part.name, [task.name for task in part.tasks]) == ("offline", ["records", "stories"])
-    # An included task goes before one of ours, as in lm-eval.
-    (ours,), (theirs,) = (chosen_suite(None, ["records"], include).load() for include in (None, folder))
-    assert len(ours.items()) > 1 and [item.query for item in theirs.items()] == ["Who is records?"]
+    # One of the same name that is included, or in a file, is another: the first goes before ours, as in lm-eval.
+    for task, include in (("records", folder), (str(folder / "records-task.yaml"), None)):
+        other = chosen_suite(None, [task], include)
+        assert (other.name, [item.query for item in other.load()[0].items()]) == ("records", ["Who is records?"])
 
 
 def test_a_suite_names_task_files_and_folders_from_where_it_is(
