@@ -68,8 +68,8 @@ def main(options: Options) -> None:
     )  # fmt: skip
     numbers = np.arange(len(queries))
     states = states_at(test, numbers, 0 * numbers, np.zeros(len(queries)), test.pipelines())
-    print("| router | log | calls | effective | refused | " + " | ".join(f"{w} covers | width" for w in WAYS) + " |")
-    print("|---|---|" + "---:|" * (3 + 2 * len(WAYS)))
+    print("| router | rarest model | calls | effective | refused | " + " | ".join(f"{w} | width" for w in WAYS) + " |")
+    print("|---|" + "---:|" * (4 + 2 * len(WAYS)))
     for name in options.routers:
         policy = action_probabilities(load(name, request), states, models)[:, :models]
         truth = float((policy * value).sum(axis=1).mean())
@@ -85,8 +85,8 @@ def main(options: Options) -> None:
                 for way in range(len(WAYS)):
                     low, high = estimates[:, way].T
                     cells += [f"{((low <= truth) & (truth <= high)).mean():.1%}", f"{(high - low).mean():.3f}"]
-                log = f"{logging.min() / logging.sum():.1%} rarest"
-                print(f"| {name} | {log} | {calls:,} | " + " | ".join(cells) + " |", flush=True)
+                share = f"{logging.min() / logging.sum():.1%}"
+                print(f"| {name} | {share} | {calls:,} | " + " | ".join(cells) + " |", flush=True)
 
 
 def measured(

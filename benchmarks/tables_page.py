@@ -32,6 +32,7 @@ from harness.evaluation.frontier import (
 )
 from harness.evaluation.frontier_metrics import LEAST_SPAN
 from harness.evaluation.metrics import COLLAPSED, NOISE, Bootstrap, Estimate
+from harness.evaluation.standings import group_letters
 from harness.report.figures.labels import place_labels
 from harness.report.figures.style import LIGHT, axes_at, drawing_style, new_figure, points
 from pools.errors import UserError
@@ -151,23 +152,7 @@ def groups(sheet: Sheet, names: Sequence[str]) -> list[str]:
         for j, other in enumerate(names[:i]):
             difference = sheet.ahead(one, other)
             alike[i, j] = alike[j, i] = difference.low <= NOISE and difference.high >= -NOISE
-    sets = sorted(cliques(alike, [], list(range(len(names))), []))
-    return ["".join(chr(ord("a") + n) for n, members in enumerate(sets) if i in members) for i in range(len(names))]
-
-
-def cliques(alike: NDArray[np.bool_], chosen: list[int], left: list[int], gone: list[int]) -> Iterator[tuple[int, ...]]:
-    """The largest sets in which all are alike (Bron and Kerbosch 1973)."""
-    if not left and not gone:
-        yield tuple(chosen)
-    for each in list(left):
-        yield from cliques(
-            alike,
-            [*chosen, each],
-            [o for o in left if alike[each, o] and o != each],
-            [o for o in gone if alike[each, o]],
-        )
-        left.remove(each)
-        gone.append(each)
+    return group_letters(alike)
 
 
 # --- text -------------------------------------------------------------------------------------------------------------

@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 from harness.neighbours import check_neighbours
 
 if TYPE_CHECKING:
+    from harness.recorder.import_table import import_table
     from harness.recorder.record import record
     from harness.regression.compare import compare
-    from harness.report.page import write_report
+    from harness.report.page import plot, write_report
     from harness.robustness.stress import stress
     from harness.runs.folder import load_run
     from harness.runs.run import Evaluation, evaluate
+    from harness.runs.source import load_recording
     from harness.runs.train import train
     from harness.serving.lm import RoutedLM
+    from harness.tables.tree_text import tree_text
     from harness.traffic.estimate import estimate
     from pools.errors import UserError
 
@@ -34,10 +37,14 @@ __all__ = [
     "compare",
     "estimate",
     "evaluate",
+    "import_table",
+    "load_recording",
     "load_run",
+    "plot",
     "record",
     "stress",
     "train",
+    "tree_text",
     "write_report",
 ]
 
@@ -49,10 +56,14 @@ _FROM = {
     "compare": "harness.regression.compare",
     "estimate": "harness.traffic.estimate",
     "evaluate": "harness.runs.run",
+    "import_table": "harness.recorder.import_table",
+    "load_recording": "harness.runs.source",
     "load_run": "harness.runs.folder",
+    "plot": "harness.report.page",
     "record": "harness.recorder.record",
     "stress": "harness.robustness.stress",
     "train": "harness.runs.train",
+    "tree_text": "harness.tables.tree_text",
     "write_report": "harness.report.page",
 }
 

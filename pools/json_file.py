@@ -14,17 +14,30 @@ def read_objects(path: Path, example: str) -> list[dict[str, Any]]:
 
     Raises UserError for anything else, and for a key that is there twice.
     """
-    lines, content = path.suffix == ".jsonl", path.read_bytes()
-    try:
-        texts = filter(bytes.strip, content.splitlines()) if lines else [content]
-        parsed = [json.loads(text, object_pairs_hook=_once) for text in texts]
-    except (ValueError, RecursionError) as error:
-        kind = "an object in each line" if lines else "a JSON file"
-        raise UserError(f"{path} cannot be read: {error}; expected {kind}, in UTF-8") from None
-    rows = parsed if lines else parsed[0]
+    content = path.read_bytes()
+    if not content.strip():
+        raise UserError(f"{path} is empty; expected {example}")
+    if path.suffix == ".jsonl":
+        lines = enumerate(content.splitlines(), 1)
+        expected = "an object in each line, in UTF-8; correct it, or delete the line if it was cut off"
+        rows = [_parsed(line, f"{path}: line {number}", expected) for number, line in lines if line.strip()]
+    else:
+        rows = _parsed(content, str(path), "a JSON file, in UTF-8")
     if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
         raise UserError(f"{path} is no list of objects; expected {example}")
     return rows
+
+
+def _parsed(text: bytes, where: str, expected: str) -> Any:
+    """What a JSON text says. Raises UserError for another text."""
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        said = f"{error.msg}: {place}"
+    except (ValueError, RecursionError) as error:
+        said = str(error)
+    raise UserError(f"{where} cannot be read: {said}; expected {expected}")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

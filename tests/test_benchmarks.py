@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from kept_outcomes import Measured, of_seeds
 from real_tables import CONTROLS, controlled
-from tables_page import Goal, cliques, goals_of, sheet_of
+from tables_page import Goal, goals_of, sheet_of
 
 from pools.data.recording import load_recording
 from pools.mdp.tree import Tree
@@ -153,13 +153,6 @@ def test_ablation_prints_a_row_for_each_variant_and_yardstick() -> None:
         assert all(
             float(cell.split(" ± ")[0]) <= float(best) for cell, best in zip(row[1:3], rows[-1][1:3], strict=True)
         )
-
-
-def test_groups_are_the_largest_sets_without_two_that_are_told_apart() -> None:
-    alike = np.eye(4, dtype=bool)
-    for one, other in ((0, 1), (1, 2), (0, 2), (2, 3)):
-        alike[one, other] = alike[other, one] = True
-    assert sorted(cliques(alike, [], [0, 1, 2, 3], [])) == [(0, 1, 2), (2, 3)]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Union
 
 import tyro
 
+from harness.leaderboard.config import Leaderboard
 from harness.recorder.config import Import, Record, Verify
 from harness.regression.config import Check, Compare
 from harness.report.config import Report
@@ -34,7 +35,9 @@ class List:
 
 
 # A command is named after what it takes. Of `A | B` tyro would import a type checker, for 40 ms of `--help`.
-Command = Union[Run, Train, Record, Import, Estimate, Verify, Compare, Check, Report, Stress, Serve, LmEval, List]  # noqa: UP007
+Command = Union[  # noqa: UP007
+    Run, Train, Record, Import, Estimate, Verify, Compare, Check, Report, Leaderboard, Stress, Serve, LmEval, List
+]
 # The function that is called with what a command takes, and with a console. If it returns False, the exit
 # code is 1.
 COMMANDS: dict[type, str] = {
@@ -47,6 +50,7 @@ COMMANDS: dict[type, str] = {
     Compare: "harness.regression.compare:compare_command",
     Check: "harness.regression.check:check",
     Report: "harness.report.page:report",
+    Leaderboard: "harness.leaderboard.page:leaderboard",
     Stress: "harness.robustness.stress:stress_command",
     Serve: "harness.serving.server:serve",
     LmEval: "harness.serving.lm_eval_command:lm_eval_command",

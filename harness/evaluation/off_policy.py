@@ -63,12 +63,14 @@ class Estimates:
 class RouterEstimate:
     """What a router would have attained per call. refused: why nothing is estimated, then the rest is None; else empty.
 
-    effective_requests: how many of equal weight would tell as much. routing_cost: of the router's own encoder.
+    effective_requests: how many of equal weight would tell as much. undecided: calls left out, as the log lacks the
+    router's decision. routing_cost: of the router's own encoder.
     value: quality - cost_weight * cost. value_ahead: of what was logged, doubly robust, paired.
     """
 
     effective_requests: float
     refused: str = ""
+    undecided: int = 0
     routing_cost: float = 0.0
     quality: Estimates | None = None
     cost: Estimates | None = None

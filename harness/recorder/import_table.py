@@ -219,6 +219,20 @@ def import_outcomes(options: Import, console: Console) -> Path:
     return out
 
 
+def import_table(files: Path | str | Sequence[Path | str], out: Path | str, **options: Any) -> Path:
+    """Import tables of outcomes as a recording; its folder, where a recording that is there is replaced.
+
+    options: those of `python -m harness import` by their names, as in `hops=2, drop_incomplete=True`.
+    Raises UserError for a table that is not whole.
+    """
+    from harness.recorder.config import Import
+
+    named = [files] if isinstance(files, Path | str) else files
+    return import_outcomes(
+        Import(files=tuple(map(Path, named)), out=Path(out), force=True, **options), Console(quiet=True)
+    )
+
+
 def _said(
     tree: Tree, counts: Mapping[str, int], left_out: Mapping[str, int], guessed: bool, answered: float | None
 ) -> Iterator[str]:
@@ -271,7 +285,11 @@ def read_outcomes(options: Import, name: str, splits: Sequence[Split | None]) ->
         _check_outcomes(rows, file)
         read += len(table)
         if costs:
-            given = "US$" if form == "traffic" and options.prices else options.cost_unit
+            given = options.cost_unit
+            if form == "traffic" and options.prices:
+                given = "US$" if given is None else given
+                if given != "US$":
+                    raise UserError(f"--cost-unit {given}: costs by --prices are in US$; omit one of the two")
             units.append(unit_of(table if form in (*LONG, "traffic") else (), given, units, file))
             if form == "routellm":
                 charge = _charger(dict.fromkeys(row.model for row in rows), options.prices, options.tokenizer)

@@ -144,12 +144,17 @@ def verify(options: Verify, console: Console) -> bool:
     if differ:
         console.print(_listed(differ))
     console.print(
-        f"{folder.name}: {equal:.1%} of {total} responses equal (asked for: {options.at_least:.0%}), "
+        f"{folder}: {equal:.1%} of {total} responses equal (asked for: {options.at_least:.0%}), "
         f"{scores_equal} of {total} scores re-computed equal, {counts_equal} of {total} token counts: "
         f"the recording {'holds' if holds else 'does NOT hold'}",
         highlight=False,
         markup=False,
     )
+    if equal < options.at_least and total * (1 - options.at_least) < 1:
+        console.print(
+            f"of a sample of {total} one other text is too many for {options.at_least:.0%}: take a larger --sample",
+            highlight=False,
+        )
     if options.out is not None:
         report = {
             **provenance(),
@@ -203,7 +208,7 @@ def _per_model(models: Sequence[str], compared: Sequence[Compared]) -> Table:
     table = Table("model", "compared", "equal", title="generated again")
     for name in models:
         differs = [one.text_differs for one in compared if one.pipeline[-1] == name]
-        table.add_row(escape(name), f"{len(differs)}", f"{differs.count(False)}")
+        table.add_row(escape(name), f"{len(differs)}" if differs else "not sampled", f"{differs.count(False)}")
     return table
 
 

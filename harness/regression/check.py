@@ -110,7 +110,7 @@ def check(options: Check, console: Console) -> bool:
         say("python -m harness check --update would keep what is better as the new baseline")
     for text in worse:
         say(f"WORSE: {text}")
-    counted = f"{len(findings)} figures of {len(pairs)} routers"
+    counted = f"{len(findings)} figures of {len(pairs)} router{'s'[: len(pairs) - 1]}"
     say(f"check FAILED: {len(worse)} of {counted} are worse" if worse else f"check passed: none of {counted} is worse")
     if options.junit is not None:
         options.junit.parent.mkdir(parents=True, exist_ok=True)

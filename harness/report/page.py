@@ -76,6 +76,19 @@ def write_report(runs: Sequence[Path | str], out: Path | str | None = None) -> P
     return out
 
 
+def plot(runs: Sequence[Path | str]) -> Drawing:
+    """The first figure of the report on runs: quality against cost. A notebook shows it.
+
+    Raises UserError for what is no run, for runs of different items, and where no cost was recorded.
+    """
+    groups = group(load_runs([Path(run) for run in runs]))
+    if len(groups) > 1:
+        raise UserError("the runs were not evaluated on the same items; plot those that were, or write a report on all")
+    if not groups[0].unit:
+        raise UserError(f"{groups[0].runs[0].path}: no costs were recorded to plot quality against; write a report")
+    return plane(groups[0])
+
+
 def _page_of(found: Sequence[RunFolder]) -> tuple[str, list[Drawing]]:
     """The page on runs, and its figures."""
     groups = group(found)

@@ -89,7 +89,7 @@ class RunRouter:
             where = (
                 "" if len(below_single) == len(cost_weights) else f" at cost weight{'s'[: len(below_single) - 1]} {at}"
             )
-            notes.append(f"below the best single model on validation items{where}")
+            notes.append(f"value below the best single model's on validation items{where}")
         if isinstance(self.router, NotedRouter):
             notes += self.router.notes(cost_weights)
         if split != "test" and self.name.partition(":")[0] not in UNTRAINED:
@@ -97,14 +97,20 @@ class RunRouter:
         return notes
 
 
-def named(routers: RouterLike | Sequence[RouterLike] | Mapping[str, RouterLike]) -> dict[str, RouterLike]:
-    """The routers by the names of their rows; a router or a class goes by its class's name."""
+def named(
+    routers: RouterLike | Taught | Sequence[RouterLike | Taught] | Mapping[str, RouterLike | Taught],
+) -> dict[str, RouterLike]:
+    """The routers by the names of their rows; a router or a class goes by its class's name, a taught one by its own."""
+    found: dict[str, RouterLike] = {}
     if isinstance(routers, Mapping):
-        found = {check_name(name, "router"): given for name, given in routers.items()}
+        for name, given in routers.items():
+            found[check_name(name, "router")] = given.router if isinstance(given, Taught) else given
     else:
-        found = {}
-        for given in [routers] if isinstance(routers, str | type | Router) else routers:
-            name = given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+        for given in [routers] if isinstance(routers, str | type | Router | Taught) else routers:
+            if isinstance(given, Taught):
+                name, given = given.header.router, given.router
+            else:
+                name = given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
             if name in found and given is not found[name] and given != found[name]:
                 raise UserError(f"two routers are called {name}; name them, as {{'a': first, 'b': second}}")
             found[check_name(name, "--router")] = given

@@ -54,8 +54,8 @@ from harness.runs.source import (
     recording_name,
 )
 from harness.runs.wandb import track
-from harness.tables.export import latex, markdown, tidy
-from harness.tables.grid import Grid, grids
+from harness.tables.export import latex, markdown, tidy, tidy_rows
+from harness.tables.grid import ALL, Grid, grids
 from harness.tables.terminal import tables
 from pools.cost import COST_WEIGHT, MAX_RATE
 from pools.errors import UserError, shown
@@ -66,12 +66,13 @@ from pools.secrets import clean
 from pools.weights import file_hash
 from routers import RouterRequest, load
 from routers.options import parse_arguments
-from routers.registry import learns, registered_name
+from routers.registry import Taught, learns, registered_name
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from harness.report.figures.style import Drawing
     from harness.runs.config import Run
 
 # Of what a router's own model costs, whatever unit the pool's costs are in: its parameters / 10^12 per token.
@@ -101,6 +102,21 @@ class Evaluation:
     def items(self) -> pd.DataFrame:
         """A row per router and item; the columns are documented in docs/reference/run-folder.md."""
         return items_table(self.outcomes, self.tree).to_pandas()
+
+    def table(self, task: str | None = ALL) -> pd.DataFrame:
+        """A row per router, over all items or of one task; None: per router and task. The columns are tables.csv's."""
+        import pandas as pd
+
+        rows = pd.DataFrame(tidy_rows(self.summary)).set_index("router")
+        kept = rows if task is None else rows[rows["task"] == task].drop(columns="task")
+        return kept.dropna(axis="columns", how="all")
+
+    def plot(self) -> Drawing:
+        """Quality against cost, each router with its 95% intervals. A notebook shows it."""
+        import harness
+
+        with tempfile.TemporaryDirectory() as scratch:
+            return harness.plot([self.save(Path(scratch) / "run")])
 
     def markdown(self) -> str:
         """The tables as Markdown."""
@@ -141,7 +157,7 @@ class Evaluation:
 
 
 def evaluate(
-    routers: RouterLike | Sequence[RouterLike] | Mapping[str, RouterLike] = "hierrouter",
+    routers: RouterLike | Taught | Sequence[RouterLike | Taught] | Mapping[str, RouterLike | Taught] = "hierrouter",
     recording: Path | str | None = None,
     *,
     pool: str | None = None,
@@ -179,8 +195,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate routers: quality and cost with intervals, beside baselines and the exact optimum.
 
-    routers: a name (`python -m harness list routers`), a router (what has `act`), the class of one, several of these,
-    or a mapping to them from the names of their rows.
+    routers: a name (`python -m harness list routers`), a router (what has `act`, or what `train` gives), the class of
+    one, several of these, or a mapping to them from the names of their rows.
     recording: folder to replay, by default the shipped one of the pool and suite. live: ask the pool's models instead;
     store: keeps what they answer. tasks: only these; with live models and no suite any. include_path: folder of more
     task files. limit: only the first so many documents of each task.

@@ -12,7 +12,8 @@ from typing import Any
 from harness.runs.config import DEFAULT_HOPS, LIVE_STORE
 from harness.runs.manifest import origin
 from pools.cost import MAX_RATE
-from pools.data.recording import Recording, load_recording
+from pools.data.recording import Recording
+from pools.data.recording import load_recording as read_recording
 from pools.data.store import TransitionStore
 from pools.errors import UserError
 from pools.mdp.tree import Tree
@@ -48,6 +49,14 @@ class Source:
 def recording_folder(pool: str, suite: str) -> Path:
     """Where the shipped recording of a pool and a suite is."""
     return RESULTS / "recordings" / recording_name(pool, suite)
+
+
+def load_recording(folder: Path | str | None = None, cost: str = "paper") -> Recording:
+    """A recording, by default the one that ships: its tree of all items, its pool and its manifest.
+
+    cost: the cost model that the tree's costs are by. Raises UserError for what is no recording.
+    """
+    return read_recording(recording_folder(DEFAULT_POOL, DEFAULT_SUITE) if folder is None else folder, cost)
 
 
 def recording_name(pool: str, suite: str) -> str:

@@ -178,16 +178,12 @@ def create_app(
         after = None
         if log is not None:
             call = ServedCall(request.model_dump(exclude_unset=True), completion, query, answer, took)
-            after = BackgroundTask(kept, call)
+            after = BackgroundTask(log.add, call)
         if request.stream:
             include = request.stream_options is not None and request.stream_options.include_usage
             events = _events(made, answer, usage if include else None)
             return Response(events, media_type="text/event-stream", headers=headers, background=after)
         return JSONResponse(completion, headers=headers, background=after)
-
-    async def kept(call: ServedCall) -> None:
-        if log is not None:
-            log.add(call)
 
     async def answered(query: str, settings: GenerationSettings, connection: Request) -> Answer:
         late = HTTPException(504, f"not answered within {seconds:g} seconds; ask for fewer tokens")

@@ -72,15 +72,16 @@ class Dispatcher:
 
     Models in this process are asked by one thread that takes all that waits as one batch. Where every model is behind a
     server, as many threads take one query each, so that nobody waits for what a server fails at or takes long over.
-    waiting: how many queries may wait. metrics: are told of each call that was made, once, whatever became of it.
+    waiting: how many queries may wait. seed: of what a router draws, other numbers for each query. metrics: are told of
+    each call that was made, once, whatever became of it.
     """
 
-    def __init__(self, routed: Routed, batch_size: int = 64, waiting: int = 256) -> None:
+    def __init__(self, routed: Routed, batch_size: int = 64, waiting: int = 256, seed: int = 0) -> None:
         self.routed = routed
         self.metrics = ServingMetrics(routed.cost_model.unit, lambda: len(self._waiting))
         self._waiting: dict[Future[Any], _Asked] = {}
         self._changing = threading.Lock()
-        self._room, self._seeds = waiting, count()
+        self._room, self._seeds = waiting, count(seed << 32)
         servers = routed.behind_servers()
         self._batch_size = 1 if servers else batch_size
         self._deciding: AbstractContextManager[Any] = threading.Lock() if servers else ALONE

@@ -66,7 +66,7 @@ def serve(options: Serve, console: Console) -> None:
     }
     opened = routed(options.router, store=options.store, checkpoint=options.checkpoint, **shared)
     opened.warm_up()
-    dispatcher = Dispatcher(opened, options.batch_size, options.waiting)
+    dispatcher = Dispatcher(opened, options.batch_size, options.waiting, options.seed)
     shadow = log = None
     if options.shadow is not None:
         beside = {"router": options.shadow, "checkpoint": options.shadow_checkpoint, **shared}

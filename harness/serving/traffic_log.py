@@ -41,6 +41,11 @@ class Shadow(Protocol):
         """Of the router."""
         ...
 
+    @property
+    def max_hops(self) -> int:
+        """How many models it may call for a query."""
+        ...
+
     def choices(self, query: str) -> dict[str, float]:
         """The first decision: the probability of each model that it may call. Raises UserError for an invalid one."""
         ...
@@ -75,7 +80,9 @@ class ShadowProcess:
         self._pipe, theirs = context.Pipe()
         context.Process(target=_decide, args=(theirs, opened), daemon=True).start()
         theirs.close()  # so that its end is noticed
-        self.name: str = self._told()
+        self.name: str
+        self.max_hops: int
+        self.name, self.max_hops = self._told()
 
     def choices(self, query: str) -> dict[str, float]:
         """What the shadow decides. Raises UserError if it fails, or is gone."""
@@ -94,7 +101,7 @@ class ShadowProcess:
 
 
 def _decide(pipe: Connection, opened: Callable[[], Shadow]) -> None:
-    """Send the shadow's name, then for each query its choices; each beside what failed, else an empty text."""
+    """Send the shadow's name and horizon, then for each query its choices; beside each what failed, else ''."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which closes the pipe at its end
     os.nice(19)
     try:
@@ -102,7 +109,7 @@ def _decide(pipe: Connection, opened: Callable[[], Shadow]) -> None:
     except UserError as error:
         pipe.send((None, str(error)))
         return
-    pipe.send((shadow.name, ""))
+    pipe.send(((shadow.name, shadow.max_hops), ""))
     while True:
         try:
             query = pipe.recv()
@@ -194,7 +201,8 @@ class TrafficLog:
         }
         if self._shadow is not None and not self._closed:
             try:
-                line["shadow"] = {"router": self._shadow.name, "choices": self._shadow.choices(call.query)}
+                choices = self._shadow.choices(call.query)
+                line["shadow"] = {"router": self._shadow.name, "max_hops": self._shadow.max_hops, "choices": choices}
             except Exception as error:  # whatever a router raises; the call is logged all the same
                 _log.error("shadow router %s: %s", self._shadow.name, " ".join(str(error).split()))
         return line

@@ -30,9 +30,9 @@ ESCAPES = {
 
 
 def markdown(grid: Grid) -> str:
-    """A Markdown table, with its title above and its caption below."""
+    """A Markdown table, with its title and its caption above."""
     lines = [
-        f"**{grid.title}**",
+        f"**{grid.title}**: {'; '.join(grid.caption)}",
         "",
         _markdown_row(["router", *grid.headers]),
         "|---" + "|---:" * len(grid.headers) + "|",
@@ -40,7 +40,7 @@ def markdown(grid: Grid) -> str:
     for row in grid.rows:
         name = "<br>".join([f"{row.name} {row.mark}".rstrip(), *(f"  {note}" for note in row.notes)])
         lines.append(_markdown_row([name, *map(_markdown_cell, row.cells)]))
-    return "\n".join([*lines, "", "; ".join(grid.caption), ""])
+    return "\n".join([*lines, ""])
 
 
 def _markdown_cell(cell: Cell) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.evaluation.frontier_metrics import KEPT, AgainstTwoModels, AgainstZeroRouter, FrontierMetrics, Parity
@@ -16,6 +16,7 @@ from harness.evaluation.limits import Attained, Budget, Limited, NoWorseThan, Se
 from harness.evaluation.metrics import Estimate, verdict
 from harness.evaluation.off_policy import RouterEstimate, TrafficSummary
 from harness.evaluation.paired import Change, Comparison
+from harness.evaluation.standings import Standing
 from harness.evaluation.summary import OverallFigures, QualityCost, RouterSummary, Summary, TaskFigures
 
 MEAN, ALL, RATIOS, NEW_WORDING = "mean", "all", "x best single", "test: new wording"
@@ -38,8 +39,8 @@ class Cell:
 
     @property
     def text(self) -> tuple[str, ...]:
-        """Its lines, the ratio before the figure."""
-        return (f"{self.ratio} {self.lines[0]}".lstrip(), *self.lines[1:])
+        """Its lines, the ratio behind the figure."""
+        return (f"{self.lines[0]} ({self.ratio})" if self.ratio else self.lines[0], *self.lines[1:])
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table. caption: its clauses."""
+    """A table. caption: its clauses, which say what is shown and stand above it."""
 
     title: str
     headers: tuple[str, ...]
@@ -71,13 +72,12 @@ def grids(summary: Summary) -> list[Grid]:
 
 def overall_grid(summary: Summary) -> Grid:
     """Every router over all items; it fits a terminal of 80 columns."""
-    scale = cost_scale(entry.overall.cost for entry in summary.routers.values())
     rows = []
     for name, entry in summary.routers.items():
         o = entry.overall
         cost = Cell(("-",))
         if o.cost is not None and o.cost_interval is not None:
-            cost = _estimate(o.cost, o.cost_interval, o.cost_ratio, _cost_form(o.cost_interval[1] * scale), scale)
+            cost = _estimate(o.cost, o.cost_interval, o.cost_ratio, _cost_form([o.cost_interval[1]]))
         cells = (
             _estimate(o.quality, o.quality_interval, o.quality_ratio, ".3f"),
             cost,
@@ -86,7 +86,7 @@ def overall_grid(summary: Summary) -> Grid:
         )
         rows.append(Row(name, cells, _mark(o.value_ahead_of_bar_interval), tuple(row_notes(o))))
     headers = ("quality", "cost", "hops", "regret", "gap closed")
-    return Grid(summary.title, headers, tuple(rows), _overall_caption(summary, scale))
+    return Grid(summary.title, headers, tuple(rows), _overall_caption(summary))
 
 
 def task_grid(summary: Summary) -> Grid:
@@ -95,25 +95,25 @@ def task_grid(summary: Summary) -> Grid:
     figures = {name: [*columns_of(entry).values(), entry.macro] for name, entry in routers.items()}
     columns = columns_of(next(iter(routers.values())))
     bounds = {name for name, entry in routers.items() if entry.overall.bound}
-    contenders = [[_lines(f, 1)[0] for f in of_router] for name, of_router in figures.items() if name not in bounds]
+    form = _cost_form((f.cost for of_router in figures.values() for f in of_router), digits=3)
+    contenders = [[_lines(f, form)[0] for f in of_router] for name, of_router in figures.items() if name not in bounds]
     # Where all are alike none is best.
     best = [max(c) if len(set(c)) > 1 else None for c in zip(*contenders, strict=True)] or [None] * (len(columns) + 1)
-    scale = cost_scale(f.cost for of_router in figures.values() for f in of_router)
     rows: list[Row] = []
     for name, of_router in figures.items():
         cells = []
         for f, top in zip(of_router, best, strict=True):
-            lines = _lines(f, scale)
+            lines = _lines(f, form)
             mark = _mark(f.quality_ahead_of_bar_interval)
             cells.append(Cell(lines, mark, best=name not in bounds and lines[0] == top))
         ratios = of_router[-1].quality_ratio, of_router[-1].cost_ratio
-        cells.append(Cell(tuple(f"x{ratio:.2f}" for ratio in ratios if ratio is not None) or ("",)))
+        cells.append(Cell(tuple(_times(ratio) for ratio in ratios if ratio is not None) or ("",)))
         mark = _mark(routers[name].overall.value_ahead_of_bar_interval)
         rows.append(Row(name, tuple(cells), mark, rule=name in bounds and not any(r.rule for r in rows)))
     counts = [Cell((str(f.items),)) for f in columns.values()]
     rows.append(Row("items", (*counts, Cell(), Cell()), rule=True))
     compared = any(f.quality_ratio is not None for f in columns.values())
-    return Grid("by task", (*columns, MEAN, RATIOS), tuple(rows), _caption(summary, scale, compared))
+    return Grid("by task", (*columns, MEAN, RATIOS), tuple(rows), _caption(summary, compared))
 
 
 def latency_grid(summary: Summary) -> Grid | None:
@@ -162,11 +162,11 @@ def frontier_grid(summary: Summary) -> Grid | None:
         headers += ["APGR", "CPT 50%", "CPT 80%"]
     if not headers:
         return None
-    scale = cost_scale(figures.cost for point in points for figures in point.routers.values())
+    form = _cost_form((figures.cost for point in points for figures in point.routers.values()), digits=3)
     rows: list[Row] = []
     for name, entry in summary.routers.items():
         at_weights = [point.routers[name] for point in points]
-        cells = [Cell((*_lines(f, scale), _known(f.gap_closed, "z.0%"))) for f in at_weights]
+        cells = [Cell((*_lines(f, form), _known(f.gap_closed, "z.0%"))) for f in at_weights]
         cells += [_aiq(metrics.routers[name])] if zero is not None else []
         cells += _parity(metrics.parity.get(name)) if at_parity else []
         cells += _of_two(two.routers[name]) if two is not None and not two.undefined else []
@@ -178,7 +178,7 @@ def frontier_grid(summary: Summary) -> Grid | None:
         cells += [Cell()] * (len(headers) - len(cells))
         rows.append(Row("zero router", tuple(cells), notes=("hull of the single models",), rule=True))
     title = "by cost weight" if points else "over all cost weights"
-    caption = _frontier_caption(summary.cost_unit, metrics, scale, bool(points))
+    caption = _frontier_caption(summary.cost_unit, metrics, bool(points))
     return Grid(title, tuple(headers), tuple(rows), caption)
 
 
@@ -197,12 +197,11 @@ def limit_grids(summary: Summary) -> list[Grid]:
 
 def _budget_grid(within: Budget, unit: str) -> Grid:
     every: dict[str, Limited] = {**within.routers, "zero router": within.zero_router}
-    scale, of_cost = cost_scale([figures.cost for figures in every.values()]), within.resource == "cost"
-    rows = []
+    of_cost, rows = within.resource == "cost", []
 
     def attained(figures: Attained) -> list[Cell]:
         """Quality, the cost if there are costs, and the seconds if they are limited."""
-        quality, cost = _attained(figures, scale)
+        quality, cost = _attained(figures)
         cells = [quality, *([cost] if unit else [])]
         if figures.seconds is None or figures.seconds_interval is None:
             return cells
@@ -225,7 +224,7 @@ def _budget_grid(within: Budget, unit: str) -> Grid:
     more = "costs more" if of_cost else "takes longer"
     unanswered = [f"{best.unanswered:.1%} not answered: every call {more}"] if best.unanswered else []
     rows.append(Row("optimum", tuple(cells), notes=("a bound", *unanswered), rule=True))
-    parts = [f"cost per {per(scale)} in {unit}"] if unit else []
+    parts = [f"cost per item in {unit}"] if unit else []
     parts += [] if of_cost else ["mean seconds per item"]
     said = [
         ", ".join(["the best quality within it", *parts]),
@@ -247,18 +246,17 @@ def _budget_grid(within: Budget, unit: str) -> Grid:
 
 
 def _no_worse_grid(at_risk: NoWorseThan, unit: str) -> Grid:
-    scale = cost_scale([each.kept.cost for each in at_risk.routers.values() if each.kept is not None])
     rows = []
     for name, tested in at_risk.routers.items():
         figures = tested.kept
         if figures is None:
             rows.append(Row(name, (Cell(("-",)),) * 5, notes=(*tested.notes, "no point passes")))
             continue
-        quality, cost = _attained(figures, scale)
+        quality, cost = _attained(figures)
         low, high = figures.ahead_interval
         cells = (
             quality,
-            Cell(cost.lines, ratio="" if figures.cost_ratio is None else f"x{figures.cost_ratio:.2f}"),
+            Cell(cost.lines, ratio=_times(figures.cost_ratio)),
             Cell((f"{figures.ahead:+.3f}", f"{low:+.3f}..{high:+.3f}"), _mark(figures.ahead_interval)),
             Cell(("yes" if figures.held else "no",)),
             Cell((_set_to(figures.set_to),)),
@@ -268,7 +266,7 @@ def _no_worse_grid(at_risk: NoWorseThan, unit: str) -> Grid:
         f"the cheapest cost weight whose quality is, with {at_risk.confidence:.4g} confidence on "
         f"{at_risk.validation_items} validation items, not below that of {at_risk.model} by more than "
         f"{at_risk.margin:g}; judged on these",
-        f"cost per {per(scale)} in {unit}; x: relative to {at_risk.model}'s",
+        f"cost per item in {unit}; (x): how many times that of {at_risk.model}",
         f"ahead: quality minus that of {at_risk.model}, with its 95% interval (paired); +, -: it excludes 0",
         f"held: whether that is at least -{at_risk.margin:g}",
         f"no point passes: use {at_risk.model}",
@@ -282,10 +280,10 @@ def _no_worse_grid(at_risk: NoWorseThan, unit: str) -> Grid:
     return Grid(at_risk.title, headers, tuple(rows), tuple(said))
 
 
-def _attained(figures: Attained, scale: int) -> list[Cell]:
-    form = _cost_form(figures.cost_interval[1] * scale)
+def _attained(figures: Attained) -> list[Cell]:
+    form = _cost_form([figures.cost_interval[1]])
     quality = _estimate(figures.quality, figures.quality_interval, None, ".3f")
-    return [quality, _estimate(figures.cost, figures.cost_interval, None, form, scale)]
+    return [quality, _estimate(figures.cost, figures.cost_interval, None, form)]
 
 
 def _met(figures: Limited, budget: float) -> Cell:
@@ -337,13 +335,11 @@ def _change(change: Change, form: str) -> list[Cell]:
 def traffic_grids(summary: TrafficSummary) -> list[Grid]:
     """What routers would have attained on logged traffic, and the value by each way of estimating it."""
     entries = {"as logged": summary.logged, **summary.routers}
-    scale = cost_scale(e.cost.doubly_robust.mean for e in entries.values() if e.cost is not None)
-    rows = [_traffic_row(name, entry, summary, scale) for name, entry in entries.items()]
-    unit, weight, of = summary.cost_unit, summary.cost_weight, " per call" if scale > 1 else ""
-    per_calls = "1,000 calls" if scale > 1 else "call"
+    rows = [_traffic_row(name, entry, summary) for name, entry in entries.items()]
+    unit, weight = summary.cost_unit, summary.cost_weight
     caption = (
         f"{summary.calls:,} calls of {summary.requests:,} requests; doubly robust, with 95% intervals",
-        *([f"cost per {per_calls} in {unit}; value = quality - {weight:g} x cost{of}"] if unit else []),
+        *([f"cost per call in {unit}; value = quality - {weight:g} x cost"] if unit else []),
         "effective requests: how many of equal weight would tell as much",
         "+ or -: more or less value than as logged (the 95% interval of the difference excludes 0)",
     )
@@ -361,26 +357,48 @@ def traffic_grids(summary: TrafficSummary) -> list[Grid]:
     ]
 
 
-def _traffic_row(name: str, entry: RouterEstimate, summary: TrafficSummary, scale: int) -> Row:
+def _traffic_row(name: str, entry: RouterEstimate, summary: TrafficSummary) -> Row:
     calls = Cell((f"{entry.effective_requests:,.0f}",))
+    undecided = (f"without {entry.undecided:,} calls that it did not decide on",) if entry.undecided else ()
     if entry.quality is None or entry.cost is None or entry.value is None:
-        return Row(name, (*[Cell(("-",))] * (4 if summary.cost_unit else 2), calls), notes=(entry.refused,))
+        return Row(name, (*[Cell(("-",))] * (4 if summary.cost_unit else 2), calls), notes=(entry.refused, *undecided))
     cells = [_with_interval(entry.quality.doubly_robust, ".3f")]
     if summary.cost_unit:
         cost = entry.cost.doubly_robust
         cells += [
-            _with_interval(cost, _cost_form(cost.high * scale), scale),
+            _with_interval(cost, _cost_form([cost.high])),
             _with_interval(entry.value.doubly_robust, ".3f"),
         ]
     ahead = entry.value_ahead
     cells.append(Cell(("-",)) if ahead is None else _with_interval(ahead, "+.3f"))
     mark = "" if ahead is None else _mark((ahead.low, ahead.high))
     notes = (f"+ {entry.routing_cost:.3g} T param-tokens for its encoder",) if entry.routing_cost else ()
-    return Row(name, (*cells, calls), mark, notes)
+    return Row(name, (*cells, calls), mark, (*undecided, *notes))
 
 
-def _with_interval(estimate: Estimate, form: str, scale: int = 1) -> Cell:
-    return _estimate(estimate.mean, (estimate.low, estimate.high), None, form, scale)
+def _with_interval(estimate: Estimate, form: str) -> Cell:
+    return _estimate(estimate.mean, (estimate.low, estimate.high), None, form)
+
+
+def standings_grid(
+    title: str, ranked: Sequence[Standing], notes: Mapping[str, Sequence[str]], unit: str, cost_weight: float
+) -> Grid:
+    """Routers in order. notes: below their names."""
+    rows: list[Row] = []
+    for each in ranked:
+        cells = [_with_interval(each.value, ".3f"), _with_interval(each.quality, ".3f")]
+        if each.cost is not None:
+            cells.append(_with_interval(each.cost, _cost_form([each.cost.high])))
+        cells.append(Cell((each.groups or "a bound",)))
+        first_bound = not each.groups and not any(row.rule for row in rows)
+        rows.append(Row(each.router, tuple(cells), notes=tuple(notes[each.router]), rule=first_bound))
+    caption = (
+        f"value = quality - {cost_weight:g} x cost" if unit else "value = quality",
+        *([f"cost per item in {unit}"] if unit else []),
+        "below each its 95% interval over items (bootstrap)",
+        "groups: routers that share a letter are not told apart in value (all pairs at once, 95%)",
+    )
+    return Grid(title, ("value", "quality", *(["cost"] if unit else []), "groups"), tuple(rows), caption)
 
 
 def wrapped(name: str, width: int) -> list[str]:
@@ -393,20 +411,9 @@ def wrapped(name: str, width: int) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def cost_scale(costs: Iterable[float | None]) -> int:
-    """Of how many items costs are given: four decimals shall show something."""
-    highest = max((cost or 0 for cost in costs), default=0)
-    return 1000 if 0 < highest < 0.01 else 1
-
-
-def per(scale: int) -> str:
-    """How that number of items is written after "cost per"."""
-    return "1,000 items" if scale > 1 else "item"
-
-
-def _lines(figures: QualityCost, scale: int) -> tuple[str, ...]:
+def _lines(figures: QualityCost, form: str) -> tuple[str, ...]:
     """Quality and, where it was recorded, below it cost."""
-    return (f"{figures.quality:.3f}", *([] if figures.cost is None else [f"{figures.cost * scale:.4f}"]))
+    return (f"{figures.quality:.3f}", *([] if figures.cost is None else [format(figures.cost, form)]))
 
 
 def _known(figure: float | None, form: str) -> str:
@@ -453,9 +460,9 @@ def _share(share: float | None, interval: Sequence[float] | None) -> Cell:
     return Cell((f"{share:.0%}", *([] if interval is None else ["..".join(f"{end:.0%}" for end in interval)])))
 
 
-def _caption(summary: Summary, scale: int, compared: bool) -> tuple[str, ...]:
+def _caption(summary: Summary, compared: bool) -> tuple[str, ...]:
     unit, formula = summary.cost_unit, summary.value_formula
-    below = f"quality, below it cost per {per(scale)} in {unit}" if unit else "quality, no costs were recorded"
+    below = f"quality, below it cost per item in {unit}" if unit else "quality, no costs were recorded"
     said = [below, f"{MEAN}: over tasks, each counts the same"]
     if any(router.new_wording is not None for router in summary.routers.values()):
         said.append(f"{NEW_WORDING}: the items of all tasks that are worded as no train item is")
@@ -470,8 +477,8 @@ def _caption(summary: Summary, scale: int, compared: bool) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _frontier_caption(unit: str, metrics: FrontierMetrics, scale: int, points: bool) -> tuple[str, ...]:
-    cost = f"cost per {per(scale)} in {unit} and " if unit else ""
+def _frontier_caption(unit: str, metrics: FrontierMetrics, points: bool) -> tuple[str, ...]:
+    cost = f"cost per item in {unit} and " if unit else ""
     said = [f"quality, below it {cost}the gap closed at that cost weight"] if points else []
     if metrics.cost_range is not None:
         low, high = metrics.cost_range
@@ -502,14 +509,12 @@ def _frontier_caption(unit: str, metrics: FrontierMetrics, scale: int, points: b
     return tuple(said)
 
 
-def _overall_caption(summary: Summary, scale: int) -> tuple[str, ...]:
+def _overall_caption(summary: Summary) -> tuple[str, ...]:
     unit, formula, bar = summary.cost_unit, summary.value_formula, summary.best_bar
-    of = " per item" if scale > 1 else ""
-    said = ["no costs were recorded; x: relative to the best single model"]
+    said = ["no costs were recorded; (x): how many times that of the best single model"]
     if unit:
-        said = [f"cost per {per(scale)} in {unit}; x: relative to the best single model"]
+        said = [f"cost per item in {unit}; (x): how many times that of the best single model"]
     if unit or formula != "quality":
-        formula = formula.replace(" x cost", f" x cost{of}")
         said.append(f"value = {formula}; regret: the optimum's value minus the router's")
     said.append("gap closed: how far from the best single model to the optimum")
     if bar not in (None, summary.best_single):
@@ -519,19 +524,27 @@ def _overall_caption(summary: Summary, scale: int) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _estimate(mean: float, interval: tuple[float, float], ratio: float | None, form: str, scale: int = 1) -> Cell:
+def _estimate(mean: float, interval: tuple[float, float], ratio: float | None, form: str) -> Cell:
     """An estimate and, below it, its interval: in the same form, so that it contains the estimate as shown, too."""
-    shown, *bounds = (format(figure * scale, form) for figure in (mean, *interval))
-    return Cell((shown, f"{bounds[0]}..{bounds[1]}"), ratio="" if ratio is None else f"x{ratio:.2f}")
+    shown, *bounds = (format(figure, form) for figure in (mean, *interval))
+    return Cell((shown, f"{bounds[0]}..{bounds[1]}"), ratio=_times(ratio))
 
 
-def _cost_form(highest: float) -> str:
-    """How a cost is shown that is at most so high: with four decimals, fewer if it is large, more if it is small.
+def _times(ratio: float | None) -> str:
+    """How many times another figure it is: with two decimals, of small ones a digit that says something."""
+    if ratio is None:
+        return ""
+    return f"{ratio:.1g}x" if 0 < ratio < 0.005 else f"{ratio:.2f}x"
 
-    So two digits of the highest are seen at least.
+
+def _cost_form(costs: Iterable[float | None], digits: int = 2) -> str:
+    """How these costs are shown: with four decimals, fewer if they are large, more if they are small.
+
+    digits: so many of the highest are seen at least.
     """
+    highest = max((cost or 0 for cost in costs), default=0)
     exponent = math.floor(math.log10(highest)) if highest > 0 else 0
-    decimals = max(4 - max(exponent, 0), 1 - exponent, 0)
+    decimals = max(4 - max(exponent, 0), digits - 1 - exponent, 0)
     return f".{decimals}f" if decimals <= 6 else ".1e"
 
 

@@ -26,8 +26,6 @@ def tables(grid: Grid, width: int) -> list[Table]:
             break
     for table in made[1:]:
         table.title = None
-    for table in made[:-1]:
-        table.caption = None
     return made
 
 
@@ -38,13 +36,13 @@ def _part(grid: Grid, part: slice, name_width: int | None, header_width: int | N
         return escape(name if at is None else "\n".join(wrapped(name, at)))
 
     table = Table(
-        title=grid.title,
-        caption="\n".join(grid.caption),
+        title="\n".join([f"[bold]{escape(grid.title)}[/bold]", *map(escape, grid.caption)]),
+        title_style="",
+        title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
         collapse_padding=True,
-        caption_justify="left",
         padding=(0, 1) if header_width is None else 0,
     )
     table.add_column("router", overflow="fold", min_width=25 if name_width is None else None)

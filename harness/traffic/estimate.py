@@ -47,9 +47,14 @@ if TYPE_CHECKING:
     from harness.traffic.config import Estimate
 
 NEEDED = (
-    "routers are estimated from calls with a score and a propensity, the probability with which the model was chosen; "
-    "a log whose models were chosen by a fixed rule cannot tell what others would have answered"
+    "routers are estimated from calls with a score and a propensity, the probability with which the model was chosen"
 )
+FIXED_RULE = "a log whose models were chosen by a fixed rule cannot tell what others would have answered"
+DRAW = (
+    "draw the model of some requests at random, and log the probability, or let all models answer a sample "
+    "(docs/guides/traffic.md)"
+)
+MORE = "log more calls, or draw the models that it would call more often"
 
 
 def estimate(
@@ -80,6 +85,10 @@ def estimate(
         raise UserError("no log was named; name one or several files of JSON lines, as in docs/guides/traffic.md")
     where = ", ".join(map(str, files))
     calls, outcome, unit, left_out = _usable_calls(files, cost_unit, prices, quality_only)
+    if len({call.answered_by for call in calls}) == 1:
+        raise UserError(f"{where}: all calls are of {calls[0].answered_by}; {DRAW}")
+    if all(call.propensity == 1 for call in calls):
+        raise UserError(f"{where}: every propensity is 1; {FIXED_RULE}; {DRAW}")
     weights = None if weights is None else Path(weights)
     checkpoint = None if checkpoint is None else Path(checkpoint)
     models = _models(calls, checkpoint)
@@ -109,18 +118,12 @@ def estimate(
         chance = action_probabilities(router, states, len(models))[:, :-1]
         entry = estimate_router(chance, logged, outcome, robust, cost_weight)
         estimates[name] = replace(entry, routing_cost=float(router_output.own_cost(router, states).mean()))
-    for name in dict.fromkeys(call.shadow.router for call in calls if call.shadow is not None):
-        chosen = [call.shadow.choices for call in calls if call.shadow is not None and call.shadow.router == name]
-        if len(chosen) < len(calls):
-            entry = RouterEstimate(0.0, f"decided on {len(chosen):,} of the {len(calls):,} calls")
-        else:
-            # A model that no call was of has no column: its probability is missing, and so is overlap.
-            chance = np.array([[of.get(model, 0.0) for model in models] for of in chosen])
-            entry = estimate_router(chance, logged, outcome, robust, cost_weight)
-        estimates[f"shadow:{name}"] = entry
+    shadows = dict.fromkeys(call.shadow.router for call in calls if call.shadow is not None)
+    for name in shadows:
+        estimates[f"shadow:{name}"] = _shadow_estimate(name, calls, models, logged, outcome, robust, cost_weight)
     if all(entry.refused for entry in estimates.values()):
         name, entry = max(estimates.items(), key=lambda row: row[1].effective_requests)
-        raise UserError(f"{where}: no router can be estimated; of {name}: {entry.refused}; {NEEDED}")
+        raise UserError(f"{where}: no router can be estimated; of {name}: {entry.refused}; {MORE}")
     return TrafficSummary(
         calls=len(calls),
         requests=found,
@@ -174,9 +177,33 @@ def _usable_calls(
     lacking = [next((what for what, given in of.items() if given is None), None) for of in needed]
     whole = [number for number, what in enumerate(lacking) if what is None]
     if not whole:
-        raise UserError(f"{where}: no call has a score, a propensity and a cost; {NEEDED}")
+        missing = Counter(what for of in needed for what, given in of.items() if given is None)
+        counted = ", ".join(f"{number:,} have no {what}" for what, number in missing.items())
+        advice = f"{NEEDED}; {FIXED_RULE}" if missing["propensity"] == len(calls) else NEEDED
+        raise UserError(f"{where}: none of {len(calls):,} calls can be used, {counted}; {advice}")
     outcome = np.array([[needed[number]["score"], needed[number]["cost"]] for number in whole], np.float64)
     return [calls[number] for number in whole], outcome, unit, dict(Counter(filter(None, lacking)))
+
+
+def _shadow_estimate(
+    name: str,
+    calls: Sequence[LoggedCall],
+    models: Sequence[str],
+    logged: Logged,
+    outcome: FloatArray,
+    robust: FloatArray,
+    cost_weight: float,
+) -> RouterEstimate:
+    """Of a shadow router, by its logged decisions; calls without one are left out."""
+    decided = np.array([call.shadow is not None and call.shadow.router == name for call in calls])
+    shadows = [call.shadow for call in compress(calls, decided) if call.shadow is not None]
+    if (hops := max(shadow.max_hops for shadow in shadows)) > 1:
+        why = f"it may call {hops} models, and its first decision alone is logged; serve it with --max-hops 1"
+        return RouterEstimate(0.0, why)
+    # A model that no call was of has no column: its probability is missing, and so is overlap.
+    chance = np.array([[shadow.choices.get(model, 0.0) for model in models] for shadow in shadows])
+    entry = estimate_router(chance, logged.of(decided), outcome[decided], robust[decided], cost_weight)
+    return replace(entry, undecided=int((~decided).sum()))
 
 
 def _robust_outcomes(

@@ -253,16 +253,26 @@ class RecordedGenerator:
             for model in range(len(tree.models))
             for context, settings, made in tree.generations(model)
         }
+        self._settings = {item.query: item.settings for item in tree.items}
 
     def generate(self, model: int, requests: Sequence[tuple[Context, GenerationSettings]]) -> list[Generation]:
         """The recorded responses. Raises QueryError if one is missing."""
         if self._independent:  # what was answered before is not read
             requests = [(Context(context.query), settings) for context, settings in requests]
-        missing = [context for context, settings in requests if (model, context, settings) not in self._answers]
+        missing = [each for each in requests if (model, *each) not in self._answers]
+        for context, settings in missing:
+            recorded = self._settings.get(context.query, settings)
+            if recorded != settings:
+                raise QueryError(
+                    f"{context.query[:60]!r} was recorded with at most {recorded.max_new_tokens} tokens and the stop "
+                    f"sequences {list(recorded.until)}, not with {settings.max_new_tokens} and {list(settings.until)}; "
+                    "ask as it was recorded, or ask the models, without --recording"
+                )
         if missing:
             raise QueryError(
                 f"the recording has no response to {len(missing)} of {len(requests)} requests, the first of them "
-                f"{missing[0].query[:60]!r}; was it made with these tasks and limits? Else use the models"
+                f"{missing[0][0].query[:60]!r}; was it made with these tasks and limits? Else ask the models, without "
+                "--recording"
             )
         return [self._answers[model, context, settings] for context, settings in requests]
 

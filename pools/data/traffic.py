@@ -89,9 +89,13 @@ class LoggedResponse(Schema):
 
 
 class ShadowDecision(Schema):
-    """The first decision that another router would have made: its probability of each model that it may call."""
+    """The first decision that another router would have made: its probability of each model that it may call.
+
+    max_hops: how many models it may call one after another; after an answer it was not asked.
+    """
 
     router: str
+    max_hops: Annotated[int, Field(ge=1)] = 1
     choices: dict[str, Share]
 
 

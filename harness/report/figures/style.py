@@ -36,9 +36,9 @@ WIDTH_PX = {False: 860, True: 352}
 SVG_METADATA: dict[str, Any] = {"Date": None, "Creator": None}  # the same figure has the same bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Drawing:
-    """A figure that can be drawn for a wide and for a narrow window.
+    """A figure that can be drawn for a wide and for a narrow window. A notebook shows the wide one.
 
     name: of its files. title, about, parts: what a reader who cannot see it is told.
     draw: from whether it shall be narrow to a matplotlib Figure.
@@ -49,6 +49,15 @@ class Drawing:
     about: str
     parts: Sequence[str]
     draw: Callable[[bool], Any]
+
+    def __repr__(self) -> str:
+        return f"{self.title}. {self.about}"
+
+    def _repr_png_(self) -> bytes:
+        with drawing_style(False):
+            buffer = io.BytesIO()
+            self.draw(False).savefig(buffer, format="png", metadata={"Software": None})
+        return buffer.getvalue()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import harness as harness_package
 from pools.data.recording import load_recording, seal_recording
 from pools.types import GenerationSettings, Item
 from tasks import split_of
@@ -61,6 +62,22 @@ def test_a_recording_is_replaced_only_by_force(tmp_path: Path, harness: Run, cap
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     assert harness(*other[:-1], tmp_path / "thesis", "--force") == 2
+
+
+def test_from_python_a_table_is_imported_as_by_the_command_and_nothing_is_printed(
+    tmp_path: Path, harness: Run, capsys: Any
+) -> None:
+    path = written(table(), tmp_path / "t.csv")
+    assert harness("import", path, "--out", tmp_path / "there", "--hops", 2) == 0
+    capsys.readouterr()
+    for _ in range(2):  # a recording that is there is replaced
+        out = harness_package.import_table(path, tmp_path / "here", hops=2)
+    assert capsys.readouterr().out == "" and out == tmp_path / "here"
+    for name in ("items.parquet", "transitions.parquet"):
+        assert (out / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+    found = harness_package.load_recording(out).tree
+    assert found.max_hops == 2 and found.independent
+    assert len(harness_package.load_recording().tree.items) == 1744, "without a folder the one that ships"
 
 
 @pytest.mark.parametrize(

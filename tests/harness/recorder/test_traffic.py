@@ -70,6 +70,8 @@ def test_calls_without_a_cost_cost_what_their_tokens_do(tmp_path: Path, harness:
         del row["cost"]
     log = written(rows, tmp_path / "log.jsonl")
     assert harness("import", log, "--out", tmp_path / "out", "--prices", "a=1,2", "b=10,20") == 0
+    euros = ("--cost-unit", "EUR", "--out", tmp_path / "other")
+    assert harness("import", log, *euros, "--prices", "a=1,2", "b=10,20") == 2 and not (tmp_path / "other").exists()
     cost = load_recording(tmp_path / "out").tree.cost[:, 1:]
     np.testing.assert_allclose(cost, [[0.001, 0.001], *[[0.0012, 0.012]] * 3])
 

@@ -185,7 +185,7 @@ class Always:
         return load(f"single:{self.model}", request)
 
 
-BELOW = "below the best single model on validation items"
+BELOW = "value below the best single model's on validation items"
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_learner_below_the_best_single_model_on_validation_items_says_so(
     made = harness_package.evaluate(
         {"always": Always}, small_recording, baselines="no", cost_weights=weights, router_args=options
     )
-    found = [text for text in made.summary.routers["always"].overall.notes if text.startswith("below")]
+    found = [text for text in made.summary.routers["always"].overall.notes if text.startswith("value below")]
     assert found == ([] if note is None else [note])
 
 
@@ -369,3 +369,25 @@ def test_a_run_from_python_says_what_it_was_asked_for(small_recording: Path) -> 
     assert made.summary.routers["first"].overall.collapsed_to == models[0]
     with pytest.raises(harness_package.UserError, match="router a has no `act`"):
         harness_package.evaluate({"a": object()})
+
+
+def test_what_was_trained_is_evaluated_tabulated_and_drawn(small_recording: Path, tmp_path: Path) -> None:
+    taught = harness_package.train("knn", small_recording)
+    made = harness_package.evaluate([taught, "random"], small_recording)
+    by_name = harness_package.evaluate({"mine": taught, "knn": "knn"}, small_recording, baselines="no")
+    overall = {name: entry.overall.quality for name, entry in by_name.summary.routers.items()}
+    assert list(made.summary.routers)[:2] == ["knn", "random"] and overall["mine"] == overall["knn"]
+    over_all, both = made.table(), made.table(None)
+    assert list(over_all.index) == list(made.summary.routers)
+    for name, entry in made.summary.routers.items():
+        assert (
+            over_all.loc[name, "quality"] == entry.overall.quality and over_all.loc[name, "cost"] == entry.overall.cost
+        )
+        assert made.table("records").loc[name, "quality"] == entry.tasks["records"].quality
+    assert len(both) == len(made.summary.routers) * len(both["task"].unique())
+    drawn = made.plot()
+    assert made.summary.title in repr(drawn) and drawn._repr_png_().startswith(b"\x89PNG")
+    assert len(drawn.parts) == len(made.summary.routers)
+    on_records = harness_package.evaluate("random", small_recording, tasks=["records"], baselines="no")
+    with pytest.raises(harness_package.UserError, match="not evaluated on the same items"):
+        harness_package.plot([made.save(tmp_path / "all"), on_records.save(tmp_path / "records")])

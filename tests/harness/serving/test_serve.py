@@ -136,6 +136,7 @@ def test_the_shipped_policy_is_served_with_its_own_horizon_and_a_key_of_a_file(
         ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "hex escape"),
         ({"messages": [{"role": "user", "content": "x" * 30_000}]}, 413, "more than 20000 bytes"),
         ({"messages": [{"role": "user", "content": "never recorded"}]}, 422, "the recording has no response"),
+        ({"max_tokens": 1}, 422, "was recorded with at most"),
         ({"max_tokens": 100_000}, 400, "at most 1024 are allowed"),
         ({"n": 2}, 400, "n:"),
         ({"tools": [{"type": "function"}]}, 400, "tools"),

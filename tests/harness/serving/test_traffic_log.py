@@ -89,7 +89,8 @@ def test_no_client_waits_for_a_slow_shadow_and_every_call_is_in_the_log(tmp_path
     decided = [line["shadow"] for line in found if "shadow" in line]
     models = load_recording(RECORDING).tree.models
     assert 2 <= len(decided) < len(items)
-    assert all(of == {"router": str(tmp_path / "slow.py"), "choices": {models[1]: 1.0}} for of in decided)
+    decision = {"router": str(tmp_path / "slow.py"), "max_hops": 1, "choices": {models[1]: 1.0}}
+    assert all(each == decision for each in decided)
     for line in found:
         assert line["propensity"] == pytest.approx(1 / len(models)) and line["cost_unit"] == "T param-tokens"
         assert line["model"] in models and line["response"]["usage"]["cost"] == line["cost"] > 0
@@ -173,6 +174,17 @@ def test_the_log_of_a_router_that_draws_estimates_its_shadow(tmp_path: Path) -> 
     assert found.routers["shadow:always a"] == found.routers["single:a"]
 
 
+def test_the_seed_decides_what_is_drawn() -> None:
+    def answered(seed: int) -> list[str]:
+        dispatcher = Dispatcher(two_models(Leans()), seed=seed)
+        client = TestClient(create_app(dispatcher, "m"))
+        answers = [client.post("/v1/chat/completions", json=chat(f"Number {n}")).json() for n in range(40)]
+        assert dispatcher.close(30)
+        return [answer["choices"][0]["message"]["content"] for answer in answers]
+
+    assert answered(1) == answered(1) != answered(2)
+
+
 def test_what_the_log_has_no_room_for_is_dropped_and_counted_and_a_shadow_that_fails_costs_no_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -224,7 +236,7 @@ def test_a_shadow_in_a_process_of_its_own_outlives_its_errors_and_is_missed_when
     given = {"router": str(tmp_path / "failing.py"), "pool": "lightweight", "recording": RECORDING, "max_hops": 1}
     shadow = ShadowProcess(partial(router_shadow, **given))
     first = {load_recording(RECORDING).tree.models[0]: 1.0}
-    assert shadow.choices("a query") == first
+    assert shadow.choices("a query") == first and shadow.max_hops == 1
     with pytest.raises(UserError, match="ValueError: no idea"):
         shadow.choices("fail")
     assert shadow.choices("a query") == first

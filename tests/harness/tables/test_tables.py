@@ -123,9 +123,9 @@ def test_what_is_best_and_what_is_significant(summary: dict[str, Any]) -> None:
     assert marks["single:odd|one"] == ["", "+", "", "-", "", ""]
     assert marks["single:bad_100%"] == ["-", "", "", "-", "-", ""]
     assert [rows[f"single:{model}"].cells[-1].lines for model in MODELS] == [
-        ("x1.00", "x1.00"),
-        (f"x{(5 / 8 + 1 + 1 + 0) / (6 / 8 + 1 / 4 + 1 + 1):.2f}", "x0.50"),
-        (f"x{1 / 3:.2f}", "x0.25"),
+        ("1.00x", "1.00x"),
+        (f"{(5 / 8 + 1 + 1 + 0) / (6 / 8 + 1 / 4 + 1 + 1):.2f}x", "0.50x"),
+        (f"{1 / 3:.2f}x", "0.25x"),
     ]
     assert [cell.lines for cell in rows["items"].cells] == [("8",), ("4",), ("3",), ("9",), ("",), ("",)]
     assert [row.name for row in grid.rows if row.rule] == ["oracle", "items"]
@@ -133,13 +133,15 @@ def test_what_is_best_and_what_is_significant(summary: dict[str, Any]) -> None:
     assert (rows["single:bad_100%"].mark, rows["single:good"].mark, rows["oracle"].mark) == ("-", "", "+")
 
 
-def test_costs_too_small_for_their_digits_are_of_1000_items(summary: dict[str, Any]) -> None:
+def test_small_costs_are_per_item_too_with_digits_that_tell_them_apart(summary: dict[str, Any]) -> None:
     small = json.loads(json.dumps(summary))
     for entry in small["routers"].values():
-        for figures in (entry["macro"], *entry["tasks"].values()):
+        for figures in (entry["overall"], entry["macro"], *entry["tasks"].values()):
             figures["cost"] /= 1000
-    assert [row.cells for row in task_grid(typed(small)).rows] == [row.cells for row in task_grid(typed(summary)).rows]
-    assert "cost per 1,000 items in US$" in task_grid(typed(small)).caption[0]
+    costs = [[float(cell.lines[1]) for cell in row.cells[:-1]] for row in task_grid(typed(small)).rows[:-1]]
+    before = [[float(cell.lines[1]) for cell in row.cells[:-1]] for row in task_grid(typed(summary)).rows[:-1]]
+    np.testing.assert_allclose(costs, np.array(before) / 1000, atol=5.1e-6)
+    assert "cost per item in US$" in task_grid(typed(small)).caption[0]
     assert "cost per item in US$" in task_grid(typed(summary)).caption[0]
 
 
@@ -194,19 +196,18 @@ def test_no_cell_of_the_csv_file_is_a_formula(summary: dict[str, Any]) -> None:
 def test_an_interval_contains_its_estimate_as_they_are_shown(summary: dict[str, Any], factor: float) -> None:
     other = json.loads(json.dumps(summary))
     names = list(other["routers"])
-    # The first router is cheap, the others are not, so that all cannot be given for 1,000 items.
+    # The first router is cheap, the others are not.
     for name in names[:1] if factor < 1 else names:
         figures = other["routers"][name]["overall"]
         figures["cost"] *= factor
         figures["cost_interval"] = [bound * factor for bound in figures["cost_interval"]]
     for shown in (other, {**other, "routers": {names[0]: other["routers"][names[0]]}}):
         grid = overall_grid(typed(shown))
-        scale = 1000 if "cost per 1,000 items" in grid.caption[0] else 1
         for row, entry in zip(grid.rows, shown["routers"].values(), strict=True):
-            for cell, name, count in ((row.cells[0], "quality", 1), (row.cells[1], "cost", scale)):
+            for cell, name in ((row.cells[0], "quality"), (row.cells[1], "cost")):
                 (low, high), figure, exact = cell.lines[1].split(".."), cell.lines[0].split()[-1], entry["overall"]
                 assert float(low) <= float(figure) <= float(high)
-                assert float(figure) == pytest.approx(exact[name] * count, rel=0.06)
+                assert float(figure) == pytest.approx(exact[name], rel=0.06)
                 assert (float(high) > 0) == (exact[f"{name}_interval"][1] > 0)
                 assert len(low) <= 8, "columns stay narrow"
 
@@ -235,7 +236,7 @@ def test_markdown_has_bold_figures_and_whole_names(summary: dict[str, Any], fold
     (odd,) = (line for line in lines if line.startswith("| single:odd"))
     assert odd == (
         "| single:odd\\|one | 0.625<br>1.1250 | **1.000**+<br>0.6250 | 1.000<br>0.5000 | 0.000-<br>1.2500 "
-        "| 0.656<br>0.8750 | x0.88<br>x0.50 |"
+        "| 0.656<br>0.8750 | 0.88x<br>0.50x |"
     )
     assert odd in (folder / "tables.md").read_text(encoding="utf-8")
 
@@ -254,7 +255,7 @@ def test_latex_says_the_same(summary: dict[str, Any], folder: Path) -> None:
     assert sum(line.count(r"\textbf") for line in rows) == 4
     assert rows[[line.startswith("single:odd") for line in rows].index(True)] == (
         r"single:odd\textbar{}one & 0.625 & \textbf{1.000}\rlap{$^{+}$} & 1.000 & 0.000\rlap{$^{-}$} "
-        r"& 0.656 & x0.88 \\"
+        r"& 0.656 & 0.88x \\"
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import harness as api
+from pools.errors import UserError
 from routers import RouterRequest, RoutingStates
 
 Run = Callable[..., int]
@@ -70,7 +71,7 @@ def test_routers_are_estimated_by_name_from_a_checkpoint_and_as_objects(
     command = ("estimate", log, "--router", "knn", "--checkpoint", policy, "--cost-weight", 10, "--out", out)
     assert harness(*command) == 0
     said = capsys.readouterr().out
-    assert "doubly robust, with 95% intervals" in said and "cost per 1,000 calls" not in said
+    assert "doubly robust, with 95% intervals" in said and "cost per call" in said
     found = json.loads(out.read_text())
     assert found["split"] == "test" and found["models"] == ["small", "large"] and found["cost_unit"] == "US$"
     truth = {"knn": (0.85, 0.0055), "single:small": (0.55, 0.001), "single:large": (0.85, 0.01)}
@@ -106,9 +107,26 @@ def test_what_the_shadow_router_would_have_done_is_a_row(tmp_path: Path) -> None
     quality = found.routers["shadow:r"].quality
     assert quality is not None and quality.doubly_robust.low < 0.85 < quality.doubly_robust.high
     assert found.cost_unit == ""
-    del rows[7]["shadow"]
-    some = api.estimate(written(rows, tmp_path / "log.jsonl"), split="all").routers["shadow:r"]
-    assert some.quality is None and some.refused == "decided on 1,999 of the 2,000 calls"
+    for row in rows[:200]:  # of the last calls before a stop, and those that it failed at, there is no decision
+        del row["shadow"]
+    some = api.estimate(written(rows, tmp_path / "log.jsonl"), split="all", quality_only=True).routers["shadow:r"]
+    alone = api.estimate(written(rows[200:], tmp_path / "log.jsonl"), split="all", quality_only=True)
+    assert some.quality is not None and some.undecided == 200
+    assert some.quality.inverse_propensity == alone.routers["shadow:r"].quality.inverse_propensity
+    # After an answer it would have decided again, and what is not known.
+    rows[-1]["shadow"]["max_hops"] = 3
+    many = api.estimate(written(rows, tmp_path / "log.jsonl"), split="all", quality_only=True).routers["shadow:r"]
+    assert many.quality is None and many.refused.startswith("it may call 3 models, and its first decision alone")
+
+
+def test_a_log_in_which_nothing_was_drawn_is_refused(tmp_path: Path) -> None:
+    of_one = [call(f"Number {n}: which coat?", "small", 1.0, propensity=0.5) for n in range(600)]
+    with pytest.raises(UserError, match="all calls are of small; draw the model of some requests at random"):
+        api.estimate(written(of_one, tmp_path / "log.jsonl"), split="all")
+    # One call in a hundred is of the other, by a rule, which the mean weight alone does not tell.
+    rule = [call(f"Number {n}: which coat?", "small" if n % 100 else "large", 1.0, propensity=1.0) for n in range(1000)]
+    with pytest.raises(UserError, match="every propensity is 1; a log whose models were chosen by a fixed rule"):
+        api.estimate(written(rule, tmp_path / "log.jsonl"), split="all")
 
 
 def test_a_router_without_overlap_has_no_figures_and_calls_that_lack_something_are_counted(
@@ -126,9 +144,11 @@ def test_a_router_without_overlap_has_no_figures_and_calls_that_lack_something_a
 @pytest.mark.parametrize(
     ("change", "arguments", "said"),
     [
-        ({"propensity": None}, (), "no call has a score, a propensity and a cost"),
+        ({"propensity": None}, (), "600 calls can be used, 600 have no propensity; routers are estimated"),
+        ({"propensity": None}, (), "chosen by a fixed rule cannot tell"),
+        ({"score": None}, (), "600 calls can be used, 600 have no score; routers"),
         ({"propensity": 0.0}, (), "entry 1: propensity: Input should be greater than 0"),
-        ({"propensity": 1.0}, (), "no router can be estimated"),
+        ({"propensity": 1.0}, (), "a log whose models were chosen by a fixed rule cannot tell"),
         ({"score": 2}, (), "score"),
         ({"cost": None}, (), "no call has a cost; give --prices of its tokens, or --quality-only"),
         ({}, ("--router", "knn"), "router knn learns from the answers of every model, and a log has one"),
@@ -145,3 +165,22 @@ def test_what_cannot_be_estimated_is_refused_in_one_line(
     error = capsys.readouterr().err
     assert (code, error.count("\n")) == ((2, 1) if said else (0, 0)), error
     assert said in error
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "log.jsonl is empty"),
+        ("\n \n", "log.jsonl is empty"),
+        ('{}\n\n{"request": {"mod', "log.jsonl: line 3 cannot be read: Unterminated string"),
+    ],
+)
+def test_a_log_that_is_empty_or_cut_off_is_told_as_such(
+    tmp_path: Path, harness: Run, capsys: Any, text: str, said: str
+) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(text)
+    for command in ("estimate", "import"):
+        assert harness(command, log) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1

@@ -1,0 +1,1 @@
+"""Entries of routers on recordings, and the page that ranks them."""

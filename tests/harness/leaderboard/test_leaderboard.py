@@ -1,0 +1,104 @@
+"""`leaderboard`: entries of runs, a page of entries, and entries that are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import harness as api
+
+Run = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def runs(small_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two runs on one recording, of other routers."""
+    folder = tmp_path_factory.mktemp("runs")
+    made = []
+    for name, routers in (("one", ["cascade"]), ("two", ["knn", "random"])):
+        path = folder / name
+        api.evaluate(routers, small_recording, cost_weights=[0.5], seed=len(made) + 1).save(path)
+        made.append(path)
+    return made[0], made[1]
+
+
+def test_runs_become_entries_and_the_page_ranks_them(
+    runs: tuple[Path, Path], tmp_path: Path, harness: Run, capsys: Any
+) -> None:
+    folder = tmp_path / "entries"
+    assert harness("leaderboard", runs[0], "--entries", folder) == 0
+    assert harness("leaderboard", runs[1], "--entries", folder, "--label", "seed 2") == 0
+    summary = api.load_run(runs[0]).summary
+    files = sorted(path.name for path in folder.glob("*/*.json"))
+    assert {"cascade.json", "knn-seed-2.json", "random-seed-2.json", "random.json", "oracle.json"} <= set(files)
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "---" not in line][1:]
+    assert len(rows) == len(files) and rows[-1].startswith("| oracle") and rows[-1].endswith("| a bound |")
+    value = summary.routers["cascade"].overall.quality - 0.5 * (summary.routers["cascade"].overall.cost or 0)
+    (cascade,) = (row for row in rows if row.startswith("| cascade"))
+    assert f"| {value:.3f}<br>" in cascade
+    values = [float(row.split("|")[2].split("<br>")[0]) for row in rows[:-1]]
+    assert values == sorted(values, reverse=True)
+    # The page is a function of the entries, and a run that is added again is no new entry.
+    capsys.readouterr()
+    assert harness("leaderboard", runs[0], "--entries", folder) == 0
+    assert f"{len(files)} entries, 0 of them new" in capsys.readouterr().out
+    assert (folder / "README.md").read_text(encoding="utf-8") == page
+
+
+def test_entries_that_contradict_themselves_or_others_are_refused_and_nothing_is_written(
+    runs: tuple[Path, Path], tmp_path: Path, harness: Run, capsys: Any
+) -> None:
+    folder = tmp_path / "entries"
+    assert harness("leaderboard", runs[0], "--entries", folder) == 0
+    (file,) = folder.glob("*/cascade.json")
+    whole, page = json.loads(file.read_text()), (folder / "README.md").read_text()
+    task = next(iter(whole["items"]))
+    better = json.loads(json.dumps(whole))
+    better["items"][task]["quality"][0] = 1.0 - better["items"][task]["quality"][0]
+    fewer = json.loads(json.dumps(whole))
+    for column in fewer["items"][task].values():
+        del column[1:]
+    figures = [(q, c) for of in fewer["items"].values() for q, c in zip(of["quality"], of["cost"], strict=True)]
+    fewer["quality"], fewer["cost"] = (sum(each) / len(figures) for each in zip(*figures, strict=True))
+    fewer["value"] = fewer["quality"] - 0.5 * fewer["cost"]
+    for changed, said in (
+        (better, f"quality is {whole['quality']:g}, but by the items it is"),
+        ({**whole, "value": whole["value"] + 0.1}, "value is"),
+        ({**whole, "router": "other"}, "is in another place than its table and router say"),
+        ({**whole, "format": 2}, "format"),
+        (fewer, "has other items than"),
+    ):
+        file.write_text(json.dumps(changed))
+        assert harness("leaderboard", "--entries", folder) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+    assert (folder / "README.md").read_text() == page
+    # Of the same name with other figures: it needs a name of its own.
+    other = {**whole, "items": {**whole["items"], task: {**whole["items"][task]}}}
+    other["items"][task]["quality"] = [1.0 - q for q in other["items"][task]["quality"]]
+    quality = [q for of in other["items"].values() for q in of["quality"]]
+    other["quality"] = sum(quality) / len(quality)
+    other["value"] = other["quality"] - 0.5 * other["cost"]
+    file.write_text(json.dumps(other))
+    assert harness("leaderboard", runs[0], "--entries", folder) == 2
+    assert "is there with other figures; give a --label" in capsys.readouterr().err
+
+
+def test_a_folder_without_entries_is_refused(tmp_path: Path, harness: Run, capsys: Any) -> None:
+    assert harness("leaderboard", "--entries", tmp_path / "none") == 2
+    assert "holds no entries; name runs" in capsys.readouterr().err
+
+
+def test_the_page_in_the_documents_is_of_the_entries_that_ship(tmp_path: Path, harness: Run, monkeypatch: Any) -> None:
+    root = Path(api.__file__).parents[1]
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(root / "results" / "leaderboard", tmp_path / "results" / "leaderboard")
+    page = Path("docs/results/leaderboard.md")
+    assert harness("leaderboard", "--entries", "results/leaderboard", "--out", page) == 0
+    assert page.read_text(encoding="utf-8") == (root / page).read_text(encoding="utf-8")
