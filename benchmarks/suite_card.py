@@ -80,7 +80,7 @@ class Misled:
         nodes = [self.tree.node(a for a in actions if a >= 0) for actions in states.actions.tolist()]
         others = [self.other[context.query] for context in states.contexts]
         contexts = [
-            Context(own.query, self.tree.context(other, node).responses)
+            Context(own.query, self.tree.context(other, node).responses, own.prefill)
             for own, other, node in zip(states.contexts, others, nodes, strict=True)
         ]
         return self.router.act(replace(states, contexts=contexts, cost=self.spent[others, nodes]))

@@ -22,7 +22,10 @@ from pools.yaml_file import read_yaml
 
 FOLDER = Path(__file__).parent
 # Arguments of lm-eval models that say where to run, not what is answered.
-_PLACEMENT = {"device", "batch_size", "max_batch_size", "num_concurrent", "max_retries", "timeout", "parallelize"}
+_PLACEMENT = {
+    *("device", "batch_size", "max_batch_size", "num_concurrent", "max_retries", "timeout", "parallelize"),
+    *("gpu_memory_utilization", "tensor_parallel_size", "data_parallel_size"),  # vLLM's
+}
 
 Rate = Annotated[float, Field(ge=0, le=MAX_RATE)]
 Amount = Annotated[float, Field(ge=0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -57,7 +58,7 @@ def visible(template: str, context: Context) -> Context:
     """
     text, kept = render(template, context), list(context.responses)
     for place in reversed(range(len(kept))):
-        fewer = Context(context.query, tuple(kept[:place] + kept[place + 1 :]))
+        fewer = replace(context, responses=tuple(kept[:place] + kept[place + 1 :]))
         if render(template, fewer) == text:
             del kept[place]
-    return Context(context.query, tuple(kept))
+    return replace(context, responses=tuple(kept))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pools.errors import UserError, shown
 
@@ -19,14 +19,23 @@ SHARE: Timing = "share of a batch"
 
 @dataclass(frozen=True)
 class Context:
-    """What a candidate model is given to answer: the query, and every response so far in order."""
+    """What a candidate model is given to answer: the query, and every response so far in order.
+
+    prefill: what each response begins with (lm-eval's `gen_prefix`); the model goes on from there, and it is no part of
+    the response.
+    """
 
     query: str
     responses: tuple[str, ...] = ()
+    prefill: str = ""
 
     def extended(self, response: str) -> Context:
         """The context of the next hop."""
-        return Context(self.query, (*self.responses, response))
+        return replace(self, responses=(*self.responses, response))
+
+    def plain(self) -> dict[str, Any]:
+        """As the transition store keeps it: without an empty prefill, as it was before there were any."""
+        return {name: value for name, value in asdict(self).items() if value or name != "prefill"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class Item:
     """One question of a task. `(task, doc_id)` is unique within a suite.
 
     kind: which kind of question of its task it is (its subject, say). wording: which of its task's wordings asks it.
-    Both are empty if the task says none.
+    Both are empty if the task says none. prefill: what each response begins with, as in `Context`.
     """
 
     task: str
@@ -56,6 +65,7 @@ class Item:
     split: Split
     kind: str = ""
     wording: str = ""
+    prefill: str = ""
 
 
 @dataclass(frozen=True)

@@ -81,8 +81,9 @@ def moved(chance: FloatArray, fits: BoolArray, instead: IntArray) -> FloatArray:
 
 
 def lengths(contexts: Sequence[Context]) -> IntArray:
-    """`[n]` how many characters a model reads in each context: of the query and of all responses."""
-    return np.array([len(context.query) + sum(map(len, context.responses)) for context in contexts], np.int64)
+    """`[n]` how many characters a model reads in each context: query, responses and what the next one begins with."""
+    read = [len(context.query) + len(context.prefill) + sum(map(len, context.responses)) for context in contexts]
+    return np.array(read, np.int64)
 
 
 def lengths_at(tree: Tree) -> IntArray:

@@ -77,7 +77,7 @@ class LmEvalTask:
         metadata = config.get("metadata") or {}
         config["metadata"] = {k: v for k, v in metadata.items() if k not in ("config_source", KIND, WORDING)}
         items = [
-            [item.doc_id, item.query, str(self._task.doc_to_target(self._instances[item.doc_id].doc))]
+            [item.doc_id, item.query + item.prefill, str(self._task.doc_to_target(self._instances[item.doc_id].doc))]
             + ([item.split] if SPLIT in metadata else [])
             for item in self._items
         ]
@@ -139,6 +139,14 @@ class LmEvalTask:
             )
         return check_name(str(doc[field]), f"task '{self.name}': the {key} of a document")
 
+    def _split_prefill(self, text: str, doc: Mapping[str, Any]) -> tuple[str, str]:
+        """What lm-eval sends, as the query and what the answer begins with; the spaces between go with the latter."""
+        prefix = self._task.doc_to_prefix(doc)
+        if not prefix or not text.endswith(prefix):
+            return text, ""
+        query = text.removesuffix(prefix).rstrip(" ")
+        return query, text[len(query) :]
+
     def _split(self, doc: Mapping[str, Any], text: str) -> Split:
         """The split that the document says, or that its text decides."""
         said = self._said(SPLIT, doc)
@@ -161,7 +169,8 @@ class LmEvalTask:
             if instance.doc_id in self._instances or len(instance.args) != 2 or not isinstance(instance.args[0], str):
                 raise UserError(f"task '{self.name}' asks more than one text per item: only plain questions are routed")
             self._instances[instance.doc_id] = instance
-            query, arguments = instance.args
+            whole, arguments = instance.args
+            query, prefill = self._split_prefill(whole, instance.doc)
             # Where examples are drawn per item, one question may come in two queries: it is the question that counts.
             text = query if self._task.config.num_fewshot == 0 else str(self._task.doc_to_text(instance.doc))
             if normalised(text) in seen:
@@ -171,7 +180,7 @@ class LmEvalTask:
             settings = generation_settings(self.name, arguments)
             split = self._split(instance.doc, text)
             told = self._said(KIND, instance.doc), self._said(WORDING, instance.doc)
-            self._items.append(Item(self.name, instance.doc_id, query, settings, split, *told))
+            self._items.append(Item(self.name, instance.doc_id, query, settings, split, *told, prefill))
         self._built = wanted
 
 

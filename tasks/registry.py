@@ -89,6 +89,7 @@ def get(
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._yaml_loader import load_yaml
 
+    from tasks.code.code_eval import sandboxed_code_eval, uses_code_eval
     from tasks.lm_eval_task import LmEvalTask, check_config
 
     ours = FOLDER in path.resolve().parents
@@ -102,12 +103,13 @@ def get(
         raise
     except Exception as error:  # lm-eval's reader and YAML's raise whatever Python does
         raise UserError(f"task file {path} cannot be read: {type(error).__name__}: {_first_line(error)}") from None
-    if config.get("unsafe_code") and not ours and os.environ.get("HF_ALLOW_CODE_EVAL") != "1":
+    sandboxed = uses_code_eval(path)
+    if config.get("unsafe_code") and not (ours or sandboxed) and os.environ.get("HF_ALLOW_CODE_EVAL") != "1":
         raise UserError(
             f"task '{name}' executes what models write, through lm-eval and outside of this project's sandbox: "
             "set HF_ALLOW_CODE_EVAL=1 to accept that, or use human_eval"
         )
-    with _only_errors(logging.getLogger("lm_eval")):
+    with _only_errors(logging.getLogger("lm_eval")), sandboxed_code_eval() if sandboxed else contextlib.nullcontext():
         try:
             [task] = TaskManager(include_defaults=False).load(str(path))["tasks"].values()
         except ImportError as error:
@@ -116,7 +118,7 @@ def get(
                 '(for lm-eval\'s mathematics: pip install "lm-eval[math]")'
             ) from error
         except Exception as error:
-            if ours:
+            if ours and "dataset_path" not in config:
                 raise
             raise UserError(
                 f"task '{name}' could not be loaded: {type(error).__name__}: {_first_line(error)}; expected its data "

@@ -137,6 +137,12 @@ def build_tiny_model(folder: Path, seed: int, chat_template: str | None = None) 
 
 
 @pytest.fixture(scope="session")
+def tiny_model() -> Callable[..., Path]:
+    """`tiny_model(folder, seed, chat_template=None)`: a tiny random Llama in a folder."""
+    return build_tiny_model
+
+
+@pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random Llama, float32, without a chat template."""
     return build_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny-a", seed=1)

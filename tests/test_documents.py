@@ -217,6 +217,14 @@ def test_the_arguments_of_the_lm_eval_model_are_those_of_its_guide() -> None:
     assert [*told, *of_lm_eval] == list(inspect.signature(RoutedLM).parameters)
 
 
+def test_the_guide_on_a_gpu_computes_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = ROOT / "docs" / "guides" / "gpu.md"
+    [example] = python_of(page)
+    exec(compile(example, str(page), "exec"), {})
+    [printed] = re.findall(r"(?<=\n\n)```\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert capsys.readouterr().out == printed
+
+
 def test_the_reference_is_what_the_code_says() -> None:
     made = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))
     for name, text in made["pages"]().items():

@@ -74,6 +74,7 @@ def record(
         engine = f"ray:{ray_address}"
     check_recording_target(folder)
     graded = choose_sandbox(sandbox, say)
+    say(f"loading tasks and models of {name}; data and weights that are not here come from the Hugging Face hub")
     start = time.monotonic()
     source = live_source(
         *(pool, chosen, max_hops, limit, weights),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _TOLD = "kind", "wording"  # what a task may tell of an item
+_LATER = (*_TOLD, "prefill")  # columns that the first recordings lack
 _MANIFEST, _TABLES = "manifest.json", ("items.parquet", "transitions.parquet")
 
 
@@ -82,6 +83,8 @@ def save_recording(tree: Tree, pool: Pool, manifest: dict[str, Any], folder: Pat
 
     check_recording_target(folder, replace)
     of_items, of_transitions = _schemas(pool)
+    if not any(item.prefill for item in tree.items):
+        of_items = of_items.remove(of_items.get_field_index("prefill"))
     items = pa.Table.from_pylist([vars(item) | vars(item.settings) for item in tree.items], schema=of_items)
     transitions = pa.Table.from_pylist([{**row, "billed": row["cost"]} for row in tree.rows()], schema=of_transitions)
     shape: dict[str, Any] = {"max_hops": tree.max_hops, "complete": tree.complete}
@@ -139,7 +142,7 @@ def _schemas(pool: Pool) -> tuple[pa.Schema, pa.Schema]:
             ("until", pa.list_(pa.string())),
             ("max_new_tokens", pa.int32()),
             ("split", pa.string()),
-            *((name, pa.string()) for name in _TOLD),
+            *((name, pa.string()) for name in _LATER),
         ]
     )
     transitions = pa.schema(
@@ -184,14 +187,14 @@ def load_recording(folder: Path | str, cost: str = "paper") -> Recording:
                 raise ValueError(f"{name} is not what was written: its sha256 is another than the manifest's")
         read = [_table(*of_file) for of_file in zip(files, _schemas(pool), strict=True)]
         items, rows = read[0].to_pydict(), read[1]
-        for name in _TOLD:
+        for name in _LATER:
             items.setdefault(name, [""] * len(items["task"]))
     except broken as error:
         raise _unreadable(folder, error) from None
     cost_model = pool.cost_model(cost)
     try:
         settings = map(GenerationSettings, map(tuple, items["until"]), items["max_new_tokens"])
-        columns = items["task"], items["doc_id"], items["query"], settings, items["split"], *(items[n] for n in _TOLD)
+        columns = items["task"], items["doc_id"], items["query"], settings, items["split"], *(items[n] for n in _LATER)
         made = [Item(*of_item) for of_item in zip(*columns, strict=True)]
         answer_reader(manifest.answers)
         recorded_hops = 1 if manifest.independent_answers else manifest.max_hops
@@ -215,7 +218,7 @@ def _unreadable(folder: Path, error: Exception) -> UserError:
 
 
 def _table(content: bytes, schema: pa.Schema) -> pa.Table:
-    """The columns of a Parquet file; those of `_TOLD` may be missing, as recordings once had none.
+    """The columns of a Parquet file; those of `_LATER` may be missing.
 
     Raises an error of Python's or pyarrow's if another is missing or one does not fit.
     """
@@ -224,7 +227,7 @@ def _table(content: bytes, schema: pa.Schema) -> pa.Table:
 
     # With no threads: a command that ends while pyarrow still starts some is aborted by them.
     table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
-    expected = [field for field in schema if field.name not in _TOLD or field.name in table.column_names]
+    expected = [field for field in schema if field.name not in _LATER or field.name in table.column_names]
     filled = pa.schema([field.with_nullable(False) for field in expected])
     return table.select(filled.names).cast(filled).combine_chunks()
 
@@ -258,7 +261,7 @@ class RecordedGenerator:
     def generate(self, model: int, requests: Sequence[tuple[Context, GenerationSettings]]) -> list[Generation]:
         """The recorded responses. Raises QueryError if one is missing."""
         if self._independent:  # what was answered before is not read
-            requests = [(Context(context.query), settings) for context, settings in requests]
+            requests = [(replace(context, responses=()), settings) for context, settings in requests]
         missing = [each for each in requests if (model, *each) not in self._answers]
         for context, settings in missing:
             recorded = self._settings.get(context.query, settings)

@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 def transition_key(fingerprint: str, settings: GenerationSettings, context: Context) -> str:
     """The address of a response: a hash of the model's fingerprint, the settings and the context."""
-    return content_hash(fingerprint, asdict(settings), asdict(context))
+    return content_hash(fingerprint, asdict(settings), context.plain())
 
 
 class TransitionStore:
@@ -103,7 +103,7 @@ class TransitionStore:
                     transition_key(fingerprint, settings, context),
                     fingerprint,
                     json.dumps(asdict(settings), sort_keys=True),
-                    json.dumps(asdict(context), sort_keys=True, ensure_ascii=False),
+                    json.dumps(context.plain(), sort_keys=True, ensure_ascii=False),
                     made.response,
                     int(made.tokens_in),
                     int(made.tokens_out),

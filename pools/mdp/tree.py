@@ -103,8 +103,8 @@ class Tree:
         self._scores: dict[tuple[int, str], float] = {}
         self._generator, self._scorer = generator, scorer
         for index, item in enumerate(self.items):
-            utf8("".join((item.query, *item.settings.until)))
-            self.context_id[index, 0] = self._intern(Context(item.query))
+            utf8("".join((item.query, item.prefill, *item.settings.until)))
+            self.context_id[index, 0] = self._intern(Context(item.query, prefill=item.prefill))
 
     # --- the shape of the tree -----------------------------------------------------------------------------------
 
@@ -434,7 +434,7 @@ class Tree:
         part.items = tuple(replace(item, query=query) for item, query in zip(self.items, queries, strict=True))
         for ids, query in zip(part.context_id, queries, strict=True):
             for context in np.unique(ids[ids >= 0]).tolist():
-                part.contexts[context] = Context(query, part.contexts[context].responses)
+                part.contexts[context] = replace(part.contexts[context], query=query)
         part._context_ids = {context: index for index, context in enumerate(part.contexts)}
         return part
 

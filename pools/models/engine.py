@@ -97,9 +97,12 @@ class LocalEngine:
         declared = self.pool.models[model]
         text = render(declared.template, context)
         if not declared.chat_template:
-            return text
+            return text + context.prefill
+        begun = context.prefill.lstrip(" ")  # the space is plain text's, between question and answer
+        messages = [{"role": "user", "content": text}]
+        messages += [{"role": "assistant", "content": begun}] if begun else []
         try:
-            return self.language_model(model).apply_chat_template([{"role": "user", "content": text}])
+            return self.language_model(model).apply_chat_template(messages, add_generation_prompt=not begun)
         except ValueError as error:
             raise UserError(
                 f"model {declared.name}: its chat template cannot be applied: {' '.join(str(error).split())}; set "
@@ -267,10 +270,12 @@ def _text_read(lm: Any, prompt: Any) -> str:
     """What a model reads. A chat server applies its template itself, so here the tokenizer's stands for it."""
     if isinstance(prompt, str):
         return prompt
-    [message] = json.loads(prompt.prompt)
+    messages = json.loads(prompt.prompt)
     if not getattr(lm.tokenizer, "chat_template", None):
-        return str(message["content"])
-    return str(lm.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True))
+        return "".join(message["content"] for message in messages)
+    begun = messages[-1]["role"] == "assistant"
+    ending = {"add_generation_prompt": not begun, "continue_final_message": begun}
+    return str(lm.tokenizer.apply_chat_template(messages, tokenize=False, **ending))
 
 
 def _count(lm: Any, model: CandidateModel, text: str, **options: bool) -> int:

@@ -1,4 +1,5 @@
 import hashlib
+import re
 from dataclasses import replace
 
 import pytest
@@ -43,7 +44,9 @@ def test_shipped_pools():
         assert pool.cost_model("paper").input_rate == tuple(m.base_rate for m in pool.models)
         assert all(m.base_rate > 0 for m in pool.models)
         for model in pool.models:
-            assert model.weights is None or model.weights.sha256 or model.weights.path or name == "lightweight-hub"
+            weights = model.weights
+            pinned = weights is None or weights.sha256 or weights.path or re.fullmatch("[0-9a-f]{40}", weights.revision)
+            assert pinned, f"{name}: {model.name}"
     registries = ("registry-north", "registry-east", "registry-west")
     assert load_pool("lightweight").model_names == (*registries, "calculator", "reader", "qwen2.5-coder-0.5b")
 
@@ -142,6 +145,7 @@ def test_fingerprint(load, tmp_path):
     assert changed(lm_eval="vllm")
     assert changed(arguments={"dtype": "float32"})
     assert changed(arguments={**model.arguments, "max_length": 512})
+    assert not changed(arguments={**model.arguments, "gpu_memory_utilization": 0.3, "tensor_parallel_size": 2})
     # Of a GGUF file the sha256 is enough; other weights have neighbours, the tokenizer above all, that decide, too.
     gguf = replace(model.weights, file="weights.gguf", sha256="0" * 64)
     (folder / "weights.gguf").write_bytes(b"not looked at")

@@ -9,7 +9,9 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from pools.errors import UserError
-from pools.types import GenerationSettings
+from pools.models.generator import LiveGenerator
+from pools.pool import load_pool
+from pools.types import Context, GenerationSettings
 from tasks import get, split_of
 from tasks.lm_eval_task import LmEvalTask, generation_settings
 
@@ -114,6 +116,26 @@ def test_fewshot_queries_and_every_filters_scores_are_lm_evals(sums: Path, filte
     scores = task.score([(item.doc_id, samples[item.doc_id]["resps"][0][0]) for item in items])
     assert scores == [samples[item.doc_id]["exact_match"] for item in items]
     assert 0 < sum(scores) < len(scores)
+
+
+def test_what_an_answer_begins_with_is_lm_evals(sums: Path, tiny_pool_file: Path) -> None:
+    """As plain text, and in the chat template, where it begins the assistant's message."""
+    sums.write_text(f'{FEWSHOT}gen_prefix: "From {{{{a}}}} one comes to"\n')
+    items = get(str(sums)).items(4)
+    assert [(item.query[-9:], item.prefill) for item in items[2:]] == [
+        ("\n\n2 + 4 =", " From 2 one comes to"),
+        ("\n\n3 + 2 =", " From 3 one comes to"),
+    ]
+    generator = LiveGenerator(load_pool(str(tiny_pool_file)))
+    [theirs] = TaskManager(include_defaults=False).load(str(sums))["tasks"].values()
+    for model, chat in enumerate(({}, {"apply_chat_template": True})):
+        theirs.set_fewshot_seed(seed=1234)
+        apply = generator.language_model(model).apply_chat_template
+        theirs.build_all_requests(limit=4, chat_template=apply if chat else None, **chat)
+        asked = [instance.args[0] for instance in theirs.instances]
+        # With chat templates lm-eval makes the description a system message; here all is the user's.
+        asked = [text.replace("[system] Add.\n\n[user] ", "[user] Add.\n") for text in asked]
+        assert [generator.text(model, Context(item.query, prefill=item.prefill)) for item in items] == asked
 
 
 def test_the_same_question_is_asked_once_whatever_its_examples(sums: Path) -> None:

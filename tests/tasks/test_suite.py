@@ -18,11 +18,14 @@ def test_offline_and_paper() -> None:
     assert len(load_suite("offline").tasks) == 5
 
 
-def test_every_task_of_paper_is_in_lm_evals_own_index_and_is_answered_by_text() -> None:
+def test_every_task_of_paper_is_answered_by_text() -> None:
+    """All are in lm-eval's own index but for MBPP, whose task there scores right answers 0."""
     from lm_eval.tasks import TaskManager
 
     index = TaskManager().task_index
-    for task in load_suite("paper").tasks:
+    *theirs, ours = sorted(load_suite("paper").tasks, key=lambda task: task.name == "mbpp_chat")
+    assert ours.name not in index
+    for task in theirs:
         config = index[task.name].cfg
         assert config is not None
         assert config.get("output_type") == "generate_until"

@@ -50,6 +50,15 @@ def test_round_trip(tree, made_up_pool, folder):
     loaded.require(*np.indices(loaded.known.shape))  # all there, so nobody is asked
 
 
+def test_what_answers_begin_with_is_kept_in_a_column_of_its_own(tree, made_up_pool, folder, tmp_path):
+    assert "prefill" not in pq.read_table(folder / ITEMS).column_names, "files without any are as they were before"
+    tree.items = tuple(replace(item, prefill=f" so {item.doc_id}") for item in tree.items)
+    save_recording(tree, made_up_pool, {}, tmp_path / "r")
+    loaded = load_recording(tmp_path / "r").tree
+    assert loaded.items == tree.items
+    assert loaded.context(3, 1).prefill == " so 3"
+
+
 def test_a_cascade_is_kept_as_its_first_hop(synthetic_tree, made_up_pool, tmp_path):
     tree = synthetic_tree(items=5, models=2, max_hops=1).cascade(3)
     tree.answers = "number"

@@ -7,13 +7,14 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 import pools
-from pools import Context, Generation, GenerationSettings, UserError
+from pools import Context, Generation, GenerationSettings, UserError, content_hash
 from pools.data.store import TransitionStore, transition_key
 
 SETTINGS = GenerationSettings(("\n\n", "Q:"), 64)
@@ -22,6 +23,13 @@ ROOT = Path(pools.__file__).parent.parent
 
 def _made(text, seconds=0.1):
     return Generation(text, 12, 3, "stop", seconds)
+
+
+def test_a_prefill_is_part_of_the_address_and_none_leaves_it_as_it_was():
+    asked = Context("What is 2+2?", ("4",))
+    before = {"query": "What is 2+2?", "responses": ["4"]}
+    assert transition_key("f", SETTINGS, asked) == content_hash("f", asdict(SETTINGS), before)
+    assert transition_key("f", SETTINGS, replace(asked, prefill=" It is")) != transition_key("f", SETTINGS, asked)
 
 
 def test_exact_replay(tmp_path):

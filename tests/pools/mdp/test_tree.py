@@ -335,7 +335,8 @@ def test_other_prices_and_other_words_leave_the_answers(synthetic_tree) -> None:
     for node in range(1, tree.nodes):
         factor = 10.0 if tree.action(node) == 1 else 1.0
         assert repriced.cost[:, node] == pytest.approx(factor * tree.cost[:, node])
-        assert repriced.cost_model.hop_cost(int(tree.action(node)), tree.generation(0, node)) == repriced.cost[0, node]
+        again = repriced.cost_model.hop_cost(int(tree.action(node)), tree.generation(0, node))
+        assert again == pytest.approx(repriced.cost[0, node])
     assert (repriced.score == tree.score).all()
     asked = tree.reworded([f"say {n}" for n in range(3)])
     for item, node in itertools.product(range(3), range(tree.decision_nodes)):

@@ -98,6 +98,9 @@ def test_a_server_that_does_not_count_needs_a_tokenizer(
     [made] = counted.generate(0, [(Context("Question 1 là ?"), SETTINGS)])
     assert made.tokens_in == len("[user] Question 1 là ?\n[assistant] ".encode())
     assert made.tokens_out == len(made.response.encode())
+    [begun] = counted.generate(0, [(Context("Question 1 là ?", prefill=" Answer 7"), SETTINGS)])
+    assert begun.tokens_in == len("[user] Question 1 là ?\n[assistant] Answer 7".encode())
+    assert begun.response == "answer to Answer 7", "its last message is what the answer begins with"
     assert capfd.readouterr() == ("", "")
 
 
@@ -347,3 +350,20 @@ def test_a_prompt_that_fails_alone_in_its_batch_does_not_end_the_others(pool: An
     with pytest.raises(UpstreamError, match=r"; 1 of 6 requests failed; what was answered is stored"):
         LiveGenerator(declared, store=store).generate(0, REQUESTS)
     assert len(store) == 5
+
+
+def test_the_pool_in_dollars_decodes_greedily_and_bills_what_the_server_counts(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none is needed")
+    declared, server = load_pool("openai"), serve()
+    here = [replace(model, arguments={**model.arguments, "base_url": server.url}) for model in declared.models]
+    pool = replace(declared, models=tuple(here))
+    generator, cost = LiveGenerator(pool), pool.cost_model("dollars")
+    assert (cost.unit, "2026-06-21" in cost.source) == ("US$", True)
+    for number, (read, written) in enumerate([(0.15, 0.60), (0.40, 1.60), (2.00, 8.00)]):
+        [made] = generator.generate(number, [(Context("Question 3"), SETTINGS)])
+        assert cost.hop_cost(number, made) == pytest.approx((103 * read + 13 * written) / 1e6)
+        assert here[number].base_rate == pytest.approx((read + written) / 2 / 1e6)
+        payload = generator.language_model(number)._create_payload([], gen_kwargs={"until": ["Q:"], "do_sample": False})
+        assert payload["temperature"] == 0 and payload["stop"][0] == "Q:", "lm-eval samples from models with a 5"
