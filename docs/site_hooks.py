@@ -43,6 +43,7 @@ def _moved(text: str) -> str:
     """The text of a page that lies elsewhere, with its links as they are from the top of the site."""
     text = re.sub(r"\]\(\s*docs/README\.md", f"]({INDEX}", text)
     text = re.sub(r"\]\(\s*docs/", "](", text)
+    text = text.replace("](../README.md", "](index.md")
     return re.sub(r"\]\(\s*(?:\.\./)?CONTRIBUTING\.md", "](contributing.md", text)
 
 

@@ -10,8 +10,16 @@ Each function takes what the command of its name takes, prints nothing, and rais
 docs/guides/python.md shows them at work.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+if sys.version_info < (3, 11):  # noqa: UP036 - pip looks at it, a checkout on the path does not
+    _said = f"harness needs Python 3.11 or later, and this is {sys.version.split()[0]}"
+    if sys.argv[0] != "-m":
+        raise ImportError(_said)
+    print(f"harness: {_said}", file=sys.stderr)  # of `python -m harness`, which passes here first
+    sys.exit(2)
 
 from harness.neighbours import check_neighbours
 

@@ -38,9 +38,11 @@ def main() -> None:
 
 
 def _execute() -> None:
-    from harness.cli.app import execute, parse
-    from pools.errors import UserError
-
+    try:
+        from harness.cli.app import execute, parse
+        from pools.errors import UserError
+    except ModuleNotFoundError as error:
+        _end(f"the package {error.name} is not installed; pip install -c constraints.txt -e .")
     try:
         for argument in sys.argv[1:]:
             argument.encode()

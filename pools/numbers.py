@@ -21,6 +21,11 @@ def read_number(text: str, kind: type[_N]) -> _N:
     return kind(text)
 
 
+def counted(number: int, noun: str) -> str:
+    """How many of something, in words: `1 router`, `2 routers`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def number_arguments() -> ConstructorRegistry:
     """What makes tyro read the numbers of a command line so."""
     from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo

@@ -83,7 +83,7 @@ def find_weights(weights: Weights, model: str, pool_folder: Path, weights_dir: P
     folder = _local_folder(weights, pool_folder, weights_dir, tried) or _hub_folder(weights, tried)
     if folder is None:
         wanted = f"{weights.file or 'its files'} of {weights.repository or weights.path}"
-        raise UserError(f"no weights for model {model}: {wanted} not found in {'; '.join(tried)}. {_advice(weights)}")
+        raise UserError(f"no weights for model {model}: {wanted} not found in {'; '.join(tried)}. {fetching(weights)}")
     if weights.file and weights.sha256:
         actual = file_hash(folder / weights.file)
         if actual != weights.sha256.lower():
@@ -93,6 +93,11 @@ def find_weights(weights: Weights, model: str, pool_folder: Path, weights_dir: P
             )
     check_recipe(folder, f"model {model}")
     return folder
+
+
+def find_here(weights: Weights, pool_folder: Path, weights_dir: Path | None) -> Path | None:
+    """The folder as `find_weights` has it, if it is on this machine; the hub is not asked, no sha256 computed."""
+    return _local_folder(weights, pool_folder, weights_dir, []) or _hub_folder(weights, [], cache_only=True)
 
 
 def check_recipe(folder: Path, what: str) -> None:
@@ -126,7 +131,7 @@ def _local_folder(weights: Weights, pool_folder: Path, weights_dir: Path | None,
     return None
 
 
-def _hub_folder(weights: Weights, tried: list[str]) -> Path | None:
+def _hub_folder(weights: Weights, tried: list[str], cache_only: bool = False) -> Path | None:
     if not weights.repository:
         return None
     from huggingface_hub import constants, snapshot_download
@@ -135,7 +140,8 @@ def _hub_folder(weights: Weights, tried: list[str]) -> Path | None:
     files = [weights.file] if alone(weights) else None
     try:
         # Not hf_hub_download: without a network it tries five times, for 23 seconds, and says so on stderr.
-        folder = Path(snapshot_download(weights.repository, revision=weights.revision, allow_patterns=files))
+        of = {"revision": weights.revision, "allow_patterns": files, "local_files_only": cache_only}
+        folder = Path(snapshot_download(weights.repository, **of))
         if weights.file and not (folder / weights.file).exists():
             raise FileNotFoundError(f"its repository at {weights.revision} has no such file")
         return folder
@@ -144,7 +150,8 @@ def _hub_folder(weights: Weights, tried: list[str]) -> Path | None:
         return None
 
 
-def _advice(weights: Weights) -> str:
+def fetching(weights: Weights) -> str:
+    """How to get a model's weights."""
     if not weights.repository:
         return "Put them there, or correct `path` in the pool file"
     file = f" {weights.file}" if alone(weights) else ""

@@ -35,8 +35,9 @@ from routers.call_bounds import CallBounds, lengths_at, moved
 from routers.checkpoint import read_tensors, state_beside, write_tensors
 from routers.induction import texts_pay
 from routers.options import NonNegative, Positive
-from routers.router import RouterRequest, Training
+from routers.router import Log, RouterRequest, Training
 from routers.states import PARTS, TEXTS, Part, StateFeatures, features_of
+from routers.tracking import log_checkpoint, tracked, tracking_asked
 
 Share = Annotated[float, Field(ge=0, le=1)]
 PAPER: tuple[Part, ...] = ("query", "response", "cost")
@@ -148,11 +149,17 @@ class Args(Options):
     seed: int = 1
     """Seed of the weights, the items, the actions and the minibatches."""
     track: bool = False
-    """Log to wandb; WANDB_MODE=offline works."""
-    wandb_project_name: str = "hierrouter-harness"
-    """The wandb project."""
+    """Log to wandb; WANDB_MODE=offline works. With `out` the checkpoint is an artifact."""
+    wandb_project: str | None = None
+    """The wandb project; by default hierrouter-harness."""
     wandb_entity: str | None = None
     """The wandb team."""
+    wandb_group: str | None = None
+    """The wandb group; by default none."""
+    wandb_name: str | None = None
+    """Name of the wandb run; by default ppo_hierrouter, seed and time."""
+    wandb_tags: tuple[str, ...] = ()
+    """Tags of the wandb run."""
     max_hops: int | None = None
     """Horizon L; by default the recording's."""
     allow_stop: bool = True
@@ -427,18 +434,14 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
         }
 
     # --- start, or go on -----------------------------------------------------------------------------------------
-    first, best_value = 1, -float("inf")
+    first, best_value, kept_at = 1, -float("inf"), 0
     best = {name: tensor.clone() for name, tensor in average.nets.state_dict().items()}
     identity = _identity(args, tree, validation, request)
     if training.resume and training.state is not None:
-        first, best_value, best = _restore(training.state, identity, policy, average, optimizer, learn, generator)
-    run = None
-    if training.track is not None:
-        import wandb
-
-        settings = {**plain(args), "seed": request.seed, "cost_weight": cost_weight, **training.facts}
-        name = f"ppo_hierrouter__{request.seed}__{int(time.time())}"
-        run = wandb.init(name=name, config=settings, **training.track)
+        first, best_value, kept_at, best = _restore(
+            training.state, identity, policy, average, optimizer, learn, generator
+        )
+    chosen_on = "validation" if "validation" in complete else "train"
     start_time, steps = time.perf_counter(), 0
 
     for iteration in range(first, num_iterations + 1):
@@ -454,26 +457,27 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
         last = iteration == num_iterations
         measured: dict[str, dict[str, float]] = {}
         if last or (args.eval_every and iteration % args.eval_every == 0):
-            chosen_on = "validation" if "validation" in complete else "train"
             # What train items come to is a matter of the log: there are more of them.
-            measured = {name: exact(name) for name in complete if name == chosen_on or run is not None}
+            measured = {name: exact(name) for name in complete if name == chosen_on or training.log is not None}
             value = measured.get(chosen_on, {}).get("greedy_value")
             if value is None or not args.select or value > best_value:
-                best_value = -float("inf") if value is None else value
+                best_value, kept_at = -float("inf") if value is None else value, iteration
                 best = {name: tensor.clone() for name, tensor in average.nets.state_dict().items()}
         speed = steps / (time.perf_counter() - start_time)
         if training.report is not None:
             said = f"return {logged.get('charts/episodic_return', 0.0):.3f}, {speed:,.0f} steps/s"
             training.report(iteration, num_iterations, said)
-        if run is not None:
+        if training.log is not None:
             logged |= {"charts/learning_rate": optimizer.param_groups[0]["lr"], "charts/SPS": speed}
             logged |= {f"exact/{name}_{key}": v for name, figures in measured.items() for key, v in figures.items()}
-            run.log(logged, step=iteration * learn.steps)
+            training.log(training.name, iteration * learn.steps, logged)
         if training.state is not None and (last or iteration % args.save_every == 0):
-            _save(training.state, identity, iteration, best_value, best, policy, average, optimizer, learn, generator)
+            kept = best_value, kept_at, best
+            _save(training.state, identity, iteration, kept, policy, average, optimizer, learn, generator)
     average.nets.load_state_dict(best)
-    if run is not None:
-        run.finish()
+    if training.log is not None:
+        kept_of = {"step": kept_at * learn.steps, **(exact(chosen_on) if chosen_on in complete else {})}
+        training.log(training.name, num_iterations * learn.steps, {f"kept/{key}": v for key, v in kept_of.items()})
     return average, inputs
 
 
@@ -790,8 +794,12 @@ def _identity(options: Options, tree: Tree, validation: Tree | None, request: Ro
     return content_hash(plain(options), goal, seen)
 
 
-def _save(path: Path, identity: str, iteration: int, best_value: float, best: Any, *parts: Any) -> None:
-    """Everything that training goes on from, as safetensors, whole or not at all."""
+def _save(path: Path, identity: str, iteration: int, kept: tuple[float, int, Any], *parts: Any) -> None:
+    """Everything that training goes on from, as safetensors, whole or not at all.
+
+    kept: the best value so far, in which iteration it was found, and its policy.
+    """
+    best_value, kept_at, best = kept
     policy, average, optimizer, learn, generator = parts
     tensors = {f"policy.{name}": tensor for name, tensor in policy.nets.state_dict().items()}
     tensors |= {f"average.{name}": tensor for name, tensor in average.nets.state_dict().items()}
@@ -804,14 +812,14 @@ def _save(path: Path, identity: str, iteration: int, best_value: float, best: An
     arrays |= {f"learn.{name}": np.asarray(array) for name, array in learnt.items()}
     # -inf, if no policy was chosen yet, is no number of JSON.
     known = best_value if best_value > -float("inf") else None
-    meta = {"identity": identity, "iteration": iteration, "best_value": known, "random": random}
+    meta = {"identity": identity, "iteration": iteration, "best_value": known, "kept_at": kept_at, "random": random}
     write_tensors(path, arrays, _STATE, meta)
 
 
 def _restore(
     path: Path, identity: str, policy: Any, average: Any, optimizer: Any, learn: Any, generator: Any
-) -> tuple[int, float, Any]:
-    """Put the state back; the iteration to go on with, the best value so far, and its policy."""
+) -> tuple[int, float, int, Any]:
+    """Put the state back; the iteration to go on with, the best value so far, its iteration, and its policy."""
     import torch
 
     try:
@@ -835,7 +843,7 @@ def _restore(
     learn.restore({name: tensor.numpy() for name, tensor in below("learn.").items()}, meta["random"])
     generator.set_state(tensors["generator"])
     best_value = -float("inf") if meta["best_value"] is None else meta["best_value"]
-    return meta["iteration"] + 1, best_value, below("best.")
+    return meta["iteration"] + 1, best_value, meta["kept_at"], below("best.")
 
 
 def request_for(
@@ -844,12 +852,13 @@ def request_for(
     validation: Tree | None,
     report: Callable[[int, int, str], None] | None = None,
     facts: Mapping[str, Any] | None = None,
+    log: Log | None = None,
 ) -> RouterRequest:
     """What the command line asks for, on trees. Raises UserError if its checkpoint or state cannot be there."""
     training = Training(
         state=state_beside(args.out, args.resume),
         resume=args.resume,
-        track={"project": args.wandb_project_name, "entity": args.wandb_entity} if args.track else None,
+        log=log,
         report=report,
         facts=facts or {},
     )
@@ -866,6 +875,18 @@ def request_for(
         validation=validation,
         training=training,
     )
+
+
+@contextmanager
+def _tracked(args: Args, source: Mapping[str, Any]) -> Iterator[Any]:
+    """The run of wandb that the command line asks for; None if it asks for none."""
+    where = tracking_asked(args)
+    if where is None:
+        yield None
+        return
+    settings = {**plain(args), "seed": args.seed, "cost_weight": args.cost_weight, "source": source}
+    with tracked(where, "train", f"ppo_hierrouter__{args.seed}__{int(time.time())}", None, settings) as run:
+        yield run
 
 
 def main() -> None:
@@ -886,12 +907,14 @@ def main() -> None:
             )
         tree = tree if args.max_hops is None else tree.shortened(args.max_hops)
         source = {"recording": args.recording.name, "suite": recording.manifest.get("suite")}
-        with training_bar(shown=sys.stderr.isatty()) as report:
+        with _tracked(args, source) as run, training_bar(shown=sys.stderr.isatty()) as report:
             parts = tree.select("train"), tree.select("validation")
-            request = request_for(args, *parts, report, {"source": source})
-            taught = teach("hierrouter", request, plain(args))
-        if args.out is not None:
-            taught.save(args.out)
+            log = None if run is None else lambda _, step, figures: run.log(figures, step=step)
+            taught = teach("hierrouter", request_for(args, *parts, report, {"source": source}, log), plain(args))
+            if args.out is not None:
+                taught.save(args.out)
+                if run is not None:
+                    log_checkpoint(run, args.out, f"hierrouter-{source['recording']}", taught.header.model_dump())
     except UserError as error:
         print(f"ppo_hierrouter: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

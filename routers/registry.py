@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from routers.checkpoint import (
     write_checkpoint,
 )
 from routers.options import Option, options_of, read_options
-from routers.router import Learner, LearntRouter, Router, RouterRequest, WeighingRouter
+from routers.router import Learner, LearntRouter, Router, RouterRequest, VotingRouter, WeighingRouter
 
 ROUTERS: Registry[Any] = Registry("router", "harness.routers", "routers", skip=("ppo_",))
 """What is registered is a learner, or is called with a RouterRequest and gives a router. Trainers register nothing."""
@@ -51,6 +52,14 @@ def learns(router: str | type) -> bool:
 def registered_name(router: str | type) -> str:
     """The name that a router is registered by, without argument and file."""
     return ROUTERS.entry(router)[0]
+
+
+def row_name(router: str) -> str:
+    """The name of a router's row: as it was asked for, and of one in a file as the file registers it."""
+    if not router.partition(":")[0].endswith(".py"):
+        return router
+    name, _, argument = ROUTERS.entry(router)
+    return f"{name}:{argument}" if argument else name
 
 
 def router_options(router: str | type) -> list[Option]:
@@ -91,8 +100,8 @@ def load(
         return teach(router, request, options or {}).router
     if options:
         raise UserError(f"router {name} learns nothing and has no options; got {', '.join(options)}")
-    built: Router = entry(replace(request, argument=argument))
-    return built
+    _check_call(entry, f"router {name}", "a RouterRequest", request)
+    return checked_router(entry(replace(request, argument=argument)), name)
 
 
 def teach(router: str | type, request: RouterRequest, options: Mapping[str, Any]) -> Taught:
@@ -103,10 +112,37 @@ def teach(router: str | type, request: RouterRequest, options: Mapping[str, Any]
         request = learner.adapted(request)
     _check_numbers(request)
     train, validation = items_to_learn_from(request, name, explores=getattr(learner, "explores", False))
-    learnt = learner.fit(train, validation, replace(request, train=None, validation=None, evaluation=None))
+    training = replace(request.training, name=f"{router if isinstance(router, str) else name}-{request.seed}")
+    alone = replace(request, train=None, validation=None, evaluation=None, training=training)
+    _check_call(learner.fit, f"router {name}: fit", "train, validation and request", train, validation, alone)
+    learnt: LearntRouter = checked_router(learner.fit(train, validation, alone), name)
     fitted_with = options_as_saved(learner)
-    training = {"options": fitted_with, "seed": request.seed, **request.training.facts}
-    return Taught(learnt, Header(router=name, options=fitted_with, problem=Problem.of(request), training=training))
+    facts = {"options": fitted_with, "seed": request.seed, **request.training.facts}
+    return Taught(learnt, Header(router=name, options=fitted_with, problem=Problem.of(request), training=facts))
+
+
+def checked_router(built: Any, name: str) -> Any:
+    """A router that somebody wrote. Raises UserError if it has not the one method of all, `act(states)`, or another."""
+    if isinstance(built, VotingRouter):
+        return built
+    if not callable(getattr(built, "act", None)):
+        raise UserError(
+            f"router {name} is a {type(built).__name__} without `act`; expected act(states) -> actions "
+            "(docs/guides/routers.md)"
+        )
+    _check_call(built.act, f"router {name}: act", "states", None)
+    return built
+
+
+def _check_call(function: Any, what: str, expected: str, *arguments: Any) -> None:
+    """Raise UserError if a function that somebody wrote cannot be called with these arguments."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        given = inspect.signature(function)
+        raise UserError(f"{what} takes {given}; expected {expected} (docs/guides/routers.md)") from None
+    except ValueError:  # one that Python cannot look into
+        return
 
 
 def _check_numbers(request: RouterRequest) -> None:

@@ -34,18 +34,24 @@ class RoutingStates:
     seconds: NDArray[np.float64] | None = None
 
 
+Log = Callable[[str, int, Mapping[str, float]], None]
+"""Is told the figures of a training: its name, environment steps so far, and the figures by name."""
+
+
 @dataclass(frozen=True)
 class Training:
     """What goes along with a training and does not change its outcome.
 
     state: file that a long training may leave what it goes on from in; resume: go on from there.
-    track: project and team (`entity`) of wandb to log to.
+    name: of the training. log: is told the figures of each iteration, under wandb's usual names, and last those of what
+    was kept, `kept/...`.
     report: is told how far it is: steps done, steps in all, and a few words. facts: kept in the checkpoint, for people.
     """
 
     state: Path | None = None
     resume: bool = False
-    track: Mapping[str, Any] | None = None
+    name: str = ""
+    log: Log | None = None
     report: Callable[[int, int, str], None] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 

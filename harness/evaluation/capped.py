@@ -29,7 +29,7 @@ class CappedRouter:
     def probabilities(self, states: RoutingStates) -> FloatArray:
         """`[B, M + 1]` probability of each action, the last of them STOP."""
         chance = action_probabilities(self.router, states, len(self.bounds.ranking))
-        bound = self.bounds(lengths(states.contexts), states.hop)
+        bound = self.bounds(lengths(states.contexts, self.bounds.independent), states.hop)
         spent = states.seconds if self.of_seconds else states.cost
         assert spent is not None
         return moved(chance, *self.bounds.fitting(bound, self.cap - spent, states.hop))

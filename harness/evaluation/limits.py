@@ -33,7 +33,8 @@ class Attained(Schema):
     cost_interval: Interval
     """Of `cost`."""
     seconds: float | None
-    """Mean seconds per item, one call after another, where seconds are limited; else null."""
+    """Mean seconds per item where seconds are limited, else null: of all calls of the pipeline, one after another; of a
+    vote, whose calls need no answer of each other, of the longest."""
     seconds_interval: Interval | None
     """Of `seconds`; null with it."""
 
@@ -78,7 +79,8 @@ class Limited(Attained):
     over_cap: float | None
     """Share of the items that spend more than the cap; null without one."""
     behind: float
-    """Quality of the optimum minus this one's; of a router that spends more than the budget it may be below 0."""
+    """Quality of the optimum minus this one's, in which an item that spends more than the cap counts as 0; of a router
+    that spends more than the budget it may be below 0."""
     behind_interval: Interval
     """Of `behind`, 95%, paired over items."""
     ahead_of_zero: float | None = None
@@ -103,7 +105,8 @@ class Budget(Schema):
     optimum: LimitedOptimum
     """The exact optimum within the limits."""
     zero_router: Limited
-    """The single models, mixed at random, with no skill, set as routers are."""
+    """The single models, mixed at random, set as routers are; under a cap each of them is capped as they are, so that
+    a call which does not fit is one of another model: that is some skill."""
     routers: dict[str, Limited]
     """By router."""
 
@@ -152,7 +155,7 @@ class NoWorseThan(Schema):
     margin: float
     """How far below its quality may be."""
     confidence: float
-    """How sure it has to be, on validation items."""
+    """How sure it has to be, on validation items; of one router that was named before, not of the best of several."""
     validation_items: int
     """How many there are."""
     least_margin: float | None
@@ -170,12 +173,13 @@ class NoWorseThan(Schema):
 class Judged:
     """What is expected of `I` items. quality, cost: `[I]`. over: `[I]` the chance that the cap is broken.
 
-    seconds: `[I]` where they are limited, else None.
+    within: `[I]` the quality if nothing scores that breaks the cap. seconds: `[I]` where they are limited, else None.
     """
 
     quality: FloatArray
     cost: FloatArray
     over: FloatArray
+    within: FloatArray
     seconds: FloatArray | None = None
 
     @property
@@ -201,9 +205,10 @@ def setting(points: Points, budget: float = np.inf) -> tuple[Mapping[int, float]
 
 def mixture(shares: FloatArray, parts: Sequence[Judged]) -> Judged:
     """What is attained if for each item one of the parts is drawn with these probabilities `[P]`."""
-    quality, cost, over = (shares @ [getattr(part, name) for part in parts] for name in ("quality", "cost", "over"))
+    names = ("quality", "cost", "over", "within")
+    quality, cost, over, within = (shares @ [getattr(part, name) for part in parts] for name in names)
     seconds = [part.seconds for part in parts if part.seconds is not None]
-    return Judged(quality, cost, over, shares @ seconds if seconds else None)
+    return Judged(quality, cost, over, within, shares @ seconds if seconds else None)
 
 
 def optimum_figures(optimum: Judged, price: float, answered: NDArray[np.bool_], draws: Bootstrap) -> LimitedOptimum:
@@ -211,7 +216,7 @@ def optimum_figures(optimum: Judged, price: float, answered: NDArray[np.bool_], 
     return LimitedOptimum(**_attained(optimum, draws), price=price, unanswered=float(1 - answered.mean()))
 
 
-def limited(
+def limited_figures(
     judged: Judged,
     validation: Judged,
     optimum: FloatArray,
@@ -228,7 +233,7 @@ def limited(
     validation: what it attains on validation items. optimum: `[I]` quality of the optimum. zero: the zero router, None
     of itself. meets: whether it meets the budget on validation items.
     """
-    behind = draws.mean(optimum - judged.quality)
+    behind = draws.mean(optimum - judged.within)
     ahead = None if zero is None else draws.mean(judged.quality - zero.quality)
     return Limited(
         **_attained(judged, draws),
@@ -260,7 +265,7 @@ def cheapest_passing(
     return count, int(cost.argmin()) if count else None
 
 
-def kept(
+def kept_figures(
     judged: Judged, model: Judged, set_to: Setting, margin: float, validation_ahead: float, draws: Bootstrap
 ) -> Kept:
     """Figures of a router at the point that was chosen, against the model's on the same items."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,25 +88,26 @@ def verdict(interval: Sequence[float] | None) -> str:
     return "better" if low > NOISE else "worse" if high < -NOISE else "no"
 
 
-def sign_flip_p(differences: FloatArray, seed: int, draws: int = 4999) -> float:
-    """Two-sided p-value of paired differences `[I]`: how often random signs bring their sum as far from 0.
+def sign_flip_p(differences: FloatArray, seed: int, draws: int = 4999, one_sided: bool = False) -> float:
+    """p-value of paired differences `[I]`: how often random signs bring their sum as far from 0.
 
     Fisher's randomisation test (The Design of Experiments, 1935): p = mean(|sum(s * d)| >= |sum(d)|) over all signs s
     where at most 12 differences are not 0; else over `draws` of them, p = (1 + hits) / (1 + draws) (Phipson and Smyth,
-    2010). 1 if no item differs.
+    2010). 1 if no item differs. one_sided: of sums above 0 alone, p = mean(sum(s * d) >= sum(d)).
     """
+    distance: Callable[[FloatArray], FloatArray] = np.asarray if one_sided else np.abs
     moved = differences[differences != 0]
     count = len(moved)
     # Sums that are equal may differ in their last bits.
-    observed = abs(moved.sum()) - NOISE * np.abs(moved).sum()
+    observed = distance(moved.sum()) - NOISE * np.abs(moved).sum()
     if count <= 12:
         signs = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
-        return float((np.abs(signs @ moved) >= observed).mean())
+        return float((distance(signs @ moved) >= observed).mean())
     generator, hits, left = np.random.default_rng(seed), 0, draws
     while left:
         block = min(left, max(1, 1_000_000 // count))
         signs = generator.integers(0, 2, (block, count), np.int8) * 2 - 1
-        hits += int((np.abs(signs @ moved) >= observed).sum())
+        hits += int((distance(signs @ moved) >= observed).sum())
         left -= block
     return (1 + hits) / (1 + draws)
 

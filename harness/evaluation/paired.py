@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,11 @@ from pools.errors import UserError
 from pools.mdp.tree import Tree
 
 ItemKey = tuple[str, int]
+Measure = Literal["quality", "cost", "latency"]
+TAIL = 0.95
+"""Of latency, the quantile over items that is compared."""
+EXCHANGES = 1999
+"""Random exchanges of old and new behind a p-value of latency, unless it takes more."""
 
 
 @dataclass(frozen=True)
@@ -153,28 +159,66 @@ def paired_change(
     return Change(*means, estimate.mean, estimate.low, estimate.high, sign_flip_p((new - old)[of], seed))
 
 
-def tail_change(
-    old: FloatArray, new: FloatArray, bootstrap: Bootstrap, seed: int, chosen: NDArray[np.bool_], draws: int = 1999
-) -> Change:
-    """From the p95 of `old` to that of `new`, expected seconds `[I]` of which the chosen items count.
-
-    The test exchanges old and new of each item at random, as the sign-flip test does for means.
-    """
-    count = int(chosen.sum())
-    both = waits_of_items(np.concatenate([old[chosen], new[chosen]]))
-
-    def difference(of_old: FloatArray, of_new: FloatArray) -> FloatArray:
-        """`[R]` for weights `[R, 2 count]` of the old and the new seconds, in each part."""
-        return quantile(both, 0.95, of_new) - quantile(both, 0.95, of_old)
-
-    first = np.repeat([1.0, 0.0], count)[None]
-    before, after = (float(quantile(both, 0.95, weights)[0]) for weights in (first, 1 - first))
+def tail_change(old: FloatArray, new: FloatArray, bootstrap: Bootstrap, seed: int, chosen: NDArray[np.bool_]) -> Change:
+    """From the p95 of `old` to that of `new`, expected seconds `[I]` of which the chosen items count."""
+    old, new = old[chosen], new[chosen]
+    before, after = (float(quantile(waits_of_items(of), TAIL)[0]) for of in (old, new))
     weights = bootstrap.weights[:, chosen]
     weights = weights[weights.any(axis=1)]  # a resample that drew none of them says nothing of them
-    nothing = np.zeros_like(weights)
-    resampled = difference(np.hstack([weights, nothing]), np.hstack([nothing, weights]))
-    exchanged = np.random.default_rng(seed).integers(0, 2, (draws, count)).astype(float)
-    by_chance = difference(np.hstack([1 - exchanged, exchanged]), np.hstack([exchanged, 1 - exchanged]))
-    hits = int((np.abs(by_chance) >= abs(after - before) - NOISE).sum())
+    resampled = quantile(waits_of_items(new), TAIL, weights) - quantile(waits_of_items(old), TAIL, weights)
     low, high = np.percentile(resampled, [2.5, 97.5]).tolist()
-    return Change(before, after, after - before, low, high, (1 + hits) / (1 + draws))
+    return Change(before, after, after - before, low, high, tail_exchange_p(old, new, seed))
+
+
+def tail_exchange_p(
+    old: FloatArray, new: FloatArray, seed: int, draws: int = EXCHANGES, one_sided: bool = False
+) -> float:
+    """p-value of the difference between the p95 of `old` and that of `new`, both `[I]`.
+
+    Old and new of each item are exchanged at random, as the sign-flip test does for means. one_sided: whether only a
+    rise counts.
+    """
+    count, both = len(old), waits_of_items(np.concatenate([old, new]))
+
+    def distance(exchanged: FloatArray) -> FloatArray:
+        """`[R]` how far the two p95 are apart, for `[R, I]` whether an item's old and new change places."""
+        stays = 1 - exchanged
+        of_new, of_old = np.hstack([exchanged, stays]), np.hstack([stays, exchanged])
+        rise = quantile(both, TAIL, of_new) - quantile(both, TAIL, of_old)
+        return rise if one_sided else np.abs(rise)
+
+    observed = float(distance(np.zeros((1, count)))[0]) - NOISE
+    generator, hits = np.random.default_rng(seed), 0
+    for start in range(0, draws, EXCHANGES):
+        block = min(EXCHANGES, draws - start)
+        exchanged = generator.integers(0, 2, (block, count)).astype(float)
+        hits += int((distance(exchanged) >= observed).sum())
+    return (1 + hits) / (1 + draws)
+
+
+def worse_p(measure: Measure, old: Figures, new: Figures, tolerated: float, seed: int, draws: int = EXCHANGES) -> float:
+    """One-sided p-value that a measure is worse by more than is tolerated, in its unit.
+
+    The old figure of each item is moved by what is tolerated; then old and new are exchanged at random: the sign-flip
+    test of the mean, for latency `tail_exchange_p`.
+    """
+    if measure == "quality":
+        return sign_flip_p(old.quality - new.quality - tolerated, seed, draws, one_sided=True)
+    if measure == "cost":
+        assert old.cost is not None and new.cost is not None
+        return sign_flip_p(new.cost - old.cost - tolerated, seed, draws, one_sided=True)
+    assert old.seconds is not None and new.seconds is not None
+    return tail_exchange_p(old.seconds + tolerated, new.seconds, seed, draws, one_sided=True)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """The p-values of a family of tests, adjusted by Holm (Scandinavian Journal of Statistics 6, 1979), in their order.
+
+    With them in ascending order, `max over i <= j of min(1, (n - i + 1) p_i)`. To reject those that are at most alpha
+    rejects any true hypothesis with a probability of at most alpha, however the tests depend on each other.
+    """
+    ascending = np.argsort(p, kind="stable")
+    steps = (len(p) - np.arange(len(p))) * np.asarray(p, np.float64)[ascending]
+    adjusted = np.empty(len(p))
+    adjusted[ascending] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted.tolist()

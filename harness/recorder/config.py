@@ -60,9 +60,11 @@ class Verify:
     recording: Path | None = None
     """Folder of the recording; by default the shipped one of the pool and suite."""
     pool: str | None = None
-    """Pool that was recorded: a name or a YAML file; by default the one that the recording names."""
+    """Pool that was recorded: a name or a YAML file; by default what the recording was made with, if its
+    file is still there."""
     suite: str | None = None
-    """Suite that was recorded: a name or a YAML file; by default the one that the recording names."""
+    """Suite that was recorded: a name or a YAML file; by default what the recording was made with, if its
+    file is still there."""
     task: tuple[str, ...] = ()
     """Tasks that were recorded without a suite, as record was given them."""
     include_path: Path | None = None

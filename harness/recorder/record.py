@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -103,6 +104,7 @@ def record(
     manifest = {
         **provenance(),
         "command": _command(pool, suite, tasks, include, max_hops, limit),
+        "files": _files(folder, pool=pool, suite=suite),
         "suite": source.suite,
         "suite_version": source.description["suite_version"],
         "models": fingerprints,
@@ -138,6 +140,12 @@ def record_command(options: Record, console: Console) -> Path:
             say=lambda text: console.print(text, highlight=False, markup=False),
             on_batch=on_batch,
         )
+
+
+def _files(folder: Path, **given: str | None) -> dict[str, str]:
+    """Where the YAML files are that were given, as seen from the recording: it finds them again if both are moved."""
+    files = {what: path for what, path in given.items() if path is not None and path.endswith((".yaml", ".yml"))}
+    return {what: os.path.relpath(path, folder) for what, path in files.items()}
 
 
 def _check_replaced(folder: Path, source: Source, limit: int | None) -> None:

@@ -25,9 +25,9 @@ from harness.runs.source import (
     check_weights_folder,
     choose_sandbox,
     fingerprints,
+    recorded_with,
     recording_folder,
     scorer,
-    suite_of,
 )
 from pools.data.recording import load_recording
 from pools.errors import UserError, shown
@@ -35,7 +35,7 @@ from pools.mdp.tree import Tree
 from pools.models.generator import LiveGenerator
 from pools.pool import load_pool
 from pools.types import Generation
-from tasks import chosen_suite, suite_names
+from tasks import chosen_suite
 
 if TYPE_CHECKING:
     from harness.recorder.config import Verify
@@ -96,17 +96,11 @@ def verify(options: Verify, console: Console) -> bool:
     tree = recording.tree
     if recording.pool.billed:
         raise UserError(f"{folder} is a table of outcomes that was imported: there are no models to ask again")
-    pool = load_pool(options.pool or recording.pool.name)
+    pool = load_pool(options.pool or recorded_with(recording, folder, "pool"))
     if pool.model_names != recording.pool.model_names:
         raise UserError(f"pool {pool.name} is not what {folder} was recorded with; name that pool's file (--pool)")
     sample = draw(tree, options.sample, options.seed)
-    name = suite_of(recording, folder)
-    if not options.suite and not options.task and name not in suite_names():
-        raise UserError(
-            f"{folder} is of {name}, no suite that ships; name the suite's file (--suite), or tasks as record was "
-            "given them (--task)"
-        )
-    suite = options.suite or (None if options.task else name)
+    suite = options.suite or (None if options.task else recorded_with(recording, folder, "suite"))
     tasks = chosen_suite(suite, options.task, options.include_path).load()
     now = fingerprints(pool, tasks, options.weights)
     _check_same("task", {tree.items[i].task for i, _ in sample}, now["tasks"], recording.manifest.get("tasks", {}))

@@ -5,15 +5,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+import numpy as np
 from rich.console import Console
 
 from harness.evaluation.metrics import NOISE
-from harness.evaluation.paired import Change, Comparison, Results, compare_routers, results_of
+from harness.evaluation.paired import (
+    Change,
+    Comparison,
+    Measure,
+    Results,
+    compare_routers,
+    holm,
+    results_of,
+    worse_p,
+)
 from harness.regression.baseline import (
     MEASURES,
     BaselineFile,
@@ -24,14 +34,16 @@ from harness.regression.baseline import (
     write_baseline,
 )
 from harness.runs.checkpoints import shipped_path
-from harness.runs.folder import FinishedRun, read_run
-from harness.runs.manifest import Arguments, Manifest, differences
+from harness.runs.folder import FinishedRun, load_run, read_run
+from harness.runs.manifest import Arguments, Manifest, about, differences
 from harness.runs.run import Evaluation, evaluate
 from harness.runs.source import DEFAULT_POOL, DEFAULT_SUITE, RESULTS, recording_folder
 from harness.tables.grid import difference_grid
 from harness.tables.terminal import tables
 from pools.errors import UserError
 from pools.files import whole_file
+from pools.numbers import counted
+from pools.schema import from_plain
 from routers.registry import learns
 
 if TYPE_CHECKING:
@@ -43,17 +55,31 @@ OTHER_SEEDS = 4
 # Flags that may stand in for the baseline's own without --update: the same routers and items, on another recording
 # or with another policy.
 STAND_IN = ("recording", "checkpoint")
+# Of one side of a 95% interval: the chance that a figure looks worse if nothing but chance has changed it.
+ONE_SIDE = 0.025
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One figure that was checked. worse, better: what to say of it; empty if it is neither."""
+    """One figure that was checked, on a task, or over all items (task None).
+
+    tolerated: in the measure's unit. differs: whether it does on any resample. worse, better: what to say of it; empty
+    if it is neither. by_chance: the same of what a correction no longer calls worse.
+    """
 
     router: str
-    scope: str
-    measure: str
+    task: str | None
+    measure: Measure
+    tolerated: float
+    differs: bool
     worse: str
     better: str
+    by_chance: str = ""
+
+    @property
+    def scope(self) -> str:
+        """The items that it is of."""
+        return "overall" if self.task is None else self.task
 
 
 def check(options: Check, console: Console) -> bool:
@@ -62,8 +88,8 @@ def check(options: Check, console: Console) -> bool:
     path = options.baseline or SHIPPED
     given = {name: getattr(options, name) for name in BaselineRun.model_fields}
     given = {name: str(g) if isinstance(g, Path) else g for name, g in given.items() if g not in (None, ())}
-    if options.update and (options.run is not None or options.junit is not None):
-        raise UserError("--update runs the routers anew and checks nothing; leave out --run and --junit")
+    if options.update and options.junit is not None:
+        raise UserError("--update runs the routers anew and checks nothing; leave out --junit")
     foreign = [name for name in given if options.run is not None or name not in STAND_IN]
     if foreign and not options.update:
         flag = f"--{foreign[0].replace('_', '-')}"
@@ -73,6 +99,8 @@ def check(options: Check, console: Console) -> bool:
     for measure, tolerance in tolerances.items():
         if not 0 <= tolerance < math.inf:
             raise UserError(f"--tolerance-{measure} {tolerance}: expected a number >= 0")
+    if options.tolerance_quality > 1:
+        raise UserError(f"--tolerance-quality {options.tolerance_quality:g}: expected a number from 0 to 1, as quality")
     for file in (path, options.junit):
         if file is not None and file.is_dir():
             raise UserError(f"{file} is a folder; name a file")
@@ -81,7 +109,7 @@ def check(options: Check, console: Console) -> bool:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     if options.update:
-        _update(path, given, options.weights, console)
+        _update(path, {**(_asked_of(options.run) if options.run else {}), **given}, options.weights, console)
         return True
     baseline = read_baseline(path)
     before = baseline.results
@@ -99,23 +127,73 @@ def check(options: Check, console: Console) -> bool:
         for c in comparisons
         for finding in _judge(c, baseline.spread.get(c.router, RouterSpread()).of(c.task), tolerances, now.cost_unit)
     ]
-    _show_changes(f"compared with the baseline {path.name}: {len(after.items)} items", comparisons, now, console)
+    if options.correction == "holm":
+        findings = correct(findings, before, after, baseline.run.seed)
+    _show_changes(
+        f"compared with the baseline {path.name}: {counted(len(after.items), 'item')}", comparisons, now, console
+    )
+    differing = sum(f.differs for f in findings)
     for line in differences(_manifest(baseline), now.manifest):
-        say(f"differs from the baseline in {line}")
+        # The code has another commit whenever it is checked; that tells something only if a figure differs.
+        if differing or not line.startswith("commit:"):
+            say(f"differs from the baseline in {line}")
     worse = [f.worse for f in findings if f.worse]
     better = [f.better for f in findings if f.better]
     for text in better:
         say(f"better: {text}")
     if better and not worse:
         say("python -m harness check --update would keep what is better as the new baseline")
+    for text in (f.by_chance for f in findings if f.by_chance):
+        say(f"may be chance: {text}")
     for text in worse:
         say(f"WORSE: {text}")
-    counted = f"{len(findings)} figures of {len(pairs)} router{'s'[: len(pairs) - 1]}"
-    say(f"check FAILED: {len(worse)} of {counted} are worse" if worse else f"check passed: none of {counted} is worse")
+    if differing:
+        say(_false_alarms(differing, options.correction))
+    of_all = f"{counted(len(findings), 'figure')} of {counted(len(pairs), 'router')}"
+    verb = "is" if len(worse) == 1 else "are"
+    say(f"check FAILED: {len(worse)} of {of_all} {verb} worse" if worse else f"check passed: none of {of_all} is worse")
     if options.junit is not None:
         options.junit.parent.mkdir(parents=True, exist_ok=True)
         write_junit(findings, time.monotonic() - start, options.junit)
     return not worse
+
+
+def correct(findings: Sequence[Finding], before: Results, after: Results, seed: int) -> list[Finding]:
+    """Call worse only what stays so by Holm's procedure over all figures that differ: docs/reference/baseline.md.
+
+    The p-value of a figure that its interval does not call worse is taken for 1, so that nothing becomes worse.
+    """
+    family = [index for index, f in enumerate(findings) if f.differs]
+    # So many that a p-value can be below the least level that the procedure asks for, a twentieth of it.
+    draws = max(4999, math.ceil(20 * len(family) / ONE_SIDE))
+    of_item = np.array([task for task, _ in before.items])
+    p = []
+    for index in family:
+        f = findings[index]
+        chosen = np.flatnonzero((of_item == f.task) | (f.task is None))
+        old, new = (results.routers[f.router].on(chosen) for results in (before, after))
+        p.append(worse_p(f.measure, old, new, f.tolerated, seed, draws) if f.worse else 1.0)
+    corrected = list(findings)
+    for index, alone, adjusted in zip(family, p, holm(p), strict=True):
+        f = findings[index]
+        if f.worse:
+            text = f"{f.worse}, p = {alone:.2g}, corrected {adjusted:.2g}"
+            rejected = adjusted <= ONE_SIDE
+            corrected[index] = replace(f, worse=text if rejected else "", by_chance="" if rejected else text)
+    return corrected
+
+
+def _false_alarms(differing: int, correction: str) -> str:
+    """How many figures would look worse by chance, of so many that differ."""
+    if correction == "holm":
+        return (
+            f"figures that differ: {differing}; if that were chance alone, the probability that any is called worse "
+            f"would be at most {ONE_SIDE:.1%} (Holm)"
+        )
+    return (
+        f"figures that differ: {differing}; if that were chance alone, about {ONE_SIDE * differing:.2g} would be "
+        f"called worse ({ONE_SIDE:.1%} of them); --correction holm allows for their number"
+    )
 
 
 def _show_changes(title: str, comparisons: Sequence[Comparison], now: FinishedRun, console: Console) -> None:
@@ -152,6 +230,18 @@ def _finished(evaluation: Evaluation) -> FinishedRun:
     return FinishedRun(results_of(evaluation.outcomes, evaluation.tree, bool(unit)), unit, evaluation.manifest)
 
 
+def _asked_of(folder: Path) -> dict[str, Any]:
+    """What a finished run was asked for, as far as a baseline runs it. Raises UserError if live models answered."""
+    manifest = load_run(folder).manifest
+    if manifest.source.get("live"):
+        raise UserError(f"{folder} asked live models, and a baseline is of a recording; record them, and run that")
+    asked = manifest.arguments.model_dump()
+    given = {name: asked[name] for name in BaselineRun.model_fields if asked.get(name) is not None}
+    if "recording" in given:  # it says itself of which pool and suite it is; their files need not be there
+        given = {name: value for name, value in given.items() if name not in ("pool", "suite")}
+    return from_plain(BaselineRun, given, f"{folder}: arguments in manifest.json").model_dump(exclude_unset=True)
+
+
 def _manifest(baseline: BaselineFile) -> Manifest:
     """The baseline's provenance in the form of a run's manifest."""
     run = baseline.run
@@ -165,8 +255,9 @@ def _same_items(before: Results, cost_unit: str, now: FinishedRun, path: Path) -
     missing = [name for name in before.routers if name not in now.results.routers]
     if missing:
         raise UserError(
-            f"router {missing[0]} of the baseline is not in the run, which has {', '.join(now.results.routers)}; name "
-            "a run with all of the baseline's routers"
+            f"router {missing[0]} of the baseline is not in the run ({about(now.manifest)}), which has "
+            f"{', '.join(now.results.routers)}; name a run with all of the baseline's routers, or that run's own "
+            "baseline (--baseline)"
         )
     if now.cost_unit != cost_unit:
         raise UserError(
@@ -182,15 +273,14 @@ def _same_items(before: Results, cost_unit: str, now: FinishedRun, path: Path) -
     if different:
         task, doc_id = different[0]
         raise UserError(
-            f"the items are not those of the baseline {path}: {len(different)} are in one of the two alone, as {task} "
-            f"{doc_id}; {renew}"
+            f"the items ({about(now.manifest)}) are not those of the baseline {path}: {len(different)} are in one of "
+            f"the two alone, as {task} {doc_id}; name another --baseline, or {renew}"
         )
     return now.results.on(before.items)
 
 
 def _judge(c: Comparison, spread: Distances, tolerances: Mapping[str, float], unit: str) -> Iterator[Finding]:
     """Worse is a quality whose interval lies below what is tolerated, or a cost or a p95 whose interval lies above."""
-    scope = "overall" if c.task is None else c.task
     where = "overall" if c.task is None else f"on {c.task}"
     for measure in MEASURES:
         change: Change | None = getattr(c, measure)
@@ -210,7 +300,8 @@ def _judge(c: Comparison, spread: Distances, tolerances: Mapping[str, float], un
         figure = "p95 latency" if measure == "latency" else measure
         text = f"{c.router}: {figure} {where} {verb} {size}"
         allowed = f", more than the {tolerated:.2g} that is tolerated" if tolerated else ""
-        yield Finding(c.router, scope, measure, text + allowed if worse else "", text if better else "")
+        said = text + allowed if worse else "", text if better else ""
+        yield Finding(c.router, c.task, measure, tolerated, not change.same, *said)
 
 
 def _percent(share: float) -> str:
@@ -233,7 +324,8 @@ def _update(path: Path, given: Mapping[str, Any], weights: Path | None, console:
         changes = compare_routers(before, now.results.on(before.items), both, bool(now.cost_unit), run.seed)
         _show_changes(f"the new {path.name} compared with the old", changes, now, console)
     console.print(
-        f"baseline written to {path}: {len(now.results.routers)} routers, {len(now.results.items)} items",
+        f"baseline written to {path}: {counted(len(now.results.routers), 'router')}, "
+        f"{counted(len(now.results.items), 'item')}",
         highlight=False,
         markup=False,
         soft_wrap=True,

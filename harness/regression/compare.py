@@ -15,7 +15,7 @@ from rich.console import Console
 
 from harness.evaluation.paired import Change, Comparison, compare_routers
 from harness.runs.folder import FinishedRun, read_run
-from harness.runs.manifest import differences, write_text
+from harness.runs.manifest import about, differences, write_text
 from harness.tables.export import csv_cell, markdown
 from harness.tables.grid import Grid, difference_grid
 from harness.tables.terminal import tables
@@ -100,8 +100,13 @@ def _between(first: tuple[str, FinishedRun], second: tuple[str, FinishedRun], as
     there = set(new.results.items)
     common = [item for item in old.results.items if item in there]
     if not common:
-        raise UserError(f"{before} and {after} have no item in common; compare runs of the same suite and split")
-    notes = [f"{before} -> {after}", *(f"  differs in {line}" for line in differences(old.manifest, new.manifest))]
+        raise UserError(
+            f"{before} ({about(old.manifest)}) and {after} ({about(new.manifest)}) have no item in common; "
+            "compare runs of the same suite and split"
+        )
+    pools = [about(run.manifest) for run in (old, new)]
+    notes = [f"{before} -> {after}", *([f"  {pools[0]} -> {pools[1]}"] if pools[0] != pools[1] else [])]
+    notes += [f"  differs in {line}" for line in differences(old.manifest, new.manifest)]
     for name, results in ((before, old.results), (after, new.results)):
         alone = [router for router in results.routers if router not in both]
         if alone and not asked:

@@ -34,7 +34,7 @@ class Check:
     baseline: Path | None = None
     """Baseline file; by default the shipped one, of pool lightweight and suite offline."""
     run: Path | None = None
-    """Check this finished run instead of running."""
+    """Check this finished run instead of running. With --update: run again what it was asked for."""
     junit: Path | None = None
     """Also write a report as JUnit XML."""
     tolerance_quality: float = 0.0
@@ -43,6 +43,9 @@ class Check:
     """Rise in cost that is tolerated, as a share of the baseline's: 0.05 is 5%."""
     tolerance_latency: float = 0.0
     """Rise in the p95 of seconds that is tolerated, as a share of the baseline's; where the recording holds latency."""
+    correction: Literal["none", "holm"] = "none"
+    """holm: call worse only what stays so if all figures are allowed for (Holm, 1979), so that a false alarm has a
+    probability of at most 2.5% whatever their number."""
     update: bool = False
     """Run and write the baseline. The flags below say what it runs; what is not given stays as it is in the file."""
     router_args: tuple[str, ...] = ()

@@ -92,11 +92,20 @@ def plot(runs: Sequence[Path | str]) -> Drawing:
 def _page_of(found: Sequence[RunFolder]) -> tuple[str, list[Drawing]]:
     """The page on runs, and its figures."""
     groups = group(found)
+    drawings, flows = of_groups(groups), flows_of(found)
+    return render(found, groups, drawings, flows), [*drawings.values(), *(d for each in flows.values() for d in each)]
+
+
+def of_groups(groups: Sequence[Group]) -> dict[str, Drawing]:
+    """The figures of groups of runs, by name."""
     drawings = {f"plane-{g.number}": plane(g) for g in groups if g.unit}
     drawings |= {f"latency-{g.number}": latency_plane(g) for g in groups if g.latency}
-    drawings |= {f"tasks-{g.number}": tasks(g) for g in groups}
-    flows = {run.name: [flow(run, name, number) for name in flowing(run)] for number, run in enumerate(found)}
-    return render(found, groups, drawings, flows), [*drawings.values(), *(d for each in flows.values() for d in each)]
+    return drawings | {f"tasks-{g.number}": tasks(g) for g in groups}
+
+
+def flows_of(found: Sequence[RunFolder]) -> dict[str, list[Drawing]]:
+    """By run, which models its routers called."""
+    return {run.name: [flow(run, name, number) for name in flowing(run)] for number, run in enumerate(found)}
 
 
 def _figures_folder(out: Path) -> Path:

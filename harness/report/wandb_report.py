@@ -1,7 +1,7 @@
 """A W&B Report on tracked runs: the result of each in words and as tables, and panels over their figures.
 
-The panels read what `run --track` logged (`harness.runs.wandb`), so the page follows the runs: whoever opens it can
-filter and colour them, and open a run's tables and files.
+The panels read what `run --track` logged (`harness.report.wandb_run`), so the page follows the runs: whoever opens it
+can filter and colour them, and open a run's tables and files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from harness.report.result_text import main_result
 from harness.runs.folder import RunFolder
-from harness.runs.wandb import IDENTITY, TABLES
 from harness.tables.export import markdown
 from harness.tables.grid import grids
 from pools.errors import UserError
@@ -25,6 +24,10 @@ if TYPE_CHECKING:
 
     from harness.report.groups import Group
 
+IDENTITY = "wandb.json"
+"""The file, in a run's folder, that says where wandb keeps the run."""
+TABLES = ("overall", "tasks")
+"""The tables that every tracked run has."""
 INSTALL = "pip install wandb-workspaces"
 # W&B's grid of panels is 24 units wide.
 _WIDTH = 24

@@ -31,6 +31,7 @@ from pools.cost import COST_WEIGHT
 from pools.errors import UserError
 from pools.files import whole_file
 from pools.types import content_hash
+from routers.registry import row_name
 
 if TYPE_CHECKING:
     from harness.robustness.config import Stress
@@ -85,13 +86,15 @@ def stress(
     if not (known.train.items and known.test.items):
         raise UserError("stress takes a recording with train and test items; this one lacks some")
     singles = known.train.score[:, known.train.level(1)] - cost_weight * known.train.cost[:, known.train.level(1)]
-    names = list(dict.fromkeys([*names, f"single:{known.test.models[int(singles.mean(axis=0).argmax())]}"]))
-    options = options_of_learners({name: name for name in names}, {"encoder": encoder}, router_args or {})
+    names.append(f"single:{known.test.models[int(singles.mean(axis=0).argmax())]}")
+    rows = {row_name(name): name for name in names}
+    own = {row_name(name): given for name, given in (router_args or {}).items()}
+    options = options_of_learners(rows, {"encoder": encoder}, own)
     folder = None if weights is None else Path(weights)
-    asked = {name: Asked(name, options.get(name, {}), cost_weight, seed, folder) for name in names}
+    asked = {row: Asked(name, options.get(row, {}), cost_weight, seed, folder) for row, name in rows.items()}
     with tempfile.TemporaryDirectory() if keep is None else nullcontext(keep) as kept:
         trials = _trials(asked, problem, [s.key for s in made], Path(kept), processes, on_trial)
-    cards = {name: router_card(*trials[name], made, len(known.test.items), seed) for name in names}
+    cards = {name: router_card(*trials[name], made, len(known.test.items), seed) for name in asked}
     return Card(
         format=FORMAT,
         title=f"{source.pool.name} on {source.suite}: {len(known.test.items)} test items",
@@ -140,7 +143,7 @@ def _trials(
         left += [(name, part) for part in _jobs(missing, problem)]
     done, of = sum(len(t) + len(c) for t, c in found.values()), len(asked) * len(keys)
     run = Parallel(n_jobs=processes, return_as="generator_unordered")
-    for name, (trials, cannot) in run(delayed(_job)(asked[name], problem, part) for name, part in left):
+    for name, (trials, cannot) in run(delayed(_job)(name, asked[name], problem, part) for name, part in left):
         for key, came in {**trials, **cannot}.items():
             _write(paths[name, key], came)
         found[name][0].update(trials)
@@ -157,8 +160,8 @@ def _jobs(keys: Sequence[str], problem: Problem) -> list[tuple[str, ...]]:
     return [*([together] if together else []), *((key,) for key in keys if not needs[key])]
 
 
-def _job(asked: Asked, problem: Problem, keys: Sequence[str]) -> tuple[str, Found]:
-    """Some trials of one router."""
+def _job(name: str, asked: Asked, problem: Problem, keys: Sequence[str]) -> tuple[str, Found]:
+    """Some trials of one router, by the name of its row."""
     from routers._threads import one_thread
 
     _, known, made = _opened(problem)
@@ -169,13 +172,13 @@ def _job(asked: Asked, problem: Problem, keys: Sequence[str]) -> tuple[str, Foun
         try:
             as_trained = asked.knowing(known) if any(s.key == AS_TRAINED or not s.anew for s in chosen) else None
         except UserError as error:
-            return asked.name, ({}, {scenario.key: str(error) for scenario in chosen})
+            return name, ({}, {scenario.key: str(error) for scenario in chosen})
         for scenario in chosen:
             try:
                 trials[scenario.key] = trial(asked, scenario, as_trained)
             except UserError as error:
                 cannot[scenario.key] = str(error)
-    return asked.name, (trials, cannot)
+    return name, (trials, cannot)
 
 
 def _kept(keep: Path, asked: Asked, problem: Problem, key: str, commit: str | None) -> Path:

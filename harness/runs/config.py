@@ -20,6 +20,10 @@ def chosen_sandbox() -> Any:
     return os.environ.get("HARNESS_SANDBOX", "auto")
 
 
+TRACKING = ("track", "wandb_project", "wandb_entity", "wandb_group", "wandb_name", "wandb_tags")
+"""The options that say whether and where to log."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """What is asked of whom, and what it costs: the same for training and evaluation."""
@@ -59,7 +63,17 @@ class Problem:
     seed: int = 1
     """Seed of everything that is drawn: training, sampling and the bootstrap."""
     track: bool = False
-    """Log to wandb (project hierrouter-harness); WANDB_MODE=offline works."""
+    """Log to wandb; WANDB_MODE=offline works."""
+    wandb_project: str | None = None
+    """With --track: the project; by default hierrouter-harness."""
+    wandb_entity: str | None = None
+    """With --track: the team; by default wandb's own."""
+    wandb_group: str | None = None
+    """With --track: the group; by default the routers and the suite."""
+    wandb_name: str | None = None
+    """With --track: the name; by default the routers and the recording."""
+    wandb_tags: tuple[str, ...] = ()
+    """With --track: tags."""
 
 
 @dataclass(frozen=True)

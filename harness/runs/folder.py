@@ -81,7 +81,7 @@ class RunFolder:
     @property
     def asked(self) -> list[str]:
         """The routers that the run was asked for; the others are its baselines."""
-        named = [name for name in self.manifest.arguments.router if name in self.routers]
+        named = [name for name in self.manifest.arguments.asked if name in self.routers]
         return named or [next(iter(self.routers))]
 
     def items(self) -> pd.DataFrame:

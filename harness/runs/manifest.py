@@ -9,6 +9,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,20 @@ class Arguments(Schema, extra="allow"):
     """What a run was asked for, by option of `python -m harness run`; those that are read back have a type."""
 
     router: tuple[str, ...] = ()
-    """The routers."""
+    """The routers, as they were given."""
+    rows: tuple[str, ...] = ()
+    """The names of their rows; earlier runs say none, as they were those given."""
     pool: str | None = None
     """The pool."""
     suite: str | None = None
     """The suite."""
     recording: str | None = None
     """Where the recording was."""
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The names of the rows of the routers that were asked for."""
+        return self.rows or self.router
 
 
 class Manifest(Provenance):
@@ -79,6 +87,11 @@ class Manifest(Provenance):
     """The pool, without keys."""
     sha256: dict[str, str] = Field(default_factory=dict)
     """Of every other file that the run wrote, by name."""
+
+
+def about(manifest: Manifest) -> str:
+    """Which pool ran on which suite."""
+    return f"{manifest.pool.get('name', 'a pool')} on {manifest.suite}"
 
 
 def differences(before: Manifest, after: Manifest) -> list[str]:
@@ -106,10 +119,17 @@ def _decisive(manifest: Manifest) -> dict[str, str]:
         "rates per token written": cost.output_rate,
         **{name.replace("_", " "): arguments.get(name) for name in _DECIDE},
         "latency weight": arguments.get("latency_weight") or None,  # earlier runs say nothing of it
+        "trained for a range of cost weights": "yes" if _ranges(arguments) else "no",
         "commit": commit[:7] + edited + changes,
         **{f"version of {name}": version for name, version in manifest.versions.items()},
     }
     return {name: _text(given) for name, given in facts.items()}
+
+
+def _ranges(arguments: Mapping[str, Any]) -> bool:
+    """Whether what was trained was trained for a range of cost weights."""
+    several = "," in str(arguments.get("cost_weight"))
+    return several or any(arguments.get(name) for name in ("frontier", "budget", "cap", "no_worse_than"))
 
 
 def _text(given: Any) -> str:

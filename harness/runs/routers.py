@@ -24,6 +24,7 @@ from routers.registry import (
     load_taught,
     registered_name,
     router_options,
+    row_name,
     teach,
 )
 from routers.router import NotedRouter, WeighingRouter
@@ -100,7 +101,10 @@ class RunRouter:
 def named(
     routers: RouterLike | Taught | Sequence[RouterLike | Taught] | Mapping[str, RouterLike | Taught],
 ) -> dict[str, RouterLike]:
-    """The routers by the names of their rows; a router or a class goes by its class's name, a taught one by its own."""
+    """The routers by the names of their rows; a router or a class goes by its class's name, a taught one by its own.
+
+    One in a file goes by the name that the file registers.
+    """
     found: dict[str, RouterLike] = {}
     if isinstance(routers, Mapping):
         for name, given in routers.items():
@@ -110,7 +114,7 @@ def named(
             if isinstance(given, Taught):
                 name, given = given.header.router, given.router
             else:
-                name = given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+                name = row_name(given) if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
             if name in found and given is not found[name] and given != found[name]:
                 raise UserError(f"two routers are called {name}; name them, as {{'a': first, 'b': second}}")
             found[check_name(name, "--router")] = given
@@ -213,12 +217,12 @@ def assemble(
     return made
 
 
-def items_chosen_on(request: RouterRequest) -> Tree | None:
-    """The items that learners choose on and are not fitted on; None without any, or without all their outcomes."""
+def items_apart(request: RouterRequest) -> tuple[Tree, Tree] | None:
+    """The items that learners fit on, and those that they choose on; None without any apart, or all their outcomes."""
     if request.train is None or not request.train.items:
         return None
     fitted_on, chosen_on = items_to_learn_from(request, "", explores=True)
-    return chosen_on if chosen_on is not fitted_on and chosen_on.complete else None
+    return (fitted_on, chosen_on) if chosen_on is not fitted_on and chosen_on.complete else None
 
 
 def below_best_single(

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,9 +25,9 @@ from harness.evaluation.metrics import value
 from harness.evaluation.summary import ARROW, Summary, frontier_point, newly_worded, pipeline_models, summarise
 from harness.evaluation.sweep import Sweep, collect, seen_of, sweep, sweepable
 from harness.runs.checkpoints import shipped_checkpoint
-from harness.runs.config import LIVE_STORE
+from harness.runs.config import LIVE_STORE, TRACKING
 from harness.runs.folder import check_run_target, new_run
-from harness.runs.limits import AMOUNTS, check_goals, checked_goals, read_amount, set_and_judge
+from harness.runs.goals import AMOUNTS, Reached, check_goals, checked_goals, read_amount, set_and_judge, written_amount
 from harness.runs.manifest import Arguments, Manifest, provenance, write_json, write_text
 from harness.runs.progress import generation_progress
 from harness.runs.routers import (
@@ -39,7 +39,7 @@ from harness.runs.routers import (
     assemble,
     below_best_single,
     check_checkpoint,
-    items_chosen_on,
+    items_apart,
     named,
     options_of_learners,
     with_baselines,
@@ -53,7 +53,6 @@ from harness.runs.source import (
     prices_of,
     recording_name,
 )
-from harness.runs.wandb import track
 from harness.tables.export import latex, markdown, tidy, tidy_rows
 from harness.tables.grid import ALL, Grid, grids
 from harness.tables.terminal import tables
@@ -66,7 +65,8 @@ from pools.secrets import clean
 from pools.weights import file_hash
 from routers import RouterRequest, load
 from routers.options import parse_arguments
-from routers.registry import Taught, learns, registered_name
+from routers.registry import Taught, learns, registered_name, row_name
+from routers.router import Log, Training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +85,8 @@ class Evaluation:
     """What routers attained on items, and how that was made; in memory alone until `save`.
 
     summary: every figure of every router (docs/reference/summary.md). manifest: how it was made. tree: the items, and
-    what the models answered. outcomes: of each router on each item, at the first cost weight.
+    what the models answered. outcomes: of each router on each item, at the first cost weight. taught: by router,
+    what learnt anew for `no_worse_than`.
     """
 
     summary: Summary
@@ -93,6 +94,7 @@ class Evaluation:
     tree: Tree
     routers: tuple[RunRouter, ...]
     outcomes: dict[str, Outcome]
+    taught: Mapping[str, Taught] = field(default_factory=dict)
 
     @property
     def grids(self) -> list[Grid]:
@@ -133,15 +135,18 @@ class Evaluation:
         """Write the run's folder, whole or not at all; an earlier run in it is replaced. Where it is.
 
         It holds `summary.json`, `items.parquet`, `manifest.json`, the tables as `.md`, `.tex` and `.csv`, and the
-        checkpoints of routers that were asked for and trained. Raises UserError if the folder holds something else.
+        checkpoints of routers that were asked for and trained, those of `no_worse_than` as `NAME.no-worse-than`. Raises
+        UserError if the folder holds something else.
         """
         import pyarrow.parquet as pq
 
         folder = Path(folder)
         with new_run(folder) as to:
-            for router in self.routers:
-                if router.taught is not None and router.name in self.manifest.arguments.router:
-                    router.taught.save(to / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', router.name)}.safetensors")
+            taught = [(router.name, "", router.taught) for router in self.routers if router.taught is not None]
+            taught += [(name, ".no-worse-than", anew) for name, anew in self.taught.items()]
+            for name, what_for, each in taught:
+                if name in self.manifest.arguments.asked:
+                    each.save(to / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}{what_for}.safetensors")
             # As an open file: pyarrow takes a path with a colon for an address.
             with (to / "items.parquet").open("wb") as file:
                 table = items_table(self.outcomes, self.tree)
@@ -192,6 +197,7 @@ def evaluate(
     arguments: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda text: None,
     on_batch: Progress | None = None,
+    log: Log | None = None,
 ) -> Evaluation:
     """Evaluate routers: quality and cost with intervals, beside baselines and the exact optimum.
 
@@ -212,7 +218,8 @@ def evaluate(
     ships is used if it fits, or the router is trained on the train items.
     baselines: each single model, random, the best pipelines and the optimum; auto: not with live models.
     arguments: what the manifest keeps besides of how this was called. say: is told what takes a while; on_batch: of
-    each batch that live models generate. The others are the options of `python -m harness run`.
+    each batch that live models generate; log: of each iteration of a training. The others are the options of
+    `python -m harness run`.
     Raises UserError for what is not there, or does not fit together.
     """
     start = time.monotonic()
@@ -237,10 +244,16 @@ def evaluate(
     )  # fmt: skip
     if goals is not None and latency_weight:
         raise UserError("--budget, --cap and --no-worse-than set routers by cost weights alone: omit --latency-weight")
+    if goals is not None and split != "test":
+        raise UserError(
+            f"{goals.asked} sets routers on validation items and judges them on test items: omit --split {split}"
+        )
     if goals is not None and goals.resource == "latency":
         check_latency(source, goals.asked)
     prices = prices_of(latency_weight, lambdas, frontier, source)
     whole_tree = source.tree if prices is None else source.tree.charged(*prices)
+    if not allow_stop and whole_tree.max_hops == 1:
+        raise UserError("--no-allow-stop has no effect with one hop, as nothing can be called after it; leave it out")
     tree = whole_tree if split == "all" else whole_tree.select(split)
     if not tree.items:
         raise UserError(f"no items of split {split!r} in this selection; raise --limit, or use --split all")
@@ -265,13 +278,14 @@ def evaluate(
         train=train,
         validation=whole_tree.select("validation"),
         evaluation=tree,
+        training=Training(log=log),
     )
     if goals is not None:
         check_goals(goals, request)
     with_them = asked
     if baselines == "yes" or (baselines == "auto" and not live):
         with_them = with_baselines(asked, source.pool, not live, train.items, request.allow_stop)
-    own = router_args or {}
+    own = {row_name(name): given for name, given in (router_args or {}).items()}
     options = options_of_learners(with_them, {"encoder": encoder, "preset": preset}, own)
     of_checkpoint = None if checkpoint is None else check_checkpoint(checkpoint, with_them, own)
 
@@ -284,21 +298,21 @@ def evaluate(
     assembled = assemble(with_them, options, checkpoint_of, checkpoint is None, request, say)
     swept: list[dict[str, Outcome]] = []
     below_single: dict[str, list[float]] = {router.name: [] for router in assembled}
-    chosen_on = items_chosen_on(request)
+    apart = items_apart(request)
     for weight in rewards:
         at_weight = replace(request, cost_weight=weight)
         built = {r.name: r.router if weight == rewards[0] else r.at(at_weight) for r in assembled}
         swept.append({name: outcome_of(router, tree, seed) for name, router in built.items()})
         for name, router in built.items():
             given = with_them[name]
-            if chosen_on is not None and below_best_single(given, router, chosen_on, weight, seed, prices):
+            if apart is not None and below_best_single(given, router, apart[1], weight, seed, prices):
                 below_single[name].append(weight)
     notes = {router.name: router.notes(rewards, below_single[router.name], seed, split) for router in assembled}
     new_wording = None if request.train is None else newly_worded(tree.items, request.train.items)
     metrics = None
     if frontier or len(lambdas) > 1:
         metrics = _frontier_metrics(dict(zip(lambdas, swept, strict=True)), assembled, request, strong, weak, say)
-    within, at_risk = (None, None) if goals is None else set_and_judge(assembled, request, goals, say)
+    reached = Reached() if goals is None else set_and_judge(assembled, request, goals, say)
     own_seconds = {
         router.name: decision_seconds(router.router, tree, swept[0][router.name].end, seed)
         for router in assembled
@@ -314,8 +328,8 @@ def evaluate(
             "split": split,
             "frontier": [frontier_point(point) for point in points] if len(points) > 1 else None,
             "frontier_metrics": metrics,
-            "budget": within,
-            "no_worse_than": at_risk,
+            "budget": reached.within,
+            "no_worse_than": reached.at_risk,
         }
     )
     asked_for: dict[str, Any] = {
@@ -323,9 +337,14 @@ def evaluate(
         **{"limit": limit, "split": split, "max_hops": max_hops, "allow_stop": allow_stop, "preset": preset},
         **{"cost": cost, "cost_weight": ",".join(f"{weight:g}" for weight in lambdas)},
         **{"latency_weight": latency_weight, "encoder": encoder},
-        **{"checkpoint": checkpoint, "seed": seed},
+        **{"checkpoint": checkpoint, "seed": seed, "frontier": frontier, "strong": strong, "weak": weak},
+        "budget": budget and written_amount(budget),
+        "cap": cap and written_amount(cap),
+        "no_worse_than": no_worse_than and written_amount(no_worse_than),
+        "confidence": confidence,
         "router_args": [f"{name}:{key}={given}" for name, of in own.items() for key, given in of.items()],
         **(arguments or {}),
+        "rows": tuple(asked),
     }
     manifest = Manifest(
         **provenance(),
@@ -339,16 +358,16 @@ def evaluate(
         suite=source.suite,
         pool=source.pool.to_dict(),
     )
-    return Evaluation(summary, manifest, tree, tuple(assembled), swept[0])
+    return Evaluation(summary, manifest, tree, tuple(assembled), swept[0], reached.taught)
 
 
-def run(options: Run, console: Console) -> Path:
-    """Evaluate, print the tables and write the run's folder; where it is."""
+def run(options: Run, console: Console, log: Log | None = None) -> Path:
+    """Evaluate, print the tables and write the run's folder; where it is. log: as of `evaluate`."""
     was_there = options.out is not None and options.out.exists()
     out = options.out or new_folder("run")
     check_run_target(out)
     out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before anything is computed
-    of_the_command = ("router", "task", "cost_weight", "router_args", *AMOUNTS, "out", "track")
+    of_the_command = ("router", "task", "cost_weight", "router_args", *AMOUNTS, "out", *TRACKING)
     amounts: dict[str, Any] = {name: read_amount(name, getattr(options, name)) for name in AMOUNTS}
     try:
         with generation_progress(console) as on_batch:
@@ -362,6 +381,7 @@ def run(options: Run, console: Console) -> Path:
                 arguments=vars(options),
                 say=lambda text: console.print(text, highlight=False, markup=False),
                 on_batch=on_batch,
+                log=log,
             )
         evaluation.save(out)
     except BaseException:
@@ -372,8 +392,6 @@ def run(options: Run, console: Console) -> Path:
     for table in (table for grid in evaluation.grids for table in tables(grid, console.width)):
         console.print(table, end="\n\n")
     console.print(f"written to {out}", highlight=False, markup=False)
-    if options.track:
-        track(out, evaluation.manifest, evaluation.summary)
     return out
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.runs.config import DEFAULT_HOPS, LIVE_STORE
 from harness.runs.manifest import origin
@@ -22,7 +22,7 @@ from pools.models.generator import LiveGenerator, Progress
 from pools.pool import CandidateModel, Pool, Resources, load_pool, pool_names
 from pools.secrets import identity
 from pools.types import SHARE, Item
-from tasks import Suite, Task, chosen_suite, load_suite, registry
+from tasks import Suite, Task, chosen_suite, load_suite, registry, suite_names
 from tasks.code.sandbox.session import choose_isolation
 from tasks.suite import DEFAULT_SUITE
 
@@ -198,6 +198,24 @@ def suite_of(recording: Recording, folder: Path) -> str:
     if "suite" not in recording.manifest:
         raise UserError(f"the recording {folder} names no suite in manifest.json; record it again")
     return str(recording.manifest["suite"])
+
+
+def recorded_with(recording: Recording, folder: Path, what: Literal["pool", "suite"]) -> str:
+    """The pool, or the suite, that a recording was made with: its file if that is where it was, else its name.
+
+    Raises UserError if it was a file, which is gone, and none of that name ships.
+    """
+    name, ships = (recording.pool.name, pool_names) if what == "pool" else (suite_of(recording, folder), suite_names)
+    written = recording.manifest.get("files", {}).get(what)
+    if written is not None and (folder / written).is_file():
+        return str(folder / written)
+    if name not in ships():
+        was = f"; its file was {written}, seen from there" if written else ""
+        tasks = "" if what == "pool" or written else ", or its tasks as record was given them (--task)"
+        raise UserError(
+            f"{folder} was recorded with the {what} {name}, which does not ship{was}; name its file (--{what}){tasks}"
+        )
+    return name
 
 
 def live_source(

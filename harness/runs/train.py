@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
 from harness.evaluation.evaluate import evaluate
-from harness.runs.config import LIVE_STORE
+from harness.runs.config import LIVE_STORE, TRACKING
 from harness.runs.manifest import package_versions
 from harness.runs.progress import generation_progress
 from harness.runs.source import choose_sandbox, open_source, prices_of
-from harness.runs.wandb import PROJECT
 from pools.cost import COST_WEIGHT
 from pools.errors import UserError
 from pools.models.generator import Progress
@@ -23,6 +23,7 @@ from routers.options import parse_arguments
 from routers.ppo_hierrouter import training_bar
 from routers.registry import Taught, learns, registered_name, router_options, teach
 from routers.router import Training
+from routers.tracking import Tracking, log_checkpoint, tracked, tracking_asked
 
 if TYPE_CHECKING:
     from harness.runs.config import Train
@@ -53,15 +54,16 @@ def train(
     seed: int = 1,
     out: Path | str | None = None,
     resume: bool = False,
-    track: bool = False,
+    track: Tracking | None = None,
     say: Callable[[str], None] = lambda text: None,
     on_batch: Progress | None = None,
     report: Callable[[int, int, str], None] | None = None,
 ) -> Taught:
     """Train a router on the train items of a recording, or of live models, and choose on the validation items.
 
-    The parameters are the options of `python -m harness train`. With `out` the checkpoint is written there. say: is
-    told what takes a while; on_batch: of each batch that live models generate; report: how far a long training is.
+    The parameters are the options of `python -m harness train`. With `out` the checkpoint is written there. track:
+    where wandb logs it. say: is told what takes a while; on_batch: of each batch that live models generate; report:
+    how far a long training is.
     Raises UserError for a router that learns nothing, and for what is not there.
     """
     recording, weights, out, include = (None if p is None else Path(p) for p in (recording, weights, out, include_path))
@@ -83,41 +85,67 @@ def train(
     tree = source.tree if prices is None else source.tree.charged(*prices)
     items, validation = tree.select("train"), tree.select("validation")
     say(f"training {router if isinstance(router, str) else router.__name__} on {len(items.items)} items ...")
-    request = RouterRequest(
-        models=source.tree.models,
-        max_hops=source.tree.max_hops,
-        allow_stop=allow_stop,
-        cost_model=source.tree.cost_model,
-        cost_weight=cost_weight if prices is None else 1.0,
-        cost_weights=tuple(cost_weights),
-        prices=prices,
-        seed=seed,
-        weights=weights,
-        train=items,
-        validation=validation,
-        # Over live models the bars are the generator's: two at once would overwrite each other.
-        training=Training(state, resume, {"project": PROJECT} if track else None, None if live else report, facts),
-    )
-    taught = teach(router, request, {**options, **(router_args or {})})
-    if out is not None:
-        taught.save(out)
-    if validation.complete and validation.items:
-        attained, unit = evaluate(taught.router, validation), validation.cost_model.unit
-        figures = f"quality {attained.quality.mean():.3f}"
-        figures += f", cost {attained.cost.mean():.3g} {unit} per item" if unit else ""
-        say(f"on {len(validation.items)} validation items, on which it was chosen: {figures}")
+    name = registered_name(router)
+    asked = {**options, **(router_args or {})}
+    settings = {
+        "router": name,
+        "seed": seed,
+        "cost_weight": cost_weight,
+        "cost_weights": cost_weights,
+        **asked,
+        **facts,
+    }
+    usual = f"{name} on {source.description.get('recording', 'live models')}, seed {seed}"
+    with (
+        nullcontext() if track is None else tracked(track, "train", usual, f"{name} on {source.suite}", settings) as run
+    ):
+        request = RouterRequest(
+            models=source.tree.models,
+            max_hops=source.tree.max_hops,
+            allow_stop=allow_stop,
+            cost_model=source.tree.cost_model,
+            cost_weight=cost_weight if prices is None else 1.0,
+            cost_weights=tuple(cost_weights),
+            prices=prices,
+            seed=seed,
+            weights=weights,
+            train=items,
+            validation=validation,
+            training=Training(
+                state=state,
+                resume=resume,
+                log=None if run is None else lambda _, step, figures: run.log(dict(figures), step=step),
+                # Over live models the bars are the generator's: two at once would overwrite each other.
+                report=None if live else report,
+                facts=facts,
+            ),
+        )
+        taught = teach(router, request, asked)
+        if out is not None:
+            taught.save(out)
+            if run is not None:
+                log_checkpoint(run, out, f"{name}-{source.pool.name}-{source.suite}", taught.header.model_dump())
+        if validation.complete and validation.items:
+            attained, unit = evaluate(taught.router, validation), validation.cost_model.unit
+            figures = f"quality {attained.quality.mean():.3f}"
+            figures += f", cost {attained.cost.mean():.3g} {unit} per item" if unit else ""
+            say(f"on {len(validation.items)} validation items, on which it was chosen: {figures}")
+            if run is not None:
+                run.summary["validation/quality"] = float(attained.quality.mean())
+                run.summary.update({"validation/cost": float(attained.cost.mean())} if unit else {})
     return taught
 
 
 def train_command(options: Train, console: Console) -> Path:
     """Train with a bar, and write the checkpoint; where it is."""
-    of_the_command = ("task", "router_args", "total_timesteps", "out")
+    of_the_command = ("task", "router_args", "total_timesteps", "out", *TRACKING)
     steps = {} if options.total_timesteps is None else {"total_timesteps": options.total_timesteps}
     out = options.out or Path("runs") / f"{registered_name(options.router)}.safetensors"
     with generation_progress(console) as on_batch, training_bar(shown=console.is_terminal and not options.live) as bar:
         train(
             **{key: given for key, given in vars(options).items() if key not in of_the_command},
             tasks=options.task,
+            track=tracking_asked(options),
             router_args={**steps, **parse_arguments(options.router_args)},
             out=out,
             say=lambda text: console.print(text, highlight=False, markup=False),

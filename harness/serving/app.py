@@ -31,6 +31,15 @@ from pools.errors import QueryError, UserError
 from pools.types import GenerationSettings, UpstreamError
 
 DEFAULT_TOKENS = 512
+NOT_ROUTED = {
+    "n": "other choices",
+    "logprobs": "log-probabilities",
+    "tools": "calls of tools",
+    "functions": "calls of functions",
+    "logit_bias": "a bias on tokens",
+    "response_format": "another format than text",
+}
+"""The fields of a request that a router cannot follow, and what they ask for."""
 MAX_BODY_SECONDS = 30.0  # until a body is there
 SOON = {"Retry-After": "1"}
 GONE = 499  # the status that proxies log for a client that did not wait; nobody receives it
@@ -127,7 +136,7 @@ def create_app(
 
     @app.exception_handler(ValidationError)
     async def refuse_invalid(request: Request, error: ValidationError) -> JSONResponse:
-        said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors()[:3])
+        said = "; ".join(_said(e["loc"], e["msg"]) for e in error.errors()[:3])
         return await refuse(request, HTTPException(400, said))
 
     async def check_key(given: Credentials) -> None:
@@ -212,6 +221,13 @@ def create_app(
     return app
 
 
+def _said(place: tuple[str | int, ...], message: str) -> str:
+    """What is wrong with a field of a request, and where."""
+    if place and place[0] in NOT_ROUTED:
+        return f"{place[0]}: a router answers with one text, without {NOT_ROUTED[str(place[0])]}; leave it out"
+    return f"{'.'.join(map(str, place)) or 'body'}: {message}"
+
+
 def _as_read(key: str) -> bytes:
     """What HTTPBearer makes of the key in a header."""
     return key.encode().decode("latin-1").strip().encode()
@@ -220,8 +236,10 @@ def _as_read(key: str) -> bytes:
 async def _body(connection: Request, max_bytes: int, seconds: float) -> bytes:
     """The body. Raises HTTPException for one that is no JSON, too long, too slow, or breaks off."""
     # Some other types a page in a browser may send to any server on its machine.
-    if not connection.headers.get("content-type", "").lower().startswith("application/json"):
-        raise HTTPException(415, "send the body as application/json")
+    kind = connection.headers.get("content-type", "none")
+    if not kind.lower().startswith("application/json"):
+        said = f"Content-Type is {kind[:100]}; expected -H 'Content-Type: application/json' and a body in JSON"
+        raise HTTPException(415, said)
     too_long = HTTPException(413, f"the request has more than {max_bytes} bytes")
     if int(connection.headers.get("content-length", 0)) > max_bytes:
         raise too_long

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from pools.pool import Pool, load_pool
 from pools.types import Context, GenerationSettings, Generator, Item
 from routers import Router, RouterRequest, RoutingStates, load
 from routers.checkpoint import read_checkpoint
-from routers.registry import explores, learns
+from routers.registry import explores, learns, row_name
 from routers.router import VotingRouter
 
 Query = tuple[str, GenerationSettings]
@@ -30,7 +30,10 @@ Query = tuple[str, GenerationSettings]
 
 @dataclass(frozen=True)
 class Routed:
-    """A router, the pool that it routes over, and what answers for the pool: the models, or a recording of them."""
+    """A router, the pool that it routes over, and what answers for the pool: the models, or a recording of them.
+
+    begun: of the recorded questions that an answer's beginning belongs to, by both as one text: the two apart.
+    """
 
     name: str
     router: Router
@@ -38,10 +41,15 @@ class Routed:
     generator: Generator
     cost_model: CostModel
     max_hops: int
+    begun: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def tree(self, queries: Sequence[Query]) -> Tree:
         """The tree of these queries, of which nothing is known yet."""
-        items = [Item("query", n, query, settings, "test") for n, (query, settings) in enumerate(queries)]
+        apart = [(*self.begun.get(text, (text, "")), settings) for text, settings in queries]
+        items = [
+            Item("query", n, query, settings, "test", prefill=prefill)
+            for n, (query, prefill, settings) in enumerate(apart)
+        ]
         unscored = lambda answers: [0.0] * len(answers)  # noqa: E731
         return Tree(items, self.pool.model_names, self.max_hops, self.cost_model, self.generator, unscored)
 
@@ -123,4 +131,6 @@ def routed(
     made = load(router, request, checkpoint=checkpoint)
     if isinstance(made, VotingRouter):
         raise UserError(f"{router} asks every model and routes nothing; it is evaluated by python -m harness run")
-    return Routed(router, made, of_pool, generator, of_pool.cost_model(cost), hops)
+    items = [] if recording is None or known is None else known.tree.items
+    begun = {item.query + item.prefill: (item.query, item.prefill) for item in items if item.prefill}
+    return Routed(row_name(router), made, of_pool, generator, of_pool.cost_model(cost), hops, begun)

@@ -41,6 +41,7 @@ def serve(options: Serve, console: Console) -> None:
         from harness.serving.batcher import Dispatcher
         from harness.serving.routed import routed
         from harness.serving.traffic_log import ShadowProcess, TrafficLog, router_shadow
+        from routers.registry import row_name
     except ImportError as error:
         raise UserError(f"serving needs packages that are not installed ({error.name}): {INSTALL}") from None
 
@@ -53,7 +54,7 @@ def serve(options: Serve, console: Console) -> None:
         raise UserError(f"--shadow {options.shadow}: what it would have done is written to a log; name one with --log")
     if options.shadow_checkpoint is not None and options.shadow is None:
         raise UserError("--shadow-checkpoint is of a shadow router; name that with --shadow")
-    name = options.router if options.name is None else check_name(options.name, "--name")
+    name = row_name(options.router) if options.name is None else check_name(options.name, "--name")
     key = read_key(options.api_key_file)
     shared: dict[str, Any] = {
         "pool": options.pool,

@@ -226,13 +226,18 @@ def _budget_grid(within: Budget, unit: str) -> Grid:
     rows.append(Row("optimum", tuple(cells), notes=("a bound", *unanswered), rule=True))
     parts = [f"cost per item in {unit}"] if unit else []
     parts += [] if of_cost else ["mean seconds per item"]
+    counted = capped = ""
+    if within.cap is not None:
+        counted = ", in which an item over the cap counts as 0"
+        capped = " (one whose call does not fit gives way to the best that does)"
     said = [
         ", ".join(["the best quality within it", *parts]),
         f"set on {within.validation_items} validation items, judged on these",
         "set to: cost weights, or models, and their shares of the items, mixed at random",
-        "behind: quality of the exact optimum within the same limits minus the router's, below it the 95% interval",
-        "+ or -: better or worse in quality than the zero router, the single models mixed within the same limits "
-        "(paired 95%); not said of those over the budget on validation items",
+        f"behind: quality of the exact optimum within the same limits minus the router's{counted}, below it the 95% "
+        "interval",
+        f"+ or -: better or worse in quality than the zero router, the single models{capped} mixed within the same "
+        "limits (paired 95%); not said of those over the budget on validation items",
     ]
     if within.budget is not None:
         what = "cost is" if of_cost else "mean of the seconds is"
@@ -270,6 +275,7 @@ def _no_worse_grid(at_risk: NoWorseThan, unit: str) -> Grid:
         f"ahead: quality minus that of {at_risk.model}, with its 95% interval (paired); +, -: it excludes 0",
         f"held: whether that is at least -{at_risk.margin:g}",
         f"no point passes: use {at_risk.model}",
+        "the confidence is of one router that was named before, not of the best of these rows",
     ]
     if at_risk.least_margin is not None and at_risk.least_margin > at_risk.margin:
         said.append(

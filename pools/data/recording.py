@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from pools.answers import WORD, answer_reader
 from pools.errors import QueryError, UserError
@@ -49,6 +49,8 @@ class Manifest(Schema):
     format: Literal[1]
     suite: str | None = None
     pool: dict[str, Any]
+    files: dict[str, str] = Field(default_factory=dict)
+    """Of `pool` and `suite`, if they were YAML files: where these are, seen from the recording's folder."""
     max_hops: int
     independent_answers: bool = False
     """Whether the models do not read earlier answers; its tables then hold the first hop alone."""
@@ -162,11 +164,13 @@ def _schemas(pool: Pool) -> tuple[pa.Schema, pa.Schema]:
     return items, transitions
 
 
-def load_recording(folder: Path | str, cost: str = "paper") -> Recording:
-    """Read what `save_recording` wrote; `cost` names the cost model. Raises UserError if that is not whole."""
-    import pyarrow as pa
+def check_recording(folder: Path) -> Manifest:
+    """The manifest of a recording whose files are what was written. Raises UserError if they are not."""
+    return _read(folder)[0]
 
-    folder = Path(folder)
+
+def _read(folder: Path) -> tuple[Manifest, list[bytes]]:
+    """The manifest and the content of the tables."""
     finish_moving(folder, _MANIFEST)
     for name in (_MANIFEST, *_TABLES):
         if not (folder / name).is_file():
@@ -174,17 +178,29 @@ def load_recording(folder: Path | str, cost: str = "paper") -> Recording:
                 f"{folder} is not a recording: it has no {name}; make one with python -m harness record or import, "
                 "or name a folder that holds one"
             )
-    broken = (UserError, ValueError, TypeError, LookupError, OSError, pa.ArrowException)
     try:
         manifest = parse_json(Manifest, (folder / _MANIFEST).read_bytes())
-        said = manifest.model_dump(exclude_unset=True)
-        if manifest.checksum != _checksum(said):
+        if manifest.checksum != _checksum(manifest.model_dump(exclude_unset=True)):
             raise ValueError("its manifest is not what was written: the checksum is another")
-        pool = pool_from_dict(manifest.pool, "pool")
         files = [(folder / name).read_bytes() for name in _TABLES]
         for name, content in zip(_TABLES, files, strict=True):
             if manifest.sha256.get(name) != hashlib.sha256(content).hexdigest():
                 raise ValueError(f"{name} is not what was written: its sha256 is another than the manifest's")
+    except (ValueError, TypeError, LookupError, OSError) as error:
+        raise _unreadable(folder, error) from None
+    return manifest, files
+
+
+def load_recording(folder: Path | str, cost: str = "paper") -> Recording:
+    """Read what `save_recording` wrote; `cost` names the cost model. Raises UserError if that is not whole."""
+    import pyarrow as pa
+
+    folder = Path(folder)
+    manifest, files = _read(folder)
+    said = manifest.model_dump(exclude_unset=True)
+    broken = (UserError, ValueError, TypeError, LookupError, OSError, pa.ArrowException)
+    try:
+        pool = pool_from_dict(manifest.pool, "pool")
         read = [_table(*of_file) for of_file in zip(files, _schemas(pool), strict=True)]
         items, rows = read[0].to_pydict(), read[1]
         for name in _LATER:

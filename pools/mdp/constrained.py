@@ -52,6 +52,10 @@ def best_mix(quality: FloatArray, spent: FloatArray, budget: float = np.inf) -> 
     all choices, from its ends inwards: each step asks for the best choice at the slope between the two so far.
     """
     closed = np.isneginf(quality)
+    # Beyond each item's cheapest option, else what all options share hides in its last digits what tells them apart.
+    least = np.where(closed, np.inf, spent).min(axis=1, keepdims=True)
+    spent, rounding = spent - least, ROUNDING * budget
+    budget -= float(least.mean())
 
     def choice(value: FloatArray, otherwise: FloatArray) -> tuple[NDArray[np.int64], float, float]:
         """Columns of the best value, of equals that of the best `otherwise`; mean quality, and what is spent."""
@@ -62,14 +66,15 @@ def best_mix(quality: FloatArray, spent: FloatArray, budget: float = np.inf) -> 
 
     first = choice(np.where(closed, -np.inf, -spent), quality)
     second = choice(quality, -spent)
-    if first[2] > budget * (1 + ROUNDING):
+    if first[2] > budget + rounding:
         return None
-    if second[2] <= budget * (1 + ROUNDING):
+    if second[2] <= budget + rounding:
         return Mix(second[0], second[0], 0.0, 0.0)
     while True:
         price = (second[1] - first[1]) / (second[2] - first[2])
         between = choice(quality - price * spent, -spent)
-        if between[1] - price * between[2] <= first[1] - price * first[2] + 1e-12:
+        better = between[1] - price * between[2] > first[1] - price * first[2] + 1e-12
+        if not (better and first[2] < between[2] < second[2]):
             share = max(0.0, (budget - first[2]) / (second[2] - first[2]))
             return Mix(first[0], second[0], share, price)
         if between[2] <= budget:

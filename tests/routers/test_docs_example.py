@@ -8,12 +8,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pyarrow.parquet as pq
 import pytest
 
+from command_line import call
+from harness.runs.folder import load_run
 from pools.pool import load_pool
+from routers.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +45,7 @@ def test_the_file_alone_is_enough(page: list[str], tmp_path: Path) -> None:
         return harness("run", "--router", router, "--baselines", "no", "--out", "run")
 
     assert run("my_router.py").returncode == 0
-    row = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["routers"]["my_router.py"]
+    row = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["routers"]["longest-to-coder"]
     # HumanEval's queries hold code, and only they: the coder gets those, the first model all others.
     share = row["tasks"]["human_eval"]["items"] / sum(task["items"] for task in row["tasks"].values())
     assert row["overall"]["calls"]["qwen2.5-coder-0.5b"] == pytest.approx(share)
@@ -97,3 +101,29 @@ def test_a_router_of_another_package_that_learns_is_trained_saved_run_compared_a
                 assert json.load(reply)["data"][0]["id"] == "words"
         finally:
             server.terminate()
+
+
+def test_a_router_in_a_file_goes_by_its_registered_name(
+    page: list[str], small_recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (registered,) = re.findall(r'@register\("(.*)"\)', page[1])
+    monkeypatch.chdir(tmp_path)
+    asked = ("--recording", small_recording, "--router", "word_router.py", "single:reader")
+
+    def harness(*arguments: object) -> str:
+        assert call(monkeypatch, *arguments) == 0, capsys.readouterr().err
+        return str(capsys.readouterr().out)
+
+    options = ("--router-args", "word_router.py:smoothing=5", "--baselines", "no")
+    assert "word_router.py" not in harness("run", *asked, *options, "--out", "run")
+    found = load_run(tmp_path / "run")
+    assert found.asked == [registered, "single:reader"] and list(found.routers) == found.asked
+    assert found.manifest.arguments.router == ("word_router.py", "single:reader")  # by which it is run again
+    saved = read_checkpoint(tmp_path / "run" / f"{registered}.safetensors")
+    assert (saved.header.router, saved.header.options["smoothing"]) == (registered, 5)
+    harness("check", "--update", "--baseline", "b.json", "--run", "run")
+    assert list(json.loads((tmp_path / "b.json").read_text())["routers"]) == found.asked
+    assert "check passed" in harness("check", "--baseline", "b.json")
+    assert "check passed" in harness("check", "--baseline", "b.json", "--run", "run")
+    harness("stress", *asked[:4], "--only", "retired", "--processes", 1, "--out", "card")
+    assert registered in json.loads((tmp_path / "card" / "stress.json").read_text())["routers"]

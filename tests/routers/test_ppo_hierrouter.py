@@ -26,6 +26,7 @@ from routers.hierrouter import HierRouter
 from routers.ppo_hierrouter import Args, Exact, Sampled, plain, request_for
 from routers.registry import teach
 from routers.states import PARTS, Part
+from wandb_file import read_offline
 
 Train = Callable[..., HierRouter]
 Evaluate = Callable[[Router], Outcome]
@@ -325,21 +326,16 @@ def test_a_checkpoint_for_something_else_is_refused(planted: Tree, train: Train,
 
 
 @both_learners
-def test_tracks_with_the_usual_names(
-    planted: Tree, train: Train, monkeypatch: pytest.MonkeyPatch, advantages: Any
-) -> None:
-    wandb = pytest.importorskip("wandb")
-    logged: dict[str, float] = {}
-
-    class Run:
-        def log(self, figures: dict[str, float], step: int) -> None:
-            logged.update(figures)
-
-        def finish(self) -> None:
-            pass
-
-    monkeypatch.setattr(wandb, "init", lambda **_: Run())
-    train(replace(SHORT, track=True, advantages=advantages))
+def test_logs_under_the_usual_names_and_what_was_kept(planted: Tree, advantages: Any) -> None:
+    rows: list[tuple[str, int, dict[str, float]]] = []
+    args = replace(SHORT, advantages=advantages)
+    tree = planted
+    parts = tree.select("train"), tree.select("validation")
+    request = request_for(args, *parts, log=lambda name, step, figures: rows.append((name, step, dict(figures))))
+    router = teach("hierrouter", request, plain(args)).router
+    logged = {key: figure for _, _, figures in rows for key, figure in figures.items()}
+    assert {name for name, _, _ in rows} == {"hierrouter-1"}
+    assert [step for _, step, _ in rows] == sorted(step for _, step, _ in rows)
     losses: tuple[str, ...] = ("policy_loss", "entropy", "approx_kl", "clipfrac")
     of_one = {"exact": ("entropy_coef",), "sampled": ("value_loss", "old_approx_kl", "explained_variance")}
     losses += of_one[advantages]
@@ -348,8 +344,13 @@ def test_tracks_with_the_usual_names(
     wanted = [f"losses/{n}" for n in losses] + [f"charts/{n}" for n in charts] + [f"exact/{n}" for n in exact]
     assert set(wanted) <= set(logged)
     assert all(np.isfinite(figure) for figure in logged.values())
-    tree = planted
-    part, weight = tree.select("validation"), QUICK.cost_weight
+    part, weight = parts[1], QUICK.cost_weight
+    found = [f"exact/validation_{key}" for key in ("quality", "cost", "greedy_value")]
+    values = {step: [figures[key] for key in found] for _, step, figures in rows if found[0] in figures}
+    kept = [logged[f"kept/{key}"] for key in ("quality", "cost", "greedy_value")]
+    assert kept == values[int(logged["kept/step"])] and kept[-1] == max(v for *_, v in values.values())
+    stakes = 1 + weight * parts[0].cost[:, parts[0].level(1)].mean(axis=0).max()
+    assert logged["kept/greedy_value"] == pytest.approx(value(evaluate(router, part), weight) / stakes)
     floor = max(value(evaluate(FixedRouter((m,), 3), part), weight) for m in range(3))
     optimum = solve(part, weight, True).value.mean()
     attained = logged["exact/validation_quality"] - weight * logged["exact/validation_cost"]
@@ -359,12 +360,16 @@ def test_tracks_with_the_usual_names(
 def test_runs_alone_on_a_recording_and_leaves_a_wandb_folder(small_recording: Path, tmp_path: Path) -> None:
     root = Path(routers.__file__).parent.parent
     command = [sys.executable, "-m", "routers.ppo_hierrouter", "--recording", str(small_recording), "--track"]
-    command += ["--total-timesteps", "8192", "--out", str(tmp_path / "policy.safetensors")]
+    command += ["--wandb-tags", "a", "b", "--total-trees", "8192", "--out", str(tmp_path / "policy.safetensors")]
     environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "PYTHONPATH": str(root)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "policy.safetensors").is_file()
-    assert list(tmp_path.glob("wandb/offline-run-*"))
+    logged = read_offline(tmp_path)
+    assert logged.settings["tags"] == ["a", "b"] and logged.settings["job_type"] == "train"
+    (artifact,) = (found for found in logged.artifacts.values() if found["type"] == "model")
+    assert list(artifact["files"]) == ["policy.safetensors"] and artifact["metadata"]["router"] == "hierrouter"
+    assert logged.summary["kept/step"] > 0
 
 
 @pytest.mark.parametrize(

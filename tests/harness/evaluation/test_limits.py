@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,13 @@ from harness.evaluation.evaluate import evaluate
 from harness.evaluation.frontier import Points
 from harness.evaluation.limits import Judged, cheapest_passing, mixture, setting
 from harness.evaluation.rollout import states_at
+from pools.cost import recorded_cost
 from pools.mdp.optimum import path_costs
 from pools.mdp.tree import Tree
+from pools.types import Generation, GenerationSettings, Item
 from routers import Router, RouterRequest, RoutingStates, load
 from routers.call_bounds import CallBounds, lengths
+from routers.fixed import FixedRouter
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,37 @@ def test_a_capped_router_spends_no_more_where_bounds_hold(
     assert evaluate(router, tree).cost.max() > cap or cap == 2.0, "without the cap it is broken"
 
 
+def table_of(lengths_of_queries: Sequence[int], cost: Sequence[Sequence[float]]) -> Tree:
+    """One hop of two models, `small` and `big`, at these costs; queries are of these lengths."""
+    settings = GenerationSettings((), 4)
+    items = [Item("t", n, f"{n:03d}".ljust(length), settings, "train") for n, length in enumerate(lengths_of_queries)]
+    tree = Tree(items, ("small", "big"), 1, recorded_cost("unit"))
+    for item, of_item in enumerate(cost):
+        for model, each in enumerate(of_item):
+            said = Generation(f"{model} says {item % 7 * 'x'}", 1, 1, "stop", 0, each)
+            tree.put(item, 1 + model, said, float(model))
+    return tree
+
+
+def test_a_length_between_those_of_train_items_has_the_bound_of_the_longer_ones() -> None:
+    train = table_of([20] * 60 + list(range(400, 440)), [(1, 10)] * 60 + [(1, 1000)] * 40)
+    bounds = CallBounds.learn(train)
+    assert [bounds(length, 0).tolist() for length in (20, 21, 100, 399, 420, 9000)] == [[1, 10], *[[1, 1000]] * 5]
+    beyond = table_of([100] * 20, [(1, 1000)] * 20)
+    assert evaluate(CappedRouter(Wasteful(1), bounds, 50), beyond).calls.mean(axis=0).tolist() == [1, 0]
+    # Classes are of equally many: where equal lengths are many they are fewer, and none is small.
+    uneven = CallBounds.learn(table_of([20] * 30 + [30] * 5 + [40] * 25 + [50] * 40, [(1, 1)] * 100))
+    assert uneven.edges.tolist() == [[20, 40, np.inf, np.inf]]
+
+
+def test_a_model_that_reads_the_query_alone_has_bounds_by_the_query_alone() -> None:
+    tree = table_of([20] * 60 + [400] * 60, [(1, 10)] * 60 + [(1, 1000)] * 60).cascade(2)
+    bounds = CallBounds.learn(tree)
+    assert (bounds.edges[1, :1] == 20).all() and np.isinf(bounds.edges[1, 1:]).all()
+    capped = evaluate(CappedRouter(FixedRouter((0, 1), 2), bounds, 50), tree)
+    np.testing.assert_array_equal(capped.calls, [[1, 1]] * 60 + [[1, 0]] * 60)
+
+
 def test_what_does_not_fit_at_first_is_replaced_by_the_best_model_that_does(
     synthetic_tree: Callable[..., Tree],
 ) -> None:
@@ -99,9 +133,13 @@ def test_a_budget_between_two_points_is_spent_by_mixing_them() -> None:
     assert setting(points, np.inf) == ({0: 1.0}, True)
     assert setting(points, 1.25) == ({3: pytest.approx(0.75), 2: pytest.approx(0.25)}, True)
     assert setting(points, 0.9) == ({3: 1.0}, False), "none meets it, so it is the cheapest"
-    parts = [Judged(np.array([q, 1.0]), np.array([c, c]), np.array([o, 0])) for q, c, o in ((0, 1, 0), (1, 5, 1))]
+    parts = [
+        Judged(np.array([q, 1.0]), np.array([c, c]), np.array([o, 0]), np.array([0, 1.0]))
+        for q, c, o in ((0, 1, 0), (1, 5, 1))
+    ]
     mixed = mixture(np.array([0.75, 0.25]), parts)
     assert (mixed.quality.tolist(), mixed.cost.tolist(), mixed.over.tolist()) == ([0.25, 1], [2, 2], [0.25, 0])
+    assert mixed.within.tolist() == [0, 1]
 
 
 def test_of_the_points_that_pass_the_cheapest_is_chosen_and_none_after_one_that_fails() -> None:

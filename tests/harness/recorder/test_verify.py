@@ -192,3 +192,42 @@ def test_another_pools_recording_is_not_replaced(
     assert harness("record", "--pool", pool, *names[2:], "--max-hops", 2, *places) == 2
     assert "holds a recording of pool tiny" in " ".join(capsys.readouterr().err.split())
     assert load_recording(recorded).pool.name == "tiny"
+
+
+def test_pool_and_suite_are_found_where_they_were_recorded_from(
+    tiny_tasks: Path, tiny_pool_file: Path, harness: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """They are named as a user would, and seen from the recording: all three may be moved together."""
+    project = tmp_path / "project"
+    shutil.copytree(tiny_pool_file.parent, project / "models")
+    shutil.copytree(tiny_tasks, project / "tasks")
+    suite = project / "tasks" / "suite.yaml"
+    suite.write_text(suite.read_text().replace(str(tiny_tasks), str(project / "tasks")))
+    monkeypatch.chdir(project)
+    named = ("--pool", "models/tiny.yaml", "--suite", "tasks/suite.yaml", "--max-hops", 1, "--limit", 2)
+    assert harness("record", *named, "--store", "s.sqlite", "--out", "runs/tiny") == 0
+    files = json.loads((project / "runs" / "tiny" / "manifest.json").read_text())["files"]
+    assert files == {"pool": "../../models/tiny.yaml", "suite": "../../tasks/suite.yaml"}
+    monkeypatch.chdir(tmp_path)
+    assert harness("verify", "--recording", "project/runs/tiny") == 0
+    (project / "models" / "tiny.yaml").rename(project / "models" / "other.yaml")
+    capsys.readouterr()
+    assert harness("verify", "--recording", "project/runs/tiny") == 2
+    said = capsys.readouterr().err
+    assert "recorded with the pool tiny, which does not ship" in said and "../../models/tiny.yaml" in said
+    assert harness("verify", "--recording", "project/runs/tiny", "--pool", "project/models/other.yaml") == 0
+
+
+def test_a_recording_of_a_task_without_a_suite_is_verified_with_the_task_named_again(
+    tiny_tasks: Path, tiny_pool_file: Path, harness: Run, tmp_path: Path, capsys: Any
+) -> None:
+    task, out = tiny_tasks / "tiny_text.yaml", tmp_path / "made"
+    named = ("--pool", tiny_pool_file, "--task", task, "--max-hops", 1, "--limit", 2)
+    assert harness("record", *named, "--store", tmp_path / "s.sqlite", "--out", out) == 0
+    assert list(json.loads((out / "manifest.json").read_text())["files"]) == ["pool"]
+    capsys.readouterr()
+    assert harness("verify", "--recording", out) == 2
+    said = capsys.readouterr().err
+    assert "the suite tiny_text, which does not ship" in said and "as record was given them (--task)" in said
+    assert harness("verify", "--recording", out, "--task", task) == 0
+    assert harness("verify", "--recording", out, "--task", "tiny_text", "--include-path", tiny_tasks) == 0

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from shipped import POLICY, RECORDING, edited
 
+from harness.evaluation.paired import Figures, Results, compare_routers
 from harness.regression import check as module
 from pools.data.recording import load_recording, seal_recording
 from pools.types import Context
@@ -52,6 +53,48 @@ def made(make: Callable[..., Path], small_recording: Path, tmp_path_factory: pyt
 def baseline(made: Path, tmp_path: Path) -> Path:
     """A baseline of three routers on a part of the shipped recording, to be edited at will."""
     return Path(shutil.copy(made, tmp_path / "baseline.json"))
+
+
+def chances(seed: int, falls: float = 0.0) -> tuple[Results, Results]:
+    """Two runs of eight routers on two tasks, in which a tenth of the items came out otherwise, either way at random.
+
+    falls: by how much the first router's quality is worse everywhere.
+    """
+    drawn = np.random.default_rng(seed)
+    items = tuple(("ab"[n % 2], n) for n in range(160))
+    before, after = {}, {}
+    for name in "ABCDEFGH":
+        quality, moved = drawn.random(160), drawn.random(160) < 0.5
+        other = np.where(moved, drawn.random(160), quality)
+        before[name] = Figures(quality, None)
+        after[name] = Figures(other - (falls if name == "A" else 0), None)
+    return Results(items, before), Results(items, after)
+
+
+def judged(before: Results, after: Results) -> list[module.Finding]:
+    pairs = [(name, name) for name in before.routers]
+    tolerances = dict.fromkeys(("quality", "cost", "latency"), 0.0)
+    compared = compare_routers(before, after, pairs, False, 1)
+    return [f for c in compared for f in module._judge(c, {}, tolerances, "")]
+
+
+def test_chance_is_called_worse_as_often_as_is_said_and_hardly_ever_if_corrected() -> None:
+    plain, corrected, differing = [], [], 0
+    for seed in range(40):
+        before, after = chances(seed)
+        findings = judged(before, after)
+        differing += sum(f.differs for f in findings)
+        plain.append(sum(bool(f.worse) for f in findings))
+        corrected.append(sum(bool(f.worse) for f in module.correct(findings, before, after, 1)))
+    assert differing == 40 * 8 * 3
+    assert 0.6 < sum(plain) / (module.ONE_SIDE * differing) < 1.6
+    assert sum(map(bool, plain)) > 10 and sum(map(bool, corrected)) <= 3
+
+
+def test_what_is_worse_beyond_chance_stays_so_if_corrected() -> None:
+    before, after = chances(1, falls=0.2)
+    found = {(f.router, f.scope) for f in module.correct(judged(before, after), before, after, 1) if f.worse}
+    assert {("A", "overall"), ("A", "a"), ("A", "b")} <= found
 
 
 def times(factor: float, row: dict[str, Any]) -> None:
@@ -360,7 +403,8 @@ def test_a_damaged_baseline_is_not_overwritten(tmp_path: Path, harness: Run, cap
         ("--router knn", "give it with --update"),
         ("--run {tmp}", "it has no summary.json"),
         ("--run {tmp} --recording {tmp}", "leave it out"),
-        ("--run {tmp} --update", "leave out --run"),
+        ("--run {tmp} --update", "it has no summary.json"),
+        ("--junit {tmp}/j.xml --update", "leave out --junit"),
         ("--tolerance-quality nan", "expected a number >= 0"),
         ("--junit {tmp}", "is a folder"),
         ("--recording {tmp}", "is not a recording"),
@@ -423,3 +467,55 @@ def test_the_shipped_policy_stays_the_same_on_another_recording(
     failed = capsys.readouterr().out
     assert any(r.startswith("hierrouter: cost overall rose by") for r in reasons(failed)) and "training" not in failed
     assert "quality" not in "".join(reasons(failed))
+
+
+def test_a_baseline_is_made_of_what_a_finished_run_was_asked_for(
+    make: Callable[..., Path], small_recording: Path, harness: Run, tmp_path: Path, capsys: Any
+) -> None:
+    manifest = json.loads((small_recording / "manifest.json").read_text())
+    pool = tmp_path / "pool.yaml"
+    pool.write_text(json.dumps({key: value for key, value in manifest["pool"].items() if key != "billed"}))
+    asked = ("--recording", small_recording, "--pool", pool, "--router", READER, "knn", "--cost-weight", "0.3")
+    assert harness("run", *asked, "--max-hops", 2, "--baselines", "no", "--out", tmp_path / "run") == 0
+    pool.unlink()  # the recording says what it holds
+    baseline = make(tmp_path / "b.json", "--run", tmp_path / "run", "--seed", 2)
+    run = json.loads(baseline.read_text())["run"]
+    assert (run["router"], run["cost_weight"], run["max_hops"]) == ([READER, "knn"], "0.3", 2)
+    assert (run["recording"], run["pool"], run["seed"]) == (str(small_recording), None, 2)
+    assert harness("check", "--baseline", baseline) == 0
+
+
+def test_a_commit_is_said_only_if_a_figure_differs(baseline: Path, harness: Run, capsys: Any) -> None:
+    def older(data: dict[str, Any]) -> None:
+        data["provenance"]["commit"] = "0" * 40
+        data["run"]["router"] = [READER]
+        data["routers"] = {READER: data["routers"][READER]}
+
+    rewrite(baseline, older)
+    assert harness("check", "--baseline", baseline) == 0
+    shown = capsys.readouterr().out
+    assert "differs from" not in shown and "figures that differ" not in shown and " figures of 1 router is" in shown
+    rewrite(baseline, lambda data: data["routers"][READER]["cost"].__setitem__(0, 0.0))
+    assert harness("check", "--baseline", baseline, "--tolerance-cost", 1) == 0
+    shown = capsys.readouterr().out
+    assert "differs from the baseline in commit: 0000000 -> " in shown and "figures that differ: 2; " in shown
+
+
+def test_what_the_correction_no_longer_calls_worse_is_said(baseline: Path, harness: Run, capsys: Any) -> None:
+    def seven_a_little_cheaper(data: dict[str, Any]) -> None:
+        rows = [n for n, task in enumerate(data["items"]["task"]) if task == "sums"][:7]
+        for name in ROUTERS:
+            for n in rows:
+                data["routers"][name]["cost"][n] *= 0.9
+
+    rewrite(baseline, seven_a_little_cheaper)
+    assert harness("check", "--baseline", baseline) == 1
+    named = {reason.partition(" by ")[0] for reason in reasons(capsys.readouterr().out)}
+    assert f"{READER}: cost on sums rose" in named
+    junit = baseline.with_name("j.xml")
+    assert harness("check", "--baseline", baseline, "--correction", "holm", "--junit", junit) == 0
+    shown = capsys.readouterr().out
+    said = [line for line in shown.splitlines() if line.startswith("may be chance: ")]
+    assert {line.removeprefix("may be chance: ").partition(" by ")[0] for line in said} == named
+    assert all("p = 0.0078, corrected 0.0" in line for line in said if READER in line)  # 2 ** -7
+    assert "check passed" in shown and not list(ElementTree.parse(junit).getroot().iter("failure"))

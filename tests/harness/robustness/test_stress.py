@@ -82,8 +82,8 @@ def test_a_router_that_keys_on_one_word_loses_where_it_changes_and_a_constant_lo
     recording: Path, keyed: str
 ) -> None:
     card = api.stress(keyed, recording, only=["wording"], cost_weight=1.0)
-    assert list(card.routers) == [keyed, "single:third"]
-    found, constant = cells(card, keyed), cells(card, "single:third")
+    assert list(card.routers) == ["keyed", "single:third"]
+    found, constant = cells(card, "keyed"), cells(card, "single:third")
     assert found["as trained as trained"].value == pytest.approx(1 - 0.01)
     assert found["as trained as trained"].ahead == pytest.approx(0.1 - 0.01)
     for change, lost in {"lower case": 0.5, "polite": 0.5, "spacing": 0.0, "typos 25%": 0.0}.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,27 @@ def test_routed_on_the_recording_scores_as_run(
         overall = json.loads((tmp_path / "out" / "summary.json").read_text())["routers"][router]["overall"]
         assert ledger["cost"] == pytest.approx(overall["cost"], rel=0.01)  # some questions differ in white space alone
         assert ledger["tasks"] == {task: {key: ledger[key] for key in ledger["tasks"][task]}}
+
+
+def test_what_an_answer_begins_with_is_told_apart_on_a_recording(
+    tiny_pool_file: Path, tiny_tasks: Path, tmp_path: Path
+) -> None:
+    """The model with a chat template was given it as the beginning of its own message; lm-eval sends it as one text."""
+    shutil.copy(tiny_tasks / "data.py", tmp_path)
+    task = tmp_path / "tiny_begun.yaml"
+    text = (tiny_tasks / "tiny_text.yaml").read_text().replace("tiny_text", "tiny_begun")
+    task.write_text(f'{text}\ngen_prefix: "It is"\n')
+    out = harness.record(
+        str(tiny_pool_file), out=tmp_path / "made", tasks=[str(task)], max_hops=2, store=tmp_path / "s.sqlite"
+    )
+    tree = load_recording(out).tree
+    assert {item.prefill.strip() for item in tree.items} == {"It is"}
+    arguments = {"router": "pipeline:tiny-b>tiny-a", "recording": str(out)}
+    given = samples(lm_eval("routed", arguments, "tiny_begun", tmp_path), "tiny_begun")
+    node = int(tree.child(tree.child(0, 1), 0))
+    assert {item.doc_id: [[tree.generation(n, node).response]] for n, item in enumerate(tree.items)} == {
+        doc_id: sample["resps"] for doc_id, sample in given.items()
+    }
 
 
 def test_multiple_choice_is_scored_by_the_last_hops_model(

@@ -89,7 +89,7 @@ def test_no_client_waits_for_a_slow_shadow_and_every_call_is_in_the_log(tmp_path
     decided = [line["shadow"] for line in found if "shadow" in line]
     models = load_recording(RECORDING).tree.models
     assert 2 <= len(decided) < len(items)
-    decision = {"router": str(tmp_path / "slow.py"), "max_hops": 1, "choices": {models[1]: 1.0}}
+    decision = {"router": "slow", "max_hops": 1, "choices": {models[1]: 1.0}}
     assert all(each == decision for each in decided)
     for line in found:
         assert line["propensity"] == pytest.approx(1 / len(models)) and line["cost_unit"] == "T param-tokens"

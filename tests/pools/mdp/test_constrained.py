@@ -72,6 +72,19 @@ def test_without_mixing_the_optimum_is_above_every_deterministic_policy(syntheti
         assert (attained[:, 0] <= at_first[0] + mix.price * (attained[:, 1] - at_first[1]) + 1e-9).all()
 
 
+@pytest.mark.parametrize("base", [1e4, 1e6])
+def test_what_all_options_cost_changes_neither_the_mix_nor_its_price(base: float) -> None:
+    random = np.random.default_rng(3)
+    for _ in range(200):
+        quality, spent = random.random((7, 6)), random.random((7, 6))
+        low, high = spent.min(axis=1).mean(), spent[np.arange(7), quality.argmax(axis=1)].mean()
+        budget = random.uniform(low, high)
+        alone, above = best_mix(quality, spent, budget), best_mix(quality, base + spent, base + budget)
+        assert alone is not None and above is not None
+        assert above.of(quality).mean() == pytest.approx(alone.of(quality).mean(), abs=1e-6)
+        assert above.of(spent).mean() == pytest.approx(budget, abs=1e-6)
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.1, 0.4])
 def test_the_price_is_the_cost_weight_of_the_optimum_without_a_budget(
     synthetic_tree: Callable[..., Tree], weight: float

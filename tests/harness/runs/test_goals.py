@@ -14,11 +14,13 @@ import pytest
 
 import harness as harness_package
 from harness.evaluation.limits import Budget, NoWorseThan
-from harness.runs.limits import checked_goals, set_and_judge
+from harness.runs.goals import checked_goals, set_and_judge
+from harness.runs.manifest import differences
 from harness.runs.routers import RunRouter
 from pools.errors import UserError
 from pools.mdp.tree import Tree
 from routers import RouterRequest, RoutingStates
+from routers.registry import teach
 
 ITEMS = 900
 
@@ -60,7 +62,8 @@ def judged(request: RouterRequest, **goals: Any) -> tuple[Budget | None, NoWorse
     given = {"budget": None, "cap": None, "no_worse_than": None, "confidence": 0.95, **goals}
     wanted = checked_goals(**given)
     assert wanted is not None
-    return set_and_judge([RunRouter("threshold", router, router)], request, wanted, lambda text: None)
+    found = set_and_judge([RunRouter("threshold", router, router)], request, wanted, lambda text: None)
+    return found.within, found.at_risk
 
 
 @pytest.mark.parametrize("budget", [1.2, 2.0, 2.6])
@@ -91,6 +94,9 @@ def test_a_cap_below_the_strong_model_leaves_the_weak_one(request_: RouterReques
     router = found.routers["threshold"]
     assert (router.cost, router.over_cap) == (1, 1), "some model must answer"
     assert (found.optimum.quality, found.optimum.cost, found.optimum.unanswered) == (0, 0, 1)
+    assert router.quality > 0 == router.behind == found.zero_router.behind, (
+        "what breaks the cap is no quality within it"
+    )
 
 
 def test_a_quality_is_kept_at_less_cost_and_verified_on_test_items(request_: RouterRequest) -> None:
@@ -105,6 +111,68 @@ def test_a_quality_is_kept_at_less_cost_and_verified_on_test_items(request_: Rou
     assert tested.kept.cost_ratio == pytest.approx(tested.kept.cost / 3)
     _, strict = judged(request_, no_worse_than={strong: 0.0})
     assert strict is not None and strict.routers["threshold"].kept is None, "equal is never shown to be not worse"
+
+
+@dataclass(frozen=True)
+class Lucky:
+    """Calls the weak model, and on the items that it chose on the strong one: as a choice among many policies would."""
+
+    known: frozenset[str]
+
+    def act(self, states: RoutingStates) -> np.ndarray:
+        return np.array([int(context.query in self.known) for context in states.contexts])
+
+    def save(self) -> Mapping[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class ChoosesOnValidation:
+    """Learns nothing but which items it is to be chosen on."""
+
+    def fit(self, train: Tree, validation: Tree, request: RouterRequest) -> Lucky:
+        return Lucky(frozenset(item.query for item in validation.items))
+
+    def load(self, learnt: Any, request: RouterRequest) -> Lucky:
+        raise AssertionError
+
+
+def test_what_this_run_taught_is_taught_anew_as_validation_items_have_to_be_new_to_it(
+    request_: RouterRequest,
+) -> None:
+    learner, taught = ChoosesOnValidation, teach(ChoosesOnValidation, request_, {})
+    rows = [
+        RunRouter("taught", taught.router, learner, taught=taught),
+        RunRouter("loaded", taught.router, learner, checkpoint=Path("lucky.safetensors")),
+    ]
+    goals = checked_goals({"cost": 2.0}, None, {request_.models[1]: 0.05}, 0.95)
+    assert goals is not None
+    found = set_and_judge(rows, request_, goals, lambda text: None)
+    assert found.within is not None and found.at_risk is not None
+    assert found.within.routers["taught"].validation_quality == 1, "a budget sets the router that was trained"
+    known, of = set(found.taught["taught"].router.known), found.at_risk.routers
+    assert request_.train is not None and len(known) == ITEMS // 3 // 5
+    assert known < {item.query for item in request_.train.items}, "a fifth of the train items"
+    assert (of["taught"].kept, of["taught"].notes) == (None, ["here fitted on train items alone"])
+    assert of["loaded"].kept is not None and not of["loaded"].kept.held
+    assert of["loaded"].notes == ["chosen on these validation items: the confidence is not exact"]
+    assert set(found.taught) == {"taught"}
+
+
+def test_hierrouter_is_set_to_a_budget_and_taught_anew_for_a_stated_risk(small_recording: Path) -> None:
+    found = harness_package.evaluate(
+        "hierrouter", small_recording, max_hops=2, baselines="no", retrain=True, budget={"cost": 0.02},
+        no_worse_than={"reader": 0.1}, router_args={"hierrouter": {"total_trees": 640, "sees": ("models",)}},
+    )  # fmt: skip
+    within, at_risk = found.summary.budget, found.summary.no_worse_than
+    assert within is not None and at_risk is not None
+    router, of = within.routers["hierrouter"], at_risk.routers["hierrouter"]
+    assert router.meets_on_validation and all(each.cost_weight is not None for each in router.set_to)
+    assert router.notes == [] and router.behind >= 0
+    assert of.points > 1 and of.notes == ["here fitted on train items alone"]
+    policies = [found.routers[0].taught, found.taught["hierrouter"]]
+    weights = [np.asarray(each.router.save()["actor.4.weight"]) for each in policies if each is not None]
+    assert len(weights) == 2 and not np.array_equal(*weights), "another policy"
 
 
 LIMITS = ("--budget", "cost=0.02", "--cap", "cost=0.1", "--no-worse-than", "reader=0.1")
@@ -143,6 +211,9 @@ def test_the_run_within_limits_has_its_section_and_its_tables(limited_run: Path)
     assert float(of["knn"]["cost"]) == within.routers["knn"].cost
     manifest = json.loads((limited_run / "manifest.json").read_text())
     assert manifest["arguments"]["budget"] == "cost=0.02" and manifest["arguments"]["confidence"] == 0.95
+    assert sorted(path.name for path in limited_run.glob("*.safetensors")) == [
+        "fitted-q.no-worse-than.safetensors", "fitted-q.safetensors", "knn.no-worse-than.safetensors", "knn.safetensors"
+    ]  # fmt: skip
 
 
 def test_the_report_shows_the_budget(limited_run: Path, tmp_path: Path) -> None:
@@ -156,7 +227,12 @@ def test_the_api_gives_the_same_and_the_other_figures_stay_as_they_are(
 ) -> None:
     given: dict[str, Any] = {"recording": small_recording, "max_hops": 2}
     plain = harness_package.evaluate("knn", **given)
-    found = harness_package.evaluate("knn", **given, budget={"cost": 0.02}, cap={"cost": 0.1}).summary
+    limited = harness_package.evaluate("knn", **given, budget={"cost": 0.02}, cap={"cost": 0.1})
+    found, asked = limited.summary, limited.manifest.arguments.model_dump()
+    assert (asked["budget"], asked["cap"], asked["no_worse_than"]) == ("cost=0.02", "cost=0.1", None)
+    assert differences(plain.manifest, limited.manifest) == ["trained for a range of cost weights: no -> yes"]
+    of_command = harness_package.load_run(limited_run).manifest
+    assert not any("range" in line for line in differences(limited.manifest, of_command)), "the command says the same"
     within = harness_package.load_run(limited_run).summary.budget
     assert found.budget is not None and within is not None
     assert found.budget.routers["knn"] == within.routers["knn"] and found.budget.optimum == within.optimum
@@ -179,6 +255,11 @@ def test_the_api_gives_the_same_and_the_other_figures_stay_as_they_are(
         ({"no_worse_than": {"nobody": 0.1}}, "unknown model 'nobody'; the pool has"),
         ({"no_worse_than": {"reader": 0.1}, "confidence": 1.0}, "--confidence 1: expected a probability"),
         ({"budget": {"cost": 1e-9}}, "the cheapest call of each item costs"),
+        (
+            {"cap": {"cost": 1}, "split": "validation"},
+            "--cap cost=1 sets routers on validation items and judges them on",
+        ),
+        ({"no_worse_than": {"reader": 0.1}, "split": "all"}, "on test items: omit --split all"),
     ],
 )
 def test_what_is_no_goal_is_refused_in_one_line(small_recording: Path, goals: dict[str, Any], said: str) -> None:

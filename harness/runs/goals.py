@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -22,8 +22,8 @@ from harness.evaluation.limits import (
     Resource,
     Setting,
     cheapest_passing,
-    kept,
-    limited,
+    kept_figures,
+    limited_figures,
     mixture,
     optimum_figures,
     setting,
@@ -31,7 +31,7 @@ from harness.evaluation.limits import (
 from harness.evaluation.metrics import Bootstrap
 from harness.evaluation.risk import least_margin
 from harness.evaluation.sweep import sweep, sweepable
-from harness.runs.routers import BOUNDS, FIT_ON_ALL, Named, RunRouter
+from harness.runs.routers import BOUNDS, FIT_ON_ALL, Named, RunRouter, items_apart
 from pools.cost import MAX_COST
 from pools.errors import UserError, shown
 from pools.mdp.constrained import ROUNDING, Mix, best_mix, within_cap
@@ -40,11 +40,12 @@ from pools.mdp.tree import Tree
 from pools.numbers import read_number
 from routers import Router, RouterRequest, load
 from routers.call_bounds import CallBounds
-from routers.registry import items_to_learn_from, learns, registered_name
+from routers.registry import Taught, learns, registered_name, teach
 from routers.router import BudgetedRouter, VotingRouter
 
 FloatArray = NDArray[np.float64]
 RESOURCES: tuple[Resource, ...] = get_args(Resource)
+CHOSE = "chosen on these validation items: the confidence is not exact"
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ def read_amount(option: str, text: str | None) -> dict[str, float] | None:
     raise UserError(f"{_flag(option)} {shown(text)}: expected a name and a number, as in {AMOUNTS[option]}") from None
 
 
+def written_amount(given: Mapping[str, float]) -> str:
+    """The inverse of `read_amount`."""
+    return ", ".join(f"{name}={amount:.12g}" for name, amount in given.items())
+
+
 def _flag(option: str) -> str:
     return f"--{option.replace('_', '-')}"
 
@@ -123,7 +129,7 @@ def checked_goals(
 
 
 def _refused(option: str, given: Mapping[str, float], expected: str) -> UserError:
-    said = shown(", ".join(f"{name}={amount:g}" for name, amount in given.items()))
+    said = shown(written_amount(given))
     return UserError(f"{_flag(option)} {said}: expected {expected}, as in {AMOUNTS[option]}")
 
 
@@ -137,48 +143,135 @@ def check_goals(goals: Goals, request: RouterRequest) -> None:
     if not tree.cost_model.unit and (of_cost or goals.model is not None):
         flag = flag if of_cost else f"--no-worse-than {goals.model}={goals.margin:g}"
         raise UserError(f"{flag}: no costs were recorded here; record them, or omit it")
-    if _parts(request) is None:
+    if items_apart(request) is None:
         raise UserError(f"{flag} sets routers on validation items, and there are none: raise --limit, or import some")
     if goals.model is not None and goals.model not in tree.models:
         raise UserError(f"--no-worse-than: unknown model {goals.model!r}; the pool has {', '.join(tree.models)}")
-    if goals.budget is not None and _optimum(tree, goals) is None:
-        spent = path_costs(_charging(tree, goals.resource))
-        least = np.where(within_cap(tree, spent, _or_any(goals.cap))[0] > -np.inf, spent, np.inf).min(axis=1).mean()
+    if goals.budget is None:
+        return
+    judged = _Items.of(tree, goals.resource)
+    if _optimum(judged, goals) is None:
+        open_ = within_cap(tree, judged.spent, _or_any(goals.cap))[0] > -np.inf
+        least = np.where(open_, judged.spent, np.inf).min(axis=1).mean()
         amount = f"cheapest call of each item costs {least:.3g} {tree.cost_model.unit}"
         if not of_cost:
             amount = f"shortest call of each item takes {least:.3g} seconds"
         raise UserError(f"{flag}: the {amount} on average; give at least that")
 
 
+@dataclass(frozen=True)
+class Reached:
+    """What routers attain within the limits, and at a quality that is kept; each None if it was not asked for.
+
+    taught: by router, those of the second that were taught for it, as validation items had to be new to them.
+    """
+
+    within: Budget | None = None
+    at_risk: NoWorseThan | None = None
+    taught: Mapping[str, Taught] = field(default_factory=dict)
+
+
 def set_and_judge(
     routers: Sequence[RunRouter], request: RouterRequest, goals: Goals, say: Callable[[str], None]
-) -> tuple[Budget | None, NoWorseThan | None]:
+) -> Reached:
     """Set the routers on validation items, and judge them on those that are evaluated.
 
     Without validation items it is the train items that learners hold out. Under a cap all routers that route are
     capped, for a stated risk, too. The bounds are left out: the optimum within the limits stands for them.
+    What is fitted on validation items is taught anew, on train items alone; for a stated risk so is all that this run
+    taught, since it chose on them.
     """
-    tree, parts = request.evaluation, _parts(request)
+    tree, parts = request.evaluation, items_apart(request)
     assert tree is not None and parts is not None  # as `check_goals` saw
     fitted_on, chosen_on = parts
-    request = replace(request, train=fitted_on, validation=chosen_on)
     say(f"setting the routers on {len(chosen_on.items)} validation items ...")
-    capped = _capper(fitted_on, goals)
-    curves = {r.name: _curve(r, request, capped, goals) for r in routers if r.name not in BOUNDS}
-    draws = Bootstrap.draw(len(tree.items), request.seed)
-    within = _within_limits(curves, _singles(request, capped, goals), request, goals, draws) if goals.limits else None
-    at_risk = _no_worse_than(curves, request, goals, draws) if goals.model is not None else None
-    return within, at_risk
+    judging = _Judging(
+        goals=goals,
+        request=replace(request, train=fitted_on, validation=chosen_on),
+        train=fitted_on,
+        validation=_Items.of(chosen_on, goals.resource),
+        evaluation=_Items.of(tree, goals.resource),
+        capped=_capper(fitted_on, goals),
+        draws=Bootstrap.draw(len(tree.items), request.seed),
+    )
+    routers = [router for router in routers if router.name not in BOUNDS]
+    curves = {r.name: _curve(r, _fitted_on_all(r), judging, say) for r in routers} if goals.limits else {}
+    within = _within_limits(curves, judging) if goals.limits else None
+    if goals.model is None:
+        return Reached(within)
+    for router in routers:
+        anew = _fitted_on_all(router) or router.taught is not None
+        if router.name not in curves or (anew and curves[router.name].taught is None):
+            curves[router.name] = _curve(router, anew, judging, say)
+    chose = {router.name for router in routers if router.checkpoint is not None}
+    taught = {name: curve.taught for name, curve in curves.items() if curve.taught is not None}
+    return Reached(within, _no_worse_than(curves, chose - set(taught), judging), taught)
+
+
+@dataclass(frozen=True)
+class _Items:
+    """Items that routers are judged on. spent: `[I, N]` of what is limited, on the pipeline to each node."""
+
+    tree: Tree
+    spent: FloatArray
+
+    @staticmethod
+    def of(tree: Tree, resource: Resource) -> _Items:
+        if resource == "cost":
+            return _Items(tree, path_costs(tree))
+        return _Items(tree, tree.path_seconds(*np.indices(tree.known.shape, sparse=True)))
+
+
+@dataclass(frozen=True)
+class _Judging:
+    """What all routers are set to, on which items, and on which they are judged.
+
+    request: its trees are those to learn from and to choose on. capped: puts a router under the cap.
+    """
+
+    goals: Goals
+    request: RouterRequest
+    train: Tree
+    validation: _Items
+    evaluation: _Items
+    capped: Callable[[Router], Router]
+    draws: Bootstrap
+
+    def __call__(self, router: Router, items: _Items) -> Judged:
+        """What a router attains on items."""
+        outcome = outcome_of(router, items.tree, self.request.seed)
+        seconds = None
+        if self.goals.resource == "latency":
+            assert outcome.waits is not None  # the run has seen that there is latency
+            seconds = outcome.waits.mean
+        limit = _or_any(self.goals.cap) * (1 + ROUNDING)
+        if isinstance(router, VotingRouter):
+            over = ((outcome.cost if seconds is None else seconds) > limit).astype(np.float64)
+            return Judged(outcome.quality, outcome.cost, over, (1 - over) * outcome.quality, seconds)
+        breaks = items.spent > limit
+        within = (outcome.end * ~breaks * items.tree.score).sum(axis=1)
+        return Judged(outcome.quality, outcome.cost, (outcome.end * breaks).sum(axis=1), within, seconds)
+
+    def curve(
+        self, settings: Sequence[Setting], routers: Sequence[Router], notes: Sequence[str], taught: Taught | None = None
+    ) -> Curve:
+        """The curve of a router that is these at its settings."""
+        attained = tuple(self(router, self.validation) for router in routers)
+        return Curve(tuple(settings), tuple(routers), attained, tuple(notes), taught)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A router at `P` settings, each with what it attains on validation items. notes: for a reader."""
+    """A router at `P` settings, each with what it attains on validation items. notes: for a reader.
+
+    taught: what was taught for this.
+    """
 
     settings: tuple[Setting, ...]
     routers: tuple[Router, ...]
     attained: tuple[Judged, ...]
     notes: tuple[str, ...] = ()
+    taught: Taught | None = None
 
     @property
     def quality(self) -> FloatArray:
@@ -186,17 +279,10 @@ class Curve:
         return np.stack([each.quality for each in self.attained])
 
 
-def _charging(tree: Tree, resource: Resource) -> Tree:
-    """The tree, its costs those of what is limited: for latency they are seconds."""
-    return tree if resource == "cost" else tree.charged(0.0, 1.0)
-
-
-def _parts(request: RouterRequest) -> tuple[Tree, Tree] | None:
-    """The items that routers are fitted on, and the others that are chosen on; None without any of these."""
-    if request.train is None or not request.train.items:
-        return None
-    fitted_on, chosen_on = items_to_learn_from(request, "", explores=True)
-    return None if chosen_on is fitted_on else (fitted_on, chosen_on)
+def _fitted_on_all(router: RunRouter) -> bool:
+    """Whether it was fitted on the validation items, too."""
+    given = router.given
+    return isinstance(given, Named) and learns(given) and registered_name(given) in FIT_ON_ALL
 
 
 def _capper(fitted_on: Tree, goals: Goals) -> Callable[[Router], Router]:
@@ -207,7 +293,7 @@ def _capper(fitted_on: Tree, goals: Goals) -> Callable[[Router], Router]:
     cap, of_seconds = goals.cap, goals.resource == "latency"
     if cap is None:
         return lambda router: router
-    bounds = CallBounds.learn(_charging(fitted_on, goals.resource))
+    bounds = CallBounds.learn(fitted_on.charged(0.0, 1.0) if of_seconds else fitted_on)
 
     def put(router: Router) -> Router:
         if isinstance(router, VotingRouter):
@@ -218,16 +304,18 @@ def _capper(fitted_on: Tree, goals: Goals) -> Callable[[Router], Router]:
     return put
 
 
-def _curve(router: RunRouter, request: RouterRequest, capped: Callable[[Router], Router], goals: Goals) -> Curve:
+def _curve(router: RunRouter, anew: bool, judging: _Judging, say: Callable[[str], None]) -> Curve:
     """A router at the cost weights that its curve takes on train items, so that they do not depend on validation items.
 
-    One that was fitted on validation items, too, is fitted anew, on train items alone.
+    anew: whether it is taught for this, on train items alone: what it chooses it then chooses on some of these.
     """
-    train, notes = request.train, []
-    assert train is not None
-    if isinstance(router.given, Named) and learns(router.given) and registered_name(router.given) in FIT_ON_ALL:
-        on_train = replace(request, validation=train)
-        router = replace(router, router=load(router.given, on_train, options=router.options))
+    goals, request, capped = judging.goals, judging.request, judging.capped
+    notes, taught = [], None
+    if anew:
+        assert isinstance(router.given, Named)
+        say(f"training {router.name} for this, on train items alone ...")
+        taught = teach(router.given, replace(request, validation=None), router.options)
+        router = replace(router, router=taught.router)
         notes.append("here fitted on train items alone")
     if goals.cap is not None and isinstance(router.router, VotingRouter):
         notes.append("cannot be capped")
@@ -237,46 +325,24 @@ def _curve(router: RunRouter, request: RouterRequest, capped: Callable[[Router],
     def at(weight: float) -> Router:
         return capped(router.at(replace(request, cost_weight=weight)))
 
-    weights = sweep(at, train, request.seed).cost_weights.tolist() if router.follows and sweepable(train) else []
+    follows = router.follows and sweepable(judging.train)
+    weights = sweep(at, judging.train, request.seed).cost_weights.tolist() if follows else []
     if len(weights) < 2:
-        return _on_validation([Setting()], [capped(router.router)], request, goals, notes)
-    return _on_validation([Setting(cost_weight=w) for w in weights], [at(w) for w in weights], request, goals, notes)
+        return judging.curve([Setting()], [capped(router.router)], notes, taught)
+    return judging.curve([Setting(cost_weight=w) for w in weights], [at(w) for w in weights], notes, taught)
 
 
-def _singles(request: RouterRequest, capped: Callable[[Router], Router], goals: Goals) -> Curve:
+def _singles(judging: _Judging) -> Curve:
     """The zero router: its settings are the single models."""
-    routers = [capped(load(f"single:{model}", request)) for model in request.models]
-    return _on_validation([Setting(model=model) for model in request.models], routers, request, goals, [])
+    models = judging.request.models
+    routers = [judging.capped(load(f"single:{model}", judging.request)) for model in models]
+    return judging.curve([Setting(model=model) for model in models], routers, [])
 
 
-def _on_validation(
-    settings: Sequence[Setting], routers: Sequence[Router], request: RouterRequest, goals: Goals, notes: Sequence[str]
-) -> Curve:
-    assert request.validation is not None
-    attained = [_judge(router, request.validation, goals, request.seed) for router in routers]
-    return Curve(tuple(settings), tuple(routers), tuple(attained), tuple(notes))
-
-
-def _judge(router: Router, tree: Tree, goals: Goals, seed: int) -> Judged:
-    """What a router attains on the items of a tree."""
-    outcome = outcome_of(router, tree, seed)
-    seconds = None
-    if goals.resource == "latency":
-        assert outcome.waits is not None  # the run has seen that there is latency
-        seconds = outcome.waits.mean
-    limit = _or_any(goals.cap) * (1 + ROUNDING)
-    if isinstance(router, VotingRouter):
-        over = ((outcome.cost if seconds is None else seconds) > limit).astype(np.float64)
-    else:
-        over = (outcome.end * (path_costs(_charging(tree, goals.resource)) > limit)).sum(axis=1)
-    return Judged(outcome.quality, outcome.cost, over, seconds)
-
-
-def _optimum(tree: Tree, goals: Goals) -> tuple[Mix, FloatArray, NDArray[np.bool_]] | None:
+def _optimum(items: _Items, goals: Goals) -> tuple[Mix, FloatArray, NDArray[np.bool_]] | None:
     """The exact optimum within the limits, as a mix of nodes, with their quality, and who can be answered."""
-    spent = path_costs(_charging(tree, goals.resource))
-    quality, answered = within_cap(tree, spent, _or_any(goals.cap))
-    mix = best_mix(quality, spent, _or_any(goals.budget))
+    quality, answered = within_cap(items.tree, items.spent, _or_any(goals.cap))
+    mix = best_mix(quality, items.spent, _or_any(goals.budget))
     return None if mix is None else (mix, quality, answered)
 
 
@@ -284,67 +350,68 @@ def _or_any(limit: float | None) -> float:
     return np.inf if limit is None else limit
 
 
-def _within_limits(
-    curves: Mapping[str, Curve], singles: Curve, request: RouterRequest, goals: Goals, draws: Bootstrap
-) -> Budget:
-    tree, validation, seed = request.evaluation, request.validation, request.seed
-    assert tree is not None and validation is not None
-    found = _optimum(tree, goals)
+def _within_limits(curves: Mapping[str, Curve], judging: _Judging) -> Budget:
+    goals, items = judging.goals, judging.evaluation
+    found = _optimum(items, goals)
     assert found is not None  # as `check_goals` saw
     mix, of_nodes, answered = found
-    seconds = mix.of(path_costs(_charging(tree, "latency"))) if goals.resource == "latency" else None
-    best = Judged(mix.of(of_nodes), mix.of(path_costs(tree)), np.zeros(len(tree.items)), seconds)
+    quality, seconds = mix.of(of_nodes), mix.of(items.spent) if goals.resource == "latency" else None
+    best = Judged(quality, mix.of(path_costs(items.tree)), np.zeros(len(quality)), quality, seconds)
 
     def judged(curve: Curve, zero: Judged | None) -> tuple[Judged, Limited]:
         of_limited = Points(np.stack([each.spent for each in curve.attained]), curve.quality)
         shares, meets = setting(of_limited, _or_any(goals.budget))
         weights = np.array(list(shares.values()))
-        attained = mixture(weights, [_judge(curve.routers[point], tree, goals, seed) for point in shares])
+        attained = mixture(weights, [judging(curve.routers[point], items) for point in shares])
         on_validation = mixture(weights, [curve.attained[point] for point in shares])
         set_to = [curve.settings[point].model_copy(update={"share": share}) for point, share in shares.items()]
-        return attained, limited(
-            attained, on_validation, best.quality, zero, goals.budget, goals.cap, set_to, meets, curve.notes, draws
-        )
+        return attained, limited_figures(
+            attained, on_validation, best.quality, zero, goals.budget, goals.cap, set_to, meets, curve.notes,
+            judging.draws,
+        )  # fmt: skip
 
-    zero, of_zero = judged(singles, None)
+    zero, of_zero = judged(_singles(judging), None)
     return Budget(
         resource=goals.resource,
         budget=goals.budget,
         cap=goals.cap,
-        validation_items=len(validation.items),
-        optimum=optimum_figures(best, mix.price, answered, draws),
+        validation_items=len(judging.validation.tree.items),
+        optimum=optimum_figures(best, mix.price, answered, judging.draws),
         zero_router=of_zero,
         routers={name: judged(curve, zero)[1] for name, curve in curves.items()},
     )
 
 
-def _no_worse_than(curves: Mapping[str, Curve], request: RouterRequest, goals: Goals, draws: Bootstrap) -> NoWorseThan:
-    tree, validation, model = request.evaluation, request.validation, goals.model
-    assert tree is not None and validation is not None and model is not None
-    alone = load(f"single:{model}", request)
-    reference, on_validation = (_judge(alone, of, goals, request.seed) for of in (tree, validation))
+def _no_worse_than(curves: Mapping[str, Curve], chose: Set[str], judging: _Judging) -> NoWorseThan:
+    """chose: the routers that may have chosen something on the validation items."""
+    goals, seed, count = judging.goals, judging.request.seed, len(judging.validation.tree.items)
+    model = goals.model
+    assert model is not None
+    alone = load(f"single:{model}", judging.request)
+    reference, on_validation = judging(alone, judging.evaluation), judging(alone, judging.validation)
     routers: dict[str, Calibrated] = {}
     for name, curve in curves.items():
         if name == f"single:{model}":
             continue
         points = Points(np.stack([each.cost for each in curve.attained]), curve.quality)
-        passed, point = cheapest_passing(points, on_validation.quality, goals.margin, goals.confidence, request.seed)
+        passed, point = cheapest_passing(points, on_validation.quality, goals.margin, goals.confidence, seed)
         figures = None
         if point is not None:
-            figures = kept(
-                _judge(curve.routers[point], tree, goals, request.seed),
+            figures = kept_figures(
+                judging(curve.routers[point], judging.evaluation),
                 reference,
                 curve.settings[point],
                 goals.margin,
                 float((curve.quality[point] - on_validation.quality).mean()),
-                draws,
+                judging.draws,
             )
-        routers[name] = Calibrated(points=len(curve.settings), passed=passed, kept=figures, notes=list(curve.notes))
+        notes = [*curve.notes, *([CHOSE] if name in chose else [])]
+        routers[name] = Calibrated(points=len(curve.settings), passed=passed, kept=figures, notes=notes)
     return NoWorseThan(
         model=model,
         margin=goals.margin,
         confidence=goals.confidence,
-        validation_items=len(validation.items),
-        least_margin=least_margin(len(validation.items), goals.confidence),
+        validation_items=count,
+        least_margin=least_margin(count, goals.confidence),
         routers=routers,
     )
