@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 import tyro
 
-from harness.runs.source import scorer, suite_tasks
+from harness.runs.source import scorer
 from pools.data.store import TransitionStore
 from pools.mdp.tree import Tree
 from pools.models.generator import LiveGenerator
 from pools.pool import Pool, load_pool
 from pools.types import Item
-from tasks import Task, load_suite
+from tasks import Task, chosen_suite
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def one_hop(args: Args, pool: Pool) -> None:
     pool = part(pool, (args.model,), args.batch_size)
     live = LiveGenerator(pool, args.weights)
     lm = plain_model(live, 0, args.batch_size)
-    tasks = suite_tasks(load_suite(args.suite), (args.task,))
+    tasks = chosen_suite(args.suite, (args.task,)).load()
     items = tasks[0].items(args.items)
     manager = quiet(lambda: TaskManager(include_path=str(Path(__file__).parent.parent / "tasks")))
     print(f"{args.model} on {len(items)} items of {args.task}, one hop, batches of {args.batch_size}")
@@ -143,7 +143,7 @@ def all_hops(args: Args, pool: Pool) -> None:
 
     pool = part(pool, args.specialists)
     live = LiveGenerator(pool, args.weights)
-    tasks = suite_tasks(load_suite(args.suite))[:4]
+    tasks = chosen_suite(args.suite).load()[:4]
     items = [item for task in tasks for item in task.items(args.specialist_items)]
     tree = quiet(lambda: record(items, args.max_hops, live, tasks))
     batch = pool.models[0].batch_size

@@ -22,13 +22,12 @@ from typing import Any
 import numpy as np
 import tyro
 
-from harness.runs.source import suite_tasks
 from pools.data.store import TransitionStore
 from pools.mdp.tree import Tree
 from pools.models.generator import LiveGenerator
 from pools.pool import Pool, load_pool
 from pools.types import Context, Generation, GenerationSettings, Item
-from tasks import load_suite
+from tasks import chosen_suite
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def main() -> None:
     """Measure both and print the ratio."""
     args = tyro.cli(Args, description=__doc__)
     pool = load_pool(args.pool)
-    tasks = suite_tasks(load_suite(args.suite))
+    tasks = chosen_suite(args.suite).load()
     in_turn = zip(*(task.items(-(-args.items // len(tasks)) + 2) for task in tasks), strict=False)
     items = list(itertools.chain.from_iterable(in_turn))[: args.items]
     live = LiveGenerator(pool, args.weights)

@@ -6,6 +6,7 @@
     print(evaluation.summary.routers["hierrouter"].overall.quality)
 
 Each function takes what the command of its name takes, prints nothing, and raises `harness.UserError` for bad input.
+`RoutedLM` is a model of lm-eval (docs/guides/lm-eval.md).
 docs/guides/python.md shows them at work.
 """
 
@@ -20,6 +21,8 @@ if sys.version_info < (3, 11):  # noqa: UP036 - pip looks at it, a checkout on t
     print(f"harness: {_said}", file=sys.stderr)  # of `python -m harness`, which passes here first
     sys.exit(2)
 
+from harness.neighbours import check_neighbours
+
 if TYPE_CHECKING:
     from harness.recorder.import_table import import_table
     from harness.recorder.record import record
@@ -30,12 +33,14 @@ if TYPE_CHECKING:
     from harness.runs.run import Evaluation, evaluate
     from harness.runs.source import load_recording
     from harness.runs.train import train
+    from harness.serving.lm import RoutedLM
     from harness.tables.tree_text import tree_text
     from harness.traffic.estimate import estimate
     from pools.errors import UserError
 
 __all__ = [
     "Evaluation",
+    "RoutedLM",
     "UserError",
     "compare",
     "estimate",
@@ -54,6 +59,7 @@ __all__ = [
 # Imported when they are first asked for: `python -m harness --help` passes here, too.
 _FROM = {
     "Evaluation": "harness.runs.run",
+    "RoutedLM": "harness.serving.lm",
     "UserError": "pools.errors",
     "compare": "harness.regression.compare",
     "estimate": "harness.traffic.estimate",
@@ -73,6 +79,7 @@ _FROM = {
 def __getattr__(name: str) -> Any:
     if name not in _FROM:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    check_neighbours()
     return getattr(import_module(_FROM[name]), name)
 
 

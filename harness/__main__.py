@@ -9,6 +9,8 @@ import sys
 import traceback
 from typing import NoReturn
 
+from harness.neighbours import check_neighbours
+
 _AFTER_STOP = {
     "record": "what was stored stays, the same command goes on from there",
     "train": "--resume goes on from the last state that was written",
@@ -20,10 +22,15 @@ MAX_CHARACTERS = 2000  # characters of an error
 
 def main() -> None:
     """Run the command line; bad input ends in one line on standard error and exit code 2, never in a traceback."""
-    # Set before anything imports tqdm: what runs long here shows its own progress.
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    # Set before anything imports tqdm: what runs long here shows its own progress. lm-eval's is its bars.
+    if sys.argv[1:2] not in (["lm-eval"], ["lm_eval"]):
+        os.environ.setdefault("TQDM_DISABLE", "1")
     # Imports and recordings make objects that stay: to search them for garbage time and again is a sixth of `run`.
     gc.set_threshold(100_000)
+    try:
+        check_neighbours()
+    except ImportError as error:
+        _end(str(error))
     from pools.secrets import clean_output
 
     with clean_output():

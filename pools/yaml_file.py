@@ -25,9 +25,14 @@ def read_yaml(path: Path, what: str) -> Any:
     return _read(path, what, _Loader.get_single_data)
 
 
-def check_yaml(path: Path, what: str) -> None:
-    """Raise UserError if `read_yaml` would, but for the tags of a file that another library is to read."""
-    _read(path, what, _Loader.get_single_node)
+def top_level(path: Path, what: str) -> dict[str, str | None]:
+    """The keys of a file that another library is to read, whatever its tags; each with its text, if it has one.
+
+    Raises UserError if `read_yaml` would, but for tags.
+    """
+    node = _read(path, what, _Loader.get_single_node)
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return {str(key.value): value.value if isinstance(value, yaml.ScalarNode) else None for key, value in pairs}
 
 
 class _Loader(yaml.SafeLoader):

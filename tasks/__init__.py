@@ -2,14 +2,14 @@
 
 from tasks.registry import get, lm_eval_names, names
 from tasks.split import split_of
-from tasks.suite import Domain, Suite, SuiteTask, load_suite, suite_names
+from tasks.suite import Suite, SuiteTask, chosen_suite, load_suite, suite_names
 from tasks.task import Task
 
 __all__ = [
-    "Domain",
     "Suite",
     "SuiteTask",
     "Task",
+    "chosen_suite",
     "get",
     "lm_eval_names",
     "load_suite",

@@ -190,7 +190,7 @@ def check_config(name: str, config: Mapping[str, Any]) -> None:
     if output_type != "generate_until":
         raise UserError(
             f"task '{name}' has the output_type {shown(output_type)}, expected generate_until: "
-            f"multiple-choice tasks run through `lm_eval --model routed --tasks {name}`"
+            f"multiple-choice tasks run through python -m harness lm-eval --model routed --tasks {name}"
         )
     if config.get("repeats", 1) != 1:
         repeats = shown(config["repeats"])

@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pools.errors import UserError
+from pools.errors import UserError, shown
 from pools.names import check_name
-from pools.yaml_file import check_yaml
+from pools.yaml_file import top_level
 
 if TYPE_CHECKING:
     from tasks.task import Task
@@ -29,36 +29,61 @@ _DECLARATION = re.compile(
 
 def names() -> list[str]:
     """The tasks of this project; lm-eval's own are known by name too."""
-    return sorted(_declared(FOLDER))
+    return sorted(_shipped(FOLDER))
 
 
 def lm_eval_names() -> list[str]:
     """The tasks of the installed lm-eval, of every output type."""
-    return sorted(_declared(_lm_eval_folder()))
+    return sorted(_shipped(_lm_eval_folder()))
 
 
-def check(name: str) -> Path:
-    """The file that declares a task; raises UserError if none does, with the names that come close."""
-    if name.endswith(".yaml") and Path(name).is_file():
+def is_file(name: str) -> bool:
+    """Whether it names a YAML file, and no task."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def name_of(name: str) -> str:
+    """What a task is called that is given by name or as a YAML file. Raises UserError if the file cannot be read."""
+    return _read_file(Path(name)) if is_file(name) else name
+
+
+def check(name: str, include_path: Path | None = None) -> Path:
+    """The file that declares a task: a YAML file itself, or one in `include_path`, of ours, or of lm-eval's.
+
+    A task in `include_path` goes before one of the same name, as in lm-eval. Raises UserError if none declares it, with
+    the names that come close.
+    """
+    if is_file(name):
+        _read_file(Path(name))
         return Path(name)
-    ours = _declared(FOLDER)
-    if name in ours:
-        return ours[name]
-    theirs = _declared(_lm_eval_folder())
-    if name in theirs:
-        return theirs[name]
-    close = difflib.get_close_matches(name, [*ours, *theirs], n=4)
-    hint = f"did you mean {', '.join(close)}?" if close else f"ours are {', '.join(sorted(ours))}"
-    raise UserError(f"unknown task '{name}': expected one of ours or of lm-eval's, and no group; {hint}")
+    if include_path is not None and not include_path.is_dir():
+        raise UserError(f"--include-path {include_path}: no such folder; name one that holds task files of lm-eval")
+    included = {} if include_path is None else _declared(include_path)
+    found = included.get(name) or _shipped(FOLDER).get(name) or _shipped(_lm_eval_folder()).get(name)
+    if found is not None:
+        return found
+    close = difflib.get_close_matches(name, [*included, *names(), *lm_eval_names()], n=4)
+    hint = f"did you mean {', '.join(close)}?" if close else f"ours are {', '.join(names())}"
+    raise UserError(
+        f"unknown task {shown(name)}: expected one of ours, of lm-eval's or in the folder of --include-path, or a YAML "
+        f"file, and no group; {hint}"
+    )
 
 
-def get(name: str, metric: str | None = None, filter_name: str | None = None, limit: int | None = None) -> Task:
+def get(
+    name: str,
+    metric: str | None = None,
+    filter_name: str | None = None,
+    limit: int | None = None,
+    include_path: Path | None = None,
+) -> Task:
     """The task of that name, or of the lm-eval YAML file at that path.
 
     metric, filter_name: what counts as its score; by default the first of each. limit: only so many
-    documents. Raises UserError: no such task, a task that is not answered by text, or data that cannot be had.
+    documents. include_path: a folder of further task files. Raises UserError: no such task, a task that is not answered
+    by text, or data that cannot be had.
     """
-    path = check(name)
+    path = check(name, include_path)
     if os.environ.get("HF_HUB_OFFLINE") == "1":  # which has to be enough: `datasets` would retry for long
         os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     from lm_eval.tasks import TaskManager
@@ -69,10 +94,8 @@ def get(name: str, metric: str | None = None, filter_name: str | None = None, li
 
     ours = FOLDER in path.resolve().parents
     try:
-        if path == Path(name):  # a file of the user's
-            check_yaml(path, "task")
         config = load_yaml(path, resolve_func=False)  # before any function is imported or any data fetched
-        if path == Path(name) and isinstance(config.get("task"), str):
+        if isinstance(config.get("task"), str):
             check_name(config["task"], f"task file {path}: task")
         if "class" not in config:
             check_config(name, config)
@@ -99,13 +122,27 @@ def get(name: str, metric: str | None = None, filter_name: str | None = None, li
                 raise
             raise UserError(
                 f"task '{name}' could not be loaded: {type(error).__name__}: {_first_line(error)}; expected its data "
-                "on the Hugging Face hub or in the local cache: check the network, HF_HOME and HF_HUB_OFFLINE"
+                "on the Hugging Face hub or in the local cache (check the network, HF_HOME and HF_HUB_OFFLINE), or in "
+                "files of its own, whose paths are from the folder that the command runs in"
             ) from error
         parallel = ours and (config.get("metadata") or {}).get("scores_in_threads", False)
         return LmEvalTask(task, metric, filter_name, limit, len(os.sched_getaffinity(0)) if parallel else 1)
 
 
+def _read_file(path: Path) -> str:
+    """The name of the task that a file of the user's declares; what `include:` says of it is not looked at."""
+    said = top_level(path, "task")
+    if "group" in said or ("task" in said and said["task"] is None):
+        raise UserError(f"task file {path} declares a group; name its tasks instead, several as --task A B")
+    return check_name(said.get("task") or path.stem, f"task file {path}: task")
+
+
 @cache
+def _shipped(folder: Path) -> dict[str, Path]:
+    """What `_declared` finds in a folder that stays as it is."""
+    return _declared(folder)
+
+
 def _declared(folder: Path) -> dict[str, Path]:
     """Tasks that the folder's YAML files declare, by a scan of their first-level lines.
 

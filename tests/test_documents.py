@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import json
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pandas
 import pytest
+from lm_eval._cli import HarnessCLI
 
 import harness
 from command_line import call
 from harness.cli.app import parse
+from harness.serving.lm import RoutedLM
+from harness.serving.routed import routed
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -27,6 +35,8 @@ COMMANDS = [command for page in PAGES for command in COMMAND.findall(page.read_t
 def test_a_command_is_one_that_is_taken(command: str) -> None:
     # `[RUN ...]` may be left out, and N stands for a number.
     arguments = shlex.split(re.sub(r"\[.*?\]", "", command), comments=True)
+    if arguments[0] == "lm-eval":
+        HarnessCLI()._parser.parse_args(["run", *arguments[1:]])
     parse([re.sub(r"^N$", "1", argument) for argument in arguments])
 
 
@@ -84,24 +94,128 @@ def test_the_python_of_the_api_page_runs(
     assert printed[4] == "" and names["again"].summary.routers["hierrouter"].overall.notes == ["from mine.safetensors"]
 
 
+class Followed:
+    """A page done as it says in the current folder: its files written, its Python and its commands run, in its order.
+
+    Commands that begin as `but` does are left out. names: of its Python. printed: its lines, white space aside. runs:
+    the summary of each `run`.
+    """
+
+    PART = re.compile(
+        r"^This is `(?P<file>[\w.-]+)`(?:(?!\n\n).)*\n\n```\w+\n(?P<content>.*?)^```|"
+        r"^```python\n(?P<python>.*?)^```|^ {4}python -m harness (?P<command>[^\n]*)$",
+        re.DOTALL | re.MULTILINE,
+    )
+
+    def __init__(
+        self, page: Path, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], but: str = "$"
+    ) -> None:
+        self.text = page.read_text(encoding="utf-8")
+        self.names: dict[str, Any] = {}
+        self.runs: list[Any] = []
+        self.printed: set[str] = set()
+        for part in self.PART.finditer(self.text):
+            if part["file"]:
+                Path(part["file"]).write_text(part["content"], encoding="utf-8")
+            elif part["python"]:
+                exec(compile(part["python"], str(page), "exec"), self.names)
+            elif not re.match(but, part["command"]):
+                assert call(patch, *shlex.split(part["command"], comments=True)) == 0, part["command"]
+            out = capsys.readouterr().out
+            self.printed |= {" ".join(line.split()) for line in out.splitlines()}
+            if folder := re.search("^written to (.*)$", out, re.MULTILINE):
+                self.runs.append(json.loads((Path(folder[1]) / "summary.json").read_text(encoding="utf-8")))
+
+    def prints_what_it_says(self) -> bool:
+        """Whether each line of its blocks of output was printed."""
+        said = re.findall(r"(?<=\n\n)```\n(.*?)```", self.text, re.DOTALL)
+        return bool(said) and {" ".join(line.split()) for block in said for line in block.splitlines()} <= self.printed
+
+    def rows(self) -> dict[str, list[float]]:
+        """The numbers of its Markdown tables, by the name at the left."""
+        found = re.findall(r"^\| ([\w:-]+) \|((?: [\d.]+ \|)+)$", self.text, re.MULTILINE)
+        return {name: list(map(float, re.findall(r"[\d.]+", figures))) for name, figures in found}
+
+
 def test_the_guide_on_traffic_prints_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = ROOT / "docs" / "guides" / "traffic.md"
-    made, object_of_ones_own = python_of(page)
     monkeypatch.chdir(tmp_path)
-    exec(compile(made, str(page), "exec"), {})
-    text = page.read_text(encoding="utf-8")
-    for command in COMMAND.findall(text):
-        if not re.match("serve|estimate traffic", command):  # a server; what it logs has no scores
-            assert call(monkeypatch, *shlex.split(command)) == 0, command
-    printed = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
-    for block in re.findall(r"(?<=\n\n)```\n(.*?)```", text, re.DOTALL):
-        assert {" ".join(line.split()) for line in block.splitlines()} <= printed
-    names: dict[str, Any] = {}
-    exec(compile(object_of_ones_own, str(page), "exec"), names)
-    value = names["summary"].routers["by word"].value.doubly_robust
+    # A server is none to wait for, and what it logs has no scores.
+    page = Followed(ROOT / "docs" / "guides" / "traffic.md", monkeypatch, capsys, but="serve|estimate traffic")
+    assert page.prints_what_it_says()
+    value = page.names["summary"].routers["by word"].value.doubly_robust
     assert value.low < 0.9 - 20 * 0.0055 < value.high
+
+
+def test_the_guide_on_a_task_of_ones_own_goes_from_an_empty_folder_to_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    (tmp_path / "buttons").mkdir()
+    monkeypatch.chdir(tmp_path / "buttons")
+    page = Followed(ROOT / "docs" / "guides" / "own-task.md", monkeypatch, capsys)
+    (run,) = page.runs
+    assert len(page.rows()) == 6
+    for name, (quality, cost, hops) in page.rows().items():
+        overall = run["routers"][name]["overall"]
+        assert [overall["quality"], overall["hops"]] == pytest.approx([quality, hops], abs=0.006), name
+        assert overall["cost"] == pytest.approx(cost, abs=6e-6), name
+
+
+def test_the_guide_on_latency_says_what_comes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = Followed(ROOT / "docs" / "guides" / "latency.md", monkeypatch, capsys)
+    for name, figures in page.rows().items():
+        latency = page.runs[0]["routers"][name]["latency"]
+        assert [latency[key] for key in ("seconds", "p50", "p95", "p99", "tail_hops")] == pytest.approx(figures)
+    plain, low, high = (run["routers"]["cascade"] for run in page.runs)  # latency weights
+    assert low["overall"]["pipelines"] == plain["overall"]["pipelines"]
+    assert (high["overall"]["quality"], high["latency"]["seconds"]) == (0.5, pytest.approx(0.3))
+    assert high["overall"]["calls"] == {"small": 1, "large": 0}
+
+
+def test_the_guide_on_serving_prints_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    openai = pytest.importorskip("openai")
+    testclient = pytest.importorskip("fastapi.testclient")
+    from harness.serving.app import create_app
+    from harness.serving.batcher import Dispatcher
+
+    # The code model is not here, and is not asked.
+    app = create_app(Dispatcher(routed("hierrouter", "lightweight")), "hierrouter")
+    client = testclient.TestClient(app, base_url="http://127.0.0.1:8000")
+    monkeypatch.setattr(openai, "OpenAI", functools.partial(openai.OpenAI, http_client=client))
+    assert Followed(ROOT / "docs" / "guides" / "serving.md", monkeypatch, capsys, but="").prints_what_it_says()
+
+
+def test_the_guide_on_lm_eval_prints_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("results", "tasks"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    page = Followed(ROOT / "docs" / "guides" / "lm-eval.md", monkeypatch, capsys, but="lm-eval")
+    first = next(command for command in COMMAND.findall(page.text) if "recording=" in command)
+    words = [sys.executable, "-m", "harness", *shlex.split(first), "--output_path", "out"]
+    done = subprocess.run(words, capture_output=True, text=True)  # a process of its own: it sets up logging for good
+    assert done.returncode == 0, done.stderr
+    page.printed |= {" ".join(line.split()) for line in done.stdout.splitlines()}
+    assert page.prints_what_it_says()
+    assert "hierrouter: 440 requests, mean cost 0.0249 T param-tokens, 2.04 hops: reader 35%" in done.stderr
+    (results,) = (tmp_path / "out").rglob("results_*.json")
+    assert json.loads(results.read_text(encoding="utf-8"))["config"]["routed"] == page.names["routed"]
+
+
+def test_the_arguments_of_the_lm_eval_model_are_those_of_its_guide() -> None:
+    text = (ROOT / "docs" / "guides" / "lm-eval.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    of_lm_eval = ["batch_size", "max_batch_size", "device", "unknown"]
+    assert [*told, *of_lm_eval] == list(inspect.signature(RoutedLM).parameters)
 
 
 def test_the_guide_on_a_gpu_computes_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,6 +252,8 @@ def test_the_reference_is_what_the_code_says() -> None:
 def test_the_page_of_commands_has_each_option_that_help_has(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
     for name, section in zip(*[iter(re.split(r"^## `(.*)`$", page, flags=re.MULTILINE)[1:])] * 2, strict=True):
+        if name == "lm-eval":  # all options are lm-eval's
+            continue
         with pytest.raises(SystemExit):
             parse([name, "--help"])
         shown, listed = options_in(capsys.readouterr().out), options_in(section)

@@ -23,7 +23,7 @@ from harness.regression.config import Check, Compare
 from harness.report.config import Report
 from harness.robustness.config import Stress
 from harness.runs.config import Run, Train
-from harness.serving.config import Serve
+from harness.serving.config import LmEval, Serve
 from harness.traffic.config import Estimate
 from pools.errors import UserError, shown
 from pools.numbers import number_arguments
@@ -56,7 +56,21 @@ class Doctor:
 
 # A command is named after what it takes. Of `A | B` tyro would import a type checker, for 40 ms of `--help`.
 Command = Union[  # noqa: UP007
-    Run, Train, Record, Import, Estimate, Verify, Compare, Check, Report, Leaderboard, Stress, Serve, List, Doctor
+    Run,
+    Train,
+    Record,
+    Import,
+    Estimate,
+    Verify,
+    Compare,
+    Check,
+    Report,
+    Leaderboard,
+    Stress,
+    Serve,
+    LmEval,
+    List,
+    Doctor,
 ]
 # The function that is called with what a command takes, and with a console. If it returns False, the exit
 # code is 1.
@@ -73,6 +87,7 @@ COMMANDS: dict[type, str] = {
     Leaderboard: "harness.leaderboard.page:leaderboard",
     Stress: "harness.robustness.stress:stress_command",
     Serve: "harness.serving.server:serve",
+    LmEval: "harness.serving.lm_eval_command:lm_eval_command",
     List: "harness.cli.listing:show",
     Doctor: "harness.cli.doctor:doctor",
 }
@@ -84,6 +99,8 @@ def parse(arguments: list[str]) -> Command:
     if arguments == ["--version"]:
         print(f"harness {version('hierrouter-harness')}")
         sys.exit(0)
+    if arguments[:1] in (["lm-eval"], ["lm_eval"]):
+        return LmEval(tuple(arguments[1:]))
     named = [argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")]
     if twice := next((name for name in named if named.count(name) > 1), None):
         # Of two, the parser would take the last.

@@ -19,10 +19,12 @@ class Record:
 
     pool: str = "lightweight"
     """Pool of candidate models: a name or a YAML file."""
-    suite: str = "offline"
-    """Suite of tasks: a name or a YAML file."""
+    suite: str | None = None
+    """Suite of tasks: a name or a YAML file; by default offline, or the tasks alone that --task names."""
     task: tuple[str, ...] = ()
-    """Only these tasks of the suite."""
+    """Only these tasks of the suite. Without --suite any tasks: of lm-eval, by name or as YAML files."""
+    include_path: Path | None = None
+    """Folder of further task files of lm-eval, whose tasks can then be named."""
     max_hops: int = DEFAULT_HOPS
     """Depth of the tree: M + M^2 + ... + M^max_hops responses per item for M models."""
     limit: int | None = None
@@ -63,6 +65,10 @@ class Verify:
     suite: str | None = None
     """Suite that was recorded: a name or a YAML file; by default what the recording was made with, if its
     file is still there."""
+    task: tuple[str, ...] = ()
+    """Tasks that were recorded without a suite, as record was given them."""
+    include_path: Path | None = None
+    """Folder of further task files of lm-eval."""
     sample: int = 200
     """How many transitions."""
     seed: int = 1

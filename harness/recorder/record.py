@@ -16,9 +16,9 @@ from harness.runs.progress import generation_progress
 from harness.runs.source import (
     DEFAULT_HOPS,
     DEFAULT_POOL,
-    DEFAULT_SUITE,
     Source,
     choose_sandbox,
+    command_to_record,
     live_source,
     recording_name,
 )
@@ -28,6 +28,7 @@ from pools.errors import UserError
 from pools.models.progress import Progress
 from pools.template import visible
 from pools.types import SHARE, Generation, Timing
+from tasks import chosen_suite, registry
 
 if TYPE_CHECKING:
     from harness.recorder.config import Record
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
 
 def record(
     pool: str = DEFAULT_POOL,
-    suite: str = DEFAULT_SUITE,
+    suite: str | None = None,
     out: Path | str | None = None,
     *,
     tasks: Sequence[str] = (),
+    include_path: Path | str | None = None,
     weights: Path | str | None = None,
     limit: int | None = None,
     max_hops: int = DEFAULT_HOPS,
@@ -57,8 +59,11 @@ def record(
     batch. Every batch is in the store before the next begins: after Ctrl-C or `kill -9` the same call goes on from
     there. Raises UserError, before anything is generated, for a target that holds something else.
     """
-    name = recording_name(pool, suite)
-    out, store, weights, reuse = (None if p is None else Path(p) for p in (out, store, weights, reuse))
+    out, store, weights, reuse, include = (
+        None if p is None else Path(p) for p in (out, store, weights, reuse, include_path)
+    )
+    chosen = chosen_suite(suite, tasks, include)
+    name = recording_name(pool, suite or chosen.name)
     folder = out or Path("runs") / "recordings" / name
     if max_hops < 1:
         raise UserError(f"--max-hops {max_hops}: expected at least 1")
@@ -73,7 +78,7 @@ def record(
     say(f"loading tasks and models of {name}; data and weights that are not here come from the Hugging Face hub")
     start = time.monotonic()
     source = live_source(
-        *(pool, suite, max_hops, tasks, limit, weights),
+        *(pool, chosen, max_hops, limit, weights),
         *(store or Path("runs") / "stores" / f"{name}.sqlite", on_batch, resident, engine),
     )
     assert source.generator is not None and source.generator.store is not None
@@ -98,7 +103,7 @@ def record(
     tree.timing = tuple(timing_of_answers(name, kept.provenance(of)) for name, of in keys_of.items())
     manifest = {
         **provenance(),
-        "command": _command(pool, suite, tasks, max_hops, limit),
+        "command": _command(pool, suite, tasks, include, max_hops, limit),
         "files": _files(folder, pool=pool, suite=suite),
         "suite": source.suite,
         "suite_version": source.description["suite_version"],
@@ -137,9 +142,10 @@ def record_command(options: Record, console: Console) -> Path:
         )
 
 
-def _files(folder: Path, **given: str) -> dict[str, str]:
+def _files(folder: Path, **given: str | None) -> dict[str, str]:
     """Where the YAML files are that were given, as seen from the recording: it finds them again if both are moved."""
-    return {what: os.path.relpath(path, folder) for what, path in given.items() if path.endswith((".yaml", ".yml"))}
+    files = {what: path for what, path in given.items() if path is not None and path.endswith((".yaml", ".yml"))}
+    return {what: os.path.relpath(path, folder) for what, path in files.items()}
 
 
 def _check_replaced(folder: Path, source: Source, limit: int | None) -> None:
@@ -196,10 +202,13 @@ def timing_of_answers(model: str, origins: Sequence[tuple[int, Mapping[str, Any]
     return said.pop() if len(said) == 1 else SHARE
 
 
-def _command(pool: str, suite: str, tasks: Sequence[str], max_hops: int, limit: int | None) -> str:
+def _command(
+    pool: str, suite: str | None, tasks: Sequence[str], include_path: Path | None, max_hops: int, limit: int | None
+) -> str:
     """The command that makes the recording again, with no path of this computer in it."""
-    words = ["python -m harness record", "--pool", Path(pool).name, "--suite", Path(suite).name]
-    words += ["--task", *tasks] if tasks else []
+    files = [Path(task).name if registry.is_file(task) else task for task in tasks]
+    folder = None if include_path is None else Path(include_path.name)
+    words = [command_to_record(Path(pool).name, None if suite is None else Path(suite).name, files, folder)]
     words += ["--max-hops", str(max_hops)]
     words += [] if limit is None else ["--limit", str(limit)]
     return " ".join([*words, "--weights DIR"])

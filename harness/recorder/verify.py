@@ -28,7 +28,6 @@ from harness.runs.source import (
     recorded_with,
     recording_folder,
     scorer,
-    suite_tasks,
 )
 from pools.data.recording import load_recording
 from pools.errors import UserError, shown
@@ -36,7 +35,7 @@ from pools.mdp.tree import Tree
 from pools.models.generator import LiveGenerator
 from pools.pool import load_pool
 from pools.types import Generation
-from tasks import load_suite
+from tasks import chosen_suite
 
 if TYPE_CHECKING:
     from harness.recorder.config import Verify
@@ -101,7 +100,8 @@ def verify(options: Verify, console: Console) -> bool:
     if pool.model_names != recording.pool.model_names:
         raise UserError(f"pool {pool.name} is not what {folder} was recorded with; name that pool's file (--pool)")
     sample = draw(tree, options.sample, options.seed)
-    tasks = suite_tasks(load_suite(options.suite or recorded_with(recording, folder, "suite")))
+    suite = options.suite or (None if options.task else recorded_with(recording, folder, "suite"))
+    tasks = chosen_suite(suite, options.task, options.include_path).load()
     now = fingerprints(pool, tasks, options.weights)
     _check_same("task", {tree.items[i].task for i, _ in sample}, now["tasks"], recording.manifest.get("tasks", {}))
     _check_same("model", pool.model_names, now["models"], recording.manifest.get("models", {}))

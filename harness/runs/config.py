@@ -33,7 +33,10 @@ class Problem:
     suite: str | None = None
     """Suite of tasks: a name (python -m harness list suites) or a YAML file; by default offline."""
     task: tuple[str, ...] = ()
-    """Only these tasks of the suite."""
+    """Only these tasks of the suite or the recording. With --live and no --suite any tasks: of lm-eval, by name or as
+    YAML files."""
+    include_path: Path | None = None
+    """Folder of further task files of lm-eval, whose tasks can then be named."""
     recording: Path | None = None
     """Folder of the recording; by default the shipped one of the pool and suite."""
     live: bool = False

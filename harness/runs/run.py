@@ -173,6 +173,7 @@ def evaluate(
     pool: str | None = None,
     suite: str | None = None,
     tasks: Sequence[str] = (),
+    include_path: Path | str | None = None,
     live: bool = False,
     weights: Path | str | None = None,
     store: Path | str = LIVE_STORE,
@@ -211,7 +212,8 @@ def evaluate(
     one, several of these, or a mapping to them from the names of their rows.
     recording: folder to replay, by default the shipped one of the pool and suite. train_on: another one to learn from,
     of models of the same names, by default the same. live: ask the pool's models instead;
-    store: keeps what they answer. tasks: only these. limit: only the first so many documents of each task.
+    store: keeps what they answer. tasks: only these; with live models and no suite any. include_path: folder of more
+    task files. limit: only the first so many documents of each task.
     cost_weights: the lambda of the reward, in quality per unit of cost; several give a frontier.
     latency_weight: quality given up for a second, where the recording has latency; with one cost weight.
     frontier: also with a single cost weight. AIQ, cost at parity, APGR and CPT do not depend on the weights: each
@@ -232,8 +234,8 @@ def evaluate(
     Raises UserError for what is not there, or does not fit together.
     """
     start = time.monotonic()
-    recording, train_on, weights, checkpoint = (
-        None if p is None else Path(p) for p in (recording, train_on, weights, checkpoint)
+    recording, train_on, weights, checkpoint, include = (
+        None if p is None else Path(p) for p in (recording, train_on, weights, checkpoint, include_path)
     )
     lambdas = _checked_weights(cost_weights)
     goals = checked_goals(budget, cap, no_worse_than, confidence)
@@ -255,8 +257,8 @@ def evaluate(
     if live and known is not None and max_hops is None:
         max_hops = known.tree.max_hops
     source = open_source(
-        pool=pool, suite=suite, tasks=tasks, recording=recording, live=live, weights=weights, store=Path(store),
-        limit=limit, max_hops=max_hops, cost=cost, on_batch=on_batch,
+        pool=pool, suite=suite, tasks=tasks, include_path=include, recording=recording, live=live, weights=weights,
+        store=Path(store), limit=limit, max_hops=max_hops, cost=cost, on_batch=on_batch,
     )  # fmt: skip
     if goals is not None and latency_weight:
         raise UserError("--budget, --cap and --no-worse-than set routers by cost weights alone: omit --latency-weight")

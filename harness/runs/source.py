@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,14 +20,14 @@ from pools.mdp.tree import Tree
 from pools.models.engine import timing_of
 from pools.models.generator import LiveGenerator
 from pools.models.progress import Progress
-from pools.names import check_distinct
 from pools.pool import CandidateModel, Pool, Resources, load_pool, pool_names
 from pools.secrets import identity
 from pools.types import SHARE, Item
-from tasks import Suite, Task, load_suite, suite_names
+from tasks import Suite, Task, chosen_suite, load_suite, registry, suite_names
 from tasks.code.sandbox.session import choose_isolation
+from tasks.suite import DEFAULT_SUITE
 
-DEFAULT_POOL, DEFAULT_SUITE = "lightweight", "offline"
+DEFAULT_POOL = "lightweight"
 RESULTS = Path(__file__).parents[2] / "results"
 INDEPENDENT = "no model reads earlier answers"
 """What is said of cascades over a table of outcomes, wherever figures of them stand."""
@@ -68,6 +70,7 @@ def open_source(
     pool: str | None = None,
     suite: str | None = None,
     tasks: Sequence[str] = (),
+    include_path: Path | None = None,
     recording: Path | None = None,
     live: bool = False,
     weights: Path | None = None,
@@ -79,29 +82,37 @@ def open_source(
 ) -> Source:
     """A recording, by default the shipped one of the pool and suite; or, with `live`, the models themselves.
 
-    tasks: only these, by default all. store: keeps what live models answer. limit: only the first so many documents of
-    each task. max_hops: by default the recording's, 3 with live models. cost: name of the cost model. on_batch: is told
-    of each batch generated.
+    tasks: only these, by default all; with live models and no suite, any tasks. include_path: folder of further task
+    files. store: keeps what live models answer. limit: only the first so many documents of each task. max_hops: by
+    default the recording's, 3 with live models. cost: name of the cost model. on_batch: is told of each batch.
     Raises UserError for what is not there, or does not fit together.
     """
     if live:
         if recording is not None:
             raise UserError("--live and --recording exclude each other; name one")
-        asked, hops = (pool or DEFAULT_POOL, suite or DEFAULT_SUITE), DEFAULT_HOPS if max_hops is None else max_hops
-        return live_source(*asked, hops, tasks, limit, weights, store, on_batch, cost=cost)
+        hops = DEFAULT_HOPS if max_hops is None else max_hops
+        chosen = chosen_suite(suite, tasks, include_path)
+        return live_source(pool or DEFAULT_POOL, chosen, hops, limit, weights, store, on_batch, cost=cost)
     if recording is None:
-        pool, suite = pool or DEFAULT_POOL, suite or DEFAULT_SUITE
+        pool = pool or DEFAULT_POOL
     asked_pool = None if pool is None else load_pool(pool)
-    asked_suite = None if suite is None else load_suite(suite)
+    asked_suite = None if suite is None else load_suite(suite, include_path)
     if recording is None:
-        assert pool is not None and suite is not None
-        recording = recording_folder(pool, suite)
+        assert pool is not None
+        recording = recording_folder(pool, suite or DEFAULT_SUITE)
         if not recording.is_dir():
             raise UserError(
-                f"no recording of pool {pool} and suite {suite} ships; make one with python -m harness record --pool "
-                f"{pool} --suite {suite} and name it with --recording, or ask the models with --live"
+                f"no recording of pool {pool} and {suite or ', '.join(tasks) or DEFAULT_SUITE} ships; "
+                f"{_how_to_record(pool, suite, tasks, include_path)}"
             )
-    source = _recorded(recording, max_hops, tasks, limit, cost)
+    known = load_recording(recording, cost)
+    there = list(dict.fromkeys(item.task for item in known.tree.items))
+    names = [registry.name_of(task) for task in tasks]
+    for name, task in zip(names, tasks, strict=True):
+        if name not in there:
+            instead = _instead_of(name, task, there, known.pool, pool, include_path)
+            raise UserError(f"unknown task {name!r}: the recording {recording} has {', '.join(there)}; {instead}")
+    source = _recorded(known, recording, max_hops, names, limit)
     if asked_pool is not None and not same_models(asked_pool.models, source.pool.models):
         raise UserError(
             f"the recording {recording} was made with other models, templates or rates than those of pool {pool}; "
@@ -122,10 +133,41 @@ def same_models(first: Sequence[CandidateModel], second: Sequence[CandidateModel
     return alone(first) == alone(second)
 
 
-def _recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: int | None, cost: str) -> Source:
+def command_to_record(pool: str, suite: str | None, tasks: Sequence[str], include_path: Path | None) -> str:
+    """The command that records what these name."""
+    words = ["python -m harness record", "--pool", pool]
+    words += ["--suite", suite or DEFAULT_SUITE] if suite or not tasks else []
+    words += ["--task", *tasks] if tasks else []
+    return " ".join(words + ([] if include_path is None else ["--include-path", str(include_path)]))
+
+
+def _how_to_record(pool: str, suite: str | None, tasks: Sequence[str], include_path: Path | None) -> str:
+    """How to get a recording that is not there. Raises UserError if it cannot be, as nothing of that name exists."""
+    chosen = chosen_suite(suite, tasks, include_path)
+    folder = Path("runs") / "recordings" / recording_name(pool, suite or chosen.name)
+    command = command_to_record(pool, suite, tasks, include_path)
+    return f"record it ({command}) and name that recording (--recording {folder}), or ask the models (--live)"
+
+
+def _instead_of(
+    name: str, task: str, there: Sequence[str], recorded: Pool, pool: str | None, include_path: Path | None
+) -> str:
+    """What to do about a task that a recording has not: how to record it, if there is such a task."""
+    if recorded.billed:
+        return "it is a table that was imported, so name one of these"
+    with suppress(UserError):
+        return _how_to_record(
+            pool or (recorded.name if recorded.name in pool_names() else "POOL.yaml"), None, [task], include_path
+        )
+    close = difflib.get_close_matches(name, there, n=1)
+    return f"did you mean {close[0]}?" if close else "name one of these"
+
+
+def _recorded(
+    recording: Recording, folder: Path, max_hops: int | None, tasks: Sequence[str], limit: int | None
+) -> Source:
     """The tree of a recording, or the part of it with fewer hops, tasks or items per task."""
     _check_positive(max_hops=max_hops, limit=limit)
-    recording = read_recording(folder, cost)
     tree, manifest = recording.tree, recording.manifest
     hops = tree.max_hops if max_hops is None else max_hops
     if hops > tree.max_hops and tree.independent:  # each answer is known, at any hop
@@ -135,15 +177,11 @@ def _recorded(folder: Path, max_hops: int | None, tasks: Sequence[str], limit: i
         if recording.pool.billed:
             more = "or import the table again, as cascades (python -m harness import --hops)"
         raise UserError(f"--max-hops {hops}: the recording {folder} has {tree.max_hops} hops; ask for fewer, {more}")
-    known = list(dict.fromkeys(item.task for item in tree.items))
-    unknown = [task for task in tasks if task not in known]
-    if unknown:
-        raise UserError(f"unknown task {unknown[0]!r}: the recording {folder} has {', '.join(known)}")
     if hops < tree.max_hops:
         tree = tree.shortened(hops)
     if tasks or limit is not None:
         # As a task's own `items(limit)`: the first documents, not the first items.
-        chosen = (item.task in (tasks or known) and (limit is None or item.doc_id < limit) for item in tree.items)
+        chosen = ((not tasks or item.task in tasks) and (limit is None or item.doc_id < limit) for item in tree.items)
         tree = tree.subset([number for number, taken in enumerate(chosen) if taken])
     description = {
         "recording": folder.name,
@@ -223,17 +261,17 @@ def recorded_with(recording: Recording, folder: Path, what: Literal["pool", "sui
         return str(folder / written)
     if name not in ships():
         was = f"; its file was {written}, seen from there" if written else ""
+        tasks = "" if what == "pool" or written else ", or its tasks as record was given them (--task)"
         raise UserError(
-            f"{folder} was recorded with the {what} {name}, which does not ship{was}; name its file (--{what})"
+            f"{folder} was recorded with the {what} {name}, which does not ship{was}; name its file (--{what}){tasks}"
         )
     return name
 
 
 def live_source(
     pool_name: str,
-    suite_name: str,
+    suite: Suite,
     max_hops: int,
-    tasks: Sequence[str],
     limit: int | None,
     weights_dir: Path | None,
     store: Path,
@@ -248,8 +286,7 @@ def live_source(
     """
     _check_positive(max_hops=max_hops, limit=limit)
     check_weights_folder(weights_dir)
-    pool, suite = load_pool(pool_name), load_suite(suite_name)
-    loaded = suite_tasks(suite, tasks)
+    pool, loaded = load_pool(pool_name), suite.load()
     items = [item for task in loaded for item in task.items(limit)]
     # An engine of one's own may obtain seconds as it likes.
     timing = {m.name: timing_of(m) if engine.partition(":")[0] in ("local", "ray") else SHARE for m in pool.models}
@@ -321,17 +358,6 @@ def check_weights_folder(folder: Path | None) -> None:
     """Raise UserError if a folder of weights was named and there is none."""
     if folder is not None and not folder.is_dir():
         raise UserError(f"--weights {folder}: no such folder; name one that holds folders named as on the hub")
-
-
-def suite_tasks(suite: Suite, only: Sequence[str] = ()) -> list[Task]:
-    """The suite's tasks, or those of them that are asked for."""
-    known = [entry.name for entry in suite.tasks]
-    unknown = [name for name in only if name not in known]
-    if unknown:
-        raise UserError(f"unknown task {unknown[0]!r}: suite {suite.name} has {', '.join(known)}")
-    tasks = [entry.load() for entry in suite.tasks if not only or entry.name in only]
-    check_distinct([task.name for task in tasks], f"suite {suite.name}: task")  # files may name theirs as they like
-    return tasks
 
 
 def scorer(tasks: Sequence[Task]) -> Any:

@@ -39,6 +39,7 @@ def train(
     pool: str | None = None,
     suite: str | None = None,
     tasks: Sequence[str] = (),
+    include_path: Path | str | None = None,
     live: bool = False,
     weights: Path | str | None = None,
     store: Path | str = LIVE_STORE,
@@ -68,7 +69,7 @@ def train(
     how far a long training is.
     Raises UserError for a router that learns nothing, and for what is not there.
     """
-    recording, weights, out = (None if path is None else Path(path) for path in (recording, weights, out))
+    recording, weights, out, include = (None if p is None else Path(p) for p in (recording, weights, out, include_path))
     if not learns(router):
         raise UserError(f"router {router} learns nothing, so there is nothing to train; run it as it is")
     known = {option.name for option in router_options(router)}
@@ -77,8 +78,8 @@ def train(
     if live:
         choose_sandbox(sandbox, say)
     source = open_source(
-        pool=pool, suite=suite, tasks=tasks, recording=recording, live=live, weights=weights, store=Path(store),
-        limit=limit, max_hops=max_hops, cost=cost, on_batch=on_batch,
+        pool=pool, suite=suite, tasks=tasks, include_path=include, recording=recording, live=live, weights=weights,
+        store=Path(store), limit=limit, max_hops=max_hops, cost=cost, on_batch=on_batch,
     )  # fmt: skip
     prices = prices_of(latency_weight, [cost_weight, *cost_weights], False, source)
     tree = source.tree if prices is None else source.tree.charged(*prices)

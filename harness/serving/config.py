@@ -1,9 +1,12 @@
-"""What `serve` takes."""
+"""What `serve` and `lm-eval` take."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from pools.cost import COST_WEIGHT
 
@@ -63,3 +66,14 @@ class Serve:
     """Most tokens of a response that a request may ask for."""
     max_body_bytes: int = 1_000_000
     """Longest body of a request."""
+
+
+@dataclass(frozen=True)
+class LmEval:
+    """Run lm-eval, which then knows one model more, `routed`: a router over a pool (docs/guides/lm-eval.md).
+
+    All arguments are lm-eval's own; python -m harness lm-eval --help lists them.
+    """
+
+    arguments: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """What lm-eval takes."""

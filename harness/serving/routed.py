@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,10 @@ Query = tuple[str, GenerationSettings]
 
 @dataclass(frozen=True)
 class Routed:
-    """A router, the pool that it routes over, and what answers for the pool: the models, or a recording of them."""
+    """A router, the pool that it routes over, and what answers for the pool: the models, or a recording of them.
+
+    begun: of the recorded questions that an answer's beginning belongs to, by both as one text: the two apart.
+    """
 
     name: str
     router: Router
@@ -41,10 +44,15 @@ class Routed:
     generator: Generator
     cost_model: CostModel
     max_hops: int
+    begun: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def tree(self, queries: Sequence[Query]) -> Tree:
         """The tree of these queries, of which nothing is known yet."""
-        items = [Item("query", n, query, settings, "test") for n, (query, settings) in enumerate(queries)]
+        apart = [(*self.begun.get(text, (text, "")), settings) for text, settings in queries]
+        items = [
+            Item("query", n, query, settings, "test", prefill=prefill)
+            for n, (query, prefill, settings) in enumerate(apart)
+        ]
         unscored = lambda answers: [0.0] * len(answers)  # noqa: E731
         return Tree(items, self.pool.model_names, self.max_hops, self.cost_model, self.generator, unscored)
 
@@ -156,4 +164,9 @@ def routed(
     if learns(router):
         took = f"trained in {time.perf_counter() - start:.1f} s"
         say(f"{router}: {took if checkpoint is None else f'the policy {checkpoint}'}")
-    return Routed(row_name(router), made, of_pool, generator, cost_model, hops)
+    begun = {
+        item.query + item.prefill: (item.query, item.prefill)
+        for item in ([] if recorded is None else recorded.tree.items)
+        if item.prefill
+    }
+    return Routed(row_name(router), made, of_pool, generator, cost_model, hops, begun)

@@ -125,7 +125,7 @@ def test_found_and_mended(change: dict[str, Any], said: str, tmp_path: Path) -> 
     path.write_text(yaml.safe_dump(TASK | change))
     suite.write_text(f"name: s\ntasks:\n  - {{name: {path}, domain: qa}}\n")
     with pytest.raises(UserError, match=said) as error:
-        load_suite(str(suite)).tasks[0].load()
+        load_suite(str(suite)).load()
     assert str(path) in str(error.value)
     path.write_text("task: [unclosed")
     assert command("record", "--suite", suite, "--store", tmp_path / "s.sqlite", "--out", tmp_path / "r").refused

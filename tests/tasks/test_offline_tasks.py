@@ -70,4 +70,4 @@ def test_the_recording_that_ships_is_of_the_suite_and_of_its_tasks_as_they_are_n
     manifest = json.loads((RECORDING / "manifest.json").read_text())
     suite = load_suite("offline")
     assert (manifest["suite"], manifest["suite_version"]) == (suite.name, suite.version)
-    assert manifest["tasks"] == {task.name: task.load().fingerprint for task in suite.tasks}
+    assert manifest["tasks"] == {task.name: task.fingerprint for task in suite.load()}

@@ -46,7 +46,7 @@ def test_importing_tasks_loads_nothing_heavy() -> None:
         ("recordz", "unknown task 'recordz'.*did you mean .*records"),
         ("xxxxxxxxxxxxxxxx", "unknown task 'xxxxxxxxxxxxxxxx'.*ours are human_eval"),
         ("mmlu", "unknown task 'mmlu'.*and no group"),
-        ("arc_challenge", r"'multiple_choice'.*lm_eval --model routed --tasks arc_challenge"),
+        ("arc_challenge", r"'multiple_choice'.*harness lm-eval --model routed --tasks arc_challenge"),
         ("gsm8k_cot_self_consistency", "asks every item 64 times"),
         ("longproc_pseudo_to_code_2k", "outside of this project's sandbox.*human_eval"),
     ],

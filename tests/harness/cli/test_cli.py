@@ -43,7 +43,18 @@ def test_help_imports_nothing_heavy() -> None:
         ("run --router random cheapest --router-args seed=1", "of which router"),
         ("run --router random --router-args seed=1", "learns nothing and has none"),
         ("run --router-args knn:k=1", "not among the routers"),
-        ("run --task nothing", "unknown task"),
+        ("run --task nothing", "unknown task 'nothing': the recording"),
+        ("run --task rekords", "did you mean records?"),
+        (
+            "run --task gsm8k",
+            "harness record --pool lightweight --task gsm8k) and name that recording (--recording runs/",
+        ),
+        ("run --task nowhere.yaml", "cannot read task file nowhere.yaml: No such file"),
+        ("run --pool lightweight-hub --task gsm8k", "record --pool lightweight-hub --task gsm8k) and name"),
+        ("run --live --task nothing --router random", "unknown task 'nothing': expected one of ours, of lm-eval's"),
+        ("record --suite offline --task gsm8k", "unknown task 'gsm8k': suite offline has records"),
+        ("record --task records gsm8k records", "task records is used twice"),
+        ("record --task mine --include_path {tmp}/nowhere", "no such folder; name one that holds task files"),
         ("run --suite ofline", "unknown suite"),
         ("run --pool heavyweight", "unknown pool"),
         ("run --pool lightweight-hub", "no recording of pool lightweight-hub"),
@@ -229,7 +240,7 @@ def test_the_shipped_recording_is_complete() -> None:
     recording = load_recording(RECORDING)
     tree, counts = recording.tree, recording.manifest["counts"]
     assert tree.complete and tree.max_hops == 3
-    assert tree.items == tuple(item for task in load_suite("offline").tasks for item in task.load().items())
+    assert tree.items == tuple(item for task in load_suite("offline").load() for item in task.items())
     assert counts["transitions"] == tree.known[:, 1:].sum()
     assert counts["distinct_requests"] == sum(origin["responses"] for origin in recording.manifest["origins"])
     assert counts["distinct_requests"] == sum(model["requests"] for model in recording.manifest["speed"].values())

@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 from fuzzing import command, fuzz, texts
 from harness.cli import app as cli
 from harness.runs import source
+from harness.serving.config import LmEval
 from pools import UserError
 from pools.data.recording import save_recording
 from pools.mdp.tree import Tree
 from pools.pool import CandidateModel, Pool
 from routers.ppo_hierrouter import train
 
-CLASSES = {taken.__name__.lower(): taken for taken in cli.COMMANDS}
+# The arguments of lm-eval are its own.
+CLASSES = {taken.__name__.lower(): taken for taken in cli.COMMANDS if taken is not LmEval}
 COMMANDS = tuple(CLASSES)
 POSITIONAL = {"import": ["t.csv"], "compare": ["whole", "whole2"], "report": ["whole"], "list": ["pools"]}
 # Values of any flag: of each kind some that fit, and some that nearly do.

@@ -58,7 +58,7 @@ SCORES = """
 import json, sys
 import tasks
 answers = json.load(sys.stdin)
-loaded = [entry.load() for entry in tasks.load_suite("paper").tasks] + [tasks.get("mbpp_instruct")]
+loaded = [*tasks.load_suite("paper").load(), tasks.get("mbpp_instruct")]
 scores = {task.name: [task.score([tuple(one) for one in some]) for some in answers[task.name]] for task in loaded}
 print(json.dumps(scores))
 """

@@ -10,7 +10,7 @@ import pytest
 from harness.robustness.wording import CHANGES, reworded
 from tasks import load_suite
 
-QUERIES = [item.query for task in load_suite("offline").tasks for item in task.load().items(limit=40)]
+QUERIES = [item.query for task in load_suite("offline").load() for item in task.items(limit=40)]
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,33 @@ def test_routed_on_the_recording_scores_as_run(
         assert mine == {doc_id: theirs[doc_id] for doc_id in mine}
         assert sum(mine.values()) > 0
         ledger = results["config"]["routed"]
-        assert ledger["cost"] > 0
-        assert ledger["hops"] == ledger["requests"] * (router.count(">") + 1)
+        models = router.partition(":")[2].split(">")
+        assert ledger["calls"] == dict.fromkeys(models, 1) and ledger["hops"] == len(models)
+        assert ledger["pipelines"] == {" > ".join(models): 1}
+        overall = json.loads((tmp_path / "out" / "summary.json").read_text())["routers"][router]["overall"]
+        assert ledger["cost"] == pytest.approx(overall["cost"], rel=0.01)  # some questions differ in white space alone
+        assert ledger["tasks"] == {task: {key: ledger[key] for key in ledger["tasks"][task]}}
+
+
+def test_what_an_answer_begins_with_is_told_apart_on_a_recording(
+    tiny_pool_file: Path, tiny_tasks: Path, tmp_path: Path
+) -> None:
+    """The model with a chat template was given it as the beginning of its own message; lm-eval sends it as one text."""
+    shutil.copy(tiny_tasks / "data.py", tmp_path)
+    task = tmp_path / "tiny_begun.yaml"
+    text = (tiny_tasks / "tiny_text.yaml").read_text().replace("tiny_text", "tiny_begun")
+    task.write_text(f'{text}\ngen_prefix: "It is"\n')
+    out = harness.record(
+        str(tiny_pool_file), out=tmp_path / "made", tasks=[str(task)], max_hops=2, store=tmp_path / "s.sqlite"
+    )
+    tree = load_recording(out).tree
+    assert {item.prefill.strip() for item in tree.items} == {"It is"}
+    arguments = {"router": "pipeline:tiny-b>tiny-a", "recording": str(out)}
+    given = samples(lm_eval("routed", arguments, "tiny_begun", tmp_path), "tiny_begun")
+    node = int(tree.child(tree.child(0, 1), 0))
+    assert {item.doc_id: [[tree.generation(n, node).response]] for n, item in enumerate(tree.items)} == {
+        doc_id: sample["resps"] for doc_id, sample in given.items()
+    }
 
 
 def test_multiple_choice_is_scored_by_the_last_hops_model(
@@ -95,6 +121,8 @@ def test_multiple_choice_is_scored_by_the_last_hops_model(
     hf = {"pretrained": str(tiny_pool_file.parent / "tiny-a"), "dtype": "float32", "device": "cpu", "batch_size": 4}
     plain = samples(lm_eval("hf", hf, "tiny_choice", tiny_tasks), "tiny_choice")
 
+    ledgers = []
+
     def routed(router: str, hops: int) -> dict[int, Any]:
         arguments = {
             "pool": str(tiny_pool_file),
@@ -102,7 +130,9 @@ def test_multiple_choice_is_scored_by_the_last_hops_model(
             "max_hops": hops,
             "store": str(tmp_path / "s.sqlite"),
         }
-        return samples(lm_eval("routed", arguments, "tiny_choice", tiny_tasks), "tiny_choice")
+        results = lm_eval("routed", arguments, "tiny_choice", tiny_tasks)
+        ledgers.append(results["config"]["routed"])
+        return samples(results, "tiny_choice")
 
     def likelihoods(given: dict[int, Any]) -> list[float]:
         return [float(resp[0][0]) for n in sorted(given) for resp in given[n]["resps"]]
@@ -111,6 +141,15 @@ def test_multiple_choice_is_scored_by_the_last_hops_model(
         assert likelihoods(routed(router, hops)) == pytest.approx(likelihoods(plain), abs=1e-3)
     after_b = likelihoods(routed("pipeline:tiny-b>tiny-a", 2))
     assert after_b != pytest.approx(likelihoods(plain), abs=1e-3)  # it has read what tiny-b answered
+    # Each of the three choices is a call; a router that stopped is scored by the model that answered.
+    calls = {"tiny-a": 3}, {"tiny-a": 4}, {"tiny-a": 3, "tiny-b": 1}
+    assert tuple(ledger["calls"] for ledger in ledgers) == calls
+    assert [list(ledger["pipelines"]) for ledger in ledgers] == [["tiny-a"], ["tiny-a"], ["tiny-b > tiny-a"]]
+
+
+def test_an_argument_that_is_none_is_told(small_recording: Path) -> None:
+    with pytest.raises(UserError, match=r"no argument 'recordng'; did you mean recording\?"):
+        harness.RoutedLM(router="random", recordng=str(small_recording))
 
 
 def test_what_a_recording_cannot_do_says_so(small_recording: Path, tiny_tasks: Path) -> None:
