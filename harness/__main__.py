@@ -51,8 +51,8 @@ def _execute() -> None:
         _end(str(error))
     except UnicodeEncodeError as error:  # half of a surrogate pair, in an argument or in a JSON file
         _end(f"{error.object!r} holds what UTF-8 cannot; expected Unicode")
-    except KeyboardInterrupt:
-        _end(f"stopped; {_next_step()}", 130)
+    except KeyboardInterrupt as stop:  # a command may know better how to go on
+        _end(f"stopped; {str(stop) or _next_step()}", 130)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a full disk, a folder that may not be written

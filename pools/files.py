@@ -73,9 +73,12 @@ def finish_moving(folder: Path, last: str) -> None:
             _move(folder, last)
 
 
-def holds_nothing(folder: Path, last: str) -> bool:
-    """Whether a folder is empty, but for what a process that was killed left there of its work."""
-    return all(path == _partial(folder, last) for path in folder.iterdir())
+def holds_nothing(folder: Path, last: str, unfinished: str | None = None) -> bool:
+    """Whether a folder is empty, but for what a process that was killed left there of its work.
+
+    unfinished: the name of what the process keeps there until it is done.
+    """
+    return all(path == _partial(folder, last) or path.name == unfinished for path in folder.iterdir())
 
 
 def _partial(folder: Path, last: str) -> Path:

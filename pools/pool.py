@@ -61,8 +61,8 @@ class CandidateModel:
     base_rate: the paper's cost per token. price: dollars, if it has one.
     template: Jinja text over `query` and `responses`; by default the paper's concatenation.
     chat_template: whether the rendered text is wrapped as a user's message by the tokenizer's chat template.
-    batch_size: requests per call. weights: where they are; API models have none.
-    resources: what it needs on a cluster (`record --engine ray`).
+    batch_size: requests per call. patience: seconds for which a server that does not answer is asked again.
+    weights: where they are; API models have none. resources: what it needs on a cluster (`record --engine ray`).
     """
 
     name: str
@@ -73,15 +73,21 @@ class CandidateModel:
     template: str = CONCATENATION
     chat_template: bool = False
     batch_size: Annotated[int, Field(ge=1)] = 16
+    patience: Amount = 60.0
     price: Price | None = None
     description: str = ""
     resources: Resources = Resources()
 
     @property
+    def concurrent(self) -> int | None:
+        """How many requests a server is asked at a time; None if the pool file does not say."""
+        concurrent = self.arguments.get("num_concurrent")
+        return concurrent if type(concurrent) is int else None
+
+    @property
     def at_once(self) -> int:
         """Requests that are handed over together: a batch, and at least as many as a server is asked at a time."""
-        concurrent = self.arguments.get("num_concurrent")
-        return max(self.batch_size, concurrent) if type(concurrent) is int else self.batch_size
+        return max(self.batch_size, self.concurrent or 1)
 
 
 class ServerArguments(Schema):

@@ -79,6 +79,10 @@ class CascadeRouter:
             actions[asked[good]] = self.judge.models
         return actions
 
+    def callable_models(self) -> frozenset[int]:
+        """Those of the chain."""
+        return frozenset(self.chain)
+
     def routing_cost(self, states: RoutingStates) -> FloatArray:
         """`[B]` cost of the judge's encoder: it reads the query and each response but the chain's last."""
         judged = (states.hop > 0) & (states.hop < len(self.chain))

@@ -33,6 +33,10 @@ class FixedRouter:
         """`[B]` the pipeline's next model, or STOP after its last."""
         return np.array([self.next(hop) for hop in states.hop.tolist()], np.int64)
 
+    def callable_models(self) -> frozenset[int]:
+        """Those of the pipeline."""
+        return frozenset(self.pipeline)
+
     def next(self, hop: int) -> int:
         """The action at one hop."""
         return self.pipeline[hop] if hop < len(self.pipeline) else self.models
@@ -129,6 +133,10 @@ class ToldRouter:
         """`[B]` the next model of each item's pipeline, or STOP after its last."""
         routers = [self.of_query.get(context.query, self.otherwise) for context in states.contexts]
         return np.array([router.next(hop) for router, hop in zip(routers, states.hop.tolist(), strict=True)], np.int64)
+
+    def callable_models(self) -> frozenset[int]:
+        """Those of all groups' pipelines."""
+        return self.otherwise.callable_models().union(*(each.pipeline for each in self.of_query.values()))
 
 
 @register("best-pipeline-per-task")

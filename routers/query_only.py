@@ -45,6 +45,10 @@ class QueryOnlyRouter:
         chosen = best_pipelines(self.predict(self.embed(states.contexts)), self.cost_weight)
         return np.asarray(self.actions[chosen, states.hop])
 
+    def callable_models(self) -> frozenset[int]:
+        """Those of the pipelines that there are to choose from."""
+        return frozenset(self.actions.ravel().tolist()) - {int(self.actions[0, -1])}
+
     def routing_cost(self, states: RoutingStates) -> FloatArray:
         """`[B]` cost of the encoder: it reads the query, once."""
         return self.embed.cost(states.contexts)

@@ -74,9 +74,12 @@ def explores(router: str | type) -> bool:
 
 
 def options_asked(router: str | type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a router that learns, these among them, as its checkpoint would have them."""
-    name, entry, _ = ROUTERS.entry(router)
-    return options_as_saved(entry(**read_options(entry, options, name)))
+    """All options of a router that learns, these among them, as its checkpoint would have them.
+
+    Raises UserError for a variant or an option that it has not.
+    """
+    name, entry, argument = ROUTERS.entry(router)
+    return options_as_saved(entry(**{**read_options(entry, options, name), **_variant(entry, name, argument)}))
 
 
 def load(
@@ -161,7 +164,9 @@ def load_taught(router: str | type, path: Path, request: RouterRequest) -> Taugh
     found = read_checkpoint(path)
     header, problem = found.header, found.header.problem
     if header.router != name:
-        raise UserError(f"{path} is the checkpoint of router {header.router}, not of {name}; name another")
+        raise UserError(
+            f"{path} is the checkpoint of router {header.router}, not of {name}; name that router, or another file"
+        )
     problem.check(request, path)
     known = {f.name for f in fields(entry)}
     options = {key: value for key, value in header.options.items() if key in known}
@@ -193,7 +198,8 @@ def train_items(request: RouterRequest, name: str, explores: bool = False) -> Tr
     tree = request.train
     if tree is None or not tree.items:
         raise UserError(
-            f"router {name} learns from train items, and there are none: raise --limit, add tasks, or import train rows"
+            f"router {name} learns from train items, and there are none: raise --limit, add tasks, import "
+            "train rows, or name a recording that has some (--train-on)"
         )
     if not tree.complete and not explores:
         raise UserError(f"router {name} learns from every model's responses: evaluate it on a recording, not --live")

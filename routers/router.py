@@ -172,6 +172,15 @@ class AmongModels:
 
 
 @runtime_checkable
+class SelectiveRouter(Router, Protocol):
+    """A router that calls some of the models alone, whatever is asked: the others need not be loaded."""
+
+    def callable_models(self) -> frozenset[int]:
+        """The numbers of the models that it may call."""
+        ...
+
+
+@runtime_checkable
 class NotedRouter(Router, Protocol):
     """A router of which a reader of its row must know something."""
 
@@ -226,3 +235,8 @@ def routing_cost(router: Router, states: RoutingStates) -> NDArray[np.float64]:
     if isinstance(router, BilledRouter):
         return np.asarray(router.routing_cost(states), np.float64)
     return np.zeros(len(states.contexts))
+
+
+def callable_models(router: Router, models: int) -> list[int]:
+    """The numbers of the models that a router over `models` of them may call, in order: all, unless it says which."""
+    return sorted(router.callable_models()) if isinstance(router, SelectiveRouter) else list(range(models))

@@ -18,10 +18,11 @@ import pandas
 import pytest
 from lm_eval._cli import HarnessCLI
 
+import harness
 from command_line import call
 from harness.cli.app import parse
 from harness.serving.lm import RoutedLM
-from harness.serving.routed import routed
+from harness.serving.routed import Routed, routed
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -184,7 +185,8 @@ def test_the_guide_on_serving_prints_what_it_says(
     from harness.serving.app import create_app
     from harness.serving.batcher import Dispatcher
 
-    # The code model is not here, and is not asked.
+    # The code model is not here, and is not asked: what loads all that the router may call is left out.
+    monkeypatch.setattr(Routed, "behind_servers", lambda routed: False)
     app = create_app(Dispatcher(routed("hierrouter", "lightweight")), "hierrouter")
     client = testclient.TestClient(app, base_url="http://127.0.0.1:8000")
     monkeypatch.setattr(openai, "OpenAI", functools.partial(openai.OpenAI, http_client=client))
@@ -223,6 +225,22 @@ def test_the_guide_on_a_gpu_computes_what_it_says(capsys: pytest.CaptureFixture[
     exec(compile(example, str(page), "exec"), {})
     [printed] = re.findall(r"(?<=\n\n)```\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     assert capsys.readouterr().out == printed
+
+
+def test_the_guide_on_training_runs_on_the_pool_that_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "guides" / "training.md").read_text(encoding="utf-8")
+    (pool,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "three.yaml").write_text(pool, encoding="utf-8")
+    for shared in ("results", "tasks"):
+        (tmp_path / shared).symlink_to(ROOT / shared)
+    monkeypatch.chdir(tmp_path)
+    live, record, learnt = (
+        next(c for c in COMMAND.findall(page) if c.startswith(f)) for f in ("run --l", "rec", "run --r")
+    )
+    for command in (f"{live} --out live", record, learnt):
+        assert call(monkeypatch, *shlex.split(command)) == 0, command
+    found = harness.load_run("live").summary.routers
+    assert found["knn"].overall.quality > 3 * found["single:reader"].overall.quality
 
 
 def test_the_reference_is_what_the_code_says() -> None:

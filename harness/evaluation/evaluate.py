@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.evaluation import router_output
-from harness.evaluation.latency import Waits, waits_of
+from harness.evaluation.latency import Waits, mean_waits, waits_of
 from harness.evaluation.rollout import STOPPED_AT_ONCE, rollout, states_at
 from pools.errors import UserError
 from pools.mdp.policy_value import expectation
@@ -48,6 +49,22 @@ def evaluate(router: Router, tree: Tree, seed: int = 0) -> Outcome:
     if isinstance(router, VotingRouter):
         return vote(router, tree)
     return exact(router, tree) if tree.complete else sample(router, tree, seed)
+
+
+def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
+    """What one of several routers attains that is drawn with equal chances for each item: the mean of theirs."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+
+    def mean(name: str) -> FloatArray:
+        return np.asarray(np.mean([getattr(outcome, name) for outcome in outcomes], axis=0), np.float64)
+
+    waits = [outcome.waits for outcome in outcomes if outcome.waits is not None]
+    return Outcome(
+        **{name: mean(name) for name in ("quality", "cost", "routing_cost", "hops", "calls", "end")},
+        exact=all(outcome.exact for outcome in outcomes),
+        waits=mean_waits(waits) if waits else None,
+    )
 
 
 def exact(router: Router, tree: Tree) -> Outcome:

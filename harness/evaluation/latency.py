@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +56,14 @@ def waits_of_items(seconds: FloatArray) -> Waits:
     """One episode for each item, of so many seconds `[I]`; the calls made are not known, and none."""
     ones = np.ones(len(seconds))
     return Waits(np.arange(len(seconds)), seconds, 0 * ones, ones, len(seconds))
+
+
+def mean_waits(several: Sequence[Waits]) -> Waits:
+    """Those of one of several routers over the same items, drawn with equal chances for each item."""
+    item, seconds, hops, chance = (
+        np.concatenate([getattr(waits, name) for waits in several]) for name in ("item", "seconds", "hops", "chance")
+    )
+    return Waits(item, seconds, hops, chance / len(several), several[0].items)
 
 
 def quantile(waits: Waits, p: float, weights: FloatArray | None = None) -> FloatArray:

@@ -22,6 +22,7 @@ from harness.evaluation.metrics import (
     gap_closed,
     regret,
     relative,
+    seed_spread,
     value,
 )
 from pools.mdp.tree import Tree
@@ -171,6 +172,46 @@ class LatencyFigures(Schema):
     bounds."""
 
 
+class PointFigures(ValueFigures, QualityCost):
+    """One router at one of several cost weights, or one of its trainings, over all items; a part of `overall`."""
+
+
+class Spread(Schema):
+    """How far the trainings of a router lie apart in one figure.
+
+    For `K` trainings with mean m and standard deviation s of their means over items. Of few trainings the quantile
+    t(K - 1) is high: 4.3 of three, 2.8 of five.
+    """
+
+    deviation: Annotated[float, Field(ge=0)]
+    """s."""
+    interval: Interval
+    """Over trainings, 95%, the items as they are: m +- t(K - 1) s / sqrt(K) (Student, 1908)."""
+    both_interval: Interval
+    """Over items and trainings, 95%: m +- t(f) sqrt(v + s^2 / K), with v the variance of the mean over items and f the
+    degrees of freedom of Satterthwaite (1946). Items and trainings are crossed, so their variances add up (Owen, The
+    pigeonhole bootstrap, 2007)."""
+
+
+class SeedFigures(Schema):
+    """A router that was trained with several seeds.
+
+    Its other figures are means over the trainings, and their intervals are over items, the trainings as they are. Here
+    is how far the trainings lie apart.
+    """
+
+    trainings: Annotated[dict[str, PointFigures], Field(min_length=2)]
+    """By seed; intervals are over items."""
+    quality: Spread
+    """Of `quality`."""
+    cost: Spread | None
+    """Of `cost`; null if no costs were recorded."""
+    value: Spread
+    """Of `value`."""
+    value_ahead_of_bar: Spread | None
+    """Of `value_ahead_of_bar`; a mark at the router's name is of its interval over both. Null without a bar."""
+
+
 class RouterSummary(Schema):
     """One router: over all items, the mean over tasks, and each task."""
 
@@ -184,10 +225,8 @@ class RouterSummary(Schema):
     """Over the items that are worded as no train item is; null without any."""
     latency: LatencyFigures | None = None
     """How long users wait, over all items; null if the recording's seconds are no latency."""
-
-
-class PointFigures(ValueFigures, QualityCost):
-    """One router at one of several cost weights, over all items; a part of `overall`."""
+    seeds: SeedFigures | None = None
+    """With several seeds, of a router that was trained with each: how far the trainings lie apart."""
 
 
 class FrontierPoint(Schema):
@@ -205,7 +244,7 @@ class Summary(Schema):
     """What routers attained in a run. `summary.json` is this; fields are added to it, never renamed or removed."""
 
     title: str = ""
-    """Pool, suite, and how many items of which split."""
+    """Pool, suite, its tasks if only some were asked for, and how many items of which split."""
     split: str = "all"
     """Which items were evaluated on: train, validation, test or all."""
     cost_model: str
@@ -263,6 +302,7 @@ def summarise(
     new_wording: NDArray[np.bool_] | None = None,
     latency_weight: float = 0.0,
     own_seconds: Mapping[str, float] = {},
+    trainings: Mapping[str, Mapping[int, Outcome]] = {},
 ) -> Summary:
     """Quality, cost, regret and gap closed of every router: per task, their mean over tasks (`macro`) and overall.
 
@@ -272,6 +312,7 @@ def summarise(
     optimum_name: which outcome is the exact optimum. Without one of them, what needs it is None.
     notes: what a reader of a router's row must know. routing_cost_unit: of what the routers' own models cost.
     new_wording: `[I]` which items are worded as no train item is. own_seconds: of routers whose decisions were timed.
+    trainings: of routers that were trained with several seeds, by seed; their outcome is the mean.
     """
     optimum, costs = outcomes.get(optimum_name), bool(tree.cost_model.unit)
     weights = cost_weight, latency_weight
@@ -282,7 +323,9 @@ def summarise(
     of_task = {task: task_of == task for task in dict.fromkeys(task_of.tolist())}
     over_tasks = TaskBootstrap.draw(task_of, seed)
     routers: dict[str, RouterSummary] = {}
-    for name, outcome in outcomes.items():
+
+    def in_value(outcome: Outcome) -> dict[str, Any]:
+        """The fields of `ValueFigures`."""
         lost = None if optimum is None else bootstrap.mean(regret(outcome, optimum, *weights))
         ahead, ahead_of_bar = (
             None if other is None else bootstrap.mean(value(outcome, *weights) - value(other, *weights))
@@ -292,16 +335,42 @@ def summarise(
             None if optimum is None or other is None else gap_closed(outcome, other, optimum, *weights)
             for other in (best_single, bar)
         )
+        return {
+            "hops": float(outcome.hops.mean()),
+            "value": float(value(outcome, *weights).mean()),
+            **_estimate("regret", lost),
+            "gap_closed": closed,
+            **_estimate("value_ahead", ahead),
+            "gap_closed_from_bar": closed_from_bar,
+            **_estimate("value_ahead_of_bar", ahead_of_bar),
+        }
+
+    def over_seeds(of: Mapping[int, Outcome]) -> SeedFigures:
+        quality, cost, values = (
+            np.stack([read(outcome) for outcome in of.values()])
+            for read in (lambda o: o.quality, lambda o: o.cost, lambda o: value(o, *weights))
+        )
+        each = {
+            str(seed): PointFigures(
+                **_estimate("quality", bootstrap.mean(outcome.quality)),
+                **_estimate("cost", bootstrap.mean(outcome.cost) if costs else None),
+                **in_value(outcome),
+            )
+            for seed, outcome in of.items()
+        }
+        return SeedFigures(
+            trainings=each,
+            quality=_spread(quality),
+            cost=_spread(cost) if costs else None,
+            value=_spread(values),
+            value_ahead_of_bar=None if bar is None else _spread(values - value(bar, *weights)),
+        )
+
+    for name, outcome in outcomes.items():
         overall = OverallFigures(
             **_figures(outcome, best_single, bar, bootstrap.mean, costs),
             items=len(tree.items),
-            hops=float(outcome.hops.mean()),
-            value=float(value(outcome, *weights).mean()),
-            **_estimate("regret", lost),
-            gap_closed=closed,
-            **_estimate("value_ahead", ahead),
-            gap_closed_from_bar=closed_from_bar,
-            **_estimate("value_ahead_of_bar", ahead_of_bar),
+            **in_value(outcome),
             routing_cost=float(outcome.routing_cost.mean()),
             routing_cost_unit=routing_cost_unit,
             calls=dict(zip(tree.models, outcome.calls.mean(axis=0).tolist(), strict=True)),
@@ -321,7 +390,10 @@ def summarise(
         macro = MacroFigures(**_figures(outcome, best_single, bar, over_tasks.mean, costs), tasks=len(tasks))
         waits = outcome.waits
         latency = None if waits is None else latency_figures(waits, bootstrap, own_seconds.get(name))
-        routers[name] = RouterSummary(overall=overall, macro=macro, tasks=tasks, new_wording=new, latency=latency)
+        seeds = over_seeds(trainings[name]) if name in trainings else None
+        routers[name] = RouterSummary(
+            overall=overall, macro=macro, tasks=tasks, new_wording=new, latency=latency, seeds=seeds
+        )
     return Summary(
         cost_model=tree.cost_model.name,
         cost_unit=tree.cost_model.unit,
@@ -404,6 +476,12 @@ def _figures(
         **_estimate("quality_ahead", ahead),
         **_estimate("quality_ahead_of_bar", None if bar is None else mean(outcome.quality - bar.quality)),
     }
+
+
+def _spread(values: FloatArray) -> Spread:
+    """The spread of trainings with values `[K, I]`."""
+    found = seed_spread(values)
+    return Spread(deviation=found.deviation, interval=(found.low, found.high), both_interval=found.both)
 
 
 def _estimate(name: str, found: Estimate | None) -> dict[str, Any]:

@@ -9,12 +9,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.evaluation.evaluate import Outcome, evaluate
+from harness.evaluation.evaluate import Outcome
 from harness.evaluation.frontier import Points
 from pools.cost import MAX_RATE
 from pools.mdp.optimum import path_costs
 from pools.mdp.tree import Tree
-from routers.router import Router
 
 FloatArray = NDArray[np.float64]
 START = 9
@@ -50,8 +49,8 @@ Seen = tuple[FloatArray, FloatArray, FloatArray]
 """Of a router at one cost weight: cost and quality `[I]`, and `called` `[I, M]`."""
 
 
-def sweep(at: Callable[[float], Router], tree: Tree, seed: int) -> Sweep:
-    """Evaluate a router, which `at` gives for a cost weight, at the weights that its curve needs.
+def sweep(at: Callable[[float], Outcome], tree: Tree) -> Sweep:
+    """Evaluate a router, whose outcome on the tree `at` gives for a cost weight, at the weights that its curve needs.
 
     First at 0, where costs rule, and between. If that makes a difference, at `START` weights, and then in the middle of
     the two neighbours that have most room between them, until none has more than `FINE` or `MOST` weights were tried.
@@ -64,7 +63,7 @@ def sweep(at: Callable[[float], Router], tree: Tree, seed: int) -> Sweep:
     seen: dict[float, Seen] = {}
 
     def look(*weights: float) -> None:
-        seen.update({weight: seen_of(evaluate(at(weight), tree, seed), tree) for weight in weights})
+        seen.update({weight: seen_of(at(weight), tree) for weight in weights})
 
     look(0.0, grid[START // 2], grid[-1])
     if all(_same(each, seen[0.0]) for each in seen.values()):

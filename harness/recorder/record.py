@@ -25,7 +25,7 @@ from harness.runs.source import (
 from pools.data.recording import check_recording_target, load_recording, save_recording
 from pools.data.store import TransitionStore, transition_key
 from pools.errors import UserError
-from pools.models.generator import Progress
+from pools.models.progress import Progress
 from pools.template import visible
 from pools.types import SHARE, Generation, Timing
 from tasks import chosen_suite, registry

@@ -143,6 +143,7 @@ def verify(options: Verify, console: Console) -> bool:
         f"the recording {'holds' if holds else 'does NOT hold'}",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
     if equal < options.at_least and total * (1 - options.at_least) < 1:
         console.print(

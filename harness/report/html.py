@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from harness.report.figures.style import inline_svg
@@ -23,12 +24,13 @@ def template_environment() -> Any:
 
 
 def _figure(line: str) -> str:
-    """A line of a cell, with the signs of print."""
-    return line.replace("..", " to ").replace("-", "−")
+    """A line of a cell, with the signs of print: in numbers alone, as names have hyphens, too."""
+    line = re.sub(r"(?<=[\d%])\.\.(?=[-+\d])", " to ", line)
+    return "−" if line == "-" else re.sub(r"(?<![\w.-])-(?=\.?\d)", "−", line)
 
 
 def _breakable(name: str) -> Any:
-    """The header of a column, which may be broken after an underscore."""
+    """A name, which may be broken after `_`, `:`, `/` and `>`; the browser does so after a hyphen."""
     from markupsafe import Markup, escape
 
-    return escape(name).replace("_", Markup("_<wbr>"))
+    return Markup("<wbr>").join(escape(piece) for piece in re.split(r"(?<=[_:/>])", name))

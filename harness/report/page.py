@@ -19,6 +19,7 @@ from harness.report.figures.tasks import draw_tasks
 from harness.report.groups import OPTIMUM, ROUTER, Group, group
 from harness.report.html import template_environment
 from harness.report.result_text import main_result
+from harness.robustness.card import RESULT
 from harness.runs.folder import RunFolder, load_runs
 from harness.tables.grid import frontier_grid, latency_grid, limit_grids, overall_grid, task_grid
 from pools.errors import UserError
@@ -55,9 +56,13 @@ def write_report(runs: Sequence[Path | str], out: Path | str | None = None) -> P
     Raises UserError for what is no run, and if the page cannot be put.
     """
     folders = [Path(run) for run in runs]
-    cards = [each for each in folders if (each / stress_page.RESULT).is_file()]
+    cards = [each for each in folders if (each / RESULT).is_file()]
     if cards and len(folders) > 1:
         raise UserError(f"{cards[0]} is a card of python -m harness stress; a page is on one card or on runs")
+    if len(folders) == 1 and not folders[0].exists():
+        raise UserError(
+            f"{folders[0]}: no such folder; name one that python -m harness run wrote, or python -m harness stress"
+        )
     found = [] if cards else load_runs(folders)
     out = folders[0] / "report.html" if out is None else Path(out)
     if out.is_dir():
@@ -126,7 +131,11 @@ def plane(group: Group) -> Drawing:
     """The quality-cost plane of a group."""
     routers = []
     for series, run, name in group.routers:
-        o = run.routers[name].overall
+        within, o = run.summary.budget, run.routers[name].overall
+        if within is not None and within.resource == "cost" and name in within.routers:
+            set_to = within.routers[name]
+            routers.append(Point(series, set_to.cost, set_to.cost_interval, set_to.quality, set_to.quality_interval))
+            continue
         assert o.cost is not None and o.cost_interval is not None
         routers.append(Point(series, o.cost, o.cost_interval, o.quality, o.quality_interval))
     curves = [

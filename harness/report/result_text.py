@@ -26,7 +26,8 @@ def main_result(run: RunFolder) -> list[str]:
     if overall.cost_interval is not None:
         low, high = overall.cost_interval
         attained += f" at a cost of {overall.cost:.3g} {unit} per item ({low:.3g} to {high:.3g})"
-    said = [f"On {run.summary.items} items, {attained}."]
+    said = _within_limits(run, name)
+    said.append(f"{'Without these limits' if said else f'On {run.summary.items} items'}, {attained}.")
     if rival is not None and rival != name:
         theirs = run.routers[rival].overall
         sentence = f"The best single model, {rival.removeprefix('single:')}, attains {theirs.quality:.3f}"
@@ -50,6 +51,29 @@ def main_result(run: RunFolder) -> list[str]:
     if not overall.exact:
         said.append("Its choices were drawn once per item, so chance has a part in these figures.")
     return said
+
+
+def _within_limits(run: RunFolder, name: str) -> list[str]:
+    """What the router attains as it is set to the budget and the cap that the run was asked for."""
+    within, unit = run.summary.budget, run.summary.cost_unit
+    if within is None or (found := within.routers.get(name)) is None:
+        return []
+    limits = {"a budget": within.budget, "a cap": within.cap}
+    of = f" {unit}" if within.resource == "cost" else " s"
+    kept_to = " and ".join(f"{what} of {limit:g}{of} per item" for what, limit in limits.items() if limit is not None)
+    spent = f" at a cost of {found.cost:.3g} {unit} per item" if unit else ""
+    spent += "" if found.seconds is None else f" in {found.seconds:.3g} s per item"
+    sentence = f"Within {kept_to}, on {run.summary.items} items, {name} attains a quality of {found.quality:.3f}"
+    sentence += f" (95% interval {_scores(found.quality_interval)}){spent}"
+    if found.met is not None:
+        sentence += ", which meets the budget" if found.met else ", which is over the budget"
+    if not found.meets_on_validation:
+        sentence += " (no setting of it is within the budget on validation items)"
+    if found.over_cap:
+        sentence += f"; {found.over_cap:.1%} of the items are over the cap"
+    compared = f"The exact optimum within the same limits attains {within.optimum.quality:.3f}"
+    compared += f", the single models mixed with no skill {within.zero_router.quality:.3f}"
+    return [f"{sentence}.", f"{compared}."]
 
 
 def paired_value(run: RunFolder, one: str, other: str) -> Change:

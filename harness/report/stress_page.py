@@ -4,30 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.evaluation.metrics import verdict
 from harness.report.figures.heatmap import draw_leads
 from harness.report.figures.style import COLOURS, Drawing
 from harness.report.html import template_environment
-from harness.robustness.card import Card
+from harness.robustness.card import Card, read_card, told_apart
 from harness.robustness.tables import stress_grids
-from pools.errors import UserError
-from pools.schema import parse_json
-
-RESULT = "stress.json"
-
-
-def read_card(folder: Path) -> Card:
-    """The card in a folder. Raises UserError if it is damaged."""
-    try:
-        return parse_json(Card, (folder / RESULT).read_bytes())
-    except ValueError as error:
-        raise UserError(f"{folder / RESULT} is not what python -m harness stress writes: {error}") from None
 
 
 def overview(card: Card) -> Drawing:
     """All leads of all routers."""
     leads = {
-        (cell.question, cell.name, name): (cell.ahead, verdict(cell.ahead_interval) != "no")
+        (cell.question, cell.name, name): (cell.ahead, told_apart(cell.ahead, cell.ahead_interval) != "no")
         for name, router in card.routers.items()
         for cell in router.cells
     }

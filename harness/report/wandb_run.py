@@ -69,7 +69,7 @@ def _tables(summary: Summary) -> dict[str, Any]:
     """Tables of figures: over all items, by task, and by cost weight if there are several."""
     import wandb
 
-    tasks = list(COLUMNS), [[row[name] for name in COLUMNS] for row in tidy_rows(summary)]
+    tasks = list(COLUMNS), [[row.get(name) for name in COLUMNS] for row in tidy_rows(summary)]
     found = dict(zip(TABLES, (wandb.Table(*_overall(summary)), wandb.Table(*tasks)), strict=True))
     if summary.frontier is not None:
         rows = [

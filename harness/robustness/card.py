@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.evaluation.metrics import NOISE, SMALLEST_GAP, Bootstrap
+from harness.evaluation.metrics import NOISE, SMALLEST_GAP, Bootstrap, verdict
 from harness.evaluation.summary import Interval
 from harness.robustness.scenarios import AS_TRAINED, Scenario
 from harness.robustness.trial import Trial
 from harness.runs.manifest import Provenance
-from pools.schema import Schema
+from pools.errors import UserError
+from pools.files import finish_moving
+from pools.schema import Schema, parse_json
 
 FORMAT = 1
+RESULT = "stress.json"
+"""Its file in a folder."""
 TOLD, NOT_TOLD = ", told", ", not told"
 """How the names of the columns of a price end."""
 FloatArray = NDArray[np.float64]
+SHOWN = 0.0005
+"""What is smaller is 0.000 in print: nothing is said of it."""
+LISTED = 3
+"""Of the tasks that it loses on, so many are told one by one."""
 ENOUGH = 0.9
 """Of the lead with all train items; the least share of them that keeps it is told in words."""
 
@@ -54,6 +63,8 @@ class Cell(Schema):
     """The lead there."""
     how: tuple[str, ...]
     """Whether the router was trained anew, goes on without the model that is gone, or is as it is."""
+    cannot: tuple[str, ...] = ()
+    """The parts in which it cannot be had; they are left out of the figures."""
 
 
 class RouterCard(Schema):
@@ -80,10 +91,23 @@ class Card(Schema):
     """The lambda of the reward."""
     seed: int
     """Of training, of what is drawn, and of the bootstrap."""
+    omitted: tuple[str, ...] = ()
+    """What cannot be asked of this recording, and why: a line for each."""
+    asked: dict[str, Any] = Field(default_factory=dict)
+    """The options that decide the figures."""
     routers: dict[str, RouterCard]
     """By name."""
     provenance: Provenance
     """How it was made."""
+
+
+def read_card(folder: Path) -> Card:
+    """The card in a folder. Raises UserError if it is damaged."""
+    finish_moving(folder, RESULT)
+    try:
+        return parse_json(Card, (folder / RESULT).read_bytes())
+    except ValueError as error:
+        raise UserError(f"{folder / RESULT} is not what python -m harness stress writes: {error}") from None
 
 
 def router_card(
@@ -94,11 +118,13 @@ def router_card(
         return RouterCard(cells=(), cannot=dict(cannot), words=(f"cannot be had: {cannot[AS_TRAINED]}",))
     columns: dict[tuple[str, str], list[Scenario]] = {}
     for scenario in made:
-        if scenario.key in trials:
-            columns.setdefault((scenario.question, scenario.name), []).append(scenario)
+        columns.setdefault((scenario.question, scenario.name), []).append(scenario)
     bootstraps: dict[int, Bootstrap] = {}
     cells = []
-    for (question, name), pooled in columns.items():
+    for (question, name), every in columns.items():
+        pooled = [scenario for scenario in every if scenario.key in trials]
+        if not pooled:
+            continue
         value, tested = _pooled(trials, pooled, "value", items)
         single, _ = _pooled(trials, pooled, "single", items)
         count = int(tested.sum())
@@ -120,9 +146,10 @@ def router_card(
                 flips=flips,
                 worst=worst, worst_ahead=None if worst is None else leads[worst],
                 how=tuple(dict.fromkeys(trials[s.key].how for s in pooled)),
+                cannot=tuple(s.part for s in every if s.key not in trials),
             )
         )  # fmt: skip
-    return RouterCard(cells=tuple(cells), cannot=dict(cannot), words=tuple(words(cells, cannot)))
+    return RouterCard(cells=tuple(cells), cannot=dict(cannot), words=tuple(words(cells)))
 
 
 def _pooled(
@@ -149,19 +176,21 @@ def _before(trials: Mapping[str, Trial], scenario: Scenario) -> FloatArray | Non
     return None if told is None else told.value
 
 
-def words(cells: Sequence[Cell], cannot: Mapping[str, str]) -> list[str]:
+def words(cells: Sequence[Cell]) -> list[str]:
     """What the cells come to, a clause for each question that was asked."""
     of: dict[str, list[Cell]] = {}
     for cell in cells:
         of.setdefault(cell.question, []).append(cell)
     found = [f"as trained {_lead(of[AS_TRAINED][0])}"]
     if all(cell.ahead == 0 for cell in cells):
-        return ["one model, whatever changes"]
+        needed = [model for cell in cells if cell.question == "retired" for model in cell.cannot]
+        return ["one model, whatever changes", *([f"cannot be had without {_names(needed)}"] if needed else [])]
     if tasks := of.get("tasks"):
         behind = [cell.name for cell in tasks if cell.ahead_interval[1] < -NOISE and cell.ahead < -SMALLEST_GAP]
         ahead = [cell.name for cell in tasks if cell.ahead_interval[0] > NOISE and cell.ahead > SMALLEST_GAP]
         found.append(
-            f"on a task that it never saw: ahead on {_names(ahead)}, behind on {_names(behind)}, of {len(tasks)}"
+            f"on a task that it never saw: ahead on {_names(ahead)}, behind on {_names(behind)}, of {len(tasks)}; "
+            f"{_lost_on(tasks)}"
         )
     if kinds := of.get("kinds"):
         found.append(f"on a kind that it never saw {_lead(kinds[0])}")
@@ -177,9 +206,12 @@ def words(cells: Sequence[Cell], cannot: Mapping[str, str]) -> list[str]:
         )
     if retired := of.get("retired"):
         how = "goes on" if "goes on" in retired[0].how else "is trained or chosen anew"
-        gone = [key for key in cannot if key.startswith("retired")]
-        without = f"; cannot be had without {len(gone)} of {len(gone) + len(retired[0].parts)} models" if gone else ""
-        found.append(f"{how} if a model is retired: {_loss(retired[0])} on average{without}")
+        gone, models = len(retired[0].cannot), len(retired[0].cannot) + len(retired[0].parts)
+        without = f"; cannot be had without {gone} of {models} models" if gone else ""
+        found.append(
+            f"{how} if a model is retired: {_loss(retired[0])} on average beside itself as trained, and is "
+            f"{_lead(retired[0])} that is left{without}"
+        )
     if new := of.get("new"):
         found.append(f"a new model: {'; '.join(f'{cell.name} leave it {_lead(cell)}' for cell in new)}")
     if untold := [cell for cell in of.get("prices", []) if cell.name.endswith(NOT_TOLD) and cell.lost is not None]:
@@ -194,21 +226,33 @@ def words(cells: Sequence[Cell], cannot: Mapping[str, str]) -> list[str]:
     return found
 
 
+def told_apart(mean: float | None, interval: Interval | None) -> str:
+    """`better` or `worse` if a difference is told apart from 0, not in digits alone that are not shown; else `no`."""
+    return "no" if abs(mean or 0.0) < SHOWN else verdict(interval) or "no"
+
+
 def _lead(cell: Cell) -> str:
-    low, high = cell.ahead_interval
-    if low > NOISE:
-        return f"{cell.ahead:.3f} ahead of the best single model"
-    if high < -NOISE:
-        return f"{-cell.ahead:.3f} behind the best single model"
-    return "not told apart from the best single model"
+    found = told_apart(cell.ahead, cell.ahead_interval)
+    if found == "no":
+        return "not told apart from the best single model"
+    return f"{abs(cell.ahead):.3f} {'ahead of' if found == 'better' else 'behind'} the best single model"
 
 
 def _loss(cell: Cell) -> str:
     """What is lost; said to be lost only if its interval says so."""
-    low, high = cell.lost_interval or (0.0, 0.0)
-    if low > NOISE:
-        return f"loses {cell.lost:.3f}"
-    return f"gains {-(cell.lost or 0.0):.3f}" if high < -NOISE else "no loss told apart"
+    found = told_apart(cell.lost, cell.lost_interval)
+    if found == "no":
+        return "no loss told apart"
+    return f"{'loses' if found == 'better' else 'gains'} {abs(cell.lost or 0.0):.3f}"
+
+
+def _lost_on(tasks: Sequence[Cell]) -> str:
+    """The tasks that it loses the most on if it never saw them, beside what it attains as trained."""
+    lost = [cell for cell in tasks if told_apart(cell.lost, cell.lost_interval) == "better"]
+    lost.sort(key=lambda cell: cell.lost or 0.0, reverse=True)
+    said = [f"{cell.lost:.3f} on {cell.name}" for cell in lost[:LISTED]]
+    more = [f"less on {len(lost) - LISTED} more"] if len(lost) > LISTED else []
+    return f"beside what it attains as trained it loses {_names([*said, *more])}" if lost else "loses on none"
 
 
 def _at_worst(cell: Cell, name: str) -> str:

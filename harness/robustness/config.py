@@ -12,7 +12,8 @@ from pools.cost import COST_WEIGHT
 class Stress:
     """Ask of routers what a team asks before one goes live: new tasks, few items, other models, prices and wordings.
 
-    Everything is replayed from a recording, exactly. After Ctrl-C the same command goes on from there.
+    Everything is replayed from a recording, exactly. After Ctrl-C the same command goes on from there if it has the
+    same --out.
     """
 
     recording: Path | None = None
@@ -39,4 +40,4 @@ class Stress:
     processes: int | None = None
     """How many trainings run at the same time; by default one on each core."""
     out: Path | None = None
-    """Folder to write to; by default a new one under runs/."""
+    """Folder to write to, or to go on in; by default a new one under runs/, which is named at the start."""

@@ -62,9 +62,25 @@ class Scenario:
         return " / ".join(dict.fromkeys(filter(None, (self.question, self.name, self.part))))
 
 
-def scenarios(known: Trees, questions: Sequence[str], seed: int) -> list[Scenario]:
-    """Everything that is asked; the first is what the others are compared to: nothing changes."""
-    asked: dict[str, Callable[[], Iterator[Scenario]]] = {
+@dataclass(frozen=True)
+class Omitted:
+    """What of a question cannot be asked of this recording. what: its columns or parts; empty for all of it."""
+
+    question: str
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        """A line for a reader."""
+        return f"{self.question}: {f'without {self.what}' if self.what else 'not asked'}: {self.why}"
+
+
+def scenarios(known: Trees, questions: Sequence[str], seed: int) -> tuple[list[Scenario], list[Omitted]]:
+    """Everything that is asked, and what cannot be.
+
+    The first scenario is what the others are compared to: nothing changes.
+    """
+    asked: dict[str, Callable[[], Iterator[Scenario | Omitted]]] = {
         "tasks": lambda: _left_out(known, "task"),
         "kinds": lambda: _left_out(known, "kind"),
         "items": lambda: _few_items(known, seed),
@@ -74,16 +90,24 @@ def scenarios(known: Trees, questions: Sequence[str], seed: int) -> list[Scenari
         "wording": lambda: _wording(known, seed),
         "seeds": lambda: (Scenario("seeds", f"seed {s}", lambda: known, seed=s) for s in range(seed + 1, seed + SEEDS)),
     }
-    return [Scenario(AS_TRAINED, AS_TRAINED, lambda: known), *(s for each in questions for s in asked[each]())]
+    found = [each for question in questions for each in asked[question]()]
+    made = [each for each in found if isinstance(each, Scenario)]
+    return [Scenario(AS_TRAINED, AS_TRAINED, lambda: known), *made], [e for e in found if isinstance(e, Omitted)]
 
 
-def _left_out(known: Trees, what: str) -> Iterator[Scenario]:
+def _left_out(known: Trees, what: str) -> Iterator[Scenario | Omitted]:
     """Each task, or each kind of question of a task that has several, in turn: judged on it, learnt without it."""
     train, validation, test = (_groups(t, what) for t in (known.train, known.validation, known.test))
-    counted = dict(zip(*np.unique(test, return_counts=True), strict=True))
-    for group in counted if len(counted) > 1 else ():
-        if not group or counted[group] < MIN_TESTED or (train != group).sum() < MIN_TRAIN:
-            continue
+    counted = {str(group): int(n) for group, n in zip(*np.unique(test, return_counts=True), strict=True)}
+    groups = [group for group in counted if group]
+    asked = [group for group in groups if counted[group] >= MIN_TESTED and (train != group).sum() >= MIN_TRAIN]
+    if len(counted) < 2:
+        yield Omitted(f"{what}s", "", f"all test items are of one {what}" if groups else f"no task has several {what}s")
+        return
+    if few := [group for group in groups if group not in asked]:
+        why = f"of a {what} at least {MIN_TESTED} test items are needed, and {MIN_TRAIN} train items of others"
+        yield Omitted(f"{what}s", _listed(few) if asked else "", why)
+    for group in asked:
 
         def trees(group: str = group) -> Trees:
             parts = [
@@ -93,8 +117,14 @@ def _left_out(known: Trees, what: str) -> Iterator[Scenario]:
             ]
             return Trees(*(tree.subset(np.flatnonzero(chosen)) for tree, chosen in parts))
 
-        column = "left out" if what == "kind" else str(group)
-        yield Scenario(f"{what}s", column, trees, part=str(group), tested=np.flatnonzero(test == group))
+        column = "left out" if what == "kind" else group
+        yield Scenario(f"{what}s", column, trees, part=group, tested=np.flatnonzero(test == group))
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _groups(tree: Tree, what: str) -> NDArray[np.str_]:
@@ -108,24 +138,31 @@ def _groups(tree: Tree, what: str) -> NDArray[np.str_]:
     return np.array(several, dtype=np.str_)
 
 
-def _few_items(known: Trees, seed: int) -> Iterator[Scenario]:
+def _few_items(known: Trees, seed: int) -> Iterator[Scenario | Omitted]:
     """Random shares of the train and validation items, the smaller ones within the larger."""
     rng = np.random.default_rng(seed)
     order = [rng.permutation(len(tree.items)) for tree in (known.train, known.validation)]
-    for share in SHARES:
+    asked = [share for share in SHARES if round(share * len(order[0])) >= MIN_TRAIN]
+    if few := [f"{share:.0%}" for share in SHARES if share not in asked]:
+        what = f"of {len(order[0])} train items that" if asked else f"half of {len(order[0])} train items"
+        why = f"{what} is fewer than the {MIN_TRAIN} that are needed"
+        yield Omitted("items", ", ".join(few) if asked else "", why)
+    for share in asked:
 
         def trees(share: float = share) -> Trees:
             few = [np.sort(of[: round(share * len(of))]) for of in order]
             return Trees(known.train.subset(few[0]), known.validation.subset(few[1]), known.test)
 
-        if round(share * len(order[0])) >= MIN_TRAIN:
-            yield Scenario("items", f"{share:.0%}", trees)
+        yield Scenario("items", f"{share:.0%}", trees)
 
 
-def _retired(known: Trees) -> Iterator[Scenario]:
+def _retired(known: Trees) -> Iterator[Scenario | Omitted]:
     """Each model in turn is gone."""
     models = known.test.models
-    for number, model in enumerate(models if len(models) > 2 else ()):
+    if len(models) < 3:
+        yield Omitted("retired", "", "without one of two models nothing is left to choose from")
+        return
+    for number, model in enumerate(models):
         kept = tuple(m for m in range(len(models)) if m != number)
 
         def trees(kept: tuple[int, ...] = kept) -> Trees:
@@ -135,24 +172,27 @@ def _retired(known: Trees) -> Iterator[Scenario]:
         yield Scenario("retired", "each in turn", trees, part=model, anew=False, kept=kept)
 
 
-def _new(known: Trees, seed: int) -> Iterator[Scenario]:
+def _new(known: Trees, seed: int) -> Iterator[Scenario | Omitted]:
     """A model is new: with its outcomes few train items alone are known whole; several draws of these items."""
-    rng = np.random.default_rng(seed)
+    rng, items = np.random.default_rng(seed), len(known.train.items)
+    asked = [outcomes for outcomes in OUTCOMES if outcomes < items]
+    if many := [f"{outcomes} outcomes" for outcomes in OUTCOMES if outcomes not in asked]:
+        yield Omitted("new", ", ".join(many) if asked else "", f"there are only {items} train items")
     for draw in range(1, DRAWS + 1):
-        order = rng.permutation(len(known.train.items))
-        for outcomes in OUTCOMES:
+        order = rng.permutation(items)
+        for outcomes in asked:
 
             def trees(few: NDArray[np.int64] = order[:outcomes]) -> Trees:
                 return Trees(known.train.subset(np.sort(few)), known.validation.subset([]), known.test)
 
-            if outcomes < len(order):
-                yield Scenario("new", f"{outcomes} outcomes", trees, part=f"draw {draw}")
+            yield Scenario("new", f"{outcomes} outcomes", trees, part=f"draw {draw}")
 
 
-def _prices(known: Trees) -> Iterator[Scenario]:
+def _prices(known: Trees) -> Iterator[Scenario | Omitted]:
     """The price of the model whose calls cost the most goes up or down, told to the router and not."""
     test = known.test
     if not test.cost_model.unit:
+        yield Omitted("prices", "", "no costs were recorded")
         return
     model = test.models[int(test.cost[:, test.level(1)].mean(axis=0).argmax())]
     for factor in FACTORS:

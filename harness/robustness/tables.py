@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from harness.evaluation.metrics import verdict
-from harness.robustness.card import Card, RouterCard
+from harness.robustness.card import Card, RouterCard, told_apart
 from harness.robustness.card import Cell as Figures
 from harness.robustness.scenarios import AS_TRAINED, QUESTIONS
 from harness.tables.grid import MARKS, Cell, Grid, Row
@@ -23,12 +22,15 @@ SAYS = {
     "kinds": "each kind in turn is left out of training, and judged; pooled",
     "items": "random items of train and validation, the smaller shares within the larger",
     "retired": "each model in turn is gone, mean over models; routers that rank their actions go on without it, the "
-    "others are trained anew",
+    "others are trained anew; the best single model is that of those left",
     "new": "trained anew on so many items alone, of which all outcomes are known; mean over three draws",
     "prices": "of the model whose calls cost the most; told: trained anew; lost: not told, beside told",
     "wording": "the recorded answers stay; flips: first decisions that change",
     "seeds": "each column another training",
 }
+
+
+LOST = "lost: value as trained minus value here, on the same items; *: its 95% interval excludes 0"
 
 
 def stress_grids(card: Card) -> list[Grid]:
@@ -59,7 +61,7 @@ def _grid(card: Card, question: str) -> Grid:
             *([SAYS[question]] if question in SAYS else []),
             f"value (quality - {card.cost_weight:g} x cost{unit}) ahead of the single model that is best on what was "
             "known, with its 95% interval, paired over items; + or -: it excludes 0",
-            "lost: value as trained minus value here, on the same items",
+            *([] if question in (AS_TRAINED, "seeds") else [LOST]),
         ),
     )
 
@@ -68,11 +70,24 @@ def _cell(figures: Figures | None) -> Cell:
     if figures is None:
         return Cell(("cannot",))
     low, high = figures.ahead_interval
-    lines = [f"{figures.ahead:+.3f}", f"{low:+.3f}..{high:+.3f}"]
+    lines = [signed(figures.ahead), f"{signed(low)}..{signed(high)}"]
     if figures.lost is not None and figures.question != "seeds":
-        lines.append(f"lost {figures.lost:.3f}")
+        sure = told_apart(figures.lost, figures.lost_interval) != "no"
+        lines.append(f"lost {figures.lost:z.3f}{'*' if sure else ''}")
     if figures.flips is not None:
         lines.append(f"{figures.flips:.0%} flips")
     if figures.worst is not None and figures.worst_ahead is not None:
-        lines.append(f"worst {figures.worst_ahead:+.3f}: {figures.worst}")
-    return Cell(tuple(lines), MARKS.get(verdict(figures.ahead_interval), ""))
+        lines.append(f"worst {signed(figures.worst_ahead)}: {figures.worst}")
+    if figures.cannot:
+        had, where = len(figures.parts), "without" if figures.question in ("retired", "kinds") else "in"
+        lines += [
+            f"mean of {had} of {had + len(figures.cannot)}: cannot",
+            f"be had {where} {', '.join(figures.cannot)}",
+        ]
+    return Cell(tuple(lines), MARKS.get(told_apart(figures.ahead, figures.ahead_interval), ""))
+
+
+def signed(number: float) -> str:
+    """With its sign, and three decimals; without one if these are 0."""
+    shown = f"{number:+z.3f}"
+    return shown.removeprefix("+") if float(shown) == 0 else shown

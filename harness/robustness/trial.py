@@ -14,6 +14,7 @@ from harness.evaluation.evaluate import Outcome, action_probabilities, evaluate
 from harness.evaluation.metrics import value
 from harness.evaluation.rollout import states_at
 from harness.robustness.scenarios import AS_TRAINED, Scenario, Trees
+from pools.errors import UserError
 from pools.mdp.optimum import path_costs
 from pools.mdp.tree import Tree
 from routers import Router, RouterRequest, load
@@ -68,6 +69,8 @@ def trial(asked: Asked, scenario: Scenario, as_trained: Router | None) -> Trial:
     as_trained: the router that nothing has changed for; not needed by a scenario that it is trained anew for.
     Raises UserError if the router cannot be had: it is the model that is gone, or learns nothing from so little.
     """
+    if scenario.kept and not learns(asked.name) and scenario.part in asked.name.partition(":")[2].split(">"):
+        raise UserError("it is, or calls, the model that is gone")
     trees = scenario.trees()
     if scenario.question == AS_TRAINED and as_trained is not None:
         return measured(as_trained, trees, asked, AS_IT_IS)

@@ -31,10 +31,10 @@ def shipped_checkpoint(
 ) -> Path | None:
     """The checkpoint that ships for this seed, if it is what this router would learn here; else None.
 
-    It has to be of the same recording (by the hashes of its files, which hold pool, items and split) and of all of its
-    items (`whole`), to have the options that were asked for, to be of the same hops, STOP, cost model and latency
-    weight, and to serve all the cost weights; it may serve more. With live models it has to be of a recording of the
-    same models (by their fingerprints) and the same suite.
+    It has to be of the same recording (by the hashes of its files, which hold pool, items and split), not adapted to
+    another pool, and of all of its items (`whole`), to have the options that were asked for, to be of the same hops,
+    STOP, cost model and latency weight, and to serve all the cost weights; it may serve more. With live models it has
+    to be of a recording of the same models (by their fingerprints) and the same suite.
     """
     live = bool(source.description.get("live"))
     name = f"{source.pool.name}-{source.suite}" if live else source.description.get("recording")
@@ -51,6 +51,7 @@ def shipped_checkpoint(
     problem, cost = found.problem, request.cost_model
     same = (
         same_items
+        and not source.description.get("adapted")
         and not found.training.get("selection")
         and has_options(found, router, options)
         and (problem.max_hops, problem.allow_stop) == (request.max_hops, request.allow_stop)

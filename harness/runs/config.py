@@ -93,6 +93,12 @@ class Run(Problem):
     baselines: Literal["auto", "yes", "no"] = "auto"
     """Also each single model, random and, on a recording, the best pipelines and the exact optimum; auto: not with
     --live."""
+    train_on: Path | None = None
+    """Recording whose train and validation items routers learn from, of models of the same names; by default that of
+    the run. With --live, what lets them learn."""
+    seeds: int = 1
+    """With how many seeds, from --seed on, every router that learns is trained: a row is then the mean over them, and
+    says how far they lie apart."""
     split: Literal["train", "validation", "test", "all"] = "test"
     """Which items to evaluate on; routers are trained on train items whatever this says."""
     cost_weight: str = f"{COST_WEIGHT:g}"

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.evaluation.paired import Figures, Results, checked_results
 from harness.evaluation.summary import Cost, Pipeline, RouterSummary, Score, Seconds, Share, Summary
+from harness.runs.kept import FOLDER as UNFINISHED
 from harness.runs.manifest import Manifest
 from pools.errors import UserError
 from pools.files import finish_moving, holds_nothing, whole_folder
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _FILES = ("summary.json", "items.parquet", "manifest.json")
 # What other commands put into the folder of a run; of an earlier run it means nothing.
-_ABOUT_IT = ("wandb.json", "report.html", "report-figures")
+_ABOUT_IT = ("wandb.json", "report.html", "report-figures", UNFINISHED)
 
 
 class ItemRow(Schema):
@@ -101,7 +102,7 @@ def check_run_target(folder: Path) -> None:
         raise UserError(f"--out {folder} is a file; name a folder")
     finish_moving(folder, _FILES[0])
     is_run = all((folder / name).is_file() for name in _FILES)
-    if folder.exists() and not is_run and not holds_nothing(folder, _FILES[0]):
+    if folder.exists() and not is_run and not holds_nothing(folder, _FILES[0], UNFINISHED):
         raise UserError(f"{folder} is there and holds no run; name a new folder, or one that holds a run")
 
 
@@ -135,7 +136,14 @@ def load_runs(folders: Sequence[Path]) -> list[RunFolder]:
 def load_run(folder: Path | str) -> RunFolder:
     """The run of one folder, under the folder's name. Raises UserError for what is no run."""
     folder = Path(folder)
+    if not folder.exists():
+        raise UserError(f"{folder}: no such folder; name one that python -m harness run wrote")
     finish_moving(folder, _FILES[0])
+    if (folder / "stress.json").is_file() and not (folder / _FILES[0]).is_file():
+        raise UserError(
+            f"{folder} is a card of python -m harness stress, and no run; python -m harness report {folder} makes a "
+            "page on it"
+        )
     for name in _FILES:
         if not (folder / name).is_file():
             raise UserError(

@@ -325,8 +325,10 @@ def _curve(router: RunRouter, anew: bool, judging: _Judging, say: Callable[[str]
     def at(weight: float) -> Router:
         return capped(router.at(replace(request, cost_weight=weight)))
 
-    follows = router.follows and sweepable(judging.train)
-    weights = sweep(at, judging.train, request.seed).cost_weights.tolist() if follows else []
+    weights = []
+    if router.follows and sweepable(judging.train):
+        curve = sweep(lambda weight: outcome_of(at(weight), judging.train, request.seed), judging.train)
+        weights = curve.cost_weights.tolist()
     if len(weights) < 2:
         return judging.curve([Setting()], [capped(router.router)], notes, taught)
     return judging.curve([Setting(cost_weight=w) for w in weights], [at(w) for w in weights], notes, taught)

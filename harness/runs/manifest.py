@@ -74,6 +74,23 @@ class Arguments(Schema, extra="allow"):
         return self.rows or self.router
 
 
+class LearntFile(Schema):
+    """What a router of a run learnt, with one seed."""
+
+    router: str
+    """The router's row."""
+    seed: int
+    """Of the training."""
+    how: str
+    """Trained by this run, a shipped policy, or from a checkpoint that was named."""
+    file: str | None
+    """Its checkpoint: in the run's folder, or where it was loaded from; null of baselines, which are not kept."""
+    sha256: str | None = None
+    """Of a file that is not in the run's folder."""
+    command: str | None = None
+    """What trains it again; null if it was loaded, and if this run's own command alone does."""
+
+
 class Manifest(Provenance):
     """How a run was made. `manifest.json` is this."""
 
@@ -85,6 +102,10 @@ class Manifest(Provenance):
     """Name of the suite."""
     pool: dict[str, Any]
     """The pool, without keys."""
+    learnt_from: dict[str, Any] | None = None
+    """With `--train-on`, the recording that routers learnt from, as `source`; its `adapted` names what was changed."""
+    learnt: list[LearntFile] = Field(default_factory=list)
+    """Every training of every router that has learnt."""
     sha256: dict[str, str] = Field(default_factory=dict)
     """Of every other file that the run wrote, by name."""
 
@@ -118,6 +139,8 @@ def _decisive(manifest: Manifest) -> dict[str, str]:
         "rates per token read": cost.input_rate,
         "rates per token written": cost.output_rate,
         **{name.replace("_", " "): arguments.get(name) for name in _DECIDE},
+        **{f"{name} learnt from": str(h)[:12] for name, h in (manifest.learnt_from or {}).get("sha256", {}).items()},
+        "seeds": None if arguments.get("seeds") == 1 else arguments.get("seeds"),  # earlier runs say nothing of it
         "latency weight": arguments.get("latency_weight") or None,  # earlier runs say nothing of it
         "trained for a range of cost weights": "yes" if _ranges(arguments) else "no",
         "commit": commit[:7] + edited + changes,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Event, Thread
 
 from rich.console import Console
 from rich.progress import (
@@ -19,86 +20,153 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from pools.models.generator import Batch
-from pools.models.generator import Progress as OnBatch
+from pools.models.progress import Batch, Loading, Silence, UnderWay
+from pools.models.progress import Progress as OnBatch
 from routers.encoders.cache import embedding_progress
 
 # Where standard output is not a terminal there is nothing to redraw: a line this often instead.
-_SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_BETWEEN_LINES = 20.0
+_SECONDS_BETWEEN_TRIALS = 15.0
 # Most encodings are over before anybody wonders.
 _SECONDS_BEFORE_TEXTS = 2.0
 
 
 @dataclass
 class _Call:
-    """What one call of a model has made so far."""
+    """What one call of a model has made so far: in batches that are stored, and in the one under way."""
 
     task: TaskID
+    total: int = 0
+    done: int = 0
     tokens: int = 0
-    seconds: float = 0.0
+    under_way: tuple[int, int] | None = None
     start: float = field(default_factory=time.monotonic)
+
+    @property
+    def responses(self) -> int:
+        """Responses that have ended."""
+        return self.done + (self.under_way or (0, 0))[0]
+
+    @property
+    def written(self) -> int:
+        """Tokens."""
+        return self.tokens + (self.under_way or (0, 0))[1]
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second."""
+        return self.written / max(time.monotonic() - self.start, 1e-9)
+
+    def line(self, model: str) -> str:
+        """How far it is, and how long the rest takes if it goes on as so far."""
+        left = self.total - self.responses
+        seconds = (time.monotonic() - self.start) / max(self.responses, 1) * left
+        rest = f", {seconds:.0f} s left" if self.responses else ""
+        tokens = f"{self.written:,} tokens, {self.rate:.0f} tokens/s"
+        return f"{model}: {self.responses}/{self.total} responses, {tokens}{rest}"
 
 
 @contextmanager
 def generation_progress(console: Console) -> Iterator[OnBatch]:
     """A bar for every call of a model: responses made of those asked for, tokens per second, time left for the call.
 
-    One more for every long encoding of texts by a router's encoder.
+    One more for every model while it is loaded, and for every long encoding of texts by a router's encoder. If the
+    console is no terminal, a line where a bar would begin or end, and every 20 seconds one on what is under way.
     """
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.0f} {task.fields[unit]}/s"),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
     )
     calls: dict[str, _Call] = {}
-    printed = [-math.inf]
+    loading: dict[str, _Call] = {}
+    printed, ended = [time.monotonic()], threading.Event()
 
     def say(line: str) -> None:
         printed[0] = time.monotonic()
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def on_batch(batch: Batch) -> None:
-        quiet = time.monotonic() - printed[0] < _SECONDS_BETWEEN_LINES
-        if batch.done == 0:
-            calls[batch.model] = _Call(bar.add_task(batch.model, total=batch.total, rate=0.0, unit="tokens"))
+    def begin(what: str, total: int | None, visible: bool = True) -> _Call:
+        return _Call(bar.add_task(what, total=total, rate="", visible=visible), total or 0)
+
+    def on_loading(event: Loading) -> None:
+        if event.seconds is None:
+            loading[event.model] = begin(f"loading {event.model}", None)
             if bar.disable:
-                say(f"{batch.model}: {batch.total} responses to make")
+                say(f"loading {event.model}")
             return
-        call = calls[batch.model]
-        call.tokens += batch.tokens_out
-        call.seconds += batch.seconds
-        rate = call.tokens / max(call.seconds, 1e-9)
-        bar.update(call.task, completed=batch.done, rate=rate)
-        if bar.disable and (batch.done == batch.total or not quiet):
-            left = call.seconds / batch.done * (batch.total - batch.done)
-            say(f"{batch.model}: {batch.done}/{batch.total} responses, {rate:.0f} tokens/s, {left:.0f} s left")
+        bar.remove_task(loading.pop(event.model).task)
+        say(f"{event.model}: loaded in {event.seconds:.1f} s")
+
+    def on_batch(event: Loading | Silence | UnderWay | Batch) -> None:
+        if isinstance(event, Loading):
+            on_loading(event)
+        elif isinstance(event, Silence):
+            say(f"{event.model}: its server did not answer ({event.why}) and is asked again")
+        elif isinstance(event, Batch) and not event.done and event.model not in calls:
+            calls[event.model] = begin(event.model, event.total)
+            if bar.disable:
+                say(f"{event.model}: {event.total} responses to make")
+        elif (call := calls.get(event.model)) is not None:
+            if isinstance(event, UnderWay):
+                if call.under_way is None:  # until now, other models were at work
+                    call.start = time.monotonic()
+                call.under_way = event.responses, event.tokens_out
+            else:
+                call.done, call.tokens, call.under_way = event.done, call.tokens + event.tokens_out, (0, 0)
+            bar.update(call.task, completed=call.responses, rate=f"{call.rate:.0f} tokens/s")
+            if call.done == call.total:
+                del calls[event.model]
+                if bar.disable:
+                    say(call.line(event.model))
+
+    def say_now_and_then() -> None:
+        while not ended.wait(1.0):
+            if time.monotonic() - printed[0] < _SECONDS_BETWEEN_LINES:
+                continue
+            for model, call in list(loading.items()):
+                say(f"loading {model}: {time.monotonic() - call.start:.0f} s so far")
+            begun = {model: call for model, call in calls.items() if call.under_way is not None or call.done}
+            for model, call in begun.items():
+                say(call.line(model))
 
     encodings: list[_Call] = []
 
     def on_texts(done: int, total: int) -> None:
         if done == 0:
-            encodings[:] = [_Call(bar.add_task("texts to embed", total=total, rate=0.0, unit="texts", visible=False))]
+            encodings[:] = [begin("texts to embed", total, visible=False)]
         call = encodings[0]
         seconds = time.monotonic() - call.start
         shown = seconds > _SECONDS_BEFORE_TEXTS
-        bar.update(call.task, completed=done, rate=done / max(seconds, 1e-9), visible=shown)
+        bar.update(call.task, completed=done, rate=f"{done / max(seconds, 1e-9):.0f} texts/s", visible=shown)
         if bar.disable and shown and time.monotonic() - printed[0] > _SECONDS_BETWEEN_LINES:
             say(f"{done}/{total} texts embedded, {seconds / done * (total - done):.0f} s left")
 
+    talking = threading.Thread(target=say_now_and_then, daemon=True)
     with bar, embedding_progress(on_texts):
-        yield on_batch
+        if bar.disable:
+            talking.start()
+        try:
+            yield on_batch
+        finally:
+            ended.set()
+            if bar.disable:
+                talking.join()
 
 
 @contextmanager
-def trial_progress(console: Console) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar for trials done of those asked for, and what came last."""
+def trial_progress(console: Console, first: str = "") -> Iterator[Callable[[int, int, str], None]]:
+    """A bar for trials done of those asked for, and what came last; a line now and then if nothing can be redrawn.
+
+    first: a line that is shown once it is known how many trials there are.
+    """
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -106,13 +174,33 @@ def trial_progress(console: Console) -> Iterator[Callable[[int, int, str], None]
         console=console,
         disable=not console.is_terminal,
     )
-    task, start, printed = bar.add_task("trials", total=None), time.monotonic(), [time.monotonic()]
+    task, start, over = bar.add_task("trials", total=None, visible=False), time.monotonic(), Event()
+    now = ["0", ""]  # how many of how many, and which came last
+
+    def say() -> None:
+        line = f"{now[0]} trials, {time.monotonic() - start:.0f} s" + (f": {now[1]}" if now[1] else "")
+        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def on_trial(done: int, of: int, last: str) -> None:
-        bar.update(task, total=of, completed=done, description=last)
-        if bar.disable and (done == of or time.monotonic() - printed[0] > _SECONDS_BETWEEN_LINES):
-            printed[0] = time.monotonic()
-            console.print(f"{done}/{of} trials, {printed[0] - start:.0f} s: {last}", highlight=False, markup=False)
+        now[:] = f"{done}/{of}", last
+        bar.update(task, total=of, completed=done, description=last or "trials", visible=True)
+        if not last and first:
+            console.print(first, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        if bar.disable and done == of:
+            say()
 
+    def say_again() -> None:
+        # By the clock, not when a trial comes: the first may take minutes.
+        while not over.wait(_SECONDS_BETWEEN_TRIALS):
+            say()
+
+    lines = Thread(target=say_again, daemon=True)
     with bar:
-        yield on_trial
+        if bar.disable:
+            lines.start()
+        try:
+            yield on_trial
+        finally:
+            over.set()
+            if bar.disable:
+                lines.join()

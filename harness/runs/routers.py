@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.evaluation.evaluate import evaluate as outcome_of
+from harness.evaluation.evaluate import mean_outcome
 from harness.evaluation.metrics import value
 from harness.runs.checkpoints import has_options
+from harness.runs.kept import Kept, teach_once
 from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.names import check_name
@@ -25,7 +27,6 @@ from routers.registry import (
     registered_name,
     router_options,
     row_name,
-    teach,
 )
 from routers.router import NotedRouter, WeighingRouter
 
@@ -47,10 +48,10 @@ _SAME = 1e-9  # sums of the same values in another order differ by this much
 
 @dataclass(frozen=True)
 class RunRouter:
-    """A router of a run, by the name of its row.
+    """A router of a run, by the name of its row; of one that was trained with several seeds, one training.
 
     given: what it was asked for as; options: of one that learns. taught: where it learnt for this run. checkpoint: that
-    it was loaded from; ships: whether that one is ours.
+    it was loaded from; ships: whether that one is ours. kept: where it is kept until the run is finished.
     """
 
     name: str
@@ -60,14 +61,17 @@ class RunRouter:
     taught: Taught | None = None
     checkpoint: Path | None = None
     ships: bool = False
+    seed: int = 1
+    kept: Kept | None = None
 
     def at(self, request: RouterRequest) -> Router:
         """The router for the request's cost weight: told of it, or built anew."""
         if isinstance(self.router, WeighingRouter):
             return self.router.at(request.cost_weight)
-        if isinstance(self.given, Named):
-            return load(self.given, request, options=self.options)
-        return self.router
+        request = replace(request, seed=self.seed)
+        if isinstance(self.given, Named) and learns(self.given):
+            return teach_once(self.given, request, self.options, self.kept).router
+        return load(self.given, request) if isinstance(self.given, Named) else self.router
 
     @property
     def follows(self) -> bool:
@@ -76,26 +80,51 @@ class RunRouter:
             return True
         return isinstance(self.given, Named) and not learns(self.given) and registered_name(self.given) not in UNTRAINED
 
-    def notes(self, cost_weights: Sequence[float], below_single: Sequence[float], seed: int, split: str) -> list[str]:
-        """What a reader of its row must know. below_single: the cost weights at which `below_best_single` holds."""
-        if self.name in BOUNDS:
-            return [f"{BOUNDS[self.name]}: a bound"]
-        notes = []
+    @property
+    def from_where(self) -> str:
+        """How it came to be, if it has learnt; else empty."""
         if self.checkpoint is not None:
-            notes.append(f"shipped policy, seed {seed}" if self.ships else f"from {self.checkpoint.name}")
-        elif self.taught is not None:
-            notes.append("trained by this run")
-        if below_single:
-            at = ", ".join(f"{weight:g}" for weight in below_single)
-            where = (
-                "" if len(below_single) == len(cost_weights) else f" at cost weight{'s'[: len(below_single) - 1]} {at}"
-            )
-            notes.append(f"value below the best single model's on validation items{where}")
-        if isinstance(self.router, NotedRouter):
-            notes += self.router.notes(cost_weights)
-        if split != "test" and self.name.partition(":")[0] not in UNTRAINED:
-            notes.append("on items it was trained or chosen on")
-        return notes
+            return "shipped policy" if self.ships else f"from {self.checkpoint.name}"
+        return "trained by this run" if self.taught is not None else ""
+
+
+def row_notes(
+    trainings: Sequence[RunRouter], cost_weights: Sequence[float], below_single: Sequence[float], seen: bool, on: str
+) -> list[str]:
+    """What a reader of a router's row must know.
+
+    below_single: the cost weights at which `below_best_single` holds. seen: whether it is evaluated on items that it
+    may have been trained or chosen on. on: the recording that was learnt from, where it is another than that of the
+    run.
+    """
+    first = trainings[0]
+    if first.name in BOUNDS:
+        return [f"{BOUNDS[first.name]}: a bound"]
+    notes = []
+    for where in dict.fromkeys(filter(None, (training.from_where for training in trainings))):
+        seeds = [training.seed for training in trainings if training.from_where == where]
+        said = where + (f" on {on}" if on and not where.startswith("from") else "")
+        if len(trainings) > 1:
+            said += f", seed{'s'[: len(seeds) - 1]} {_ranges(seeds)}"
+        elif first.ships:
+            said += f", seed {first.seed}"
+        notes.append(said)
+    if below_single:
+        at = ", ".join(f"{weight:g}" for weight in below_single)
+        where = "" if len(below_single) == len(cost_weights) else f" at cost weight{'s'[: len(below_single) - 1]} {at}"
+        notes.append(f"value below the best single model's on validation items{where}")
+    if isinstance(first.router, NotedRouter):
+        notes += first.router.notes(cost_weights)
+    if seen and first.name.partition(":")[0] not in UNTRAINED:
+        notes.append("on items it was trained or chosen on")
+    return notes
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Rising numbers, in words: `1 to 3, 5`."""
+    first = [n for n in numbers if n - 1 not in numbers]
+    last = [n for n in numbers if n + 1 not in numbers]
+    return ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in zip(first, last, strict=True))
 
 
 def named(
@@ -184,37 +213,48 @@ def check_checkpoint(path: Path, routers: Mapping[str, RouterLike], own: Mapping
 def assemble(
     routers: Mapping[str, RouterLike],
     options: Mapping[str, Mapping[str, Any]],
-    checkpoint_of: Callable[[Named, Mapping[str, Any]], Path | None],
+    checkpoint_of: Callable[[Named, Mapping[str, Any], int], Path | None],
     ships: bool,
     request: RouterRequest,
+    seeds: Sequence[int],
+    kept: Kept | None,
     say: Callable[[str], None],
-) -> list[RunRouter]:
+) -> dict[str, list[RunRouter]]:
     """Build every router, training what learns and is not loaded; before the first is evaluated.
 
-    options: of those that learn. checkpoint_of: where one of these is loaded from, if anywhere; ships: whether that
-    is one of ours. say: is told what takes a while.
+    By row: of one that learns a training for each of the seeds, else one. options: of those that learn. checkpoint_of:
+    where one of these is loaded from for a seed, if anywhere; ships: whether that is one of ours. kept: where trained
+    routers are kept until the run is finished. say: is told what takes a while.
     """
-    made = []
+    rows: dict[str, list[RunRouter]] = {}
     for name, given in routers.items():
-        if not isinstance(given, Named):
-            made.append(RunRouter(name, given, given))
-        elif name not in options:
-            made.append(RunRouter(name, load(given, request), given))
-        elif path := checkpoint_of(given, options[name]):
-            taught = load_taught(given, path, request)
-            made.append(RunRouter(name, taught.router, given, options[name], None, path, ships))
-            if ships:
-                say(f"{name}: the shipped policy {path.name}; --retrain trains one")
-        else:
+        row = rows.setdefault(name, [])
+        if not isinstance(given, Named) or name not in options:
+            router = load(given, request) if isinstance(given, Named) else given
+            row.append(RunRouter(name, router, given, seed=request.seed))
+            continue
+        for seed in seeds:
+            with_seed = replace(request, seed=seed)
+            which = name if len(seeds) == 1 else f"{name}, seed {seed}"
+            if path := checkpoint_of(given, options[name], seed):
+                taught = load_taught(given, path, with_seed)
+                row.append(RunRouter(name, taught.router, given, options[name], None, path, ships, seed, kept))
+                if not ships:
+                    break  # one training, whatever the seeds
+                say(f"{which}: the shipped policy {path.name}; --retrain trains one")
+                continue
             if request.train is not None and request.train.items and not request.train.complete:
                 raise UserError(
-                    f"router {name} with --live needs --checkpoint, which python -m harness train --live writes where "
-                    "the router can learn from live models"
+                    f"router {name} with --live needs --train-on, a recording to learn from, or --checkpoint, which "
+                    "python -m harness train --live writes where the router can learn from live models"
                 )
-            say(f"training {name} on {len(request.train.items) if request.train else 0} items ...")
-            taught = teach(given, request, options[name])
-            made.append(RunRouter(name, taught.router, given, options[name], taught))
-    return made
+            if kept is not None and kept.has(given, with_seed, options[name]):
+                say(f"{which}: as it was trained before the run was stopped")
+            else:
+                say(f"training {which} on {len(request.train.items) if request.train else 0} items ...")
+            taught = teach_once(given, with_seed, options[name], kept)
+            row.append(RunRouter(name, taught.router, given, options[name], taught, seed=seed, kept=kept))
+    return rows
 
 
 def items_apart(request: RouterRequest) -> tuple[Tree, Tree] | None:
@@ -226,20 +266,21 @@ def items_apart(request: RouterRequest) -> tuple[Tree, Tree] | None:
 
 
 def below_best_single(
-    given: RouterLike,
-    router: Router,
+    trainings: Sequence[RunRouter],
+    routers: Sequence[Router],
     tree: Tree,
     cost_weight: float,
-    seed: int,
     prices: tuple[float, float] | None = None,
 ) -> bool:
     """Whether a router that learnt is worth less than one model alone, on items that learners choose on.
 
-    prices: of a reward that charges for seconds, too, as the tree does; its cost weight is 1.
-    No if it was fitted on these, too, as its value there says little.
+    routers: its trainings, of which the mean counts, at the cost weight. prices: of a reward that charges for seconds,
+    too, as the tree does; its cost weight is 1. No if it was fitted on these, too, as its value there says little.
     """
+    given = trainings[0].given
     if not isinstance(given, Named) or not learns(given) or registered_name(given) in FIT_ON_ALL:
         return False
     single = tree.score[:, tree.level(1)] - cost_weight * tree.cost[:, tree.level(1)]
-    attained = value(outcome_of(router, tree, seed), *(prices or (cost_weight,)))
+    outcomes = [outcome_of(router, tree, of.seed) for of, router in zip(trainings, routers, strict=True)]
+    attained = value(mean_outcome(outcomes), *(prices or (cost_weight,)))
     return bool(attained.mean() < single.mean(axis=0).max() - _SAME)

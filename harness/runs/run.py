@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from harness.evaluation.evaluate import Outcome
+from harness.evaluation.evaluate import Outcome, mean_outcome
 from harness.evaluation.evaluate import evaluate as outcome_of
 from harness.evaluation.frontier_metrics import FrontierMetrics, frontier_metrics
 from harness.evaluation.latency import decision_seconds
@@ -28,7 +27,9 @@ from harness.runs.checkpoints import shipped_checkpoint
 from harness.runs.config import LIVE_STORE, TRACKING
 from harness.runs.folder import check_run_target, new_run
 from harness.runs.goals import AMOUNTS, Reached, check_goals, checked_goals, read_amount, set_and_judge, written_amount
-from harness.runs.manifest import Arguments, Manifest, provenance, write_json, write_text
+from harness.runs.kept import FOLDER as UNFINISHED
+from harness.runs.kept import file_name, kept_in
+from harness.runs.manifest import Arguments, LearntFile, Manifest, provenance, write_json, write_text
 from harness.runs.progress import generation_progress
 from harness.runs.routers import (
     BOUNDS,
@@ -42,6 +43,7 @@ from harness.runs.routers import (
     items_apart,
     named,
     options_of_learners,
+    row_notes,
     with_baselines,
 )
 from harness.runs.source import (
@@ -49,17 +51,19 @@ from harness.runs.source import (
     Source,
     check_latency,
     choose_sandbox,
+    lessons_for,
     open_source,
     prices_of,
     recording_name,
 )
+from harness.runs.train import training_command, training_facts
 from harness.tables.export import latex, markdown, tidy, tidy_rows
 from harness.tables.grid import ALL, Grid, grids
 from harness.tables.terminal import tables
 from pools.cost import COST_WEIGHT, MAX_RATE
 from pools.errors import UserError, shown
 from pools.mdp.tree import Tree
-from pools.models.generator import Progress
+from pools.models.progress import Progress
 from pools.numbers import read_number
 from pools.secrets import clean
 from pools.weights import file_hash
@@ -77,6 +81,7 @@ if TYPE_CHECKING:
 
 # Of what a router's own model costs, whatever unit the pool's costs are in: its parameters / 10^12 per token.
 ENCODER_UNIT = "T param-tokens"
+MAX_SEEDS = 1000
 SplitName = Literal["train", "validation", "test", "all"]
 
 
@@ -85,8 +90,9 @@ class Evaluation:
     """What routers attained on items, and how that was made; in memory alone until `save`.
 
     summary: every figure of every router (docs/reference/summary.md). manifest: how it was made. tree: the items, and
-    what the models answered. outcomes: of each router on each item, at the first cost weight. taught: by router,
-    what learnt anew for `no_worse_than`.
+    what the models answered. routers: all of them; of one that was trained with several seeds each training. outcomes:
+    of each router on each item, at the first cost weight, the mean over its trainings. taught: by router, what learnt
+    anew for `no_worse_than`.
     """
 
     summary: Summary
@@ -142,11 +148,11 @@ class Evaluation:
 
         folder = Path(folder)
         with new_run(folder) as to:
-            taught = [(router.name, "", router.taught) for router in self.routers if router.taught is not None]
-            taught += [(name, ".no-worse-than", anew) for name, anew in self.taught.items()]
-            for name, what_for, each in taught:
-                if name in self.manifest.arguments.asked:
-                    each.save(to / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}{what_for}.safetensors")
+            taught = [(each.name, _checkpoint_name(each, self.routers), each.taught) for each in self.routers]
+            taught += [(name, f"{file_name(name)}.no-worse-than.safetensors", it) for name, it in self.taught.items()]
+            for name, checkpoint, learnt in taught:
+                if learnt is not None and name in self.manifest.arguments.asked:
+                    learnt.save(to / checkpoint)
             # As an open file: pyarrow takes a path with a colon for an address.
             with (to / "items.parquet").open("wb") as file:
                 table = items_table(self.outcomes, self.tree)
@@ -165,6 +171,7 @@ def evaluate(
     routers: RouterLike | Taught | Sequence[RouterLike | Taught] | Mapping[str, RouterLike | Taught] = "hierrouter",
     recording: Path | str | None = None,
     *,
+    train_on: Path | str | None = None,
     pool: str | None = None,
     suite: str | None = None,
     tasks: Sequence[str] = (),
@@ -194,6 +201,8 @@ def evaluate(
     retrain: bool = False,
     baselines: Literal["auto", "yes", "no"] = "auto",
     seed: int = 1,
+    seeds: int = 1,
+    keep: Path | str | None = None,
     arguments: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda text: None,
     on_batch: Progress | None = None,
@@ -203,9 +212,10 @@ def evaluate(
 
     routers: a name (`python -m harness list routers`), a router (what has `act`, or what `train` gives), the class of
     one, several of these, or a mapping to them from the names of their rows.
-    recording: folder to replay, by default the shipped one of the pool and suite. live: ask the pool's models instead;
-    store: keeps what they answer. tasks: only these; with live models and no suite any. include_path: folder of more
-    task files. limit: only the first so many documents of each task.
+    recording: folder to replay, by default the shipped one of the pool and suite. train_on: another one to learn from,
+    of models of the same names, by default the same. live: ask the pool's models instead; store: keeps what they
+    answer. tasks: only these; with live models and no suite any. include_path: folder of more task files. limit: only
+    the first so many documents of each task.
     cost_weights: the lambda of the reward, in quality per unit of cost; several give a frontier.
     latency_weight: quality given up for a second, where the recording has latency; with one cost weight.
     frontier: also with a single cost weight. AIQ, cost at parity, APGR and CPT do not depend on the weights: each
@@ -217,14 +227,17 @@ def evaluate(
     router_args: options of routers that learn, by router. checkpoint: of one that was trained; without it one that
     ships is used if it fits, or the router is trained on the train items.
     baselines: each single model, random, the best pipelines and the optimum; auto: not with live models.
+    seeds: with how many seeds, from `seed` on, each router that learns is trained; its figures are means over these,
+    and how far they lie apart is said beside. keep: folder that keeps every trained router, so that a call that was
+    stopped goes on from there.
     arguments: what the manifest keeps besides of how this was called. say: is told what takes a while; on_batch: of
     each batch that live models generate; log: of each iteration of a training. The others are the options of
     `python -m harness run`.
     Raises UserError for what is not there, or does not fit together.
     """
     start = time.monotonic()
-    recording, weights, checkpoint, include = (
-        None if p is None else Path(p) for p in (recording, weights, checkpoint, include_path)
+    recording, train_on, weights, checkpoint, include = (
+        None if p is None else Path(p) for p in (recording, train_on, weights, checkpoint, include_path)
     )
     lambdas = _checked_weights(cost_weights)
     goals = checked_goals(budget, cap, no_worse_than, confidence)
@@ -233,11 +246,18 @@ def evaluate(
         raise UserError(f"--checkpoint {checkpoint} {what}; train one with python -m harness train")
     if not 0 <= seed < 2**32:
         raise UserError(f"--seed {shown(seed)}: expected a whole number >= 0, and below 2**32")
+    if not 1 <= seeds <= MAX_SEEDS or seed + seeds > 2**32:
+        raise UserError(f"--seeds {shown(seeds)}: expected how many seeds, from --seed on; at most {MAX_SEEDS}")
+    if seeds > 1 and goals is not None:
+        raise UserError("--budget, --cap and --no-worse-than set one training of a router: omit --seeds")
     asked = named(routers)
     if not asked:
         raise UserError("`--router` is empty; omit it to use hierrouter, or see python -m harness list routers")
     if live:
         choose_sandbox(sandbox, say)
+    known = None if train_on is None else open_source(recording=train_on)
+    if live and known is not None and max_hops is None:
+        max_hops = known.tree.max_hops
     source = open_source(
         pool=pool, suite=suite, tasks=tasks, include_path=include, recording=recording, live=live, weights=weights,
         store=Path(store), limit=limit, max_hops=max_hops, cost=cost, on_batch=on_batch,
@@ -254,6 +274,11 @@ def evaluate(
     whole_tree = source.tree if prices is None else source.tree.charged(*prices)
     if not allow_stop and whole_tree.max_hops == 1:
         raise UserError("--no-allow-stop has no effect with one hop, as nothing can be called after it; leave it out")
+    lessons = source
+    if known is not None:
+        lessons = lessons_for(known, source.pool, source.tree.max_hops, source.tree.cost_model)
+        prices_of(latency_weight, lambdas, frontier, lessons)  # it has to have latency, too
+    learnt_from = lessons.tree if prices is None else lessons.tree.charged(*prices)
     tree = whole_tree if split == "all" else whole_tree.select(split)
     if not tree.items:
         raise UserError(f"no items of split {split!r} in this selection; raise --limit, or use --split all")
@@ -262,7 +287,7 @@ def evaluate(
             "--frontier: no costs were recorded, and APGR and CPT are of two models: name --strong, --weak, or omit it"
         )
     _check_two_models(strong, weak, frontier or len(lambdas) > 1, tree.models)
-    train = whole_tree.select("train")
+    train, validation = learnt_from.select("train"), learnt_from.select("validation")
     rewards = lambdas if prices is None else (1.0,)
     request = RouterRequest(
         models=tree.models,
@@ -276,9 +301,9 @@ def evaluate(
         seed=seed,
         weights=weights,
         train=train,
-        validation=whole_tree.select("validation"),
+        validation=validation,
         evaluation=tree,
-        training=Training(log=log),
+        training=Training(log=log, facts=training_facts(lessons, () if known else tasks, None if known else limit)),
     )
     if goals is not None:
         check_goals(goals, request)
@@ -289,29 +314,46 @@ def evaluate(
     options = options_of_learners(with_them, {"encoder": encoder, "preset": preset}, own)
     of_checkpoint = None if checkpoint is None else check_checkpoint(checkpoint, with_them, own)
 
-    def checkpoint_of(router: Named, given: Mapping[str, Any]) -> Path | None:
+    def checkpoint_of(router: Named, given: Mapping[str, Any], of_seed: int) -> Path | None:
         if checkpoint is not None:
             return checkpoint if registered_name(router) == of_checkpoint else None
-        whole = not tasks and limit is None
-        return None if retrain else shipped_checkpoint(router, given, request, source, whole)
+        whole = known is not None or (not tasks and limit is None)
+        with_seed = replace(request, seed=of_seed)
+        return None if retrain else shipped_checkpoint(router, given, with_seed, lessons, whole)
 
-    assembled = assemble(with_them, options, checkpoint_of, checkpoint is None, request, say)
+    kept = None if keep is None else kept_in(Path(keep), request)
+    of_seeds = range(seed, seed + seeds)
+    rows = assemble(with_them, options, checkpoint_of, checkpoint is None, request, of_seeds, kept, say)
+    assembled = [row[0] for row in rows.values()]
     swept: list[dict[str, Outcome]] = []
-    below_single: dict[str, list[float]] = {router.name: [] for router in assembled}
+    trainings: list[dict[str, dict[int, Outcome]]] = []  # of the rows with several, at each cost weight
+    below_single: dict[str, list[float]] = {name: [] for name in rows}
     apart = items_apart(request)
     for weight in rewards:
         at_weight = replace(request, cost_weight=weight)
-        built = {r.name: r.router if weight == rewards[0] else r.at(at_weight) for r in assembled}
-        swept.append({name: outcome_of(router, tree, seed) for name, router in built.items()})
-        for name, router in built.items():
-            given = with_them[name]
-            if apart is not None and below_best_single(given, router, apart[1], weight, seed, prices):
+        built = {
+            name: [each.router if weight == rewards[0] else each.at(at_weight) for each in row]
+            for name, row in rows.items()
+        }
+        of_row = {
+            name: {
+                each.seed: outcome_of(router, tree, each.seed) for each, router in zip(row, built[name], strict=True)
+            }
+            for name, row in rows.items()
+        }
+        swept.append({name: mean_outcome([*outcomes.values()]) for name, outcomes in of_row.items()})
+        trainings.append({name: outcomes for name, outcomes in of_row.items() if len(outcomes) > 1})
+        for name, row in rows.items():
+            if apart is not None and below_best_single(row, built[name], apart[1], weight, prices):
                 below_single[name].append(weight)
-    notes = {router.name: router.notes(rewards, below_single[router.name], seed, split) for router in assembled}
+    learnt = {item.query for part in (train, validation) for item in part.items}
+    seen = split != "test" if known is None else any(item.query in learnt for item in tree.items)
+    on = "" if known is None else str(lessons.description["recording"])
+    notes = {name: row_notes(row, rewards, below_single[name], seen, on) for name, row in rows.items()}
     new_wording = None if request.train is None else newly_worded(tree.items, request.train.items)
     metrics = None
     if frontier or len(lambdas) > 1:
-        metrics = _frontier_metrics(dict(zip(lambdas, swept, strict=True)), assembled, request, strong, weak, say)
+        metrics = _frontier_metrics(dict(zip(lambdas, swept, strict=True)), rows, request, strong, weak, say)
     reached = Reached() if goals is None else set_and_judge(assembled, request, goals, say)
     own_seconds = {
         router.name: decision_seconds(router.router, tree, swept[0][router.name].end, seed)
@@ -320,11 +362,11 @@ def evaluate(
     }
     points = [
         _figures(*at, latency_weight, tree, seed, notes, new_wording, own_seconds)
-        for at in zip(swept, lambdas, strict=True)
+        for at in zip(swept, trainings, lambdas, strict=True)
     ]
     summary = points[0].model_copy(
         update={
-            "title": _title(source, split, len(tree.items)),
+            "title": _title(source, split, len(tree.items), tasks),
             "split": split,
             "frontier": [frontier_point(point) for point in points] if len(points) > 1 else None,
             "frontier_metrics": metrics,
@@ -334,6 +376,7 @@ def evaluate(
     )
     asked_for: dict[str, Any] = {
         **{"router": tuple(asked), "pool": pool, "suite": suite, "recording": recording, "task": list(tasks)},
+        **{"train_on": train_on, "seeds": seeds},
         **{"limit": limit, "split": split, "max_hops": max_hops, "allow_stop": allow_stop, "preset": preset},
         **{"cost": cost, "cost_weight": ",".join(f"{weight:g}" for weight in lambdas)},
         **{"latency_weight": latency_weight, "encoder": encoder},
@@ -346,6 +389,7 @@ def evaluate(
         **(arguments or {}),
         "rows": tuple(asked),
     }
+    everyone = tuple(each for row in rows.values() for each in row)
     manifest = Manifest(
         **provenance(),
         source=source.description,
@@ -357,8 +401,10 @@ def evaluate(
         ),
         suite=source.suite,
         pool=source.pool.to_dict(),
+        learnt_from=None if known is None else lessons.description,
+        learnt=[_learnt(each, everyone, asked_for, lessons) for each in everyone if each.from_where],
     )
-    return Evaluation(summary, manifest, tree, tuple(assembled), swept[0], reached.taught)
+    return Evaluation(summary, manifest, tree, everyone, swept[0], reached.taught)
 
 
 def run(options: Run, console: Console, log: Log | None = None) -> Path:
@@ -379,12 +425,17 @@ def run(options: Run, console: Console, log: Log | None = None) -> Path:
                 router_args=read_router_args(options.router_args, options.router),
                 **amounts,
                 arguments=vars(options),
+                keep=out / UNFINISHED,
                 say=lambda text: console.print(text, highlight=False, markup=False),
                 on_batch=on_batch,
                 log=log,
             )
         evaluation.save(out)
     except BaseException:
+        with suppress(OSError):  # something is kept there, or nothing ever was
+            (out / UNFINISHED).rmdir()
+        if (out / UNFINISHED).is_dir():
+            console.print(f"what was trained is kept: --out {out} goes on from there", highlight=False, markup=False)
         if not was_there:
             with suppress(OSError):  # another program wrote there meanwhile, or it is gone
                 out.rmdir()
@@ -393,6 +444,26 @@ def run(options: Run, console: Console, log: Log | None = None) -> Path:
         console.print(table, end="\n\n")
     console.print(f"written to {out}", highlight=False, markup=False)
     return out
+
+
+def _checkpoint_name(router: RunRouter, among: Sequence[RunRouter]) -> str:
+    """The file of a training in the run's folder; with its seed if there are several."""
+    several = sum(other.name == router.name for other in among) > 1
+    return f"{file_name(router.name)}{f'-{router.seed}' if several else ''}.safetensors"
+
+
+def _learnt(router: RunRouter, among: Sequence[RunRouter], asked_for: Mapping[str, Any], lessons: Source) -> LearntFile:
+    """What a router of a run learnt, where it is, and how to make it again."""
+    if router.checkpoint is not None:
+        # What ships is named as in the project: results/policies/RECORDING/ROUTER-SEED.safetensors.
+        loaded = str(Path(*router.checkpoint.parts[-4:]) if router.ships else router.checkpoint)
+        digest = file_hash(router.checkpoint)
+        return LearntFile(router=router.name, seed=router.seed, how=router.from_where, file=loaded, sha256=digest)
+    file = _checkpoint_name(router, among) if router.name in asked_for["rows"] else None
+    again = None
+    if isinstance(router.given, str) and not lessons.description.get("adapted"):
+        again = training_command(router, asked_for)
+    return LearntFile(router=router.name, seed=router.seed, how=router.from_where, file=file, command=again)
 
 
 def new_folder(kind: str) -> Path:
@@ -436,12 +507,16 @@ def _checked_weights(weights: float | Sequence[float], text: str = "") -> tuple[
     return several
 
 
-def _title(source: Source, split: str, items: int) -> str:
-    """What was evaluated on what, in one line; a recording is named unless it is the usual one."""
+def _title(source: Source, split: str, items: int, tasks: Sequence[str]) -> str:
+    """What was evaluated on what, in one line; a recording is named unless it is the usual one.
+
+    tasks: those of the suite that were asked for; empty for all.
+    """
     of = source.description
     recording, one_hop, independent = of.get("recording"), of.get("single_hop"), of.get("independent_answers")
     usual = one_hop or independent or recording in (None, recording_name(source.pool.name, source.suite))
     on = f"{source.pool.name} on {source.suite}" + ("" if usual else f" (recording {recording})")
+    on += f", {'task' if len(tasks) == 1 else 'tasks'} {', '.join(tasks)}" if tasks else ""
     how = ", one call each" if one_hop else ""
     if independent:
         how = f", cascades of {source.tree.max_hops} hops ({INDEPENDENT})"
@@ -450,6 +525,7 @@ def _title(source: Source, split: str, items: int) -> str:
 
 def _figures(
     outcomes: Mapping[str, Outcome],
+    trainings: Mapping[str, Mapping[int, Outcome]],
     cost_weight: float,
     latency_weight: float,
     tree: Tree,
@@ -463,12 +539,12 @@ def _figures(
     singles = [outcome for name, outcome in outcomes.items() if name.startswith("single:")]
     best_single = max(singles, key=lambda outcome: value(outcome, *weights).mean(), default=None)
     about = seed, notes, ENCODER_UNIT, new_wording
-    return summarise(outcomes, best_single, OPTIMUM, tree, cost_weight, *about, latency_weight, own_seconds)
+    return summarise(outcomes, best_single, OPTIMUM, tree, cost_weight, *about, latency_weight, own_seconds, trainings)
 
 
 def _frontier_metrics(
     swept: Mapping[float, Mapping[str, Outcome]],
-    routers: Sequence[RunRouter],
+    rows: Mapping[str, Sequence[RunRouter]],
     request: RouterRequest,
     strong: str | None,
     weak: str | None,
@@ -493,24 +569,29 @@ def _frontier_metrics(
         singles = {}
     costs = bool(tree.cost_model.unit)
     given = {
-        router.name: collect({weight: seen_of(of[router.name], tree) for weight, of in swept.items()}, found=False)
-        for router in routers
+        name: collect({weight: seen_of(of[name], tree) for weight, of in swept.items()}, found=False) for name in rows
     }
     sweeps = dict(given)
     if costs and tree.complete and sweepable(tree):
         say("sweeping the routers over cost weights ...")
-        for router in routers:
-            if router.follows:
-                sweeps[router.name] = _sweep(router, request)
-            elif not (isinstance(router.given, Named) and learns(router.given)):  # the same whatever cost weighs
-                sweeps[router.name] = collect({request.cost_weight: seen_of(at_first[router.name], tree)})
+        for name, row in rows.items():
+            if row[0].follows:
+                sweeps[name] = _sweep(row, request)
+            elif not (isinstance(row[0].given, Named) and learns(row[0].given)):  # the same whatever cost weighs
+                sweeps[name] = collect({request.cost_weight: seen_of(at_first[name], tree)})
     one_call_each = tree.max_hops == 1 or tree.independent
     return frontier_metrics(given, sweeps, singles, costs, one_call_each, request.seed, strong, weak)
 
 
-def _sweep(router: RunRouter, request: RouterRequest) -> Sweep:
-    assert request.evaluation is not None
-    return sweep(lambda weight: router.at(replace(request, cost_weight=weight)), request.evaluation, request.seed)
+def _sweep(row: Sequence[RunRouter], request: RouterRequest) -> Sweep:
+    tree = request.evaluation
+    assert tree is not None
+
+    def at(weight: float) -> Outcome:
+        with_weight = replace(request, cost_weight=weight)
+        return mean_outcome([outcome_of(each.at(with_weight), tree, each.seed) for each in row])
+
+    return sweep(at, tree)
 
 
 def _check_two_models(strong: str | None, weak: str | None, frontier: bool, models: Sequence[str]) -> None:

@@ -11,14 +11,15 @@ from typing import Any, Literal
 
 from harness.runs.config import DEFAULT_HOPS, LIVE_STORE
 from harness.runs.manifest import origin
-from pools.cost import MAX_RATE
+from pools.cost import MAX_RATE, RECORDED, CostModel
 from pools.data.recording import Recording
 from pools.data.recording import load_recording as read_recording
 from pools.data.store import TransitionStore
 from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.models.engine import timing_of
-from pools.models.generator import LiveGenerator, Progress
+from pools.models.generator import LiveGenerator
+from pools.models.progress import Progress
 from pools.pool import CandidateModel, Pool, Resources, load_pool, pool_names
 from pools.secrets import identity
 from pools.types import SHARE, Item
@@ -126,7 +127,8 @@ def same_models(first: Sequence[CandidateModel], second: Sequence[CandidateModel
     """Whether they are equal but for how they are run: a recording's manifest says how it was batched, and no key."""
 
     def alone(models: Sequence[CandidateModel]) -> list[CandidateModel]:
-        return [replace(m, arguments=identity(m.arguments), batch_size=1, resources=Resources()) for m in models]
+        how: dict[str, Any] = {"batch_size": 1, "patience": 0.0, "resources": Resources()}
+        return [replace(m, arguments=identity(m.arguments), **how) for m in models]
 
     return alone(first) == alone(second)
 
@@ -191,6 +193,54 @@ def _recorded(
         "recorded": {k: manifest.get(k) for k in ("date", "commit", "command", "versions", "models")},
     }
     return Source(tree, recording.pool, suite_of(recording, folder), description)
+
+
+def lessons_for(known: Source, pool: Pool, max_hops: int, cost_model: CostModel) -> Source:
+    """A recording as routers learn from it that will be used on a pool, which need not be the one that was recorded.
+
+    The pool's models go by the names that they have in the recording; others of it are left out. Its pipelines have
+    `max_hops`, its answers cost what the pool's do by `cost_model`; if either side's costs were recorded, both have to
+    be in one unit. What was changed is `adapted` in the description.
+    Raises UserError for models, hops or costs that the recording has not.
+    """
+    tree, name = known.tree, known.description["recording"]
+    if unknown := [model for model in pool.model_names if model not in tree.models]:
+        raise UserError(
+            f"--train-on {name} has no answers of {', '.join(unknown)}: it is of {', '.join(tree.models)}; name a "
+            "recording of the pool's models, by the same names"
+        )
+    adapted = []
+    if tree.models != pool.model_names:
+        tree = tree.of_models(pool.model_names)
+        adapted.append("models")
+    if max_hops > tree.max_hops and tree.independent:  # each answer is known, at any hop
+        tree = tree.shortened(1).cascade(max_hops)
+    if max_hops > tree.max_hops:
+        raise UserError(
+            f"--train-on {name} has {tree.max_hops} hops, and routers are used for {max_hops}; use --max-hops "
+            f"{tree.max_hops}, or name a deeper recording"
+        )
+    if max_hops < tree.max_hops:
+        tree = tree.shortened(max_hops)
+    if RECORDED in (cost_model.name, tree.cost_model.name):
+        if cost_model.unit != tree.cost_model.unit:
+            units = [unit or "no unit, as none were recorded" for unit in (tree.cost_model.unit, cost_model.unit)]
+            raise UserError(
+                f"--train-on {name} has costs in {units[0]}, and routers are used with costs in {units[1]}; name a "
+                "recording with costs of the same unit"
+            )
+    elif cost_model != tree.cost_model:
+        tree = tree.at_rates(cost_model)
+        adapted += [] if _rates(known.pool, pool.model_names) == _rates(pool, pool.model_names) else ["rates"]
+    description = known.description | {"independent_answers": tree.independent and max_hops > 1}
+    description["single_hop"] |= tree.independent and max_hops == 1
+    return replace(known, tree=tree, description=description | ({"adapted": adapted} if adapted else {}))
+
+
+def _rates(pool: Pool, models: Sequence[str]) -> list[tuple[float, ...]]:
+    """What the pool file says that a token of each model costs."""
+    of = {m.name: (m.base_rate, *((m.price.input, m.price.output) if m.price else ())) for m in pool.models}
+    return [of[model] for model in models]
 
 
 def suite_of(recording: Recording, folder: Path) -> str:

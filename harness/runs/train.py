@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,12 +12,14 @@ from rich.console import Console
 
 from harness.evaluation.evaluate import evaluate
 from harness.runs.config import LIVE_STORE, TRACKING
+from harness.runs.kept import file_name
 from harness.runs.manifest import package_versions
 from harness.runs.progress import generation_progress
-from harness.runs.source import choose_sandbox, open_source, prices_of
+from harness.runs.routers import RunRouter
+from harness.runs.source import Source, choose_sandbox, open_source, prices_of
 from pools.cost import COST_WEIGHT
 from pools.errors import UserError
-from pools.models.generator import Progress
+from pools.models.progress import Progress
 from routers import RouterRequest
 from routers.checkpoint import state_beside
 from routers.options import parse_arguments
@@ -78,14 +81,11 @@ def train(
         pool=pool, suite=suite, tasks=tasks, include_path=include, recording=recording, live=live, weights=weights,
         store=Path(store), limit=limit, max_hops=max_hops, cost=cost, on_batch=on_batch,
     )  # fmt: skip
-    # The date and the command would make equal trainings differ; versions and the source of the items do not.
-    selection = {key: given for key, given in (("task", list(tasks)), ("limit", limit)) if given}
-    facts = {"source": source.description, "versions": package_versions(), "selection": selection}
     prices = prices_of(latency_weight, [cost_weight, *cost_weights], False, source)
     tree = source.tree if prices is None else source.tree.charged(*prices)
     items, validation = tree.select("train"), tree.select("validation")
     say(f"training {router if isinstance(router, str) else router.__name__} on {len(items.items)} items ...")
-    name = registered_name(router)
+    name, facts = registered_name(router), training_facts(source, tasks, limit)
     asked = {**options, **(router_args or {})}
     settings = {
         "router": name,
@@ -134,6 +134,41 @@ def train(
                 run.summary["validation/quality"] = float(attained.quality.mean())
                 run.summary.update({"validation/cost": float(attained.cost.mean())} if unit else {})
     return taught
+
+
+def training_facts(source: Source, tasks: Sequence[str], limit: int | None) -> dict[str, Any]:
+    """What a checkpoint says of its training, for people: where the items are from, and the versions of packages.
+
+    The date and the command would make equal trainings differ; these do not.
+    """
+    selection = {key: given for key, given in (("task", list(tasks)), ("limit", limit)) if given}
+    return {"source": source.description, "versions": package_versions(), "selection": selection}
+
+
+def training_command(router: RunRouter, asked_for: Mapping[str, Any]) -> str:
+    """The command that trains again what a run trained. asked_for: the run's arguments."""
+    assert router.taught is not None
+    problem, options = router.taught.header.problem, dict(router.options)
+    said: list[object] = ["--router", router.given]
+    if asked_for["train_on"] is not None:
+        said += ["--recording", asked_for["train_on"]]
+    else:
+        chosen = {
+            name: asked_for[name] for name in ("recording", "pool", "suite", "limit") if asked_for[name] is not None
+        }
+        said += [part for name, given in chosen.items() for part in (f"--{name}", given)]
+        said += ["--task", *asked_for["task"]] if asked_for["task"] else []
+    said += ["--max-hops", problem.max_hops, "--cost", asked_for["cost"]]
+    said += [] if asked_for["allow_stop"] else ["--no-allow-stop"]
+    said += ["--preset", preset] if (preset := options.pop("preset", "default")) != "default" else []
+    said += ["--encoder", encoder] if (encoder := options.pop("encoder", "hashing")) != "hashing" else []
+    own = ",".join(f"{name}={given}" for name, given in options.items())
+    said += ["--router-args", own] if own else []
+    said += ["--cost-weight", asked_for["cost_weight"] if problem.prices else problem.cost_weight]
+    said += ["--cost-weights", *problem.cost_weights] if problem.cost_weights else []
+    said += ["--latency-weight", asked_for["latency_weight"]] if problem.prices else []
+    said += ["--seed", router.seed, "--out", f"{file_name(router.name)}-{router.seed}.safetensors"]
+    return shlex.join(["python", "-m", "harness", "train", *map(str, said)])
 
 
 def train_command(options: Train, console: Console) -> Path:

@@ -19,13 +19,16 @@ class Serve:
     """
 
     router: str = "hierrouter"
-    """The router, by name; one that learns is what ships for --seed, or --checkpoint."""
+    """The router, by name; one that learns is what ships for --seed, or --checkpoint, or learns at the start."""
     pool: str = "lightweight"
     """Pool of candidate models: a name or a YAML file."""
     weights: Path | None = None
     """Folder that holds model folders named as on the Hugging Face hub."""
     recording: Path | None = None
     """Answer from this recording instead of the models: only its items, for tests of clients and of load."""
+    train_on: Path | None = None
+    """Recording that the router learns from at the start, of models of the same names as the pool's; by default, if
+    nothing that has learnt ships, the pool's own, if it ships."""
     checkpoint: Path | None = None
     """Checkpoint of a trained router."""
     seed: int = 1

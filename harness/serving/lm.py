@@ -6,7 +6,8 @@ import difflib
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import model_registry
+from rich.console import Console
 
 from harness.evaluation.rollout import Episodes, rollout
 from harness.evaluation.summary import ARROW
+from harness.runs.progress import generation_progress
 from harness.serving.routed import Query, routed
 from pools.cost import COST_WEIGHT
 from pools.errors import UserError
@@ -63,6 +66,7 @@ class RoutedLM(LM):
         pool: str = "lightweight",
         router: str = "hierrouter",
         recording: str | None = None,
+        train_on: str | None = None,
         weights: str | None = None,
         store: str = "runs/stores/live.sqlite",
         checkpoint: str | None = None,
@@ -86,6 +90,7 @@ class RoutedLM(LM):
             router,
             pool,
             recording=None if recording is None else Path(recording),
+            train_on=None if train_on is None else Path(train_on),
             weights=None if weights is None else Path(weights),
             store=Path(store),
             checkpoint=None if checkpoint is None else Path(checkpoint),
@@ -94,6 +99,7 @@ class RoutedLM(LM):
             cost=cost,
             cost_weight=float(cost_weight),
             seed=int(seed),
+            say=log.info,
         )
         self.pool, self._seed = self._routed.pool, int(seed)
         self._bills: list[Bill] = []
@@ -126,7 +132,8 @@ class RoutedLM(LM):
                 Instance("loglikelihood", requests[n].doc, (text, requests[n].args[1]), requests[n].idx)
                 for n, text in zip(mine, texts, strict=True)
             ]
-            lm = generator.language_model(model)
+            with self._shown():
+                lm = generator.language_model(model)
             try:
                 found = lm.loglikelihood(instances)
             except Exception as error:
@@ -172,7 +179,8 @@ class RoutedLM(LM):
         """One episode of each distinct query, which of them is that of each query, and what each came to."""
         place = {query: index for index, query in enumerate(dict.fromkeys(queries))}
         tree = self._routed.tree(list(place))
-        episodes = rollout(self._routed.router, tree, self._seed, answer_last)
+        with self._shown():
+            episodes = rollout(self._routed.router, tree, self._seed, answer_last)
         # Of tasks that ask the same, the first is billed.
         task = {query: str(r.task_name or "") for r, query in reversed(list(zip(requests, queries, strict=True)))}
         bills = []
@@ -181,6 +189,17 @@ class RoutedLM(LM):
             costs = float(episodes.cost[index]), float(episodes.routing_cost[index])
             bills.append(Bill(task[query], called, called.copy(), *costs))
         return tree, episodes, [place[query] for query in queries], bills
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        """What models load and answer meanwhile is said on standard error: lm-eval prints its results on the other."""
+        generator = self._routed.generator
+        if not isinstance(generator, LiveGenerator):
+            yield
+            return
+        with generation_progress(Console(stderr=True)) as generator.progress:
+            yield
+        generator.progress = None
 
 
 def figures(bills: Sequence[Bill]) -> dict[str, Any]:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from harness.runs.checkpoints import shipped_path
+from harness.runs.checkpoints import shipped_checkpoint, shipped_path
 from harness.runs.manifest import origin
-from harness.runs.source import DEFAULT_HOPS, RESULTS, check_weights_folder, same_models
+from harness.runs.routers import UNTRAINED
+from harness.runs.source import DEFAULT_HOPS, RESULTS, check_weights_folder, lessons_for, open_source, same_models
 from pools.cost import COST_WEIGHT, MAX_RATE, CostModel
-from pools.data.recording import RecordedGenerator, load_recording
+from pools.data.recording import RecordedGenerator
 from pools.data.store import TransitionStore
 from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.models.generator import LiveGenerator
+from pools.models.progress import Progress
 from pools.pool import Pool, load_pool
 from pools.types import Context, GenerationSettings, Generator, Item
 from routers import Router, RouterRequest, RoutingStates, load
 from routers.checkpoint import read_checkpoint
-from routers.registry import explores, learns, row_name
-from routers.router import VotingRouter
+from routers.registry import explores, learns, registered_name, row_name
+from routers.router import VotingRouter, callable_models
 
 Query = tuple[str, GenerationSettings]
 
@@ -54,17 +57,20 @@ class Routed:
         return Tree(items, self.pool.model_names, self.max_hops, self.cost_model, self.generator, unscored)
 
     def behind_servers(self) -> bool:
-        """Whether servers answer for every model, so that the queries need no batches."""
-        return isinstance(self.generator, LiveGenerator) and self.generator.behind_servers()
+        """Whether servers answer for every model that the router may call, so that the queries need no batches."""
+        return isinstance(self.generator, LiveGenerator) and self.generator.behind_servers(self._called())
 
     def warm_up(self) -> None:
-        """Load what answers, so that what is missing is said now, and no first client waits for it."""
+        """Load what the router may call, so that what is missing is said now, and no first client waits for it."""
         if isinstance(self.generator, LiveGenerator):
-            for model in range(len(self.pool.models)):
+            for model in self._called():
                 self.generator.language_model(model)
         with suppress(UserError):  # of a router that knows recorded queries alone
             actions = np.full((1, self.max_hops), -1)
             self.router.act(RoutingStates([Context("Hello")], np.zeros(1, np.int64), np.zeros(1), actions))
+
+    def _called(self) -> list[int]:
+        return callable_models(self.router, len(self.pool.models))
 
 
 def routed(
@@ -72,6 +78,7 @@ def routed(
     pool: str,
     *,
     recording: Path | None = None,
+    train_on: Path | None = None,
     weights: Path | None = None,
     store: Path | None = None,
     checkpoint: Path | None = None,
@@ -80,57 +87,83 @@ def routed(
     cost: str = "paper",
     cost_weight: float = COST_WEIGHT,
     seed: int = 1,
+    say: Callable[[str], None] = lambda text: None,
+    on_batch: Progress | None = None,
 ) -> Routed:
     """A router over a pool by their names.
 
     recording: folder to replay; else the models answer, their weights in `weights`, and what they answered is kept in
-    `store`, if one is named. A router that learns is `checkpoint`, or what ships for the pool and `seed`; if nothing
-    does, one that learns in moments does so from the recording, or from the pool's that ships.
-    max_hops: by default the recording's or the checkpoint's, else 3. cost: the cost model's name.
+    `store`, if one is named. A router that learns is `checkpoint`, or learns from the train items of `train_on`, a
+    recording of models of the same names; without either it is what ships for the pool and `seed`, and if nothing does,
+    one that learns in moments does so from `recording`, or from the pool's that ships.
+    max_hops: by default those of the checkpoint, of what is learnt from or of the recording, else 3. cost: the cost
+    model's name. say: is told what is learnt from, and how long that took. on_batch: is told of models
+    that are loaded, and of what they answer.
     Raises UserError for what is not there, or does not fit together.
     """
     if not 0 <= cost_weight <= MAX_RATE:
         raise UserError(f"--cost-weight {cost_weight}: expected a number >= 0, and at most {MAX_RATE:g}")
+    if checkpoint is not None and not learns(router):
+        raise UserError(f"router {router} learns nothing, so it has no checkpoint; omit --checkpoint")
+    if train_on is not None and checkpoint is not None:
+        raise UserError("--checkpoint is of a router that has learnt, and --train-on is for one to learn; name one")
+    if train_on is not None and registered_name(router) in UNTRAINED:
+        raise UserError(f"router {router} learns nothing; omit --train-on")
     generator: Generator
-    known = None
-    if recording is not None:
-        known = load_recording(recording, cost)
-        of_pool, hops, generator = known.pool, known.tree.max_hops, RecordedGenerator(known.tree)
+    recorded = None if recording is None else open_source(recording=recording, cost=cost)
+    if recorded is not None:
+        of_pool, hops, generator = recorded.pool, recorded.tree.max_hops, RecordedGenerator(recorded.tree)
     else:
         check_weights_folder(weights)
         of_pool, hops = load_pool(pool), DEFAULT_HOPS
-        generator = LiveGenerator(of_pool, weights, None if store is None else TransitionStore(store, origin(of_pool)))
+        kept = None if store is None else TransitionStore(store, origin(of_pool))
+        generator = LiveGenerator(of_pool, weights, kept, progress=on_batch)
     shipped = RESULTS / "recordings" / f"{of_pool.name}-offline"
-    if learns(router):
+    if learns(router) and train_on is None:
         checkpoint = checkpoint or shipped_path(shipped.name, router, seed)
+    lessons = None
+    if train_on is not None:
+        lessons = open_source(recording=train_on)
+        hops = lessons.tree.max_hops
     elif checkpoint is not None:
-        raise UserError(f"router {router} learns nothing, so it has no checkpoint; omit --checkpoint")
-    if checkpoint is not None:
         hops = read_checkpoint(checkpoint).header.problem.max_hops
-    elif known is None and not explores(router) and shipped.is_dir():
-        known = load_recording(shipped, cost)
+    elif registered_name(router) not in UNTRAINED and not explores(router):
+        known = recorded or (open_source(recording=shipped) if shipped.is_dir() else None)
+        if known is not None and same_models(known.pool.models, of_pool.models):
+            lessons = known if known.tree.max_hops >= (max_hops or hops) else None
     hops = max_hops or hops
-    fits = known is not None and same_models(known.pool.models, of_pool.models) and known.tree.max_hops >= hops
-    tree = known.tree.shortened(hops) if known is not None and fits else None
+    cost_model = of_pool.cost_model(cost)
+    lessons = None if lessons is None else lessons_for(lessons, of_pool, hops, cost_model)
     request = RouterRequest(
         models=of_pool.model_names,
         max_hops=hops,
         allow_stop=allow_stop,
-        cost_model=of_pool.cost_model(cost),
+        cost_model=cost_model,
         cost_weight=cost_weight,
         seed=seed,
         weights=weights,
-        train=None if tree is None else tree.select("train"),
-        validation=None if tree is None else tree.select("validation"),
+        train=None if lessons is None else lessons.tree.select("train"),
+        validation=None if lessons is None else lessons.tree.select("validation"),
     )
-    if learns(router) and checkpoint is None and (tree is None or explores(router)):
-        raise UserError(
-            f"no checkpoint of router {router} ships for pool {of_pool.name} and seed {seed}; name one (--checkpoint), "
-            "which python -m harness train makes"
-        )
+    if train_on is not None and lessons is not None and learns(router):
+        checkpoint = shipped_checkpoint(router, {}, request, lessons, whole=True)
+    if learns(router) and checkpoint is None:
+        if lessons is None:
+            nothing = "" if explores(router) else ", nor a recording of it to learn from in moments"
+            raise UserError(
+                f"no checkpoint of router {router} ships for pool {of_pool.name} and seed {seed}{nothing}; name a "
+                "recording to learn from (--train-on), or a checkpoint (--checkpoint), which python -m harness train "
+                "makes"
+            )
+        items = sum(item.split == "train" for item in lessons.tree.items)
+        say(f"training {router} on {items} items of {lessons.description['recording']} ...")
+    start = time.perf_counter()
     made = load(router, request, checkpoint=checkpoint)
     if isinstance(made, VotingRouter):
         raise UserError(f"{router} asks every model and routes nothing; it is evaluated by python -m harness run")
-    items = [] if recording is None or known is None else known.tree.items
-    begun = {item.query + item.prefill: (item.query, item.prefill) for item in items if item.prefill}
-    return Routed(row_name(router), made, of_pool, generator, of_pool.cost_model(cost), hops, begun)
+    if learns(router):
+        took = f"trained in {time.perf_counter() - start:.1f} s"
+        say(f"{router}: {took if checkpoint is None else f'the policy {checkpoint}'}")
+    told = [] if recorded is None else [item for item in recorded.tree.items if item.prefill]
+    begun = {item.query + item.prefill: (item.query, item.prefill) for item in told}
+    return Routed(row_name(router), made, of_pool, generator, cost_model, hops, begun)

@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from harness.runs.progress import generation_progress
+from harness.runs.routers import UNTRAINED
 from pools.errors import UserError
+from pools.models.generator import LiveGenerator
 from pools.names import check_name
 from pools.secrets import remember
+from routers.registry import registered_name
 
 if TYPE_CHECKING:
     from harness.serving.config import Serve
@@ -56,6 +60,16 @@ def serve(options: Serve, console: Console) -> None:
         raise UserError("--shadow-checkpoint is of a shadow router; name that with --shadow")
     name = row_name(options.router) if options.name is None else check_name(options.name, "--name")
     key = read_key(options.api_key_file)
+
+    def taught(router: str, checkpoint: Path | None) -> dict[str, Any]:
+        """What a router has learnt, or learns from."""
+        by_itself = checkpoint is not None or registered_name(router) in UNTRAINED
+        return {"checkpoint": checkpoint, "train_on": None if by_itself else options.train_on}
+
+    of_router = taught(options.router, options.checkpoint)
+    of_shadow = None if options.shadow is None else taught(options.shadow, options.shadow_checkpoint)
+    if options.train_on is not None and not any(each and each["train_on"] for each in (of_router, of_shadow)):
+        raise UserError("--train-on: no router here learns at the start; omit it, or omit --checkpoint")
     shared: dict[str, Any] = {
         "pool": options.pool,
         "recording": options.recording,
@@ -65,12 +79,20 @@ def serve(options: Serve, console: Console) -> None:
         "cost_weight": options.cost_weight,
         "seed": options.seed,
     }
-    opened = routed(options.router, store=options.store, checkpoint=options.checkpoint, **shared)
-    opened.warm_up()
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    bound = _bound(options.host, options.port)  # first: models may take minutes to load
+    with generation_progress(console) as on_batch:
+        opened = routed(options.router, store=options.store, say=say, on_batch=on_batch, **of_router, **shared)
+        opened.warm_up()
+    if isinstance(opened.generator, LiveGenerator):
+        opened.generator.progress = None  # from now on answers are no news
     dispatcher = Dispatcher(opened, options.batch_size, options.waiting, options.seed)
     shadow = log = None
-    if options.shadow is not None:
-        beside = {"router": options.shadow, "checkpoint": options.shadow_checkpoint, **shared}
+    if of_shadow is not None:
+        beside = {"router": options.shadow, **of_shadow, **shared}
         shadow = ShadowProcess(partial(router_shadow, **beside))
     if options.log is not None:
         log = TrafficLog(options.log, opened.cost_model.unit, dispatcher.metrics, shadow)
@@ -84,7 +106,7 @@ def serve(options: Serve, console: Console) -> None:
         seconds=options.timeout,
         log=log,
     )
-    listening = _bound(options.host, options.port)
+    listening = _listening(bound, options.host, options.port)
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     console.print(
@@ -147,13 +169,29 @@ def _leave_signals_to_the_system() -> None:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """The listening socket, so that a port that is taken is said in one line."""
+    """A socket at the address. Raises UserError if that is taken, or none of this machine's."""
     six = ":" in host
-    family = socket.AF_INET6 if six else socket.AF_INET
+    bound = socket.socket(socket.AF_INET6 if six else socket.AF_INET)
     try:
-        listening = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=six)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if six:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        bound.bind((host, port))
     except (OSError, OverflowError, TypeError) as error:  # OverflowError: of a port, TypeError: of a host
-        raise UserError(f"cannot listen at {host}:{port}: {error}; name another --host or --port") from None
+        raise _taken(host, port, error) from None
     # Headers and body are sent one after the other: without this the body waits 40 ms for the client's acknowledgement.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return bound
+
+
+def _listening(bound: socket.socket, host: str, port: int) -> socket.socket:
+    """The socket, which listens from now on. Raises UserError if another has come before it meanwhile."""
+    try:
+        bound.listen(2048)
+    except OSError as error:
+        raise _taken(host, port, error) from None
+    return bound
+
+
+def _taken(host: str, port: int, error: Exception) -> UserError:
+    return UserError(f"cannot listen at {host}:{port}: {error}; name another --host or --port")

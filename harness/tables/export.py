@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.evaluation.limits import Attained
 from harness.evaluation.metrics import verdict
-from harness.evaluation.summary import LatencyFigures, Summary
+from harness.evaluation.summary import LatencyFigures, QualityCost, Summary
 from harness.tables.grid import ALL, MEAN, Cell, Grid, Row, columns_of, wrapped
 
 COLUMNS = (
@@ -84,7 +84,7 @@ def latex(grid: Grid, title: str) -> str:
 
 
 def tidy(summary: Summary) -> str:
-    """CSV: a row per router and task, then `test: new wording`, `mean` (over tasks) and `all` (items).
+    """CSV: a row per router and task, then `test: new wording`, `mean` (over tasks), `all` (items) and each seed.
 
     Its columns are in docs/reference/run-folder.md.
     """
@@ -106,18 +106,21 @@ def tidy_rows(summary: Summary) -> Iterator[dict[str, Any]]:
         parts = columns_of(entry)
         counts = {task: figures.items for task, figures in parts.items()}
         for task, figures in {**parts, MEAN: entry.macro, ALL: entry.overall}.items():
-            quality_low, quality_high = figures.quality_interval
-            cost_low, cost_high = figures.cost_interval or (None, None)
             yield {
                 **{"router": router, "task": task, "items": counts.get(task, entry.overall.items)},
-                **{"quality": figures.quality, "quality_low": quality_low, "quality_high": quality_high},
-                **{"cost": figures.cost, "cost_low": cost_low, "cost_high": cost_high},
+                **_quality_cost(figures),
                 **{"quality_ratio": figures.quality_ratio, "cost_ratio": figures.cost_ratio},
                 "significant": verdict(figures.quality_ahead_interval) or None,
                 **{name: getattr(figures, name, None) for name in ("hops", "regret", "gap_closed")},
                 "significant_from_bar": verdict(figures.quality_ahead_of_bar_interval) or None,
                 "gap_closed_from_bar": getattr(figures, "gap_closed_from_bar", None),
                 **_latency(entry.latency if task == ALL else None),
+            }
+        for seed, training in entry.seeds.trainings.items() if entry.seeds is not None else ():
+            yield {
+                **{"router": router, "task": f"seed {seed}", "items": entry.overall.items},
+                **_quality_cost(training),
+                **{name: getattr(training, name) for name in ("hops", "regret", "gap_closed", "gap_closed_from_bar")},
             }
     yield from _limited_rows(summary)
 
@@ -133,15 +136,22 @@ def _limited_rows(summary: Summary) -> Iterator[dict[str, Any]]:
         passed = {name: each.kept for name, each in at_risk.routers.items() if each.kept is not None}
         found += [(name, at_risk.title, figures) for name, figures in passed.items()]
     for router, task, figures in found:
-        quality_low, quality_high = figures.quality_interval
-        cost_low, cost_high = figures.cost_interval
         seconds_low, seconds_high = figures.seconds_interval or (None, None)
         yield {
             **{"router": router, "task": task, "items": summary.items},
-            **{"quality": figures.quality, "quality_low": quality_low, "quality_high": quality_high},
-            **{"cost": figures.cost, "cost_low": cost_low, "cost_high": cost_high},
+            **_quality_cost(figures),
             **{"seconds": figures.seconds, "seconds_low": seconds_low, "seconds_high": seconds_high},
         }
+
+
+def _quality_cost(figures: QualityCost | Attained) -> dict[str, float | None]:
+    """The columns of quality and cost, with their intervals."""
+    quality_low, quality_high = figures.quality_interval
+    cost_low, cost_high = figures.cost_interval or (None, None)
+    return {
+        **{"quality": figures.quality, "quality_low": quality_low, "quality_high": quality_high},
+        **{"cost": figures.cost, "cost_low": cost_low, "cost_high": cost_high},
+    }
 
 
 def _latency(figures: LatencyFigures | None) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.evaluation.frontier_metrics import KEPT, AgainstTwoModels, AgainstZeroRouter, FrontierMetrics, Parity
 from harness.evaluation.limits import Attained, Budget, Limited, NoWorseThan, Setting
@@ -17,7 +17,14 @@ from harness.evaluation.metrics import Estimate, verdict
 from harness.evaluation.off_policy import RouterEstimate, TrafficSummary
 from harness.evaluation.paired import Change, Comparison
 from harness.evaluation.standings import Standing
-from harness.evaluation.summary import OverallFigures, QualityCost, RouterSummary, Summary, TaskFigures
+from harness.evaluation.summary import (
+    OverallFigures,
+    QualityCost,
+    RouterSummary,
+    Spread,
+    Summary,
+    TaskFigures,
+)
 
 MEAN, ALL, RATIOS, NEW_WORDING = "mean", "all", "x best single", "test: new wording"
 MARKS = {"better": "+", "worse": "-"}
@@ -66,7 +73,7 @@ class Grid:
 
 def grids(summary: Summary) -> list[Grid]:
     """All tables of a summary."""
-    more = latency_grid(summary), frontier_grid(summary), *limit_grids(summary)
+    more = seeds_grid(summary), latency_grid(summary), frontier_grid(summary), *limit_grids(summary)
     return [overall_grid(summary), task_grid(summary), *(grid for grid in more if grid is not None)]
 
 
@@ -75,16 +82,21 @@ def overall_grid(summary: Summary) -> Grid:
     rows = []
     for name, entry in summary.routers.items():
         o = entry.overall
-        cost = Cell(("-",))
+        cost, form = Cell(("-",)), ""
         if o.cost is not None and o.cost_interval is not None:
-            cost = _estimate(o.cost, o.cost_interval, o.cost_ratio, _cost_form([o.cost_interval[1]]))
+            form = _cost_form([o.cost_interval[1]])
+            cost = _estimate(o.cost, o.cost_interval, o.cost_ratio, form)
+        quality = _estimate(o.quality, o.quality_interval, o.quality_ratio, ".3f")
+        if entry.seeds is not None:
+            quality = _with_spread(quality, entry.seeds.quality, ".3f")
+            cost = cost if entry.seeds.cost is None else _with_spread(cost, entry.seeds.cost, form)
         cells = (
-            _estimate(o.quality, o.quality_interval, o.quality_ratio, ".3f"),
+            quality,
             cost,
             *(Cell((line,)) for line in (f"{o.hops:.2f}", _known(o.regret, ".3f"))),
             Cell(_gaps(o, summary.best_bar not in (None, summary.best_single))),
         )
-        rows.append(Row(name, cells, _mark(o.value_ahead_of_bar_interval), tuple(row_notes(o))))
+        rows.append(Row(name, cells, _name_mark(entry), tuple(row_notes(o))))
     headers = ("quality", "cost", "hops", "regret", "gap closed")
     return Grid(summary.title, headers, tuple(rows), _overall_caption(summary))
 
@@ -108,12 +120,49 @@ def task_grid(summary: Summary) -> Grid:
             cells.append(Cell(lines, mark, best=name not in bounds and lines[0] == top))
         ratios = of_router[-1].quality_ratio, of_router[-1].cost_ratio
         cells.append(Cell(tuple(_times(ratio) for ratio in ratios if ratio is not None) or ("",)))
-        mark = _mark(routers[name].overall.value_ahead_of_bar_interval)
+        mark = _name_mark(routers[name])
         rows.append(Row(name, tuple(cells), mark, rule=name in bounds and not any(r.rule for r in rows)))
     counts = [Cell((str(f.items),)) for f in columns.values()]
     rows.append(Row("items", (*counts, Cell(), Cell()), rule=True))
     compared = any(f.quality_ratio is not None for f in columns.values())
     return Grid("by task", (*columns, MEAN, RATIOS), tuple(rows), _caption(summary, compared))
+
+
+def seeds_grid(summary: Summary) -> Grid | None:
+    """Each training of every router that was trained with several seeds, and how far they lie apart; None without."""
+    several = {name: entry.seeds for name, entry in summary.routers.items() if entry.seeds is not None}
+    if not several:
+        return None
+    costs = bool(summary.cost_unit)
+    rows: list[Row] = []
+
+    def ahead(mean: float | None, interval: Sequence[float] | None, marked: Sequence[float] | None) -> Cell:
+        if mean is None or interval is None:
+            return Cell(("-",))
+        return Cell((f"{mean:+.3f}", f"{interval[0]:+.3f}..{interval[1]:+.3f}"), _mark(marked))
+
+    for name, of in several.items():
+        for seed, each in of.trainings.items():
+            cells = [_estimate(each.quality, each.quality_interval, None, ".3f")]
+            if each.cost is not None and each.cost_interval is not None:
+                cells.append(_estimate(each.cost, each.cost_interval, None, _cost_form([each.cost_interval[1]])))
+            interval = each.value_ahead_of_bar_interval
+            cells.append(ahead(each.value_ahead_of_bar, interval, interval))
+            rows.append(Row(f"{name}, seed {seed}", tuple(cells), rule=bool(rows) and seed == next(iter(of.trainings))))
+        overall = summary.routers[name].overall
+        cells = [_estimate(overall.quality, of.quality.both_interval, None, ".3f")]
+        if of.cost is not None and overall.cost is not None:
+            form = _cost_form([of.cost.both_interval[1]])
+            cells.append(_estimate(overall.cost, of.cost.both_interval, None, form))
+        both = None if of.value_ahead_of_bar is None else of.value_ahead_of_bar.both_interval
+        cells.append(ahead(overall.value_ahead_of_bar, both, both))
+        rows.append(Row(f"{name}, mean", tuple(cells)))
+    caption = (
+        "of a training its 95% interval over items, of the mean over trainings that over items and trainings",
+        *([f"cost per item in {summary.cost_unit}"] if costs else []),
+        f"ahead: in value of {summary.best_bar}, the best bar; + or -: the interval excludes 0",
+    )
+    return Grid("by training", ("quality", *(["cost"] if costs else []), "ahead"), tuple(rows), caption)
 
 
 def latency_grid(summary: Summary) -> Grid | None:
@@ -430,6 +479,20 @@ def _mark(interval: Sequence[float] | None) -> str:
     return MARKS.get(verdict(interval), "")
 
 
+def _name_mark(entry: RouterSummary) -> str:
+    """Against the best bar, in value: over items; of several trainings over items and trainings."""
+    if entry.seeds is not None:
+        ahead = entry.seeds.value_ahead_of_bar
+        return _mark(None if ahead is None else ahead.both_interval)
+    return _mark(entry.overall.value_ahead_of_bar_interval)
+
+
+def _with_spread(cell: Cell, spread: Spread, form: str) -> Cell:
+    """A cell with half of the interval over trainings below that over items."""
+    half = (spread.interval[1] - spread.interval[0]) / 2
+    return replace(cell, lines=(*cell.lines, f"seeds ±{half:{form}}"))
+
+
 def _gaps(figures: OverallFigures, two: bool) -> tuple[str, ...]:
     """How much of the gap is closed from the best single model and, where that is another, from the best bar."""
     said, from_bar = _known(figures.gap_closed, "z.0%"), figures.gap_closed_from_bar
@@ -522,11 +585,17 @@ def _overall_caption(summary: Summary) -> tuple[str, ...]:
         said = [f"cost per item in {unit}; (x): how many times that of the best single model"]
     if unit or formula != "quality":
         said.append(f"value = {formula}; regret: the optimum's value minus the router's")
-    said.append("gap closed: how far from the best single model to the optimum")
+    if any(router.overall.gap_closed is not None for router in summary.routers.values()):
+        said.append("gap closed: how far from the best single model to the optimum")
     if bar not in (None, summary.best_single):
         said.append(f"below it: how far from {bar} to there")
     if bar is not None:
         said.append(f"+ or -: better or worse in value than {bar}, the best bar (paired 95%)")
+    if any(entry.seeds is not None for entry in summary.routers.values()):
+        said.append(
+            "of several trainings the mean, below it the 95% interval over items; seeds: half of that over trainings, "
+            "the items as they are (t); their + or - is over both"
+        )
     return tuple(said)
 
 

@@ -428,6 +428,23 @@ class Tree:
         part.cost[:, 1:] *= of_model[self.action(np.arange(1, self.nodes))]
         return part
 
+    def at_rates(self, cost_model: CostModel) -> Tree:
+        """The same answers, charged by another cost model of the same models.
+
+        Raises UserError if that has no rates and the responses do not say what they cost.
+        """
+        part = self.subset(np.arange(len(self.items)))
+        part.cost_model = cost_model
+        part.cost = part.billed = np.zeros(self.known.shape)
+        nodes = np.arange(1, self.nodes)
+        made = self._made_id[:, 1 + self.action(nodes) if self.independent else nodes]
+        for model in range(len(self.models)):
+            mine = self.action(nodes) == model
+            found, place = np.unique(made[:, mine], return_inverse=True)
+            cost = [part._cost(model, self._made[number]) if number >= 0 else 0.0 for number in found.tolist()]
+            part.cost[:, nodes[mine]] = np.array(cost)[place].reshape(len(self.items), -1)
+        return part
+
     def reworded(self, queries: Sequence[str]) -> Tree:
         """The same answers to items that are asked in other words, `I` of them; equal queries stay equal."""
         part = self.subset(np.arange(len(self.items)))

@@ -7,6 +7,7 @@ are billed, why a response ended, and why there is none.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import threading
 import time
@@ -19,11 +20,20 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from pools.errors import UserError
+from pools.models.progress import count, say_silent
 from pools.secrets import clean
 from pools.types import FinishReason
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no response. status: of HTTP; None if the server said nothing. text: one line, what it said."""
+
+    status: int | None
+    text: str
 
 
 class ServerText(str):
@@ -36,7 +46,7 @@ class ServerText(str):
     tokens: tuple[int, int] | None = None
     finish_reason: FinishReason | None = None
     seconds: float | None = None
-    failure: str | None = None
+    failure: Failure | None = None
 
 
 def attach_usage(lm: Any, name: str) -> None:
@@ -61,6 +71,16 @@ def attach_usage(lm: Any, name: str) -> None:
         return [text]
 
     lm.parse_generations = parse
+
+
+def omit_empty_stop(lm: Any) -> None:
+    """Make an API model of lm-eval send no `stop` that holds nothing: `transformers serve` fails at it."""
+    make = lm._create_payload
+
+    def payload(*given: Any, **named: Any) -> dict[str, Any]:
+        return {key: value for key, value in make(*given, **named).items() if key != "stop" or value}
+
+    lm._create_payload = payload
 
 
 def uncounted(name: str) -> UserError:
@@ -94,7 +114,7 @@ def _tokens(reply: dict[str, Any]) -> tuple[int, int] | None:
 
 
 TRIES = 8
-"""How often a request is sent at most where `max_retries` does not say; the pauses between are 36 seconds at least."""
+"""How often a request is sent at least that a server refuses for now, where `max_retries` does not say."""
 TRIES_AWAITED = 2
 """The same while a client waits."""
 BACKOFF = wait_exponential(multiplier=0.5, min=1, max=10)
@@ -137,16 +157,18 @@ def asked_by(waiting: Waiting) -> Iterator[None]:
         _waiting.reset(token)
 
 
-def ask_patiently(lm: Any, at_once: int) -> None:
-    """Make an API model of lm-eval send a request up to `max_retries` times, with the pauses that the server asks for.
+def ask_patiently(lm: Any, at_once: int, patience: float, most: float = math.inf) -> None:
+    """Make an API model of lm-eval send a request again, with the pauses that the server asks for, and say so.
 
-    lm-eval's own way of asking again knows no `Retry-After`, and repeats what the server will never accept. A prompt
-    that is not answered becomes a ServerText that says why. After one that failed at every try the next ones are sent
-    once, until the server answers again: it may be down.
+    lm-eval's own way of asking again knows no `Retry-After`, and repeats what the server will never accept. A server
+    that says nothing is asked for `patience` seconds, one that refuses for now at least TRIES times, too; neither more
+    than `most` times. A prompt that is not answered becomes a ServerText that says why. After one that failed at every
+    try the next ones are sent once, until the server answers again: it may be down.
     at_once: how many requests are under way at a time where several threads ask.
     """
-    tries, lm.max_retries = lm.max_retries, 1
-    send, send_alone, places, failing = lm.amodel_call, lm.model_call, threading.Semaphore(at_once), False
+    lm.max_retries = 1
+    send, send_alone, places = lm.amodel_call, lm.model_call, threading.Semaphore(at_once)
+    failing = said = False
 
     def pause(state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -165,23 +187,32 @@ def ask_patiently(lm: Any, at_once: int) -> None:
             places.release()
 
     async def ask(**request: Any) -> list[str]:
-        nonlocal failing
-        waiting = _waiting.get()
+        nonlocal failing, said
+        waiting, out_of_patience = _waiting.get(), False
 
         def enough(state: RetryCallState) -> bool:
-            if waiting is None:
-                return state.attempt_number >= (1 if failing else tries)
-            return state.attempt_number >= min(tries, TRIES_AWAITED) or state.upcoming_sleep >= waiting.left
+            nonlocal out_of_patience
+            if waiting is not None:
+                return state.attempt_number >= min(most, TRIES_AWAITED) or state.upcoming_sleep >= waiting.left
+            out_of_patience = failing or state.attempt_number >= most or _too_long(state, patience)
+            return out_of_patience
 
-        retrying = AsyncRetrying(stop=enough, **policy)
+        def say(state: RetryCallState) -> None:
+            nonlocal said
+            if not said and state.outcome and (error := state.outcome.exception()):
+                said = True
+                say_silent(reason(error).text)
+
+        retrying = AsyncRetrying(stop=enough, before_sleep=say, **policy)
         try:
             answers = await _while_awaited(waiting, retrying(ask_once, waiting, request))
-            failing = False
+            failing = said = False
+            count(len(answers), sum((getattr(answer, "tokens", None) or (0, 0))[1] for answer in answers))
             return answers
         except Exception as error:
             if isinstance(error, UserError) or not request.get("generate", True):
                 raise
-            failing = failing or retrying.statistics.get("attempt_number", 0) >= tries
+            failing = failing or out_of_patience
             text = ServerText()
             text.failure = reason(error)
             return [text]
@@ -189,11 +220,21 @@ def ask_patiently(lm: Any, at_once: int) -> None:
     def ask_alone(messages: Any, *, generate: bool = True, gen_kwargs: Any = None, **more: Any) -> Any:
         """As lm-eval asks where `num_concurrent` is 1: the text, or the reply with the likelihoods."""
         if not generate:
-            return Retrying(stop=stop_after_attempt(tries), **policy)(send_alone, messages, generate=False, **more)
+            stop = lambda state: state.attempt_number >= most or _too_long(state, patience)  # noqa: E731
+            return Retrying(stop=stop, **policy)(send_alone, messages, generate=False, **more)
         [[text]] = asyncio.run(lm.get_batched_requests(messages, [None], gen_kwargs=gen_kwargs))
         return text
 
     lm.model_call, lm.amodel_call = ask_alone, ask
+
+
+def _too_long(state: RetryCallState, patience: float) -> bool:
+    """Whether the next try would begin later than `patience` seconds after the first, of which a refusal has TRIES."""
+    # Where no pause is made, as in tests, no time passes.
+    spent = max(state.seconds_since_start or 0.0, state.idle_for) + state.upcoming_sleep
+    error = state.outcome.exception() if state.outcome else None
+    refused = error is not None and _status(error) is not None
+    return spent > patience and not (refused and state.attempt_number < TRIES)
 
 
 class _Turn:
@@ -211,10 +252,48 @@ class _Turn:
         self._places.release()
 
 
+class _Session:
+    """lm-eval's session. An error has the words of the server, of which aiohttp's own would know the status alone."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def post(self, url: str, **request: Any) -> Any:
+        return self._session.post(url, raise_for_status=_refuse, **request)
+
+
+async def _refuse(response: Any) -> None:
+    """Raise a ClientResponseError with what the server said, if it is a refusal."""
+    from aiohttp import ClientResponseError
+
+    if not response.ok:
+        said = words(await response.text(errors="replace")) or response.reason
+        how = {"status": response.status, "message": said, "headers": response.headers}
+        raise ClientResponseError(response.request_info, response.history, **how)
+
+
+def words(body: str) -> str:
+    """What the body of a refusal says: a text, or what OpenAI's, FastAPI's or another form of errors holds."""
+    try:
+        return _words(json.loads(body))
+    except ValueError:
+        return "" if body.lstrip().startswith("<") else body  # a page of a proxy's
+
+
+def _words(said: Any) -> str:
+    if isinstance(said, list):  # FastAPI's, an entry for each field
+        return "; ".join(filter(None, map(_words, said[:3])))
+    if not isinstance(said, dict):
+        return said if isinstance(said, str) else ""
+    found = next(filter(None, (_words(said.get(key)) for key in ("error", "message", "detail", "msg"))), "")
+    field = said["loc"][-1] if isinstance(said.get("loc"), list) and said["loc"] else None
+    return found if field is None else f"{field}: {found}"
+
+
 async def _timed(send: Callable[..., Awaitable[list[str]]], request: dict[str, Any]) -> list[str]:
     """Send a request once; the responses know how long that took."""
     turn = _Turn(request["sem"])
-    answers = await send(**{**request, "sem": turn})
+    answers = await send(**{**request, "sem": turn, "session": _Session(request.get("session"))})
     for answer in answers:
         if isinstance(answer, ServerText):
             answer.seconds = time.perf_counter() - turn.since
@@ -264,13 +343,48 @@ def _retry_after(error: BaseException | None) -> float:
         return 0.0
 
 
-def reason(error: BaseException) -> str:
+def reason(error: BaseException) -> Failure:
     """Why a server did not answer, in one line, without what a library quotes of the request: it holds the key."""
     if (status := _status(error)) is not None:
-        said = f"status {status} {getattr(error, 'message', '')}"
+        told = getattr(error, "message", "") or words(str(getattr(_answer(error), "text", "")))
+        said = f"status {status}: {told}" if told else f"status {status}"
     elif type(error) in (ValueError, TimeoutError):  # ours, but for a timeout of aiohttp, which says nothing
         said = str(error) or "no whole reply in time"
     else:
         why = getattr(error, "strerror", None)
         said = f"{type(error).__name__} ({why})" if why else type(error).__name__
-    return " ".join("".join(c if c.isprintable() else " " for c in clean(said)[:200]).split())
+    said = "".join(c if c.isprintable() else " " for c in clean(said)[:300])
+    return Failure(status, " ".join(said.split()))
+
+
+_TOO_LONG = ("context length", "context size", "maximum context", "max_model_len", "too long", "exceed")
+
+
+def advice(failure: Failure, lm: Any, lm_eval: str, patience: float) -> str:
+    """What to do about it: the option of the pool file that helps, by what servers are known to say."""
+    status, said = failure.status, failure.text.lower()
+    if status is None and "in time" in said:
+        return f"check that it runs; one reply may take {lm.timeout:g} s (`timeout` in its arguments)"
+    if status is None:
+        return f"check that it runs, and `base_url`; it is asked again for {patience:g} s (`patience` in the pool file)"
+    if status in (401, 403):
+        return "check the key: the variable OPENAI_API_KEY, or `header` in its arguments"
+    if status == 429:
+        return "lower `num_concurrent` in its arguments, or raise `max_retries`"
+    if any(sign in said for sign in _TOO_LONG):
+        return "start the server with a longer context, or use a task with shorter texts"
+    if "max_completion_tokens" in said:
+        return "use `lm_eval: openai-chat-completions`, which says so"
+    if getattr(lm, "tokenized_requests", False) and status in (400, 422):
+        return "set `tokenized_requests: false` in its arguments: texts are sent in place of numbers"
+    path = "/v1/chat/completions" if "chat" in lm_eval else "/v1/completions"
+    if status == 404:
+        return f"check `base_url`, which ends in {path} for `{lm_eval}`, and `model`"
+    if status >= 500 or "template" in said:
+        return (
+            "its log says more; check `model`, and that it has a chat template: without one use "
+            "`lm_eval: local-completions` and .../v1/completions"
+            if "chat" in lm_eval
+            else "its log says more; check `model` in its arguments"
+        )
+    return "check `model` and the other arguments in the pool file"

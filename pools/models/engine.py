@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -15,7 +16,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pools.errors import QueryError, UserError, shown
-from pools.models.api import TRIES, ServerText, ask_patiently, attach_usage, reason, uncounted
+from pools.models.api import (
+    Failure,
+    ServerText,
+    advice,
+    ask_patiently,
+    attach_usage,
+    omit_empty_stop,
+    reason,
+    uncounted,
+)
+from pools.models.progress import Loading, Progress, under_way
 from pools.pool import CandidateModel, Pool
 from pools.registry import Registry
 from pools.secrets import clean_logs, harmless, remember
@@ -62,11 +73,18 @@ def build_engine(spec: str, local: LocalEngine) -> Engine:
 class LocalEngine:
     """The models in this process, each loaded when it is first asked.
 
-    resident: how many models stay loaded; the one used longest ago makes room.
+    resident: how many models stay loaded; the one used longest ago makes room. progress: is told of models that are
+    loaded, and of tokens and responses as they come.
     """
 
-    def __init__(self, pool: Pool, weights_dir: Path | None = None, resident: int | None = None) -> None:
-        self.pool, self.weights_dir = pool, weights_dir
+    def __init__(
+        self,
+        pool: Pool,
+        weights_dir: Path | None = None,
+        resident: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.pool, self.weights_dir, self._progress = pool, weights_dir, progress
         self._resident = resident or len(pool.models)
         self._loaded: dict[int, Any] = {}
         self._loading = threading.RLock()
@@ -89,8 +107,10 @@ class LocalEngine:
 
     def run_batch(self, model: int, requests: Sequence[Request]) -> Answers:
         """The answers to requests of the same settings."""
-        prompts = [self.prompt(model, context) for context, _ in requests]
-        return _run_batch(self.language_model(model), self.pool.models[model], prompts, requests[0][1])
+        declared, prompts = self.pool.models[model], [self.prompt(model, context) for context, _ in requests]
+        lm = self.language_model(model)
+        with under_way(declared.name, self._progress):
+            return _run_batch(lm, declared, prompts, requests[0][1])
 
     def prompt(self, model: int, context: Context) -> Any:
         """What lm-eval's model is handed: text or, for a chat server, lm-eval's wrapper of the messages."""
@@ -115,9 +135,16 @@ class LocalEngine:
             if model not in self._loaded:
                 while len(self._loaded) >= self._resident:
                     self._loaded.pop(next(iter(self._loaded)))
-                self._loaded[model] = _load(self.pool, self.pool.models[model], self.weights_dir)
+                self._loaded[model] = self._load(self.pool.models[model])
             self._loaded[model] = self._loaded.pop(model)  # moved to the end: used last
             return self._loaded[model]
+
+    def _load(self, model: CandidateModel) -> Any:
+        tell, start = self._progress or (lambda event: None), time.perf_counter()
+        tell(Loading(model.name))
+        loaded = _load(self.pool, model, self.weights_dir)
+        tell(Loading(model.name, time.perf_counter() - start))
+        return loaded
 
 
 def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
@@ -143,7 +170,7 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
             arguments.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
         if issubclass(model_class, TemplateAPI):
             # One prompt a request: so several are under way at once, and each is billed by the server's own counts.
-            arguments = {"max_retries": TRIES, **arguments, "batch_size": 1}
+            arguments = {**arguments, "batch_size": 1}
         loaded = model_class(**arguments)
     except Exception as error:  # whatever a library says of weights and arguments that the user named
         shown = " ".join(str(error).split()) or type(error).__name__
@@ -152,7 +179,9 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
         ) from harmless(error)
     if isinstance(loaded, TemplateAPI):
         attach_usage(loaded, model.name)
-        ask_patiently(loaded, max(1, int(arguments.get("num_concurrent", model.batch_size))))
+        omit_empty_stop(loaded)
+        at_once, most = (model.arguments.get(key) for key in ("num_concurrent", "max_retries"))
+        ask_patiently(loaded, at_once or model.batch_size, model.patience, math.inf if most is None else most)
     if "gguf_file" in arguments and isinstance(loaded, HFLM):
         # Not what may lie in a file beside the weights, of which the fingerprint knows nothing.
         loaded.model.generation_config = transformers.GenerationConfig.from_model_config(loaded.model.config)
@@ -233,9 +262,9 @@ def _run_batch(lm: Any, model: CandidateModel, prompts: list[Any], settings: Gen
     return made
 
 
-def _no_answer(lm: Any, model: CandidateModel, why: str) -> str:
-    said = f"the server {lm.base_url} did not answer: {why}"
-    return f"model {model.name}: {said}; check that it runs, `base_url` and the key"
+def _no_answer(lm: Any, model: CandidateModel, why: Failure) -> str:
+    said = f"the server {lm.base_url} did not answer: {why.text}"
+    return f"model {model.name}: {said}; {advice(why, lm, model.lm_eval, model.patience)}"
 
 
 def _generation(

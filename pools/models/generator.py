@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pools.data.store import TransitionStore
 from pools.models.engine import Engine, LocalEngine, Request, Unanswered, build_engine, is_server, timing_of
+from pools.models.progress import Batch, Loading, Progress, Silence, UnderWay
 from pools.pool import Pool
 from pools.template import visible
 from pools.types import Context, Generation, GenerationSettings, UpstreamError
 
-
-@dataclass(frozen=True)
-class Batch:
-    """What a batch was, for a progress bar.
-
-    model: its name. done: requests answered so far, this batch included, of `total` that one call of
-    `generate` has to ask for; 0 before the first batch. tokens_in, tokens_out: of the batch. seconds: it took.
-    """
-
-    model: str
-    done: int
-    total: int
-    tokens_in: int
-    tokens_out: int
-    seconds: float
-
-
-Progress = Callable[[Batch], None]
-
-
-# So many batches in a row without an answer, and a server is taken to be down.
+# The requests of so many batches in a row without an answer, and a server is taken to be down.
 SILENT_BATCHES = 2
 
 
@@ -45,7 +25,7 @@ class LiveGenerator:
     store held when `generate` was called is not asked for again.
 
     engine: where the models run, by name or as an object; by default in this process, at most `resident` of them
-    loaded at once.
+    loaded at once. progress: is told of models that are loaded, of tokens and responses as they come, and of batches.
     """
 
     def __init__(
@@ -58,7 +38,7 @@ class LiveGenerator:
         engine: Engine | str = "local",
     ) -> None:
         self.pool, self.weights_dir, self.store, self.progress = pool, weights_dir, store, progress
-        self._local = LocalEngine(pool, weights_dir, resident)
+        self._local = LocalEngine(pool, weights_dir, resident, self._tell)
         self._engine: Engine = build_engine(engine, self._local) if isinstance(engine, str) else engine
         self._fingerprints: dict[int, str] = {}
 
@@ -114,8 +94,8 @@ class LiveGenerator:
                 answers[model][place] = generation
             done[model] += len(good)
             self._report(model, done[model], batches[model], list(good.values()))
-            silent[model] = 0 if good else silent[model] + 1
-            if silent[model] == SILENT_BATCHES:
+            silent[model] = 0 if good else silent[model] + len(made)
+            if silent[model] >= SILENT_BATCHES * self.pool.models[model].at_once:
                 break
         if failed:
             total = sum(map(len, asked.values()))
@@ -125,9 +105,9 @@ class LiveGenerator:
             raise UpstreamError(failed[0][1].text + more + kept, queries, answers)
         return {model: [answer for answer in found if answer is not None] for model, found in answers.items()}
 
-    def behind_servers(self) -> bool:
-        """Whether every model is a server's, so that none of them works in this process; loads them."""
-        return all(is_server(self.language_model(model)) for model in range(len(self.pool.models)))
+    def behind_servers(self, models: Iterable[int]) -> bool:
+        """Whether each of the models is a server's, so that none of them works in this process; loads them."""
+        return all([is_server(self.language_model(model)) for model in models])
 
     def text(self, model: int, context: Context) -> str:
         """What the model reads: its template, and its tokenizer's chat template if the pool file asks for that."""
@@ -138,13 +118,13 @@ class LiveGenerator:
         """The lm-eval model in this process. Raises UserError if its weights or its type are missing."""
         return self._local.language_model(model)
 
-    def _report(self, model: int, done: int, batches: Sequence[Sequence[int]], made: Sequence[Generation]) -> None:
+    def _tell(self, event: Loading | Silence | UnderWay | Batch) -> None:
         if self.progress:
-            tokens_in, tokens_out = sum(g.tokens_in for g in made), sum(g.tokens_out for g in made)
-            # A server is asked for a whole batch at a time.
-            at_once = bool(made) and timing_of(self.pool.models[model]) == "server"
-            total, seconds = sum(map(len, batches)), (max if at_once else sum)(g.seconds for g in made)
-            self.progress(Batch(self.pool.models[model].name, done, total, tokens_in, tokens_out, seconds))
+            self.progress(event)
+
+    def _report(self, model: int, done: int, batches: Sequence[Sequence[int]], made: Sequence[Generation]) -> None:
+        tokens_in, tokens_out = sum(g.tokens_in for g in made), sum(g.tokens_out for g in made)
+        self._tell(Batch(self.pool.models[model].name, done, sum(map(len, batches)), tokens_in, tokens_out))
 
     def _fingerprint(self, model: int) -> str:
         if model not in self._fingerprints:
@@ -158,7 +138,10 @@ class LiveGenerator:
         read once; the longest come first, so that memory runs out early if at all, and what is left of the time is
         rather over- than underestimated.
         """
-        at_once = self.pool.models[model].at_once
+        declared = self.pool.models[model]
+        # One after the other, each is stored as it comes.
+        alone = declared.concurrent in (None, 1) and timing_of(declared) == "server"
+        at_once = 1 if alone else declared.at_once
         batches: list[list[int]] = []
         for number in sorted(missing, key=lambda n: _longest_first(*requests[n])):
             last = batches[-1] if batches else []

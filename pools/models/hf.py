@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils_hf import stop_sequences_criteria
-from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+
+from pools.models.progress import count
 
 CHUNK = 32
 """Columns of a padded batch that are read at a time; rows that have only padding there are left out."""
@@ -30,7 +32,8 @@ class SharedPrefixHFLM(HFLM):
         mask = generation_kwargs.get("attention_mask")
         plain = generation_kwargs.keys() <= {"attention_mask", "do_sample", "temperature"}
         if mask is None or not plain or generation_kwargs.get("do_sample") or not _is_plain(self):
-            return super()._model_generate(context, max_length, stop, **generation_kwargs)
+            counted = LogitsProcessorList([Counted()])
+            return super()._model_generate(context, max_length, stop, logits_processor=counted, **generation_kwargs)
         rows = [ids[keep.bool()].tolist() for ids, keep in zip(context, mask, strict=True)]
         with (
             torch.inference_mode(),
@@ -63,6 +66,7 @@ class SharedPrefixHFLM(HFLM):
                 use_cache=True,
             )
             full = ids.shape[1] >= prompt + limit
+            count(responses=len(number) if full else sum(done.rows))
             for row, request in enumerate(number.tolist()):
                 if done.rows[row] or full:
                     written[request] = ids[row, prompt:].tolist()
@@ -86,6 +90,7 @@ class _SomeDone(StoppingCriteria):
         self.rows = [False] * size
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        count(tokens_out=self.rows.count(False))
         for criterion in self._criteria:
             criterion(input_ids, scores)
         last = input_ids[:, -1].tolist()
@@ -93,6 +98,14 @@ class _SomeDone(StoppingCriteria):
             self.rows[row] |= token in self._ends or any(c.done_tracker[row] for c in self._criteria)
         enough = 8 * sum(self.rows) >= len(self.rows)
         return torch.full((len(last),), enough, device=input_ids.device)
+
+
+class Counted(LogitsProcessor):
+    """Changes nothing: it is called for each token of the rows of a batch, and counts them."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        count(tokens_out=len(input_ids))
+        return scores
 
 
 class _Reader:

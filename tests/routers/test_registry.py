@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import routers
+from harness.evaluation.rollout import rollout
 from pools.errors import UserError
 from pools.types import Context
 from routers import RouterRequest, RoutingStates, registry
+from routers.router import callable_models
 
 
 def states(hop: int, count: int = 3) -> RoutingStates:
@@ -62,3 +64,27 @@ def test_random_draws_every_model_and_repeats_itself() -> None:
     drawn = router.act(states(0, 600))
     assert np.bincount(drawn).min() > 150
     assert (drawn == router.act(states(0, 600))).all()
+
+
+@pytest.mark.parametrize(
+    ("router", "called"),
+    [
+        ("single:{1}", {1}),
+        ("pipeline:{2}>{0}", {0, 2}),
+        ("best-pipeline", None),
+        ("best-pipeline-per-task", {0, 1, 2}),
+        ("query-only", None),
+        ("cascade", None),
+        ("random", {0, 1, 2}),
+        ("ridge", {0, 1, 2}),
+    ],
+)
+def test_the_models_that_a_router_may_call_hold_all_that_it_calls(
+    request_: RouterRequest, router: str, called: set[int] | None
+) -> None:
+    made, tree = routers.load(router.format(*request_.models), request_), request_.evaluation
+    assert tree is not None
+    may = set(callable_models(made, len(tree.models)))
+    assert called is None or may == called
+    nodes = np.unique(rollout(made, tree).node)
+    assert {model for node in nodes.tolist() for model in tree.pipeline(node)} <= may <= set(range(len(tree.models)))

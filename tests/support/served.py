@@ -50,9 +50,13 @@ def chat(query: str, model: str = "m", **more: Any) -> dict[str, Any]:
 
 @contextmanager
 def serving(
-    *arguments: object, command: tuple[str, ...] = COMMAND, **environment: str
+    *arguments: object, command: tuple[str, ...] = COMMAND, said: list[str] | None = None, **environment: str
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server process and its address. If the test does not end it, SIGTERM does, and it has to end well."""
+    """A server process and its address. If the test does not end it, SIGTERM does, and it has to end well.
+
+    said: gets the lines that it prints until it listens, its address last.
+    """
+    said = [] if said is None else said
     process = subprocess.Popen(
         [sys.executable, "-u", *command, "serve", "--port", "0", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -62,9 +66,12 @@ def serving(
     )
     try:
         assert process.stdout is not None and process.stderr is not None
-        said = process.stdout.readline()
-        found = re.search(r"at (http://\S+)/v1", said)
-        assert found, said + process.stderr.read()
+        for line in process.stdout:  # models that are loaded are told of before
+            said.append(line)
+            if found := re.search(r"at (http://\S+)/v1", line):
+                break
+        else:
+            raise AssertionError("".join(said) + process.stderr.read())
         yield process, found[1]
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.report.figures.style import FONT_PX, LIGHT, WIDTH_PX, axes_at, fitted, new_figure, points
+from harness.report.figures.style import (
+    FONT_PX,
+    LIGHT,
+    WIDTH_PX,
+    axes_at,
+    fitted,
+    new_figure,
+    points,
+    printable,
+    text_width,
+)
 
 MAX_ALPHA = 0.5  # of a cell's colour, so that its figure stays readable
 
@@ -18,10 +28,12 @@ def draw_leads(
 ) -> Any:
     """A figure of cells. rows: question and column, questions together.
 
-    leads: by question, column and router the lead, and whether its interval excludes 0; a cell without one stays empty.
+    leads: by question, column and router the lead, and whether it is told apart from 0; a cell without one stays empty.
     """
-    width, row_px, head_px, gap_px = WIDTH_PX[narrow], 20, 110 if narrow else 160, 22
-    label_px = 100 if narrow else 190
+    width, row_px, gap_px = WIDTH_PX[narrow], 20, 22
+    label_px, most_px = (100, 180) if narrow else (190, 260)
+    longest = max(text_width(printable(router), new_figure(width, most_px)) for router in routers)
+    head_px = round(min(longest, most_px)) + 14
     breaks = [n for n in range(1, len(rows)) if rows[n][0] != rows[n - 1][0]]
     height = head_px + len(rows) * row_px + len(breaks) * gap_px + 4
     figure = new_figure(width, height)

@@ -135,14 +135,19 @@ def printable(text: str) -> str:
 
 def fitted(text: str, width: float, figure: Any, weight: str = "normal") -> str:
     """The printable text, or as much of its beginning as is at most `width` pixels wide, with an ellipsis."""
-    from matplotlib.font_manager import FontProperties
-
-    renderer, font = figure.canvas.get_renderer(), FontProperties(weight=weight)
     text = shown = printable(text)
-    while len(shown) > 1 and renderer.get_text_width_height_descent(shown, font, False)[0] > width:
+    while len(shown) > 1 and text_width(shown, figure, weight) > width:
         text = text[:-1]
         shown = text + "…"
     return shown
+
+
+def text_width(text: str, figure: Any, weight: str = "normal") -> float:
+    """How many pixels wide a text is."""
+    from matplotlib.font_manager import FontProperties
+
+    found = figure.canvas.get_renderer().get_text_width_height_descent(text, FontProperties(weight=weight), False)
+    return float(found[0])
 
 
 def inline_svg(drawing: Drawing) -> Markup:

@@ -91,7 +91,7 @@ def test_help_imports_nothing_heavy() -> None:
         ("run --out /dev/null/x", "/dev/null/x"),
         (f"{LIVE} --router single:qwen2.5-coder-0.5b", "hf download"),
         (f"{LIVE} --router oracle", "on a recording"),
-        ("run --live --limit 20 --task records --router knn --store {tmp}/s.sqlite", "needs --checkpoint"),
+        ("run --live --limit 20 --task records --router knn --store {tmp}/s.sqlite", "needs --train-on"),
         (f"{LIVE} --router single:qwen2.5-coder-0.5b --weights {{tmp}}/nowhere", "no such folder"),
         ("train --router random --out {tmp}/p.safetensors", "learns nothing"),
         ("train --resume --out {tmp}/p.safetensors", "nothing to resume"),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.evaluation.evaluate import evaluate, sample
+from harness.evaluation.evaluate import evaluate, mean_outcome, sample
 from harness.evaluation.rollout import rollout
 from pools.errors import UserError
 from pools.mdp.optimum import path_costs, solve
@@ -34,6 +34,14 @@ def test_random_is_the_mean_over_all_pipelines(tree: Tree) -> None:
     np.testing.assert_allclose(outcome.hops, 3)
     np.testing.assert_allclose(outcome.calls, 1)
     assert outcome.exact
+
+
+def test_the_mean_over_all_pipelines_is_random(tree: Tree) -> None:
+    each = [evaluate(FixedRouter(pipeline, 3), tree) for pipeline in product(range(3), repeat=3)]
+    mean, random = mean_outcome(each), evaluate(load("random", request(tree)), tree)
+    for name in ("quality", "cost", "routing_cost", "hops", "calls", "end"):
+        np.testing.assert_allclose(getattr(mean, name), getattr(random, name), rtol=1e-6, atol=1e-12)
+    assert mean.exact and mean_outcome(each[:1]) is each[0]
 
 
 def test_every_fixed_pipeline_is_its_node(tree: Tree) -> None:

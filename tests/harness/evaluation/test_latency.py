@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from harness.evaluation import latency
-from harness.evaluation.evaluate import evaluate
+from harness.evaluation.evaluate import evaluate, mean_outcome
 from harness.evaluation.latency import Waits, decision_seconds, quantile, tail_hops, waits_of_items
 from harness.evaluation.metrics import Bootstrap
 from harness.evaluation.paired import tail_change
@@ -53,6 +53,17 @@ def test_a_router_that_draws_has_the_quantiles_of_what_it_draws() -> None:
     np.testing.assert_allclose(waits.mean, [9.0] * 9 + [801.0])
     shares = {0.25: 2, 0.26: 9, 0.7: 9, 0.725: 16, 0.925: 16, 0.926: 801, 0.975: 801, 0.976: 1600}
     assert {p: quantile(waits, p).item() for p in shares} == shares
+
+
+def test_the_waits_of_several_routers_are_those_of_one_that_draws_one_of_them() -> None:
+    tree = tree_of([(1.0, 8.0)] * 9 + [(1.0, 800.0)])
+    each = [evaluate(FixedRouter((first, then), 2), tree) for first in (0, 1) for then in (0, 1)]
+    mean, drawn = mean_outcome(each).waits, evaluate(UniformRouter(2), tree).waits
+    assert mean is not None and drawn is not None
+    np.testing.assert_allclose(mean.mean, drawn.mean)
+    for p in (0.25, 0.26, 0.7, 0.725, 0.925, 0.926, 0.975, 0.976):
+        assert quantile(mean, p).item() == quantile(drawn, p).item()
+    assert tail_hops(mean, 0.95) == tail_hops(drawn, 0.95)
 
 
 def test_hops_in_the_tail_count_each_episode_by_its_chance() -> None:

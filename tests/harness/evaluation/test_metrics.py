@@ -15,6 +15,7 @@ from harness.evaluation.metrics import (
     gap_closed,
     regret,
     relative,
+    seed_spread,
     sign_flip_p,
     value,
 )
@@ -42,6 +43,35 @@ def test_the_interval_covers_a_known_mean_about_19_times_in_20() -> None:
         estimate = Bootstrap.draw(60, seed, resamples=500).mean(generator.normal(2.0, 1.0, 60))
         covered += estimate.low <= 2.0 <= estimate.high
     assert 0.90 <= covered / 300 <= 0.98
+
+
+def test_the_intervals_over_trainings_cover_what_they_are_of() -> None:
+    """Items and trainings with effects of their own, and noise."""
+    generator = np.random.default_rng(0)
+    over_both = over_trainings = 0
+    for _ in range(2000):
+        item, training = generator.normal(0, 1, 80), generator.normal(0, 0.15, 4)
+        values = 2.0 + item + training[:, None] + generator.normal(0, 0.3, (4, 80))
+        spread = seed_spread(values)
+        over_both += spread.both[0] <= 2.0 <= spread.both[1]
+        over_trainings += spread.low <= 2.0 + item.mean() <= spread.high
+    assert 0.935 <= over_both / 2000 <= 0.975
+    assert 0.935 <= over_trainings / 2000 <= 0.965
+
+
+def test_trainings_that_do_not_differ_leave_the_interval_over_items() -> None:
+    values = np.array([0.0, 1.0, 1.0, 0.0, 1.0])
+    spread = seed_spread(np.stack([values, values, values]))
+    assert (spread.deviation, spread.low, spread.high) == pytest.approx((0, 0.6, 0.6))
+    half = 2.776 * np.sqrt(0.3 / 5)  # t of 4 degrees of freedom; the variance is 0.3
+    assert spread.both == pytest.approx((0.6 - half, 0.6 + half), abs=1e-3)
+
+
+def test_two_trainings_by_hand() -> None:
+    spread = seed_spread(np.array([[0.4], [0.6]]))  # s = 0.1414, t of one degree of freedom is 12.706
+    assert spread.deviation == pytest.approx(0.1414, abs=1e-4)
+    assert (spread.low, spread.high) == pytest.approx((0.5 - 1.2706, 0.5 + 1.2706), abs=1e-3)
+    assert spread.both == (spread.low, spread.high)
 
 
 def test_a_task_is_estimated_from_its_items_alone() -> None:

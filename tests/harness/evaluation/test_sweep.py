@@ -53,7 +53,7 @@ def one_by_one(tree: Tree) -> Mapping[str, float]:
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 3e2])
 def test_a_smooth_curve_is_found_wherever_its_bends_are(tree: Tree, scale: float) -> None:
     router = Threshold(one_by_one(tree), scale=scale)
-    found = sweep(router.at, tree, seed=1)
+    found = sweep(lambda weight: evaluate(router.at(weight), tree), tree)
     assert found.found and (np.diff(found.cost_weights) > 0).all()
     assert len(router.asked) == len(set(router.asked)) <= MOST
     cost, quality = found.points.cost.mean(axis=1), found.points.quality.mean(axis=1)
@@ -67,7 +67,7 @@ def test_a_smooth_curve_is_found_wherever_its_bends_are(tree: Tree, scale: float
 
 def test_a_router_that_jumps_is_not_looked_for_between(tree: Tree) -> None:
     router = Threshold(dict.fromkeys(one_by_one(tree), 0.3))
-    found = sweep(router.at, tree, seed=1)
+    found = sweep(lambda weight: evaluate(router.at(weight), tree), tree)
     assert found.found and set(found.points.cost.mean(axis=1)) == {1, 3}
     jump = np.flatnonzero(np.diff(found.points.cost.mean(axis=1)))
     assert len(jump) == 1 and found.cost_weights[jump[0]] == pytest.approx(0.15, rel=0.02)
@@ -75,7 +75,7 @@ def test_a_router_that_jumps_is_not_looked_for_between(tree: Tree) -> None:
 
 def test_a_router_that_does_not_weigh_costs_is_one_point_after_three_looks(tree: Tree) -> None:
     router = Threshold(one_by_one(tree), scale=0)
-    found = sweep(router.at, tree, seed=1)
+    found = sweep(lambda weight: evaluate(router.at(weight), tree), tree)
     assert len(found.cost_weights) == 1 and len(router.asked) == 3
 
 

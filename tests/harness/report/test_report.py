@@ -17,6 +17,7 @@ import pytest
 from harness.report.examples import choose_examples
 from harness.report.figures.style import drawing_style
 from harness.report.groups import group
+from harness.report.html import _figure
 from harness.report.page import plane
 from harness.report.result_text import main_result, paired_value
 from harness.runs.folder import ItemRow, load_runs
@@ -297,3 +298,15 @@ def test_places_that_cannot_be_written_are_refused(
     assert "is a file" in capsys.readouterr().err
     assert harness("report", plain_run, plain_run) == 2
     assert "twice" in capsys.readouterr().err
+
+
+def test_signs_of_print_are_in_numbers_alone() -> None:
+    for given, shown in {
+        "worst -0.013: registry-north": "worst −0.013: registry-north",
+        "-0.040..-0.010": "−0.040 to −0.010",
+        "5%..10%": "5% to 10%",
+        "< -100%": "< −100%",
+        "40% qwen2.5-coder-0.5b": "40% qwen2.5-coder-0.5b",
+        "-": "−",
+    }.items():
+        assert _figure(given) == shown

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import harness as api
-from harness.robustness.card import Card, Cell
+from harness.robustness.card import Card, Cell, told_apart, words
 from harness.robustness.scenarios import QUESTIONS, Trees, scenarios
+from harness.robustness.stress import as_markdown
+from harness.robustness.tables import signed, stress_grids
 from harness.robustness.trial import GOES_ON, Asked, trial
+from harness.runs import progress
 from pools.cost import paper_cost
 from pools.data.recording import load_recording, save_recording
+from pools.errors import UserError
 from pools.mdp.tree import Tree
 from pools.pool import CandidateModel, Pool
 from pools.types import Generation, GenerationSettings, Item
@@ -116,7 +123,7 @@ def test_a_retired_model_is_never_called_and_the_best_of_the_others_is(recording
     known = parts(recording)
     asked = Asked(router, {}, 1.0, 1)
     as_trained: Any = asked.knowing(known)
-    for scenario in scenarios(known, ["retired"], 1)[1:]:
+    for scenario in scenarios(known, ["retired"], 1)[0][1:]:
         tried = trial(asked, scenario, as_trained)
         assert tried.how == GOES_ON
         left = scenario.trees()
@@ -146,7 +153,7 @@ def test_among_models_speaks_their_numbers(recording: Path) -> None:
 
 def test_what_is_left_out_is_not_learnt_from(recording: Path) -> None:
     known = parts(recording)
-    made = {scenario.key: scenario for scenario in scenarios(known, QUESTIONS, 1)}
+    made = {scenario.key: scenario for scenario in scenarios(known, QUESTIONS, 1)[0]}
     left = made["tasks / task 0"].trees()
     assert {item.task for item in (*left.train.items, *left.validation.items)} == {"task 1"}
     assert {item.task for item in left.test.items} == {"task 0"}
@@ -170,7 +177,7 @@ def test_a_call_that_was_stopped_goes_on_from_there(recording: Path, tmp_path: P
         api.stress("knn", recording, on_trial=stop, **asked)
     again: list[int] = []
     card = api.stress("knn", recording, on_trial=lambda trials, of, last: again.append(trials), **asked)
-    assert again[0] == done[-1] + 1 and again[-1] == 2 * (1 + 2 + 4)
+    assert again[:2] == [done[-1], done[-1] + 1] and again[-1] == 2 * (1 + 2 + 4)
     assert card.routers == api.stress("knn", recording, only=["items", "seeds"], cost_weight=1.0).routers
 
 
@@ -191,9 +198,88 @@ def test_as_a_command_with_a_page(
     assert (out / "report-figures" / "overview.png").is_file()
 
 
+def test_what_cannot_be_asked_is_said(recording: Path) -> None:
+    known = parts(recording)
+    few = Trees(known.train.subset(range(8)), known.validation, known.test.subset(range(12)))
+    made, omitted = scenarios(few, QUESTIONS, 1)
+    said = {each.question: str(each) for each in omitted}
+    assert {scenario.question for scenario in made} == {"as trained", *QUESTIONS} - {"tasks", "kinds", "items", "new"}
+    assert said["tasks"].startswith("tasks: not asked: of a task at least 10 test items are needed")
+    assert said["kinds"] == "kinds: not asked: no task has several kinds"
+    assert said["items"].startswith("items: not asked: half of 8 train items")
+    assert said["new"] == "new: not asked: there are only 8 train items"
+    half = scenarios(Trees(known.train.subset(range(20)), known.validation, known.test), ["items"], 1)
+    assert [scenario.name for scenario in half[0][1:]] == ["25%", "50%"]
+    assert str(half[1][0]).startswith("items: without 5%, 10%: of 20 train items")
+    card = api.stress("random", recording, only=["kinds", "seeds"], cost_weight=1.0)
+    assert card.omitted == ("kinds: not asked: no task has several kinds",)
+    assert "Left out: kinds: not asked: no task has several kinds." in as_markdown(card)
+    with pytest.raises(UserError, match="nothing that is asked can be asked of this recording: kinds: not asked"):
+        api.stress("random", recording, only=["kinds"])
+
+
+def test_what_prints_as_nothing_has_neither_mark_nor_sign() -> None:
+    assert [signed(number) for number in (-0.0004, 0.0, 0.0004, -0.0006)] == ["0.000", "0.000", "0.000", "-0.001"]
+    assert told_apart(-0.0004, (-0.00045, -0.0001)) == "no" and told_apart(-0.1, (-0.2, -0.05)) == "worse"
+
+
+def test_a_single_model_is_said_to_be_gone_if_it_is_itself_retired(recording: Path) -> None:
+    card = api.stress("single:third", recording, only=["retired"], cost_weight=1.0)
+    cell = cells(card, "single:third")["retired each in turn"]
+    assert (cell.parts, cell.cannot) == (("first", "second"), ("third",))
+    (grid,) = stress_grids(card)
+    assert grid.rows[0].cells[1].lines[-2:] == ("mean of 2 of 3: cannot", "be had without third")
+    assert list(card.routers["single:third"].cannot.values()) == ["it is, or calls, the model that is gone"]
+
+
+def test_losses_on_unseen_tasks_are_named_the_largest_first(recording: Path) -> None:
+    def cell(name: str, lost: float) -> Cell:
+        near = (lost - 0.01, lost + 0.01)
+        return Cell(
+            question="tasks", name=name, parts=(name,), items=20, value=0.0, ahead=-0.0001,
+            ahead_interval=(-0.0002, 0.0), lost=lost, lost_interval=near,
+            flips=None, worst=None, worst_ahead=None, how=(),
+        )  # fmt: skip
+
+    trained = cell("as trained", 0.0).model_copy(update={"question": "as trained", "ahead": 0.4})
+    said = words([trained, cell("a", 0.2), cell("b", 0.9), cell("c", 0.001), cell("d", 0.3), cell("e", 0.1)])[1]
+    assert "ahead on none, behind on none, of 5; " in said
+    assert said.endswith("it loses 0.900 on b, 0.300 on d, 0.200 on a, less on 1 more")
+
+
+def test_another_card_is_not_overwritten_and_the_page_on_the_same_goes(
+    small_recording: Path, tmp_path: Path, harness: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = (
+        "stress",
+        "--recording",
+        small_recording,
+        "--router",
+        "random",
+        "--processes",
+        1,
+        "--out",
+        tmp_path / "c",
+    )
+    assert harness(*command, "--only", "seeds") == 0 and harness("report", tmp_path / "c") == 0
+    assert (tmp_path / "c" / "report.html").is_file()
+    assert f"go on with --out {tmp_path / 'c'}" in capsys.readouterr().out
+    assert harness(*command, "--only", "wording") == 2
+    assert "holds a card with other options" in capsys.readouterr().err
+    assert (tmp_path / "c" / "report.html").is_file()
+    assert harness(*command, "--only", "seeds") == 0
+    assert not (tmp_path / "c" / "report.html").exists() and not (tmp_path / "c" / "report-figures").exists()
+    assert harness("compare", tmp_path / "c", tmp_path / "c") == 2
+    assert "is a card of python -m harness stress" in capsys.readouterr().err
+    assert harness("report", tmp_path / "none") == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ("--router single:foo", "unknown model 'foo'"),
+        ("--router hierrouter:foo", "unknown router hierrouter:foo"),
         ("--only words", "--only words: expected some of tasks"),
         ("--router hirrouter", "did you mean hierrouter"),
         ("--recording {tmp}", "is not a recording"),
@@ -216,3 +302,16 @@ def test_bad_input(
 def test_the_card_reads_back(recording: Path) -> None:
     card = api.stress("random", recording, only=["seeds"], cost_weight=1.0)
     assert Card.model_validate_json(json.dumps(card.model_dump(mode="json"))) == card
+
+
+def test_in_a_pipe_a_line_comes_by_the_clock_before_the_first_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_TRIALS", 0.01)
+    written = io.StringIO()
+    with progress.trial_progress(Console(file=written, width=80), "kept there") as on_trial:
+        on_trial(0, 7, "")
+        deadline = time.monotonic() + 10
+        while written.getvalue().count("0/7 trials") < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        on_trial(7, 7, "single:a: as trained")  # not an emoji
+    assert written.getvalue().startswith("kept there\n0/7 trials, 0 s\n")
+    assert "7/7 trials, 0 s: single:a: as trained\n" in written.getvalue()

@@ -14,6 +14,9 @@ import pytest
 
 import harness as harness_package
 from harness.evaluation.limits import Budget, NoWorseThan
+from harness.report.groups import group
+from harness.report.page import plane
+from harness.report.result_text import main_result
 from harness.runs.goals import checked_goals, set_and_judge
 from harness.runs.manifest import differences
 from harness.runs.routers import RunRouter
@@ -219,6 +222,16 @@ def test_the_run_within_limits_has_its_section_and_its_tables(limited_run: Path)
 def test_the_report_shows_the_budget(limited_run: Path, tmp_path: Path) -> None:
     page = harness_package.write_report([limited_run], tmp_path / "r.html").read_text()
     assert "The dotted line is the budget" in page and "the optimum within a budget of 0.02: quality" in page
+    run = harness_package.load_run(limited_run)
+    within = run.summary.budget
+    assert within is not None
+    found = within.routers[run.asked[0]]
+    first, second, third, *_ = main_result(run)
+    assert first.startswith("Within a budget of 0.02 ") and f"quality of {found.quality:.3f}" in first
+    assert f"at a cost of {found.cost:.3g}" in first and f"{within.optimum.quality:.3f}" in second
+    assert third.startswith("Without these limits")
+    drawn = plane(group([run])[0]).parts
+    assert f"{run.asked[0]}: quality {found.quality:.3f}, cost {found.cost:.4g} {run.summary.cost_unit}" in drawn
     assert page.count("no worse than reader by 0.1") >= 1 and page.count("budget cost=0.02, cap cost=0.1") >= 1
 
 

@@ -22,7 +22,7 @@ from harness.tables.grid import overall_grid
 from pools.cost import COST_WEIGHT
 from pools.data.recording import load_recording
 from pools.data.store import TransitionStore
-from pools.models.generator import Batch
+from pools.models.progress import Batch
 from pools.pool import load_pool
 from routers import load, ppo_hierrouter
 from tasks import load_suite
@@ -323,8 +323,8 @@ def test_record_goes_on_after_an_interruption_and_replays_as_live(
 
     @contextmanager
     def interrupted(_: Any) -> Iterator[Any]:
-        def on_batch(batch: Batch) -> None:
-            batches.extend([batch] if batch.done else [])
+        def on_batch(event: Any) -> None:
+            batches.extend([event] if isinstance(event, Batch) and event.done else [])
             if len(batches) == 5:
                 raise KeyboardInterrupt
 

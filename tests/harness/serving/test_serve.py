@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import time
@@ -243,6 +244,9 @@ def test_sigterm_answers_what_was_taken(tiny_pool_file: Path) -> None:
         (("--router", "nobody"), "unknown router"),
         (("--router", "majority-vote"), "majority-vote asks every model and routes nothing"),
         (("--router", "single:reader", "--checkpoint", "x"), "learns nothing, so it has no checkpoint"),
+        (("--router", "single:reader", "--train-on", "x"), "--train-on: no router here learns at the start"),
+        (("--router", "knn", "--checkpoint", "x", "--train-on", "x"), "--train-on: no router here learns at the start"),
+        (("--router", "knn", "--train-on", "nowhere"), "nowhere is not a recording"),
         (("--port", "-1"), "cannot listen at 127.0.0.1:-1"),
         (("--batch-size", "0"), "--batch-size 0"),
         (("--timeout", "0"), "--timeout 0"),
@@ -263,8 +267,21 @@ def test_what_makes_no_server_is_said_in_one_line(
     assert said in error and error.count("\n") == 1
 
 
-def test_a_port_that_is_taken_is_said(small_recording: Path, harness: Callable[..., int], capsys: Any) -> None:
+def test_a_port_that_is_taken_is_said_before_anything_is_loaded(
+    tiny_pool_file: Path, harness: Callable[..., int], capsys: Any
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert harness("serve", "--recording", small_recording, "--port", port) == 2
-    assert f"cannot listen at 127.0.0.1:{port}" in capsys.readouterr().err
+        assert harness("serve", "--pool", tiny_pool_file, "--router", "single:tiny-a", "--port", port) == 2
+    said = capsys.readouterr()
+    assert f"cannot listen at 127.0.0.1:{port}" in said.err and "loading" not in said.out
+
+
+def test_what_is_loaded_is_said_and_is_what_the_router_can_call(tiny_pool_file: Path) -> None:
+    for router, loaded in (("single:tiny-b", ["tiny-b"]), ("random", ["tiny-a", "tiny-b"])):
+        said: list[str] = []
+        with serving("--pool", tiny_pool_file, "--router", router, said=said) as (_, address):
+            assert httpx.get(f"{address}/health").status_code == 200
+        lines = [re.sub(r"[\d.]+ s$", "N s", line.strip()) for line in said if not line.endswith("so far\n")]
+        assert lines[:-1] == [line for name in loaded for line in (f"loading {name}", f"{name}: loaded in N s")]
+        assert lines[-1].startswith(f"serving {router} over pool tiny at ")

@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -343,3 +344,16 @@ def test_other_prices_and_other_words_leave_the_answers(synthetic_tree) -> None:
         assert asked.context(item, node).query == asked.items[item].query == f"say {item}"
         assert asked.context(item, node).responses == tree.context(item, node).responses
     assert tree.context(0, 0).query == tree.items[0].query
+
+
+def test_at_other_rates_a_tree_is_the_one_that_is_made_with_them(synthetic_tree: Any) -> None:
+    made = synthetic_tree(items=5, models=2, max_hops=3)
+    other = synthetic_tree(items=5, models=2, max_hops=3, rates=(0.7, 0.02))
+    found = made.at_rates(other.cost_model)
+    np.testing.assert_array_equal(found.cost, other.cost)
+    np.testing.assert_array_equal(found.billed, other.cost)
+    assert (
+        found.cost_model == other.cost_model and (found.score == made.score).all() and (made.cost != found.cost).any()
+    )
+    deep = made.shortened(1).cascade(3).at_rates(other.cost_model)
+    np.testing.assert_array_equal(deep.cost, other.shortened(1).cascade(3).cost)

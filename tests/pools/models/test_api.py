@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from pools.data.store import TransitionStore
 from pools.errors import UserError
 from pools.models.api import TRIES, ask_patiently
 from pools.models.generator import LiveGenerator
+from pools.models.progress import Batch, Loading, Silence, UnderWay
 from pools.pool import Pool, load_pool
 from pools.types import Context, GenerationSettings, UpstreamError
 
@@ -217,7 +219,8 @@ def test_a_server_with_every_fault_at_random(
 def test_what_does_not_pass_ends_in_a_line(pool: Any, serve: Any, tmp_path: Path, fault: Any, counted: Any) -> None:
     server, store = serve(never(fault)), TransitionStore(tmp_path / "s")
     generator = LiveGenerator(pool(server, max_retries=1, timeout=1), store=store)
-    with pytest.raises(UserError, match=r"did not answer.*check that it runs") as error:
+    what_to_do = "lower `num_concurrent`" if fault is is_busy else "check that it runs"
+    with pytest.raises(UserError, match=rf"did not answer.*{what_to_do}") as error:
         generator.generate(0, REQUESTS[:2])
     assert "\n" not in str(error.value)
     counted(fault.__name__.replace("_", " ") + ", for good", "server", 1, 1, wrong=len(store))
@@ -296,14 +299,95 @@ def test_a_refusal_is_said(pool: Any, serve: Any, slept: list[float], status: in
     assert server.asked == {"Question 0": times}
 
 
-def test_how_often_a_server_is_asked_where_nothing_is_said_of_it(pool: Any, serve: Any, slept: list[float]) -> None:
-    server = serve(never(drops))
-    declared = pool(server)
+PAUSES = [1, 1, 2, 4, 8, 10, 10, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("fault", "patience", "pauses"),
+    [
+        (never(drops), 60.0, PAUSES),
+        (never(drops), 5.0, PAUSES[:3]),
+        (never(drops), 0.0, []),
+        (refuses("Question 0"), 5.0, PAUSES[: TRIES - 1]),  # who refuses is there
+        (refuses("Question 0"), 60.0, PAUSES),
+    ],
+)
+def test_a_server_is_asked_for_as_long_as_the_pool_has_patience(
+    pool: Any, serve: Any, slept: list[float], fault: Fault, patience: float, pauses: list[float]
+) -> None:
+    """If nothing is said of retries; and that it is silent is told once."""
+    declared, told = pool(serve(fault), {"patience": patience}), list[Any]()
     del declared.models[0].arguments["max_retries"]
     with pytest.raises(UserError, match="did not answer"):
+        LiveGenerator(declared, progress=told.append).generate(0, REQUESTS[:1])
+    assert slept == pauses
+    assert len([event for event in told if isinstance(event, Silence)]) == bool(pauses)
+
+
+def test_a_server_that_hangs_is_asked_no_longer_than_patience_and_one_reply_take(pool: Any, serve: Any) -> None:
+    server = serve(never(hangs))
+    declared = pool(server, {"patience": 0.5}, timeout=1)
+    del declared.models[0].arguments["max_retries"]
+    with pytest.raises(UserError, match=r"no whole reply in time; .*one reply may take 1 s \(`timeout`"):
         LiveGenerator(declared).generate(0, REQUESTS[:1])
-    assert server.asked == {"Question 0": TRIES}
-    assert slept == [1, 1, 2, 4, 8, 10, 10]
+    assert server.asked == {"Question 0": 1}
+
+
+SAID: list[tuple[int, Any, str]] = [
+    (400, {"detail": "prompt must be a string."}, "400: prompt must be a string.; set `tokenized_requests: false`"),
+    (422, {"detail": [{"loc": ["body", "prompt"], "msg": "wrong", "input": "SECRET"}]}, "422: prompt: wrong; set `tok"),
+    (400, {"error": {"message": "exceeds the context size"}}, "exceeds the context size; start the server with a long"),
+    (400, {"error": "maximum context length is 5", "object": 1}, "maximum context length is 5; start the server"),
+    (
+        401,
+        {"error": {"message": "Invalid API Key"}},
+        "401: Invalid API Key; check the key: the variable OPENAI_API_KEY",
+    ),
+    (404, {"detail": "Not Found"}, "404: Not Found; check `base_url`, which ends in /v1/completions"),
+    (404, b"<html>nginx</html>", "404: Not Found; check `base_url`"),
+    (413, b"too much", "413: too much; "),
+    (500, b"Internal Server Error", "500: Internal Server Error; its log says more; check `model`"),
+    (502, b"<html>nginx</html>", "502: Bad Gateway; its log says more"),
+]
+
+
+@concurrently
+@pytest.mark.parametrize(("status", "body", "line"), SAID, ids=[said[2][:20] for said in SAID])
+def test_what_a_server_said_is_in_the_error_with_the_option_that_fixes_it(
+    pool: Any, serve: Any, tiny_pool_file: Path, concurrent: int, status: int, body: Any, line: str
+) -> None:
+    def says(handler: Handler, question: str, before: int) -> bool:
+        handler.reply(status, body)
+        return True
+
+    of_tokens = {"tokenizer": str(tiny_pool_file.parent / "tiny-b"), "tokenizer_backend": "huggingface"}
+    declared = pool(serve(says), COMPLETIONS, max_retries=1, num_concurrent=concurrent, **of_tokens)
+    with pytest.raises(UserError, match=re.escape(line)) as error:
+        LiveGenerator(declared).generate(0, REQUESTS[:1])
+    assert "SECRET" not in str(error.value) and "\n" not in str(error.value)
+
+
+@concurrently
+def test_responses_are_counted_as_they_come_and_stored_one_by_one_if_asked_one_by_one(
+    pool: Any, serve: Any, tmp_path: Path, concurrent: int
+) -> None:
+    store, told, stored = TransitionStore(tmp_path / "s"), list[Any](), list[int]()
+
+    def tell(event: Any) -> None:
+        told.append(event)
+        stored.append(len(store))
+
+    LiveGenerator(pool(serve(), num_concurrent=concurrent), store=store, progress=tell).generate(0, REQUESTS[:4])
+    assert [type(event) for event in told[:3]] == [Batch, Loading, Loading] and told[0].total == 4
+    underway = [event for event in told if isinstance(event, UnderWay)]
+    tokens = sum(10 + n for n in range(4))
+    if concurrent == 1:
+        assert [event.responses for event in underway] == [0, 1] * 4 and sum(e.tokens_out for e in underway) == tokens
+        assert stored[3:] == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
+    else:
+        assert [event.responses for event in underway] == [0, 1, 2, 3, 4] and underway[-1].tokens_out == tokens
+        assert stored[3:] == [0, 0, 0, 0, 0, 4]
+    assert told[-1].done == 4
 
 
 def test_a_server_is_given_the_time_that_it_asks_for(slept: list[float]) -> None:
@@ -316,7 +400,7 @@ def test_a_server_is_given_the_time_that_it_asks_for(slept: list[float]) -> None
         raise error
 
     lm: Any = SimpleNamespace(amodel_call=is_busy, model_call=None, max_retries=8, timeout=300)
-    ask_patiently(lm, 1)
+    ask_patiently(lm, 1, 60, 8)
     asyncio.run(lm.amodel_call(sem=None))
     assert slept[:6] == [20, 300, 2, 4, 8, 10] and 55 < slept[6] <= 60
 

@@ -4,6 +4,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from pools.models.hf import SharedPrefixHFLM
+from pools.models.progress import under_way
 
 INSTRUCTION = "Answer the question as shortly as you can, and nothing else. "
 QUERIES = ["What is 2 + 2?", "Name a colour. " * 5, "How many legs has a spider, and why has it so many of them?", "?"]
@@ -44,6 +45,15 @@ def test_responses_are_lm_eval_s(models, prompts):
     ours, theirs = models
     assert answers(ours, prompts) == answers(theirs, prompts)
     assert ours.read.columns <= theirs.read.columns
+
+
+def test_tokens_are_counted_as_they_are_written_whoever_decodes(models):
+    ours, _ = models
+    for more in ({}, {"repetition_penalty": 1.1}):
+        told = []
+        with under_way("tiny", told.append):
+            answers(ours, PROMPTS[:3], limit=10, **more)
+        assert told[-1].tokens_out == 30 and len({event.tokens_out for event in told}) == 11, more
 
 
 def test_shared_beginnings_are_read_once(models):

@@ -10,6 +10,7 @@ from pools.data.store import TransitionStore
 from pools.mdp.tree import Tree
 from pools.models.engine import Unanswered
 from pools.models.generator import LiveGenerator
+from pools.models.progress import Batch, Loading, UnderWay
 from pools.pool import load_pool
 from pools.template import render
 from pools.types import UpstreamError
@@ -75,6 +76,19 @@ def test_batches_are_the_longest_first_and_answers_in_the_order_asked(generator,
     assert [g.response for g in generator.generate(0, REQUESTS)] == [expected[q] for q in QUERIES]
 
 
+def test_loading_tokens_and_responses_are_told_as_they_come(pool):
+    told = []
+    made = LiveGenerator(pool, progress=told.append).generate(0, REQUESTS[:4])  # one batch
+    begun, loading, loaded, *under_way, batch = told
+    assert begun == Batch("tiny-a", 0, 4, 0, 0) and loading == Loading("tiny-a") and loaded.seconds > 0
+    assert all(isinstance(event, UnderWay) for event in under_way)
+    tokens, responses = [e.tokens_out for e in under_way], [e.responses for e in under_way]
+    assert tokens == sorted(tokens) and responses == sorted(responses) and responses[-1] == 4
+    assert len(set(tokens)) >= max(g.tokens_out for g in made), "at each step"
+    assert tokens[-1] >= batch.tokens_out == sum(g.tokens_out for g in made), "what ends a response is written, too"
+    assert (batch.done, batch.total) == (4, 4)
+
+
 def test_settings_of_every_request_are_kept(generator):
     settings = [GenerationSettings((), 5), GenerationSettings((), 9), GenerationSettings((), 5)]
     made = generator.generate(0, [(Context("Why?"), s) for s in settings])
@@ -114,7 +128,8 @@ def test_the_store_answers_the_second_time(pool, tmp_path, monkeypatch):
     asked = []
     second.progress = asked.append
     assert second.generate(0, REQUESTS[:4])[:3] == made
-    assert [(batch.model, batch.done, batch.total) for batch in asked] == [("tiny-a", 0, 1), ("tiny-a", 1, 1)]
+    told = [(e.model, e.done, e.total) for e in asked if isinstance(e, Batch)]
+    assert told == [("tiny-a", 0, 1), ("tiny-a", 1, 1)]
     second.generate(1, REQUESTS[:1])
     assert len(second.store) == 5
 
@@ -122,10 +137,11 @@ def test_the_store_answers_the_second_time(pool, tmp_path, monkeypatch):
 def test_every_batch_is_told_of_and_stored_before_the_next(pool, tmp_path):
     store, seen = TransitionStore(tmp_path / "s"), []
 
-    def progress(batch):
-        seen.append((batch.done, batch.total, len(store), batch.tokens_in))
-        if len(seen) == 2:
-            raise KeyboardInterrupt
+    def progress(event):
+        if isinstance(event, Batch):
+            seen.append((event.done, event.total, len(store), event.tokens_in))
+            if len(seen) == 2:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         LiveGenerator(pool, store=store, progress=progress).generate(0, REQUESTS)
