@@ -211,9 +211,9 @@ def evaluate(
     routers: a name (`python -m harness list routers`), a router (what has `act`, or what `train` gives), the class of
     one, several of these, or a mapping to them from the names of their rows.
     recording: folder to replay, by default the shipped one of the pool and suite. train_on: another one to learn from,
-    of models of the same names, by default the same. live: ask the pool's models instead;
-    store: keeps what they answer. tasks: only these; with live models and no suite any. include_path: folder of more
-    task files. limit: only the first so many documents of each task.
+    of models of the same names, by default the same. live: ask the pool's models instead; store: keeps what they
+    answer. tasks: only these; with live models and no suite any. include_path: folder of more task files. limit: only
+    the first so many documents of each task.
     cost_weights: the lambda of the reward, in quality per unit of cost; several give a frontier.
     latency_weight: quality given up for a second, where the recording has latency; with one cost weight.
     frontier: also with a single cost weight. AIQ, cost at parity, APGR and CPT do not depend on the weights: each

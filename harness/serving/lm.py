@@ -99,7 +99,7 @@ class RoutedLM(LM):
             cost=cost,
             cost_weight=float(cost_weight),
             seed=int(seed),
-            say=logging.getLogger("lm_eval.models.routed").info,  # shown as what lm-eval says itself
+            say=log.info,
         )
         self.pool, self._seed = self._routed.pool, int(seed)
         self._bills: list[Bill] = []

@@ -164,9 +164,6 @@ def routed(
     if learns(router):
         took = f"trained in {time.perf_counter() - start:.1f} s"
         say(f"{router}: {took if checkpoint is None else f'the policy {checkpoint}'}")
-    begun = {
-        item.query + item.prefill: (item.query, item.prefill)
-        for item in ([] if recorded is None else recorded.tree.items)
-        if item.prefill
-    }
+    told = [] if recorded is None else [item for item in recorded.tree.items if item.prefill]
+    begun = {item.query + item.prefill: (item.query, item.prefill) for item in told}
     return Routed(row_name(router), made, of_pool, generator, cost_model, hops, begun)
