@@ -39,6 +39,10 @@ class Table(Schema):
     """Unit of the costs; empty if none are recorded."""
     cost_weight: Annotated[float, Field(ge=0)]
     """Lambda: quality given up for one unit of cost."""
+    max_hops: int | None
+    """Horizon that was asked for; null: the recording's."""
+    allow_stop: bool
+    """Whether a router may answer before the last hop."""
 
     @property
     def slug(self) -> str:
@@ -140,17 +144,21 @@ class Entry(Schema):
 def entries_of(run: RunFolder, label: str) -> Iterator[tuple[str, Entry]]:
     """An entry of each router of a run, by its name there. label: put behind the names of those it was asked for.
 
-    Raises UserError for a run that cannot be compared with others: of live models, or with a latency weight.
+    Raises UserError for a run that cannot be compared with others: of live models, with a latency weight, or of means
+    over several trainings, whose spread an entry does not hold.
     """
-    summary, manifest = run.summary, run.manifest
+    summary, manifest, asked = run.summary, run.manifest, run.manifest.arguments
     if summary.latency_weight:
         raise UserError(f"{run.path} has a latency weight; a leaderboard ranks by quality and cost")
+    if several := next((name for name, router in run.routers.items() if router.seeds is not None), None):
+        raise UserError(f"{run.path}: {several} is a mean over trainings; add a run of each --seed, with a --label")
     recording = manifest.source.get("sha256")
     if not isinstance(recording, dict):
         raise UserError(f"{run.path} is of live models; a leaderboard takes runs on recordings")
     table = Table(
         title=summary.title, recording=recording, split=summary.split, cost_model=summary.cost_model,
-        cost_unit=summary.cost_unit, cost_weight=summary.cost_weight,
+        cost_unit=summary.cost_unit, cost_weight=summary.cost_weight, max_hops=asked.max_hops,
+        allow_stop=asked.allow_stop,
     )  # fmt: skip
     made = Made(date=str(manifest.date), command=manifest.command, commit=manifest.commit)
     for name, router in run.routers.items():

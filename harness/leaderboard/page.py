@@ -52,7 +52,7 @@ def leaderboard(options: Leaderboard, console: Console) -> None:
 def read_entries(folder: Path) -> dict[Path, Entry]:
     """The entries by their files in the folder. Raises UserError for a file that is no entry, or not in its place."""
     entries = {}
-    for path in sorted(folder.glob("*/*.json")):
+    for path in sorted(folder.rglob("*.json")):
         entry = read_entry(path)
         if folder / entry.file != path:
             raise UserError(f"{path} is in another place than its table and router say; name it {folder / entry.file}")
@@ -104,7 +104,9 @@ def _is_new(entry: Entry, asked: bool, entries: Mapping[Path, Entry], folder: Pa
 
 
 def _heading(table: Table) -> str:
-    return f"{table.title.partition(':')[0]}, cost weight {table.cost_weight:g}"
+    hops = "" if table.max_hops is None else f", at most {table.max_hops} hops"
+    stop = "" if table.allow_stop else ", no STOP"
+    return f"{table.title.partition(':')[0]}, cost weight {table.cost_weight:g}{hops}{stop}"
 
 
 def _command(options: Leaderboard) -> str:

@@ -48,6 +48,8 @@ def main_result(run: RunFolder) -> list[str]:
         )
     if overall.collapsed_to:
         said.append(f"It sends almost every call to {overall.collapsed_to}: it does not route.")
+    if run.routers[name].seeds is not None:
+        said.append("It is a mean over several trainings; these intervals are over items alone (the table has both).")
     if not overall.exact:
         said.append("Its choices were drawn once per item, so chance has a part in these figures.")
     return said

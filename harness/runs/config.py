@@ -131,6 +131,8 @@ class Run(Problem):
     """Train a router even if one ships that was trained on the same."""
     out: Path | None = None
     """Folder to write to; by default a new one under runs/."""
+    force: bool = False
+    """Replace another run in the folder of --out."""
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,10 @@ class Arguments(Schema, extra="allow"):
     """The suite."""
     recording: str | None = None
     """Where the recording was."""
+    max_hops: int | None = None
+    """The horizon; null: the recording's."""
+    allow_stop: bool = True
+    """Whether routers might answer before the last hop."""
 
     @property
     def asked(self) -> tuple[str, ...]:

@@ -249,7 +249,7 @@ def assemble(
                     "python -m harness train --live writes where the router can learn from live models"
                 )
             if kept is not None and kept.has(given, with_seed, options[name]):
-                say(f"{which}: as it was trained before the run was stopped")
+                say(f"{which}: as trained before, kept in {kept.folder}")
             else:
                 say(f"training {which} on {len(request.train.items) if request.train else 0} items ...")
             taught = teach_once(given, with_seed, options[name], kept)

@@ -24,7 +24,7 @@ from harness.evaluation.summary import ARROW, Summary, frontier_point, newly_wor
 from harness.evaluation.sweep import Sweep, collect, seen_of, sweep, sweepable
 from harness.runs.checkpoints import shipped_checkpoint
 from harness.runs.config import LIVE_STORE, TRACKING
-from harness.runs.folder import check_run_target, new_run
+from harness.runs.folder import check_run_target, load_run, new_run
 from harness.runs.goals import AMOUNTS, Reached, check_goals, checked_goals, read_amount, set_and_judge, written_amount
 from harness.runs.kept import FOLDER as UNFINISHED
 from harness.runs.kept import file_name, kept_in
@@ -394,9 +394,7 @@ def evaluate(
         cost_model=tree.cost_model,
         seconds=round(time.monotonic() - start, 2),
         seed=seed,
-        arguments=Arguments.model_validate(
-            {key: clean(str(given)) if isinstance(given, Path | str) else given for key, given in asked_for.items()}
-        ),
+        arguments=_arguments(asked_for),
         suite=source.suite,
         pool=source.pool.to_dict(),
         learnt_from=None if known is None else lessons.description,
@@ -410,8 +408,10 @@ def run(options: Run, console: Console, log: Log | None = None) -> Path:
     was_there = options.out is not None and options.out.exists()
     out = options.out or new_folder("run")
     check_run_target(out)
+    if not options.force:
+        _check_not_another(out, options)
     out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before anything is computed
-    of_the_command = ("router", "task", "cost_weight", "router_args", *AMOUNTS, "out", *TRACKING)
+    of_the_command = ("router", "task", "cost_weight", "router_args", *AMOUNTS, "out", "force", *TRACKING)
     amounts: dict[str, Any] = {name: read_amount(name, getattr(options, name)) for name in AMOUNTS}
     try:
         with generation_progress(console) as on_batch:
@@ -442,6 +442,25 @@ def run(options: Run, console: Console, log: Log | None = None) -> Path:
         console.print(table, end="\n\n")
     console.print(f"written to {out}", highlight=False, markup=False)
     return out
+
+
+def _arguments(given: Mapping[str, Any]) -> Arguments:
+    """What a run is asked for, as its manifest keeps it."""
+    return Arguments.model_validate(
+        {name: clean(str(each)) if isinstance(each, Path | str) else each for name, each in given.items()}
+    )
+
+
+def _check_not_another(out: Path, options: Run) -> None:
+    """Raise UserError if the folder holds a run that was asked for something else."""
+    try:
+        there = load_run(out).manifest
+    except UserError:  # none, or a damaged one
+        return
+    before, now = there.arguments.model_dump(mode="json"), _arguments(vars(options)).model_dump(mode="json")
+    compared = now.keys() & before.keys() - {"out", "force", "rows", *TRACKING}
+    if any(before[name] != now[name] for name in compared):
+        raise UserError(f"{out} holds another run ({there.command}); name a new folder, or replace it with --force")
 
 
 def _checkpoint_name(router: RunRouter, among: Sequence[RunRouter]) -> str:
@@ -595,7 +614,7 @@ def _check_two_models(strong: str | None, weak: str | None, frontier: bool, mode
         raise UserError(f"unknown model {unknown[0]!r} in --strong, --weak: the pool has {', '.join(models)}")
     if not frontier:
         raise UserError(
-            "--strong and --weak are for a frontier: add --frontier, or give several cost weights, as 0,0.1,1"
+            "--strong and --weak are for a frontier: add --frontier, or give several cost weights, as in 0 0.1 1"
         )
 
 

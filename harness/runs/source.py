@@ -112,6 +112,8 @@ def open_source(
         if name not in there:
             instead = _instead_of(name, task, there, known.pool, pool, include_path)
             raise UserError(f"unknown task {name!r}: the recording {recording} has {', '.join(there)}; {instead}")
+    if include_path is not None or any(task.endswith((".yaml", ".yml")) for task in tasks):
+        _check_same_tasks(chosen_suite(None, tasks, include_path), known, recording)
     source = _recorded(known, recording, max_hops, names, limit)
     if asked_pool is not None and not same_models(asked_pool.models, source.pool.models):
         raise UserError(
@@ -139,6 +141,17 @@ def command_to_record(pool: str, suite: str | None, tasks: Sequence[str], includ
     words += ["--suite", suite or DEFAULT_SUITE] if suite or not tasks else []
     words += ["--task", *tasks] if tasks else []
     return " ".join(words + ([] if include_path is None else ["--include-path", str(include_path)]))
+
+
+def _check_same_tasks(asked: Suite, recorded: Recording, folder: Path) -> None:
+    """Raise UserError if a task that a file describes is not what was recorded under its name."""
+    prints = recorded.manifest.get("tasks", {})
+    for task in asked.load():
+        if prints.get(task.name) != task.fingerprint:
+            raise UserError(
+                f"the recording {folder} is of another task {task.name} than that file describes (items, wording, "
+                "examples or metric); record yours (python -m harness record --task)"
+            )
 
 
 def _how_to_record(pool: str, suite: str | None, tasks: Sequence[str], include_path: Path | None) -> str:

@@ -86,6 +86,14 @@ class RoutedLM(LM):
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
             raise UserError(f"model routed has no argument {name!r}; {hint}")
+        numbers = {"max_hops": max_hops, "seed": seed}
+        for name, given in numbers.items():
+            if not (given is None or (isinstance(given, int) and not isinstance(given, bool))):
+                raise UserError(f"model routed: {name}={given}: expected a whole number")
+        if not isinstance(allow_stop, bool):
+            raise UserError(f"model routed: allow_stop={allow_stop}: expected True or False")
+        if not isinstance(cost_weight, int | float):
+            raise UserError(f"model routed: cost_weight={cost_weight}: expected a number")
         self._routed = routed(
             router,
             pool,
@@ -94,14 +102,14 @@ class RoutedLM(LM):
             weights=None if weights is None else Path(weights),
             store=Path(store),
             checkpoint=None if checkpoint is None else Path(checkpoint),
-            max_hops=None if max_hops is None else int(max_hops),
+            max_hops=max_hops,
             allow_stop=allow_stop,
             cost=cost,
             cost_weight=float(cost_weight),
-            seed=int(seed),
+            seed=seed,
             say=log.info,
         )
-        self.pool, self._seed = self._routed.pool, int(seed)
+        self.pool, self._seed = self._routed.pool, seed
         self._bills: list[Bill] = []
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:

@@ -606,10 +606,10 @@ def _estimate(mean: float, interval: tuple[float, float], ratio: float | None, f
 
 
 def _times(ratio: float | None) -> str:
-    """How many times another figure it is: with two decimals, of small ones a digit that says something."""
+    """How many times another figure it is: with two decimals, small ones with two digits."""
     if ratio is None:
         return ""
-    return f"{ratio:.1g}x" if 0 < ratio < 0.005 else f"{ratio:.2f}x"
+    return f"{ratio:.2g}x" if 0.001 <= ratio < 0.1 else f"{ratio:.1g}x" if 0 < ratio < 0.001 else f"{ratio:.2f}x"
 
 
 def _cost_form(costs: Iterable[float | None], digits: int = 2) -> str:

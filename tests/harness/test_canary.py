@@ -353,9 +353,11 @@ def test_what_serve_answers_and_says(good: Any, searched: Any, tmp_path: Path) -
     process = subprocess.Popen([*command, "--max-hops", "3"], stdout=-1, stderr=-1, text=True, env=environment)
     try:
         assert process.stdout is not None
-        shown.append(process.stdout.readline())
-        found = re.search(r"at (http://\S+)/v1", shown[0])
-        assert found, process.communicate()[1]
+        for line in process.stdout:  # what is loaded is told of before
+            shown.append(line)
+            if found := re.search(r"at (http://\S+)/v1", line):
+                break
+        assert found, process.stderr and process.stderr.read()
         body = {"model": "pipeline:header>url>environment", "max_tokens": 9}
 
         def ask(authorization: str | None, query: str) -> int:

@@ -20,6 +20,7 @@ def test_two_share_a_letter_if_and_only_if_they_are_alike() -> None:
     letters = group_letters(drawn)
     shared = [[bool(set(one) & set(other)) for other in letters] for one in letters]
     np.testing.assert_array_equal(shared, drawn)
+    assert group_letters(np.ones((60, 60), bool)) == ["a"] * 60  # at once, as of many seeds of one router
 
 
 def test_of_equal_routers_any_two_are_told_apart_in_one_of_twenty_tables() -> None:
