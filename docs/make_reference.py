@@ -16,7 +16,7 @@ from harness.cli.app import COMMANDS
 from harness.evaluation.summary import Summary
 from harness.leaderboard.entry import Entry
 from pools.schema import Schema
-from routers.registry import describe, names, router_options
+from routers.registry import ROUTERS, describe, names, router_options
 
 FOLDER = Path(__file__).parent / "reference"
 SUMMARY = """# `summary.json`
@@ -175,8 +175,9 @@ def _with_flags(text: str) -> str:
 
 def routers() -> str:
     """The page on routers: a section for those without options, then one for each that has some."""
-    plain = [name for name in names() if not _options(name)]
-    rest = [name for name in names() if name not in plain]
+    ours = [name for name in names() if ROUTERS.entry(name)[1].__module__.startswith("routers.")]
+    plain = [name for name in ours if not _options(name)]
+    rest = [name for name in ours if name not in plain]
     listed = [f"- `{name}`: {_with_flags(_line(describe(name)))}" for name in plain]
     return "\n".join([ROUTERS_HEAD, "## Without options", "", *listed, "", *map(_router, rest)])
 

@@ -20,7 +20,8 @@ def extract(resps: Sequence[Sequence[str]], docs: Sequence[Mapping[str, Any]]) -
 
 def grade(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """Score of one document: 1.0 if its program passes the three tests, else 0.0."""
-    return {"pass@1": float(passes(f"{doc['test_setup_code']}\n{results[0]}", "\n".join(doc["test_list"])))}
+    # The set-up may use what the program defines, as a class of nodes.
+    return {"pass@1": float(passes(f"{results[0]}\n{doc['test_setup_code']}", "\n".join(doc["test_list"])))}
 
 
 def _tested(doc: Mapping[str, Any]) -> str:

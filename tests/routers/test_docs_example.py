@@ -95,8 +95,8 @@ def test_a_router_of_another_package_that_learns_is_trained_saved_run_compared_a
     with subprocess.Popen(serve, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            address = re.search(r"http://\S+/v1", server.stdout.readline())
-            assert address is not None
+            # What it learnt from, or loads, is told before.
+            address = next(found for line in server.stdout if (found := re.search(r"http://\S+/v1", line)))
             with urlopen(f"{address[0]}/models", timeout=30) as reply:
                 assert json.load(reply)["data"][0]["id"] == "words"
         finally:

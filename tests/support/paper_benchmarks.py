@@ -103,8 +103,8 @@ _HUMAN_EVAL = [
 ]
 
 
-def _program(number: int, text: str, code: str, *tests: str) -> dict[str, Any]:
-    rest: dict[str, Any] = {"test_setup_code": "", "challenge_test_list": []}
+def _program(number: int, text: str, code: str, *tests: str, setup: str = "") -> dict[str, Any]:
+    rest: dict[str, Any] = {"test_setup_code": setup, "challenge_test_list": []}
     return {"task_id": number, "text": text, "code": code, "test_list": list(tests), **rest}
 
 
@@ -123,7 +123,8 @@ _MBPP = [
             "Write a python function to reverse a word.",
             "def step():\n    return -1\n\ndef turned(w):\n    return w[:: step()]",
         ),
-        *('assert list(turned("ab")) == ["b", "a"]', 'assert turned("") == ""', 'assert turned("abc") == "cba"'),
+        *('assert list(turned("ab")) == ["b", "a"]', 'assert turned("") == ""', 'assert word == "cba"'),
+        setup='word = turned("abc")',  # as the set-up of some items of MBPP uses what the program defines
     ),
 ]
 _GSM8K = [

@@ -96,7 +96,7 @@ def test_a_folder_without_entries_is_refused(tmp_path: Path, harness: Run, capsy
 
 
 def test_the_page_in_the_documents_is_of_the_entries_that_ship(tmp_path: Path, harness: Run, monkeypatch: Any) -> None:
-    root = Path(api.__file__).parents[1]
+    root = Path(__file__).parents[3]
     monkeypatch.chdir(tmp_path)
     shutil.copytree(root / "results" / "leaderboard", tmp_path / "results" / "leaderboard")
     page = Path("docs/results/leaderboard.md")
