@@ -245,7 +245,8 @@ def test_a_new_key_asks_the_server_for_nothing_again(
     assert harness("record", "--pool", new, *suite, "--out", "recording") == 0
     assert len(good.got) == asked
     for pool in (first, new):
-        assert harness("run", "--recording", "recording", "--pool", pool, "--router", "random", "--out", "run") == 0
+        run = ("run", "--recording", "recording", "--pool", pool, "--router", "random", "--out", "run", "--force")
+        assert harness(*run) == 0
     searched()
 
 

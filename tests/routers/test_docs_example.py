@@ -42,7 +42,7 @@ def test_the_file_alone_is_enough(page: list[str], tmp_path: Path) -> None:
         return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
 
     def run(router: str) -> subprocess.CompletedProcess[str]:
-        return harness("run", "--router", router, "--baselines", "no", "--out", "run")
+        return harness("run", "--router", router, "--baselines", "no", "--out", "run", "--force")
 
     assert run("my_router.py").returncode == 0
     row = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["routers"]["longest-to-coder"]
