@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Literal
 
 from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, wait_exponential
 
@@ -30,10 +30,18 @@ from pools.types import FinishReason
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no response. status: of HTTP; None if the server said nothing. text: one line, what it said."""
+    """Why there is no response. status: of HTTP; None if there is none. text: one line, what was said.
+
+    stage: whether the request could not be sent, got no whole reply, or got one that holds no response.
+    """
 
     status: int | None
     text: str
+    stage: Literal["unsent", "silent", "replied"]
+
+
+class NoResponse(ValueError):
+    """A reply holds no response."""
 
 
 class ServerText(str):
@@ -92,14 +100,14 @@ def uncounted(name: str) -> UserError:
 
 
 def _response(reply: Any) -> tuple[str, Any]:
-    """Text and finish reason of a reply in OpenAI's form. Raises ValueError if it has not one choice with a text."""
+    """Text and finish reason of a reply in OpenAI's form. Raises NoResponse if it has not one choice with a text."""
     try:
         [choice] = reply["choices"]
         text = choice["message"]["content"] if "message" in choice else choice["text"]
     except (KeyError, TypeError, ValueError):
         text = None
     if not isinstance(text, str):
-        raise ValueError(f"its reply holds no response (one choice with a text): {clean(str(reply))[:100]}")
+        raise NoResponse(f"its reply holds no response (one choice with a text): {clean(str(reply))[:100]}")
     return text, choice.get("finish_reason")
 
 
@@ -316,8 +324,15 @@ async def _while_awaited(waiting: Waiting | None, answer: Awaitable[list[str]]) 
 def _may_pass(error: BaseException) -> bool:
     """Whether asking again may help."""
     status = _status(error)
-    for_good = status is not None and 400 <= status < 500 and status not in _PASSES
+    # With status 200: a page where JSON was expected, as of a server that has no such path.
+    for_good = _unsent(error) or (status is not None and 200 <= status < 500 and status not in _PASSES)
     return isinstance(error, Exception) and not isinstance(error, UserError) and not for_good
+
+
+def _unsent(error: BaseException) -> bool:
+    """Whether the request could not be sent: no key, or a URL, header or certificate that is not accepted."""
+    of_a_reply = isinstance(error, (NoResponse, json.JSONDecodeError, UnicodeDecodeError))
+    return isinstance(error, ValueError) and not of_a_reply
 
 
 def _status(error: BaseException) -> int | None:
@@ -348,37 +363,45 @@ def reason(error: BaseException) -> Failure:
     if (status := _status(error)) is not None:
         told = getattr(error, "message", "") or words(str(getattr(_answer(error), "text", "")))
         said = f"status {status}: {told}" if told else f"status {status}"
-    elif type(error) in (ValueError, TimeoutError):  # ours, but for a timeout of aiohttp, which says nothing
+    elif type(error) in (ValueError, NoResponse, TimeoutError):  # a timeout of aiohttp says nothing
         said = str(error) or "no whole reply in time"
     else:
         why = getattr(error, "strerror", None)
         said = f"{type(error).__name__} ({why})" if why else type(error).__name__
     said = "".join(c if c.isprintable() else " " for c in clean(said)[:300])
-    return Failure(status, " ".join(said.split()))
+    replied = status is not None or isinstance(error, ValueError)
+    return Failure(status, " ".join(said.split()), "unsent" if _unsent(error) else "replied" if replied else "silent")
 
 
-_TOO_LONG = ("context length", "context size", "maximum context", "max_model_len", "too long", "exceed")
+_TOO_LONG = ("context length", "context size", "context window", "maximum context", "max_model_len", "too long")
 
 
 def advice(failure: Failure, lm: Any, lm_eval: str, patience: float) -> str:
     """What to do about it: the option of the pool file that helps, by what servers are known to say."""
     status, said = failure.status, failure.text.lower()
+    if failure.stage == "unsent" and "key not found" in said:
+        return f"set the variable {_key_variable(lm_eval)}"
+    if failure.stage == "unsent" and "authorization" in said:
+        return "leave user and password out of `base_url`; name them in `header` (`{Authorization: Basic ...}`)"
+    if failure.stage == "unsent":
+        return "check `base_url` and the other arguments in the pool file"
     if status is None and "in time" in said:
         return f"check that it runs; one reply may take {lm.timeout:g} s (`timeout` in its arguments)"
     if status is None:
         return f"check that it runs, and `base_url`; it is asked again for {patience:g} s (`patience` in the pool file)"
     if status in (401, 403):
-        return "check the key: the variable OPENAI_API_KEY, or `header` in its arguments"
+        other = "" if lm_eval.startswith("anthropic") else ", or `header` in its arguments"  # ignored there
+        return f"check the key: the variable {_key_variable(lm_eval)}{other}"
     if status == 429:
         return "lower `num_concurrent` in its arguments, or raise `max_retries`"
-    if any(sign in said for sign in _TOO_LONG):
+    if status in (400, 500) and any(sign in said for sign in _TOO_LONG):
         return "start the server with a longer context, or use a task with shorter texts"
     if "max_completion_tokens" in said:
         return "use `lm_eval: openai-chat-completions`, which says so"
     if getattr(lm, "tokenized_requests", False) and status in (400, 422):
         return "set `tokenized_requests: false` in its arguments: texts are sent in place of numbers"
     path = "/v1/chat/completions" if "chat" in lm_eval else "/v1/completions"
-    if status == 404:
+    if status in (200, 404):
         return f"check `base_url`, which ends in {path} for `{lm_eval}`, and `model`"
     if status >= 500 or "template" in said:
         return (
@@ -388,3 +411,9 @@ def advice(failure: Failure, lm: Any, lm_eval: str, patience: float) -> str:
             else "its log says more; check `model` in its arguments"
         )
     return "check `model` and the other arguments in the pool file"
+
+
+def _key_variable(lm_eval: str) -> str:
+    """The variable of the environment in which a model type of lm-eval looks for its key."""
+    vendor = lm_eval.split("-")[0]
+    return {"anthropic": "ANTHROPIC_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}.get(vendor, "OPENAI_API_KEY")

@@ -39,9 +39,13 @@ Request = tuple[Context, GenerationSettings]
 
 @dataclass(frozen=True)
 class Unanswered:
-    """In place of an answer: what the server behind a model made of that request, as the text of an error."""
+    """In place of an answer: what the server behind a model made of that request, as the text of an error.
+
+    silent: whether there was no reply.
+    """
 
     text: str
+    silent: bool = False
 
 
 Answers = Sequence[Generation | Unanswered]
@@ -257,13 +261,13 @@ def _run_batch(lm: Any, model: CandidateModel, prompts: list[Any], settings: Gen
         made.append(
             _generation(lm, model, prompt, response, settings, room, seconds)
             if failure is None
-            else Unanswered(_no_answer(lm, model, failure))
+            else Unanswered(_no_answer(lm, model, failure), failure.stage != "replied")
         )
     return made
 
 
 def _no_answer(lm: Any, model: CandidateModel, why: Failure) -> str:
-    said = f"the server {lm.base_url} did not answer: {why.text}"
+    said = f"the server {lm.base_url} {'was not asked' if why.stage == 'unsent' else 'did not answer'}: {why.text}"
     return f"model {model.name}: {said}; {advice(why, lm, model.lm_eval, model.patience)}"
 
 

@@ -13,7 +13,7 @@ from pools.pool import Pool
 from pools.template import visible
 from pools.types import Context, Generation, GenerationSettings, UpstreamError
 
-# The requests of so many batches in a row without an answer, and a server is taken to be down.
+# So many batches in a row without a reply, or the requests of so many refused, and a server is taken to be down.
 SILENT_BATCHES = 2
 
 
@@ -50,8 +50,9 @@ class LiveGenerator:
         """Answers of several models, each in the order of its requests; an engine may run them at the same time.
 
         Responses that a model's template does not show make no request of their own. Raises UpstreamError if a server
-        did not answer some requests, once the others are answered and stored; if it answered nothing of two batches in
-        a row, at once: of one, a single request may be at fault.
+        did not answer some requests, once the others are answered and stored; if it was silent for two batches in a
+        row (of a server that is asked one by one, for two requests) or refused the requests of two batches, at once: of
+        one, a single request may be at fault.
         """
         read = {m: [(self.reads(m, context), s) for context, s in requests] for m, requests in asked.items()}
         distinct = {model: list(dict.fromkeys(requests)) for model, requests in read.items()}
@@ -78,7 +79,7 @@ class LiveGenerator:
             missing = [number for number, answer in enumerate(answers[model]) if answer is None]
             if missing:
                 batches[model] = self._batches(model, requests, missing)
-        done, silent = dict.fromkeys(batches, 0), dict.fromkeys(batches, 0)
+        done, refused, silent = (dict.fromkeys(batches, 0) for _ in range(3))
         in_batches = {model: [[asked[model][n] for n in b] for b in of_model] for model, of_model in batches.items()}
         for model in batches:
             self._report(model, 0, batches[model], ())
@@ -94,8 +95,11 @@ class LiveGenerator:
                 answers[model][place] = generation
             done[model] += len(good)
             self._report(model, done[model], batches[model], list(good.values()))
-            silent[model] = 0 if good else silent[model] + len(made)
-            if silent[model] >= SILENT_BATCHES * self.pool.models[model].at_once:
+            no_reply = all(isinstance(answer, Unanswered) and answer.silent for answer in made)
+            silent[model] = silent[model] + 1 if no_reply else 0
+            refused[model] = 0 if good else refused[model] + len(made)
+            of_batches = SILENT_BATCHES * self.pool.models[model].at_once
+            if silent[model] >= SILENT_BATCHES or refused[model] >= of_batches:
                 break
         if failed:
             total = sum(map(len, asked.values()))

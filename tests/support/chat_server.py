@@ -54,10 +54,10 @@ class Handler(BaseHTTPRequestHandler):
             self.server.in_flight -= self.under_way
             self.under_way = False
 
-    def reply(self, status: int, content: Any, **headers: str) -> None:
+    def reply(self, status: int, content: Any, kind: str = "application/json", **headers: str) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)

@@ -23,7 +23,7 @@ import pytest
 from chat_server import Handler, Server, answer_to, chat_server
 from pools.data.store import TransitionStore
 from pools.errors import UserError
-from pools.models.api import TRIES, ask_patiently
+from pools.models.api import TRIES, Failure, advice, ask_patiently
 from pools.models.generator import LiveGenerator
 from pools.models.progress import Batch, Loading, Silence, UnderWay
 from pools.pool import Pool, load_pool
@@ -345,8 +345,10 @@ SAID: list[tuple[int, Any, str]] = [
     ),
     (404, {"detail": "Not Found"}, "404: Not Found; check `base_url`, which ends in /v1/completions"),
     (404, b"<html>nginx</html>", "404: Not Found; check `base_url`"),
-    (413, b"too much", "413: too much; "),
+    (413, b"limit exceeded", "413: limit exceeded; check `model`"),
     (500, b"Internal Server Error", "500: Internal Server Error; its log says more; check `model`"),
+    (504, b"upstream request timeout exceeded", "timeout exceeded; its log says more"),
+    (503, {"error": "maximum context in use"}, "maximum context in use; its log says more"),
     (502, b"<html>nginx</html>", "502: Bad Gateway; its log says more"),
 ]
 
@@ -423,9 +425,77 @@ def test_a_prompt_that_fails_takes_no_other_along(pool: Any, serve: Any, tmp_pat
 
 def test_a_server_that_is_down_is_not_asked_patiently_for_each_prompt(pool: Any, serve: Any, tmp_path: Path) -> None:
     server, asked = serve(never(drops)), [(Context(f"Question {n}"), SETTINGS) for n in range(12)]
-    with pytest.raises(UpstreamError, match=r"did not answer: .*; 8 of 12 requests failed"):
+    with pytest.raises(UpstreamError, match=r"did not answer: .*; 2 of 12 requests failed"):
         LiveGenerator(pool(server, max_retries=3), store=TransitionStore(tmp_path / "s")).generate(0, asked)
-    assert sorted(server.asked.values()) == [1] * 7 + [3]
+    assert sorted(server.asked.values()) == [1, 3]
+
+
+@pytest.mark.parametrize(("concurrent", "sent"), [(1, 2), (4, 8)])
+def test_a_server_that_hangs_takes_two_timeouts_and_not_two_for_each_place_in_a_batch(
+    pool: Any, serve: Any, concurrent: int, sent: int
+) -> None:
+    server, asked = serve(never(hangs)), [(Context(f"Question {n}"), SETTINGS) for n in range(12)]
+    declared = pool(server, {"patience": 0.1}, timeout=1, num_concurrent=concurrent)
+    del declared.models[0].arguments["max_retries"]
+    begun = time.monotonic()
+    with pytest.raises(UpstreamError, match=rf"in time; .*; {sent} of 12 requests failed"):
+        LiveGenerator(declared).generate(0, asked)
+    assert sum(server.asked.values()) == sent and time.monotonic() - begun < 3.5
+
+
+def test_replies_without_a_response_are_no_silence(pool: Any, serve: Any) -> None:
+    """As where a filter withholds answers: the questions behind those are asked."""
+
+    def withholds(handler: Handler, question: str, before: int) -> bool:
+        if question in ("Question 0", "Question 1", "Question 2"):
+            handler.reply(200, answer_to(question, message={"content": None}))
+            return True
+        return False
+
+    with pytest.raises(UpstreamError, match="3 of 6 requests failed"):
+        LiveGenerator(pool(serve(withholds), max_retries=1)).generate(0, REQUESTS)
+
+
+def is_a_page(handler: Handler, question: str, before: int) -> bool:
+    handler.reply(200, b"<html>welcome</html>", "text/html")
+    return True
+
+
+def test_a_page_in_place_of_a_reply_is_asked_for_once(pool: Any, serve: Any, slept: list[float]) -> None:
+    server = serve(is_a_page)
+    with pytest.raises(UserError, match=r"text/html; check `base_url`, which ends in /v1/chat/completions") as error:
+        LiveGenerator(pool(server)).generate(0, REQUESTS[:1])
+    assert server.asked == {"Question 0": 1} and not slept and "status 200" in str(error.value)
+
+
+def test_a_request_that_cannot_be_sent_is_not_tried_again(
+    pool: Any, serve: Any, slept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    server, openai = serve(), {"lm_eval": "openai-chat-completions"}
+    with_user = server.url.replace("//", "//user:s3cretly@")
+    wrong: list[tuple[Any, Any, str]] = [
+        (openai, {}, "was not asked: API key not found.*; set the variable OPENAI_API_KEY; 2 of 6 requests failed"),
+        ({}, {"base_url": with_user}, "was not asked: Cannot combine AUTHORIZATION .*; leave user and password out of"),
+        ({}, {"base_url": "http://"}, "was not asked: .*; check `base_url` and the other arguments"),
+    ]
+    for declaration, arguments, line in wrong:
+        with pytest.raises(UserError, match=line):
+            LiveGenerator(pool(server, declaration, **arguments)).generate(0, REQUESTS)
+    assert not slept and not server.asked
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("anthropic-chat-completions", "ANTHROPIC_API_KEY"),
+        ("azure-openai-chat-completions", "AZURE_OPENAI_API_KEY, or `header` in its arguments"),
+        ("local-completions", "OPENAI_API_KEY, or `header` in its arguments"),
+    ],
+)
+def test_a_key_is_looked_for_where_its_model_type_does(kind: str, said: str) -> None:
+    refused = Failure(401, "status 401: invalid key", "replied")
+    assert advice(refused, None, kind, 60) == f"check the key: the variable {said}"
 
 
 def test_a_prompt_that_fails_alone_in_its_batch_does_not_end_the_others(pool: Any, serve: Any, tmp_path: Path) -> None:
