@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -79,6 +79,11 @@ class CandidateModel:
     resources: Resources = Resources()
 
     @property
+    def answering_arguments(self) -> dict[str, Any]:
+        """The arguments that decide what is answered: without those that say where to run, and without secrets."""
+        return cast(dict[str, Any], identity({k: v for k, v in self.arguments.items() if k not in _PLACEMENT}))
+
+    @property
     def concurrent(self) -> int | None:
         """How many requests a server is asked at a time; None if the pool file does not say."""
         concurrent = self.arguments.get("num_concurrent")
@@ -139,8 +144,7 @@ class Pool:
             # Beside other weights the tokenizer and its settings lie in files of their own.
             whole = weights.sha256 if alone(weights) else None
             content = whole or folder_hash(find_weights(weights, model.name, self.folder, weights_dir))
-        arguments = identity({k: v for k, v in model.arguments.items() if k not in _PLACEMENT})
-        return content_hash(model.lm_eval, arguments, content, model.template, model.chat_template)
+        return content_hash(model.lm_eval, model.answering_arguments, content, model.template, model.chat_template)
 
     def to_dict(self) -> dict[str, Any]:
         """The pool as plain data, as a manifest keeps it: without the secrets among the models' arguments."""

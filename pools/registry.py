@@ -115,7 +115,12 @@ class Registry(Generic[T]):
         found = self._of_files[key]
         name, _, argument = rest.partition(":")
         name = name or (found[0] if len(found) == 1 else "")
+        if not found:
+            raise UserError(f"{path} registers no {self.kind}: decorate one with @register(NAME)")
+        if not name:
+            raise UserError(
+                f"{path} registers several {self.kind}s: name one, as {path}:{found[0]}, of {', '.join(found)}"
+            )
         if name not in found:
-            registered = ", ".join(found) or "none: decorate one with @register(NAME)"
-            raise UserError(f"{path} has no {self.kind} {name!r}; it registers {registered}")
+            raise UserError(f"{path} has no {self.kind} {name!r}; it registers {', '.join(found)}")
         return name, argument

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,33 +44,43 @@ class Taught:
         write_checkpoint(path, self.header, self.router.save())
 
 
+def _entry(router: str | type) -> tuple[str, Any, str]:
+    """As `Registry.entry`. Raises UserError also for one that learns and is no dataclass: its fields are options."""
+    name, entry, argument = ROUTERS.entry(router)
+    if hasattr(entry, "fit") and not is_dataclass(entry):
+        raise UserError(
+            f"router {name} has a `fit` and is no dataclass; put @dataclass above it (docs/guides/routers.md)"
+        )
+    return name, entry, argument
+
+
 def learns(router: str | type) -> bool:
     """Whether a router, by name or class, learns, so that it is taught or loaded. Raises UserError as `load`."""
-    return hasattr(ROUTERS.entry(router)[1], "fit")
+    return hasattr(_entry(router)[1], "fit")
 
 
 def registered_name(router: str | type) -> str:
     """The name that a router is registered by, without argument and file."""
-    return ROUTERS.entry(router)[0]
+    return _entry(router)[0]
 
 
 def row_name(router: str) -> str:
     """The name of a router's row: as it was asked for, and of one in a file as the file registers it."""
     if not router.partition(":")[0].endswith(".py"):
         return router
-    name, _, argument = ROUTERS.entry(router)
+    name, _, argument = _entry(router)
     return f"{name}:{argument}" if argument else name
 
 
 def router_options(router: str | type) -> list[Option]:
     """The options of a router; none if it does not learn."""
-    entry = ROUTERS.entry(router)[1]
+    entry = _entry(router)[1]
     return options_of(entry) if hasattr(entry, "fit") else []
 
 
 def explores(router: str | type) -> bool:
     """Whether a router learns by asking for what it needs: for long, and over live models, too."""
-    return bool(getattr(ROUTERS.entry(router)[1], "explores", False))
+    return bool(getattr(_entry(router)[1], "explores", False))
 
 
 def options_asked(router: str | type, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,7 +88,7 @@ def options_asked(router: str | type, options: Mapping[str, Any]) -> dict[str, A
 
     Raises UserError for a variant or an option that it has not.
     """
-    name, entry, argument = ROUTERS.entry(router)
+    name, entry, argument = _entry(router)
     return options_as_saved(entry(**{**read_options(entry, options, name), **_variant(entry, name, argument)}))
 
 
@@ -96,7 +106,7 @@ def load(
     built from the request.
     """
     request = request or RouterRequest()
-    name, entry, argument = ROUTERS.entry(router)
+    name, entry, argument = _entry(router)
     if hasattr(entry, "fit"):
         if checkpoint is not None:
             return load_taught(router, Path(checkpoint), request).router
@@ -109,7 +119,7 @@ def load(
 
 def teach(router: str | type, request: RouterRequest, options: Mapping[str, Any]) -> Taught:
     """Fit a router that learns. Raises UserError if there is nothing to learn from, and for a wrong option."""
-    name, entry, argument = ROUTERS.entry(router)
+    name, entry, argument = _entry(router)
     learner = entry(**{**read_options(entry, options, name), **_variant(entry, name, argument)})
     if hasattr(learner, "adapted"):
         request = learner.adapted(request)
@@ -159,7 +169,7 @@ def _check_numbers(request: RouterRequest) -> None:
 
 def load_taught(router: str | type, path: Path, request: RouterRequest) -> Taught:
     """The router of a checkpoint, at the request's cost weight. Raises UserError if it is of another or of none."""
-    name, entry, argument = ROUTERS.entry(router)
+    name, entry, argument = _entry(router)
     variant = _variant(entry, name, argument)
     found = read_checkpoint(path)
     header, problem = found.header, found.header.problem

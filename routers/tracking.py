@@ -9,11 +9,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from pools.errors import UserError
+from pools.errors import UserError, shown
 from pools.secrets import clean
 
 PROJECT = "hierrouter-harness"
-LONGEST = 128  # characters that wandb takes of a name, of a group's and of an artifact's
+LONGEST = 128  # characters that wandb takes of a name, of a project's, of a group's and of an artifact's
+LONGEST_TAG = 64
+NOT_IN_PROJECTS = "/\\#?%:"
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,29 @@ class Asked(Protocol):
 
 
 def tracking_asked(options: Asked) -> Tracking | None:
-    """Where to log, if it is asked for. Raises UserError if only where is said."""
+    """Where to log, if it is asked for. Raises UserError if only where is said, and for what wandb does not take."""
     given = {field.name: getattr(options, f"wandb_{field.name}") for field in fields(Tracking)}
     given = {name: value for name, value in given.items() if value not in (None, ())}
     if options.track:
-        return Tracking(**given)
+        tracking = Tracking(**given)
+        _check_names(tracking)
+        return tracking
     if given:
         raise UserError(f"--wandb-{next(iter(given))} says where --track logs to; add --track, or leave it out")
     return None
+
+
+def _check_names(tracking: Tracking) -> None:
+    """Raise UserError for a project or a tag at which wandb would fail, after all the work."""
+    project = tracking.project
+    if not 0 < len(project) <= LONGEST or set(project) & set(NOT_IN_PROJECTS):
+        raise UserError(
+            f"--wandb-project {shown(project)}: expected 1 to {LONGEST} characters, none of {NOT_IN_PROJECTS}; "
+            "the team is --wandb-entity"
+        )
+    wrong = next((tag for tag in tracking.tags if not 0 < len(tag) <= LONGEST_TAG), None)
+    if wrong is not None:
+        raise UserError(f"--wandb-tags: {shown(wrong)} has {len(wrong)} characters; expected 1 to {LONGEST_TAG}")
 
 
 @contextmanager
@@ -58,15 +75,18 @@ def tracked(tracking: Tracking, kind: str, name: str, group: str | None, config:
     import wandb
 
     try:
-        run = wandb.init(
-            project=tracking.project,
-            entity=tracking.entity,
-            job_type=kind,
-            group=tracking.group or (group and group[-LONGEST:]),
-            name=tracking.name or name[:LONGEST],
-            tags=tracking.tags or None,
-            config=dict(flat(config)),
-        )
+        try:
+            run = wandb.init(
+                project=tracking.project,
+                entity=tracking.entity,
+                job_type=kind,
+                group=tracking.group or (group and group[-LONGEST:]),
+                name=tracking.name or name[:LONGEST],
+                tags=tracking.tags or None,
+                config=dict(flat(config)),
+            )
+        except ValueError as error:  # a setting that it does not take
+            raise wandb.errors.UsageError(str(error)) from error
         try:
             yield run
         except BaseException:

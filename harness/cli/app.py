@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Collection
 from contextlib import redirect_stderr
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
@@ -151,14 +151,20 @@ def _check_known(arguments: list[str]) -> None:
         nearest = _nearest(name, [*commands, "--help", "--version"])
         given = f"unknown command {shown(name)}{nearest}" if name else "no command"
         raise UserError(f"{given}: expected one of {', '.join(commands)}; see {_help()}")
-    options = {"--help"}
+    options, positional = {"--help"}, set()
     for field in fields(commands[name]):
         flag = field.name.replace("_", "-")
-        options |= {f"--{flag}", f"--no-{flag}"} if isinstance(field.default, bool) else {f"--{flag}"}
+        # The annotation is a text in these modules; what has no default is positional, too.
+        if "Positional" in str(field.type) or (field.default is MISSING and field.default_factory is MISSING):
+            positional.add(f"--{flag}")
+        else:
+            options |= {f"--{flag}", f"--no-{flag}"} if isinstance(field.default, bool) else {f"--{flag}"}
     for argument in arguments[1:]:
         given = argument.partition("=")[0].replace("_", "-")
         if given.startswith("--") and given not in options:
-            raise UserError(f"{name} has no option {shown(given)}{_nearest(given, options)}; see {_help(name)}")
+            close = get_close_matches(given, options | positional, 1)
+            instead = f": give its value without {close[0]}" if positional & {*close} else _nearest(given, options)
+            raise UserError(f"{name} has no option {shown(given)}{instead}; see {_help(name)}")
 
 
 def _nearest(given: str, known: Collection[str]) -> str:

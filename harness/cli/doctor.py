@@ -32,11 +32,13 @@ ROOT = Path(__file__).parents[2]
 NAME = "hierrouter-harness"
 INSTALL = "pip install -c constraints.txt -e"
 EXTRAS = {
-    "serve": "python -m harness serve",
-    "ray": "record --engine ray",
-    "workspaces": "report --wandb",
-    "vllm": "models of lm-eval's type vllm",
+    "serve": ("python -m harness serve", INSTALL),
+    "ray": ("record --engine ray", INSTALL),
+    "workspaces": ("report --wandb", INSTALL),
+    "math": ("minerva_math500 of the suite paper", INSTALL),
+    "vllm": ("models of lm-eval's type vllm", "pip install -e"),
 }
+"""The extras of the commands: what each is for, and how it is installed. vLLM names a version of torch of its own."""
 SHOWN = ("lm-eval", "torch", "transformers", "numpy", "scikit-learn")
 State = Literal["ok", "missing", "fails"]
 
@@ -106,11 +108,11 @@ def installed() -> Finding:
 def extras() -> Iterator[Finding]:
     """The packages that only some commands take."""
     _, optional = requirements()
-    for name, purpose in EXTRAS.items():
+    for name, (purpose, install) in EXTRAS.items():
         lacking = sorted({text for one in optional.get(name, []) for text in missing(one)})
         if lacking:
             said = f"for {purpose}; not installed: {', '.join(lacking)}"
-            yield Finding(f"extra {name}", "missing", said, f"{INSTALL} '.[{name}]'")
+            yield Finding(f"extra {name}", "missing", said, f"{install} '.[{name}]'")
         else:
             yield Finding(f"extra {name}", "ok", f"for {purpose}")
 
@@ -180,15 +182,15 @@ def hub(patience: float) -> Finding:
     if not patience:
         return Finding("hub", "missing", "not asked", "--patience 3 asks it")
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    answers: list[str] = []
+    answers: list[int | str] = []  # a status, or why there is none
 
     def ask() -> None:
         try:
             request = urllib.request.Request(address, method="HEAD")
             with urllib.request.urlopen(request, timeout=patience) as reply:
-                answers.append(f"HTTP {reply.status}")
+                answers.append(reply.status)
         except urllib.error.HTTPError as error:
-            answers.append(f"HTTP {error.code}")
+            answers.append(error.code)
         except (OSError, ValueError, http.client.HTTPException) as error:
             answers.append(str(getattr(error, "reason", error)))
 
@@ -196,9 +198,10 @@ def hub(patience: float) -> Finding:
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(patience)
-    said = answers[0] if answers else f"no answer within {patience:g} seconds"
-    if re.match("HTTP [234]", said):
+    answer = answers[0] if answers else f"no answer within {patience:g} seconds"
+    if isinstance(answer, int) and 200 <= answer < 400:
         return Finding("hub", "ok", f"{address} answers")
+    said = f"HTTP {answer}" if isinstance(answer, int) else answer
     return Finding("hub", "missing", f"{address}: {said}", "check the network, HF_ENDPOINT and the proxy's variables")
 
 

@@ -21,7 +21,6 @@ from pools.models.engine import timing_of
 from pools.models.generator import LiveGenerator
 from pools.models.progress import Progress
 from pools.pool import CandidateModel, Pool, Resources, load_pool, pool_names
-from pools.secrets import identity
 from pools.types import SHARE, Item
 from tasks import Suite, Task, chosen_suite, load_suite, registry, suite_names
 from tasks.code.sandbox.session import choose_isolation
@@ -126,11 +125,11 @@ def open_source(
 
 
 def same_models(first: Sequence[CandidateModel], second: Sequence[CandidateModel]) -> bool:
-    """Whether they are equal but for how they are run: a recording's manifest says how it was batched, and no key."""
+    """Whether they are equal but for how and where they are run: a recording's manifest says that, and no key."""
 
     def alone(models: Sequence[CandidateModel]) -> list[CandidateModel]:
         how: dict[str, Any] = {"batch_size": 1, "patience": 0.0, "resources": Resources()}
-        return [replace(m, arguments=identity(m.arguments), **how) for m in models]
+        return [replace(m, arguments=m.answering_arguments, **how) for m in models]
 
     return alone(first) == alone(second)
 

@@ -34,6 +34,33 @@ def test_a_router_has_a_name_that_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_p
         routers.load(str(mine))
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"mine.py registers no router: decorate one with @register\(NAME\)"),
+        (
+            "@register('a')\ndef a(request): ...\n@register('b')\ndef b(request): ...",
+            "mine.py registers several routers: name one, as .*mine.py:a, of a, b",
+        ),
+        (
+            "@register('lone')\nclass Lone:\n    def fit(self, train, validation, request): ...",
+            "router lone has a `fit` ",
+        ),
+    ],
+)
+def test_a_file_without_a_usable_router_is_told_in_one_line(
+    text: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(registry.ROUTERS, "_entries", dict(registry.ROUTERS._entries))
+    mine = tmp_path / "mine.py"
+    mine.write_text(f"from routers import register\n\n{text}\n")
+    asking = (registry.learns, registry.router_options, lambda name: registry.options_asked(name, {}), routers.load)
+    for ask in asking:
+        with pytest.raises(UserError, match=message) as caught:
+            ask(str(mine))
+        assert "''" not in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_single_and_pipeline_stop_after_their_models() -> None:
     request = RouterRequest(models=("a", "b", "c"), max_hops=2)
     single = routers.load("single:b", request)

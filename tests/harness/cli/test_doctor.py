@@ -113,31 +113,42 @@ def test_the_packages_of_an_extra_of_a_package_count(monkeypatch: pytest.MonkeyP
     }  # fmt: skip
 
 
+def test_every_extra_of_a_command_is_named_with_how_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "missing", lambda one: iter([one.name]))
+    fixes = {found.what: found.fix for found in doctor.extras()}
+    constrained = {f"extra {e}": f"pip install -c constraints.txt -e '.[{e}]'" for e in ("serve", "ray", "workspaces")}
+    constrained["extra math"] = "pip install -c constraints.txt -e '.[math]'"
+    # vLLM names its version of torch, which the constraints do, too.
+    assert fixes == {**constrained, "extra vllm": "pip install -e '.[vllm]'"}
+
+
+Hub = tuple[str, threading.Event, list[int]]
+
+
 @pytest.fixture
-def server() -> Iterator[tuple[str, threading.Event]]:
-    """The address of a hub that forbids everything, and what lets it answer."""
-    answer = threading.Event()
+def server() -> Iterator[Hub]:
+    """The address of a hub, what lets it answer, and the status that it answers with."""
+    answer, status = threading.Event(), [200]
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             answer.wait(10)
-            self.send_error(403)
+            self.send_response_only(status[0])
+            self.end_headers()
 
         def log_message(self, *_: object) -> None:
             """Quiet."""
 
     serving = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=serving.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{serving.server_port}", answer
+    yield f"http://127.0.0.1:{serving.server_port}", answer, status
     answer.set()
     serving.shutdown()
     serving.server_close()
 
 
-def test_the_hub_is_asked_for_no_longer_than_is_said(
-    server: tuple[str, threading.Event], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    address, answer = server
+def test_the_hub_is_asked_for_no_longer_than_is_said(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    address, answer, status = server
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_ENDPOINT", address)
@@ -146,6 +157,12 @@ def test_the_hub_is_asked_for_no_longer_than_is_said(
     assert time.monotonic() - start < 3 and (silent.state, silent.needed) == ("missing", False)
     answer.set()
     assert doctor.hub(5.0) == doctor.Finding("hub", "ok", f"{address} answers")
+    for status[0] in (304, 403, 404, 407, 500):  # a proxy that forbids it, an address that is no hub
+        found = doctor.hub(5.0)
+        told = (found.state, found.said)
+        assert told == (
+            ("ok", f"{address} answers") if status[0] == 304 else ("missing", f"{address}: HTTP {status[0]}")
+        )
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     assert "refused" in doctor.hub(5.0).said
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ import routers.ppo_hierrouter as trainer
 from harness.report.wandb_report import IDENTITY
 from harness.runs.folder import load_run
 from routers.checkpoint import read_checkpoint
-from routers.tracking import flat
+from routers.tracking import Tracking, flat, tracking_asked
 from wandb_file import read_offline
 
 wandb = pytest.importorskip("wandb")
@@ -170,6 +170,32 @@ def test_where_without_track_is_refused(small_recording: Path, harness: Callable
         assert "--wandb-name says where --track logs to; add --track" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("--wandb-tags", "nightly", "t" * 65), "--wandb-tags: 'ttt"),
+        (("--wandb-project", "lab/routers"), "--wandb-project 'lab/routers'"),
+        (("--wandb-project", "p" * 129), "--wandb-project 'ppp"),
+    ],
+)
+def test_what_wandb_would_refuse_is_refused_before_the_run(
+    asked: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    small_recording: Path,
+    harness: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("a run was begun"))
+    out = tmp_path / "out"
+    assert harness("run", "--recording", small_recording, *RUN, "random", "--out", out, *asked) == 2
+    assert message in capsys.readouterr().err and not out.exists()
+    tracking = Tracking(project="p" * 128, tags=("t" * 64,))
+    options = {f"wandb_{field.name}": getattr(tracking, field.name) for field in fields(tracking)}
+    assert tracking_asked(SimpleNamespace(track=True, **options)) == tracking
+
+
 def test_nested_settings_become_dotted_keys() -> None:
     nested = {"a": 1, "b": {"c": None, "d": {"e": "x"}}, "f": [1, 2], "g": [], "h": [{"name": "m", "i": 2}, {"i": 3}]}
     assert dict(flat(nested)) == {
@@ -177,7 +203,9 @@ def test_nested_settings_become_dotted_keys() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", [wandb.errors.UsageError, ValueError])
 def test_a_run_that_wandb_does_not_take_is_said_in_one_line(
+    kind: type[Exception],
     tmp_path: Path,
     small_recording: Path,
     harness: Callable[..., int],
@@ -185,7 +213,7 @@ def test_a_run_that_wandb_does_not_take_is_said_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def refuse(**_: object) -> None:
-        raise wandb.errors.UsageError("No API key configured.\nUse `wandb login`.")
+        raise kind("No API key configured.\nUse `wandb login`.")
 
     monkeypatch.setattr(wandb, "init", refuse)
     assert harness("run", "--recording", small_recording, *RUN, "random", "--out", tmp_path / "out") == 2

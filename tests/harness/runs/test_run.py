@@ -264,8 +264,13 @@ def test_another_pool_than_was_recorded_is_refused(
     (tmp_path / "lightweight.yaml").write_text(shipped.replace("base_rate: 0.000494033", "base_rate: 7.0"))
     assert harness("run", "--pool", tmp_path / "lightweight.yaml", "--out", tmp_path / "out") == 2
     assert "other models, templates or rates" in capsys.readouterr().err
-    # How many requests a batch has says nothing of a model.
-    (tmp_path / "lightweight.yaml").write_text(shipped.replace("batch_size: 64", "batch_size: 2"))
+    # How many requests a batch has, and where it runs, says nothing of a model.
+    elsewhere = "device: cpu, num_concurrent: 2, gpu_memory_utilization: 0.5"
+    run_otherwise = shipped.replace("batch_size: 64", "batch_size: 2").replace(
+        "dtype: float32", f"dtype: float32, {elsewhere}"
+    )
+    assert run_otherwise.count(elsewhere) == 6
+    (tmp_path / "lightweight.yaml").write_text(run_otherwise)
     arguments = ("--router", "single:reader", "--baselines", "no", "--pool", tmp_path / "lightweight.yaml")
     assert harness("run", *arguments, "--out", tmp_path / "out") == 0
 
