@@ -11,6 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+# These take RESULTS when they are imported, so they are before a test puts another folder in its place.
+import harness.regression.check
+import harness.report.examples
+import harness.runs.checkpoints
+import harness.serving.routed  # noqa: F401
 from harness.runs.source import RESULTS, recording_folder
 from pools.data.recording import seal_recording
 
