@@ -15,6 +15,7 @@ from harness.runs.manifest import write_text
 from harness.tables.export import markdown
 from harness.tables.grid import standings_grid
 from pools.errors import UserError
+from pools.numbers import counted
 
 INTRODUCTION = """# Leaderboard
 
@@ -104,7 +105,7 @@ def _is_new(entry: Entry, asked: bool, entries: Mapping[Path, Entry], folder: Pa
 
 
 def _heading(table: Table) -> str:
-    hops = "" if table.max_hops is None else f", at most {table.max_hops} hops"
+    hops = "" if table.max_hops is None else f", at most {counted(table.max_hops, 'hop')}"
     stop = "" if table.allow_stop else ", no STOP"
     return f"{table.title.partition(':')[0]}, cost weight {table.cost_weight:g}{hops}{stop}"
 

@@ -90,6 +90,20 @@ def test_entries_that_contradict_themselves_or_others_are_refused_and_nothing_is
     assert "is there with other figures; give a --label" in capsys.readouterr().err
 
 
+def test_what_cannot_be_ranked_together_is_not(
+    runs: tuple[Path, Path], small_recording: Path, tmp_path: Path, harness: Run, capsys: Any
+) -> None:
+    """Of one hop the exact optimum is another, and a mean over trainings is no entry."""
+    folder = tmp_path / "entries"
+    api.evaluate("cascade", small_recording, cost_weights=[0.5], max_hops=1).save(tmp_path / "one-hop")
+    assert harness("leaderboard", runs[0], tmp_path / "one-hop", "--entries", folder) == 0
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert page.count("| a bound |") == 2 and "at most 1 hop\n" in page
+    api.evaluate("knn", small_recording, cost_weights=[0.5], seeds=2, baselines="no").save(tmp_path / "seeds")
+    assert harness("leaderboard", tmp_path / "seeds", "--entries", folder) == 2
+    assert "knn is a mean over trainings; add a run of each --seed" in capsys.readouterr().err
+
+
 def test_a_folder_without_entries_is_refused(tmp_path: Path, harness: Run, capsys: Any) -> None:
     assert harness("leaderboard", "--entries", tmp_path / "none") == 2
     assert "holds no entries; name runs" in capsys.readouterr().err

@@ -396,3 +396,19 @@ def test_what_was_trained_is_evaluated_tabulated_and_drawn(small_recording: Path
     on_records = harness_package.evaluate("random", small_recording, tasks=["records"], baselines="no")
     with pytest.raises(harness_package.UserError, match="not evaluated on the same items"):
         harness_package.plot([made.save(tmp_path / "all"), on_records.save(tmp_path / "records")])
+
+
+def test_a_task_of_a_file_is_not_mistaken_for_one_of_that_name_that_was_recorded(
+    small_recording: Path, tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "items.jsonl").write_text('{"question": "Capital of France?", "answer": "Paris"}\n')
+    (tmp_path / "sums.yaml").write_text(
+        f"task: sums\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path}/items.jsonl}}}}\n"
+        'test_split: test\noutput_type: generate_until\ndoc_to_text: "{{question}}"\ndoc_to_target: "{{answer}}"\n'
+        "metric_list: [{metric: exact_match}]\n"
+    )
+    run = ("run", "--recording", small_recording, "--router", "random", "--out", tmp_path / "run")
+    for asked in (("--task", tmp_path / "sums.yaml"), ("--task", "sums", "--include-path", tmp_path)):
+        assert harness(*run, *asked) == 2
+        assert "is of another task sums than that file describes" in capsys.readouterr().err
+    assert harness(*run, "--task", "sums") == 0

@@ -150,6 +150,16 @@ def test_multiple_choice_is_scored_by_the_last_hops_model(
 def test_an_argument_that_is_none_is_told(small_recording: Path) -> None:
     with pytest.raises(UserError, match=r"no argument 'recordng'; did you mean recording\?"):
         harness.RoutedLM(router="random", recordng=str(small_recording))
+    # As lm-eval reads `--model_args`: what is no number or truth value is a text.
+    for name, given in (
+        ("allow_stop", "no"),
+        ("max_hops", "two"),
+        ("max_hops", 2.7),
+        ("seed", "x"),
+        ("cost_weight", "a"),
+    ):
+        with pytest.raises(UserError, match=f"model routed: {name}={given}: expected"):
+            harness.RoutedLM(router="random", recording=str(small_recording), **{name: given})
 
 
 def test_what_a_recording_cannot_do_says_so(small_recording: Path, tiny_tasks: Path) -> None:
