@@ -23,7 +23,7 @@ def actions(router: Router, states: RoutingStates, models: int) -> NDArray[np.in
 
 
 def probabilities(router: StochasticRouter, states: RoutingStates, models: int) -> FloatArray:
-    """`[B, A]` chance of each action, `A` being `models` or one more for STOP. Raises UserError for what is none."""
+    """`[B, A]` chance of each action, `A` being `models` or one more for STOP. Raises UserError for an invalid one."""
     count = len(states.contexts)
     expected = (
         f"expected [{count}, {models}] probabilities, or [{count}, {models + 1}] with STOP, each >= 0 and every row "

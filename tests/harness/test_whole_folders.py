@@ -150,7 +150,8 @@ class Case:
 
 
 def _run(recording: Path, seed: int, *routers: str) -> list[object]:
-    return ["run", "--recording", recording, "--router", *routers, "--baselines", "no", "--seed", seed, "--out"]
+    command: list[object] = ["run", "--recording", recording, "--router", *routers, "--baselines", "no"]
+    return [*command, "--seed", seed, "--force", "--out"]
 
 
 @pytest.fixture(scope="module")
