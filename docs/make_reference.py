@@ -14,7 +14,7 @@ from docstring_parser import parse_from_object
 
 from harness.cli.app import COMMANDS
 from harness.evaluation.summary import Summary
-from harness.leaderboard.entry import Entry
+from harness.report.leaderboard.entry import Entry
 from pools.schema import Schema
 from routers.registry import ROUTERS, describe, names, router_options
 

@@ -17,10 +17,10 @@ from typing import Annotated, Literal, Union
 
 import tyro
 
-from harness.leaderboard.config import Leaderboard
 from harness.recorder.config import Import, Record, Verify
 from harness.regression.config import Check, Compare
 from harness.report.config import Report
+from harness.report.leaderboard.config import Leaderboard
 from harness.robustness.config import Stress
 from harness.runs.config import Run, Train
 from harness.serving.config import LmEval, Serve
@@ -84,7 +84,7 @@ COMMANDS: dict[type, str] = {
     Compare: "harness.regression.compare:compare_command",
     Check: "harness.regression.check:check",
     Report: "harness.report.page:report",
-    Leaderboard: "harness.leaderboard.page:leaderboard",
+    Leaderboard: "harness.report.leaderboard.page:leaderboard",
     Stress: "harness.robustness.stress:stress_command",
     Serve: "harness.serving.server:serve",
     LmEval: "harness.serving.lm_eval_command:lm_eval_command",

@@ -31,9 +31,9 @@ def draw_leads(
     leads: by question, column and router the lead, and whether it is told apart from 0; a cell without one stays empty.
     """
     width, row_px, gap_px = WIDTH_PX[narrow], 20, 22
-    label_px, most_px = (100, 180) if narrow else (190, 260)
-    longest = max(text_width(printable(router), new_figure(width, most_px)) for router in routers)
-    head_px = round(min(longest, most_px)) + 14
+    label_px, max_px = (100, 180) if narrow else (190, 260)
+    longest = max(text_width(printable(router), new_figure(width, max_px)) for router in routers)
+    head_px = round(min(longest, max_px)) + 14
     breaks = [n for n in range(1, len(rows)) if rows[n][0] != rows[n - 1][0]]
     height = head_px + len(rows) * row_px + len(breaks) * gap_px + 4
     figure = new_figure(width, height)

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.evaluation.standings import standings
-from harness.leaderboard.config import Leaderboard
-from harness.leaderboard.entry import Entry, Table, entries_of, read_entry
+from harness.report.leaderboard.config import Leaderboard
+from harness.report.leaderboard.entry import Entry, Table, entries_of, read_entry
 from harness.runs.folder import load_runs
 from harness.runs.manifest import write_text
 from harness.tables.export import markdown
