@@ -209,3 +209,15 @@ def test_runs_without_a_name_have_a_folder_each(
     assert harness(*run) == harness(*run, "--seed", 2) == 0
     made = {path.name: load_run(path).manifest.seed for path in (tmp_path / "runs").iterdir()}
     assert made == {"run-20260101-000000": 1, "run-20260101-000000-2": 2}
+
+
+def test_another_run_is_replaced_only_with_force(
+    small_recording: Path, tmp_path: Path, harness: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ("run", "--recording", small_recording, "--router", "random", "--baselines", "no", "--out", tmp_path / "run")
+    assert harness(*run) == 0 and harness(*run) == 0  # the same again
+    capsys.readouterr()
+    assert harness(*run, "--seed", 2) == 2
+    assert "holds another run (python -m harness run" in capsys.readouterr().err
+    assert load_run(tmp_path / "run").manifest.seed == 1
+    assert harness(*run, "--seed", 2, "--force") == 0 and load_run(tmp_path / "run").manifest.seed == 2
