@@ -183,7 +183,9 @@ def load_taught(router: str | type, path: Path, request: RouterRequest) -> Taugh
     try:
         learner: Learner = entry(**{**read_options(entry, options, name), **variant})
         learnt: Any = learner.load(found.learnt, problem.request(request.weights))
-    except (UserError, KeyError, TypeError, RuntimeError, ValueError) as error:
+    except UserError as error:
+        raise UserError(f"{path} cannot be loaded: {error}") from None
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise no_checkpoint(path, error) from None
     # Without models there is no run whose cost weight would count: the router is used by itself.
     if request.models and isinstance(learnt, WeighingRouter):

@@ -59,7 +59,7 @@ class Problem:
     cost: str = "paper"
     """Cost model: paper, base_rate * (tokens_in + tokens_out); dollars, the pool's prices; or FILE.py with your own."""
     encoder: str = "hashing"
-    """Encoder of the routers that learn: hashing, or sentence[:PATH]."""
+    """Encoder of the routers that learn: hashing, surface, sentence[:PATH], two as in hashing+surface, or FILE.py."""
     seed: int = 1
     """Seed of everything that is drawn: training, sampling and the bootstrap."""
     track: bool = False

@@ -66,6 +66,7 @@ from pools.models.progress import Progress
 from pools.secrets import clean
 from pools.weights import file_hash
 from routers import RouterRequest, load
+from routers.encoders.base import ENCODERS
 from routers.options import parse_arguments
 from routers.registry import Taught, learns, registered_name, row_name
 from routers.router import Log, Training
@@ -248,6 +249,7 @@ def evaluate(
         raise UserError(f"--seeds {shown(seeds)}: expected how many seeds, from --seed on; at most {MAX_SEEDS}")
     if seeds > 1 and goals is not None:
         raise UserError("--budget, --cap and --no-worse-than set one training of a router: omit --seeds")
+    ENCODERS.find(encoder)  # one in a file is known from here on, to checkpoints, too
     asked = named(routers)
     if not asked:
         raise UserError("`--router` is empty; omit it to use hierrouter, or see python -m harness list routers")
@@ -374,7 +376,7 @@ def evaluate(
     )
     asked_for: dict[str, Any] = {
         **{"router": tuple(asked), "pool": pool, "suite": suite, "recording": recording, "task": list(tasks)},
-        **{"train_on": train_on, "seeds": seeds},
+        **{"include_path": include, "train_on": train_on, "seeds": seeds},
         **{"limit": limit, "split": split, "max_hops": max_hops, "allow_stop": allow_stop, "preset": preset},
         **{"cost": cost, "cost_weight": list(lambdas)},
         **{"latency_weight": latency_weight, "encoder": encoder},

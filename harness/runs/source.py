@@ -109,10 +109,11 @@ def open_source(
     names = [registry.name_of(task) for task in tasks]
     for name, task in zip(names, tasks, strict=True):
         if name not in there:
-            instead = _instead_of(name, task, there, known.pool, pool, include_path)
+            instead = _instead_of(task, tasks, there, known.pool, pool, include_path)
             raise UserError(f"unknown task {name!r}: the recording {recording} has {', '.join(there)}; {instead}")
-    if include_path is not None or any(task.endswith((".yaml", ".yml")) for task in tasks):
-        _check_same_tasks(chosen_suite(None, tasks, include_path), known, recording)
+    own_suite = asked_suite is not None and suite not in suite_names()
+    if own_suite or include_path is not None or any(registry.is_file(task) for task in tasks):
+        _check_same_tasks(chosen_suite(suite if own_suite else None, tasks, include_path), known, recording)
     source = _recorded(known, recording, max_hops, names, limit)
     if asked_pool is not None and not same_models(asked_pool.models, source.pool.models):
         raise UserError(
@@ -143,13 +144,13 @@ def command_to_record(pool: str, suite: str | None, tasks: Sequence[str], includ
 
 
 def _check_same_tasks(asked: Suite, recorded: Recording, folder: Path) -> None:
-    """Raise UserError if a task that a file describes is not what was recorded under its name."""
-    prints = recorded.manifest.get("tasks", {})
+    """Raise UserError if a task that a file describes is not what was recorded under its name, if anything was."""
+    prints, there = recorded.manifest.get("tasks", {}), {item.task for item in recorded.tree.items}
     for task in asked.load():
-        if prints.get(task.name) != task.fingerprint:
+        if task.name in there and prints.get(task.name) != task.fingerprint:
             raise UserError(
                 f"the recording {folder} is of another task {task.name} than that file describes (items, wording, "
-                "examples or metric); record yours (python -m harness record --task)"
+                "examples, metric or filter); record yours (python -m harness record)"
             )
 
 
@@ -162,17 +163,19 @@ def _how_to_record(pool: str, suite: str | None, tasks: Sequence[str], include_p
 
 
 def _instead_of(
-    name: str, task: str, there: Sequence[str], recorded: Pool, pool: str | None, include_path: Path | None
+    task: str, asked: Sequence[str], there: Sequence[str], recorded: Pool, pool: str | None, include_path: Path | None
 ) -> str:
-    """What to do about a task that a recording has not: how to record it, if there is such a task."""
+    """What to do about a task that a recording has not: how to record all that were asked, if there is such a task."""
     if recorded.billed:
         return "it is a table that was imported, so name one of these"
     with suppress(UserError):
+        registry.check(task, include_path)
         return _how_to_record(
-            pool or (recorded.name if recorded.name in pool_names() else "POOL.yaml"), None, [task], include_path
+            pool or (recorded.name if recorded.name in pool_names() else "POOL.yaml"), None, asked, include_path
         )
-    close = difflib.get_close_matches(name, there, n=1)
-    return f"did you mean {close[0]}?" if close else "name one of these"
+    known = dict.fromkeys([*there, *registry.names(), *registry.lm_eval_names()])
+    close = difflib.get_close_matches(task, known, n=2)
+    return f"did you mean {' or '.join(close)}?" if close else "name one of these"
 
 
 def _recorded(

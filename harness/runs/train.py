@@ -22,6 +22,7 @@ from pools.errors import UserError
 from pools.models.progress import Progress
 from routers import RouterRequest
 from routers.checkpoint import state_beside
+from routers.encoders.base import ENCODERS
 from routers.options import parse_arguments
 from routers.ppo_hierrouter import training_bar
 from routers.registry import Taught, learns, registered_name, router_options, teach
@@ -72,6 +73,7 @@ def train(
     recording, weights, out, include = (None if p is None else Path(p) for p in (recording, weights, out, include_path))
     if not learns(router):
         raise UserError(f"router {router} learns nothing, so there is nothing to train; run it as it is")
+    ENCODERS.find(encoder)  # one in a file is known from here on, to checkpoints, too
     known = {option.name for option in router_options(router)}
     options = {key: given for key, given in (("encoder", encoder), ("preset", preset)) if key in known}
     state = state_beside(out, resume)
@@ -153,10 +155,8 @@ def training_command(router: RunRouter, asked_for: Mapping[str, Any]) -> str:
     if asked_for["train_on"] is not None:
         said += ["--recording", asked_for["train_on"]]
     else:
-        chosen = {
-            name: asked_for[name] for name in ("recording", "pool", "suite", "limit") if asked_for[name] is not None
-        }
-        said += [part for name, given in chosen.items() for part in (f"--{name}", given)]
+        chosen = {name: asked_for[name] for name in ("recording", "pool", "suite", "limit", "include_path")}
+        said += [part for name, at in chosen.items() if at is not None for part in (f"--{name.replace('_', '-')}", at)]
         said += ["--task", *asked_for["task"]] if asked_for["task"] else []
     said += ["--max-hops", problem.max_hops, "--cost", asked_for["cost"]]
     said += [] if asked_for["allow_stop"] else ["--no-allow-stop"]
