@@ -56,9 +56,9 @@ def show(options: List, console: Console) -> None:
                 name, escape(suite.description.strip()) + f" Tasks: {', '.join(t.name for t in suite.tasks)}."
             )
     else:
-        from tasks import lm_eval_names, names
+        from tasks import lm_eval_names, names, on_hub
 
         for name in names():
-            table.add_row(name, "of this project, needs no network")
+            table.add_row(name, "of this project" + (", its data on the hub" if on_hub(name) else ", needs no network"))
         table.caption = f"and {len(lm_eval_names()):,} of lm-eval, by their own names (lm_eval ls tasks)"
     console.print(table)

@@ -53,7 +53,7 @@ class Problem:
     max_hops: int | None = None
     """Horizon L; by default the recording's, 3 with --live."""
     allow_stop: bool = True
-    """Whether a router may answer before the last hop."""
+    """Routers may answer before the last hop; with --no-allow-stop every pipeline has all hops."""
     preset: Literal["default", "paper"] = "default"
     """paper: HierRouter as the paper has it: no STOP, so always L hops, and a state of context, hop and cost alone."""
     cost: str = "paper"

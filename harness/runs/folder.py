@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.evaluation.paired import Figures, Results, checked_results
 from harness.evaluation.summary import Cost, Pipeline, RouterSummary, Score, Seconds, Share, Summary
-from harness.runs.kept import FOLDER as UNFINISHED
+from harness.runs.kept import UNFINISHED
 from harness.runs.manifest import Manifest
 from pools.errors import UserError
 from pools.files import finish_moving, holds_nothing, whole_folder

@@ -26,8 +26,7 @@ from harness.runs.checkpoints import shipped_checkpoint
 from harness.runs.config import LIVE_STORE, TRACKING
 from harness.runs.folder import check_run_target, load_run, new_run
 from harness.runs.goals import AMOUNTS, Reached, check_goals, checked_goals, read_amount, set_and_judge, written_amount
-from harness.runs.kept import FOLDER as UNFINISHED
-from harness.runs.kept import file_name, kept_in
+from harness.runs.kept import UNFINISHED, file_name, kept_in
 from harness.runs.manifest import Arguments, LearntFile, Manifest, provenance, write_json, write_text
 from harness.runs.progress import generation_progress
 from harness.runs.routers import (
@@ -253,6 +252,8 @@ def evaluate(
     asked = named(routers)
     if not asked:
         raise UserError("`--router` is empty; omit it to use hierrouter, or see python -m harness list routers")
+    if seeds > 1 and not any(isinstance(given, Named) and learns(given) for given in asked.values()):
+        raise UserError(f"--seeds {seeds} has no effect: none of {', '.join(asked)} learns; omit it")
     if live:
         choose_sandbox(sandbox, say)
     known = None if train_on is None else open_source(recording=train_on)
@@ -398,6 +399,7 @@ def evaluate(
         seed=seed,
         arguments=_arguments(asked_for),
         suite=source.suite,
+        max_hops=tree.max_hops,
         pool=source.pool.to_dict(),
         learnt_from=None if known is None else lessons.description,
         learnt=[_learnt(each, everyone, asked_for, lessons) for each in everyone if each.from_where],

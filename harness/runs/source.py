@@ -86,6 +86,7 @@ def open_source(
     default the recording's, 3 with live models. cost: name of the cost model. on_batch: is told of each batch.
     Raises UserError for what is not there, or does not fit together.
     """
+    registry.check_folder(include_path)
     if live:
         if recording is not None:
             raise UserError("--live and --recording exclude each other; name one")
@@ -182,7 +183,7 @@ def _recorded(
     recording: Recording, folder: Path, max_hops: int | None, tasks: Sequence[str], limit: int | None
 ) -> Source:
     """The tree of a recording, or the part of it with fewer hops, tasks or items per task."""
-    _check_positive(max_hops=max_hops, limit=limit)
+    check_positive(max_hops=max_hops, limit=limit)
     tree, manifest = recording.tree, recording.manifest
     hops = tree.max_hops if max_hops is None else max_hops
     if hops > tree.max_hops and tree.independent:  # each answer is known, at any hop
@@ -265,22 +266,53 @@ def suite_of(recording: Recording, folder: Path) -> str:
     return str(recording.manifest["suite"])
 
 
-def recorded_with(recording: Recording, folder: Path, what: Literal["pool", "suite"]) -> str:
-    """The pool, or the suite, that a recording was made with: its file if that is where it was, else its name.
+def recorded_pool(recording: Recording, folder: Path) -> str:
+    """The pool that a recording was made with: its file if that is where it was, else its name.
 
     Raises UserError if it was a file, which is gone, and none of that name ships.
     """
-    name, ships = (recording.pool.name, pool_names) if what == "pool" else (suite_of(recording, folder), suite_names)
+    file, name = _file_of("pool", recording, folder), recording.pool.name
+    if file is None and name not in pool_names():
+        raise _gone("pool", name, recording, folder)
+    return file or name
+
+
+def recorded_suite(recording: Recording, folder: Path) -> Suite:
+    """The suite that a recording was made with, or its tasks alone: by their files if these are where they were.
+
+    Raises UserError if they are not, and none of their names is known.
+    """
+    file, name = _file_of("suite", recording, folder), suite_of(recording, folder)
+    if file or name in suite_names():
+        return load_suite(file or name)
+    files: dict[str, str] = recording.manifest.get("files", {})
+    include = folder / files["include_path"] if "include_path" in files else None
+    tasks = dict.fromkeys(item.task for item in recording.tree.items)
+    of_tasks = {task: folder / files[f"task:{task}"] for task in tasks if f"task:{task}" in files}
+    try:
+        return chosen_suite(None, [str(of_tasks.get(task, task)) for task in tasks], include)
+    except UserError:
+        raise _gone("suite", name, recording, folder) from None
+
+
+def _file_of(what: Literal["pool", "suite"], recording: Recording, folder: Path) -> str | None:
     written = recording.manifest.get("files", {}).get(what)
-    if written is not None and (folder / written).is_file():
-        return str(folder / written)
-    if name not in ships():
-        was = f"; its file was {written}, seen from there" if written else ""
-        tasks = "" if what == "pool" or written else ", or its tasks as record was given them (--task)"
-        raise UserError(
-            f"{folder} was recorded with the {what} {name}, which does not ship{was}; name its file (--{what}){tasks}"
+    return str(folder / written) if written is not None and (folder / written).is_file() else None
+
+
+def _gone(what: Literal["pool", "suite"], name: str, recording: Recording, folder: Path) -> UserError:
+    files = recording.manifest.get("files", {})
+    if (written := files.get(what)) is not None:
+        return UserError(
+            f"{folder} was recorded with the {what} {name}, which does not ship; its file was {written}, seen from "
+            f"there; name it (--{what})"
         )
-    return name
+    tasks = ", or its tasks as record was given them (--task)" if what == "suite" else ""
+    of_tasks = [path for key, path in files.items() if key.startswith("task:")]
+    was = "".join(f"; its task's file was {path}, seen from there" for path in of_tasks)
+    return UserError(
+        f"{folder} was recorded with the {what} {name}, which does not ship{was}; name its file (--{what}){tasks}"
+    )
 
 
 def live_source(
@@ -299,7 +331,7 @@ def live_source(
 
     engine: where the models run, as `local` or `ray:ADDRESS`.
     """
-    _check_positive(max_hops=max_hops, limit=limit)
+    check_positive(max_hops=max_hops, limit=limit)
     check_weights_folder(weights_dir)
     pool, loaded = load_pool(pool_name), suite.load()
     items = [item for task in loaded for item in task.items(limit)]
@@ -391,7 +423,8 @@ def scorer(tasks: Sequence[Task]) -> Any:
     return score
 
 
-def _check_positive(**flags: int | None) -> None:
+def check_positive(**flags: int | None) -> None:
+    """Raise UserError for an option below 1."""
     for name, number in flags.items():
         if number is not None and number < 1:
             raise UserError(f"--{name.replace('_', '-')} {number}: expected at least 1")

@@ -25,7 +25,7 @@ from routers.checkpoint import state_beside
 from routers.encoders.base import ENCODERS
 from routers.options import parse_arguments
 from routers.ppo_hierrouter import training_bar
-from routers.registry import Taught, learns, registered_name, router_options, teach
+from routers.registry import Taught, learns, options_asked, registered_name, router_options, row_name, teach
 from routers.router import Training
 from routers.tracking import Tracking, log_checkpoint, tracked, tracking_asked
 
@@ -76,6 +76,8 @@ def train(
     ENCODERS.find(encoder)  # one in a file is known from here on, to checkpoints, too
     known = {option.name for option in router_options(router)}
     options = {key: given for key, given in (("encoder", encoder), ("preset", preset)) if key in known}
+    asked = {**options, **(router_args or {})}
+    options_asked(router, asked)  # a wrong one is refused before anything is read
     state = state_beside(out, resume)
     if live:
         choose_sandbox(sandbox, say)
@@ -86,9 +88,8 @@ def train(
     prices = prices_of(latency_weight, [cost_weight, *cost_weights], False, source)
     tree = source.tree if prices is None else source.tree.charged(*prices)
     items, validation = tree.select("train"), tree.select("validation")
-    say(f"training {router if isinstance(router, str) else router.__name__} on {len(items.items)} items ...")
     name, facts = registered_name(router), training_facts(source, tasks, limit)
-    asked = {**options, **(router_args or {})}
+    say(f"training {row_name(router) if isinstance(router, str) else name} on {len(items.items)} items ...")
     settings = {
         "router": name,
         "seed": seed,

@@ -126,7 +126,7 @@ def test_a_run_that_is_stopped_keeps_what_was_trained(
     assert harness(*command, out) == 0
     assert trained == [("ridge", 1), ("ridge", 2), ("mlp", 1), ("mlp", 2)]
     assert "as trained before" in capsys.readouterr().out
-    assert not (out / kept.FOLDER).exists()
+    assert not (out / kept.UNFINISHED).exists()
     assert (out / "summary.json").read_bytes() == (tmp_path / "whole" / "summary.json").read_bytes()
     for name in ("ridge-1", "ridge-2", "mlp-1", "mlp-2"):
         file = f"{name}.safetensors"
