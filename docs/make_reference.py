@@ -160,7 +160,8 @@ def _values(hint: Any) -> str:
     if origin is Annotated:
         return _values(parts[0])
     if origin in (typing.Union, types.UnionType):
-        return _values(next(part for part in parts if part is not types.NoneType))
+        kind = next(part for part in parts if part is not types.NoneType)
+        return "{True,False}" if kind is bool else _values(kind)
     if origin is Literal:
         return f"{{{','.join(map(str, parts))}}}"
     if origin is tuple:

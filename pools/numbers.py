@@ -18,7 +18,10 @@ def read_number(text: str, kind: type[_N]) -> _N:
     """
     if not text.isascii() or "_" in text or text != text.strip():
         raise ValueError(f"{text!a} is no number in the digits 0 to 9 alone, as 1000 or 0.5")
-    return kind(text)
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{text!a} is no {'whole number' if kind is int else 'number'}") from None
 
 
 def counted(number: int, noun: str) -> str:

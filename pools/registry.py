@@ -79,6 +79,14 @@ class Registry(Generic[T]):
         known = (name for name, entry in self._entries.items() if entry is given)
         return next(known, given.__name__), given, ""  # type: ignore[return-value]
 
+    def name_of(self, given: object) -> str:
+        """The entry that built an object: the one of its class, the only one of its module; else its class's name."""
+        kind = type(given)
+        self._import_ours()
+        of_class = [name for name, entry in self._entries.items() if entry is kind]
+        of_module = [name for name, entry in self._entries.items() if entry.__module__ == kind.__module__]
+        return next(iter(of_class or (of_module if len(of_module) == 1 else [])), kind.__qualname__)
+
     def describe(self, name: str) -> str:
         """One line on an entry: the first of its docstring, or the package that it is from."""
         self._import_ours()

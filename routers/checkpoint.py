@@ -18,6 +18,7 @@ from pools.errors import UserError
 from pools.files import whole_file
 from pools.schema import Schema, parse_json
 from pools.types import content_hash
+from routers.encoders.base import ENCODERS
 from routers.router import Learnt, RouterRequest
 
 _KEY = "router"
@@ -173,10 +174,10 @@ def state_beside(out: Path | None, resume: bool) -> Path | None:
 
 
 def options_as_saved(learner: Any) -> dict[str, Any]:
-    """The options of a learner as JSON; of an encoder its name alone, since where its weights are is no option."""
+    """The options of a learner as JSON; of an encoder its registered name, as its file and weights may be elsewhere."""
     values = {f.name: getattr(learner, f.name) for f in fields(learner)}
     if "encoder" in values:
-        values["encoder"] = str(values["encoder"]).partition(":")[0]
+        values["encoder"] = ENCODERS.find(str(values["encoder"]))[0]
     plain: dict[str, Any] = json.loads(json.dumps(values))
     return plain
 

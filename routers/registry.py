@@ -125,7 +125,7 @@ def teach(router: str | type, request: RouterRequest, options: Mapping[str, Any]
         request = learner.adapted(request)
     _check_numbers(request)
     train, validation = items_to_learn_from(request, name, explores=getattr(learner, "explores", False))
-    training = replace(request.training, name=f"{router if isinstance(router, str) else name}-{request.seed}")
+    training = replace(request.training, name=f"{row_name(router) if isinstance(router, str) else name}-{request.seed}")
     alone = replace(request, train=None, validation=None, evaluation=None, training=training)
     _check_call(learner.fit, f"router {name}: fit", "train, validation and request", train, validation, alone)
     learnt: LearntRouter = checked_router(learner.fit(train, validation, alone), name)
@@ -183,7 +183,9 @@ def load_taught(router: str | type, path: Path, request: RouterRequest) -> Taugh
     try:
         learner: Learner = entry(**{**read_options(entry, options, name), **variant})
         learnt: Any = learner.load(found.learnt, problem.request(request.weights))
-    except (UserError, KeyError, TypeError, RuntimeError, ValueError) as error:
+    except UserError as error:
+        raise UserError(f"{path} cannot be loaded: {error}") from None
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise no_checkpoint(path, error) from None
     # Without models there is no run whose cost weight would count: the router is used by itself.
     if request.models and isinstance(learnt, WeighingRouter):

@@ -1,6 +1,6 @@
 """Tasks: what is asked, and how a response is scored. Nothing here knows which router or pool answered."""
 
-from tasks.registry import get, lm_eval_names, names
+from tasks.registry import get, lm_eval_names, names, on_hub
 from tasks.split import split_of
 from tasks.suite import Suite, SuiteTask, chosen_suite, load_suite, suite_names
 from tasks.task import Task
@@ -14,6 +14,7 @@ __all__ = [
     "lm_eval_names",
     "load_suite",
     "names",
+    "on_hub",
     "split_of",
     "suite_names",
 ]

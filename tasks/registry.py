@@ -37,6 +37,11 @@ def lm_eval_names() -> list[str]:
     return sorted(_shipped(_lm_eval_folder()))
 
 
+def on_hub(name: str) -> bool:
+    """Whether a task of this project reads its documents from the Hugging Face hub."""
+    return b"\ndataset_path:" in _shipped(FOLDER)[name].read_bytes()
+
+
 def is_file(name: str) -> bool:
     """Whether it names a YAML file, and no task."""
     return name.endswith((".yaml", ".yml"))
@@ -56,8 +61,7 @@ def check(name: str, include_path: Path | None = None) -> Path:
     if is_file(name):
         _read_file(Path(name))
         return Path(name)
-    if include_path is not None and not include_path.is_dir():
-        raise UserError(f"--include-path {include_path}: no such folder; name one that holds task files of lm-eval")
+    check_folder(include_path)
     included = {} if include_path is None else _declared(include_path)
     found = included.get(name) or _shipped(FOLDER).get(name) or _shipped(_lm_eval_folder()).get(name)
     if found is not None:
@@ -68,6 +72,12 @@ def check(name: str, include_path: Path | None = None) -> Path:
         f"unknown task {shown(name)}: expected one of ours, of lm-eval's or in the folder of --include-path, or a YAML "
         f"file, and no group; {hint}"
     )
+
+
+def check_folder(include_path: Path | None) -> None:
+    """Raise UserError if the folder of further task files is not there."""
+    if include_path is not None and not include_path.is_dir():
+        raise UserError(f"--include-path {include_path}: no such folder; name one that holds task files of lm-eval")
 
 
 def get(

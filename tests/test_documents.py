@@ -168,7 +168,9 @@ def test_the_guide_on_latency_says_what_comes_out(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     page = Followed(ROOT / "docs" / "guides" / "latency.md", monkeypatch, capsys)
-    for name, figures in page.rows().items():
+    rows = page.rows()
+    assert len(rows) == 3
+    for name, figures in rows.items():
         latency = page.runs[0]["routers"][name]["latency"]
         assert [latency[key] for key in ("seconds", "p50", "p95", "p99", "tail_hops")] == pytest.approx(figures)
     plain, low, high = (run["routers"]["cascade"] for run in page.runs)  # latency weights

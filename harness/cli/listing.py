@@ -39,7 +39,11 @@ def show(options: List, console: Console) -> None:
             table.add_row(known, escape(describe(known)))
     elif what == "models":
         declared = load_pool(pool)
-        table = Table("name", "what it is", "lm-eval", f"base rate ({declared.cost_unit} per token)", "weights")
+        table = Table()
+        table.add_column("name", overflow="fold")
+        for column in ("what it is", "lm-eval", f"base rate ({declared.cost_unit} per token)"):
+            table.add_column(column)
+        table.add_column("weights", overflow="fold")
         for m in declared.models:
             weights = "-" if m.weights is None else m.weights.repository or m.weights.path or "-"
             table.add_row(m.name, escape(m.description), m.lm_eval, f"{m.base_rate:g}", weights)
@@ -56,9 +60,9 @@ def show(options: List, console: Console) -> None:
                 name, escape(suite.description.strip()) + f" Tasks: {', '.join(t.name for t in suite.tasks)}."
             )
     else:
-        from tasks import lm_eval_names, names
+        from tasks import lm_eval_names, names, on_hub
 
         for name in names():
-            table.add_row(name, "of this project, needs no network")
+            table.add_row(name, "of this project" + (", its data on the hub" if on_hub(name) else ", needs no network"))
         table.caption = f"and {len(lm_eval_names()):,} of lm-eval, by their own names (lm_eval ls tasks)"
     console.print(table)

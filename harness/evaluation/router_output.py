@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pools.errors import UserError
+from routers.registry import ROUTERS
 from routers.router import Router, RoutingStates, StochasticRouter, VotingRouter, routing_cost
 
 FloatArray = NDArray[np.float64]
@@ -80,5 +81,4 @@ def _numbers(router: object, method: str, given: Any, expected: str, *shapes: tu
 
 
 def _refused(router: object, method: str, returned: str, expected: str) -> UserError:
-    kind = type(router)
-    return UserError(f"router {kind.__module__}.{kind.__qualname__}: {method} returned {returned}; {expected}")
+    return UserError(f"router {ROUTERS.name_of(router)}: {method} returned {returned}; {expected}")

@@ -104,7 +104,7 @@ def record(
     manifest = {
         **provenance(),
         "command": _command(pool, suite, tasks, include, max_hops, limit),
-        "files": _files(folder, pool=pool, suite=suite),
+        "files": _files(folder, pool, suite, () if suite else tasks, include),
         "suite": source.suite,
         "suite_version": source.description["suite_version"],
         "models": fingerprints,
@@ -142,10 +142,13 @@ def record_command(options: Record, console: Console) -> Path:
         )
 
 
-def _files(folder: Path, **given: str | None) -> dict[str, str]:
-    """Where the YAML files are that were given, as seen from the recording: it finds them again if both are moved."""
-    files = {what: path for what, path in given.items() if path is not None and path.endswith((".yaml", ".yml"))}
-    return {what: os.path.relpath(path, folder) for what, path in files.items()}
+def _files(
+    folder: Path, pool: str, suite: str | None, tasks: Sequence[str], include_path: Path | None
+) -> dict[str, str]:
+    """Where the YAML files are that were given, as seen from the recording: it finds them again if all are moved."""
+    given = {"pool": pool, "suite": suite or "", **{f"task:{registry.name_of(task)}": task for task in tasks}}
+    files = {what: os.path.relpath(path, folder) for what, path in given.items() if registry.is_file(path)}
+    return files if include_path is None else {**files, "include_path": os.path.relpath(include_path, folder)}
 
 
 def _check_replaced(folder: Path, source: Source, limit: int | None) -> None:

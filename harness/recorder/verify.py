@@ -25,7 +25,8 @@ from harness.runs.source import (
     check_weights_folder,
     choose_sandbox,
     fingerprints,
-    recorded_with,
+    recorded_pool,
+    recorded_suite,
     recording_folder,
     scorer,
 )
@@ -96,12 +97,14 @@ def verify(options: Verify, console: Console) -> bool:
     tree = recording.tree
     if recording.pool.billed:
         raise UserError(f"{folder} is a table of outcomes that was imported: there are no models to ask again")
-    pool = load_pool(options.pool or recorded_with(recording, folder, "pool"))
+    pool = load_pool(options.pool or recorded_pool(recording, folder))
     if pool.model_names != recording.pool.model_names:
         raise UserError(f"pool {pool.name} is not what {folder} was recorded with; name that pool's file (--pool)")
     sample = draw(tree, options.sample, options.seed)
-    suite = options.suite or (None if options.task else recorded_with(recording, folder, "suite"))
-    tasks = chosen_suite(suite, options.task, options.include_path).load()
+    if options.suite or options.task or options.include_path:
+        tasks = chosen_suite(options.suite, options.task, options.include_path).load()
+    else:
+        tasks = recorded_suite(recording, folder).load()
     now = fingerprints(pool, tasks, options.weights)
     _check_same("task", {tree.items[i].task for i, _ in sample}, now["tasks"], recording.manifest.get("tasks", {}))
     _check_same("model", pool.model_names, now["models"], recording.manifest.get("models", {}))

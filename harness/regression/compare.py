@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from harness.evaluation.paired import Change, Comparison, compare_routers
 from harness.runs.folder import FinishedRun, read_run
-from harness.runs.manifest import about, differences, write_text
+from harness.runs.manifest import Manifest, about, differences, write_text
 from harness.tables.export import csv_cell, markdown
 from harness.tables.grid import Grid, difference_grid
 from harness.tables.terminal import tables
@@ -113,6 +114,7 @@ def _between(first: tuple[str, FinishedRun], second: tuple[str, FinishedRun], as
             notes.append(f"  only {name} has the routers {', '.join(alone)}")
         if len(results.items) > len(common):
             notes.append(f"  {len(results.items) - len(common)} items of {name} are not in the other run: left out")
+    notes += _several_trainings(asked or both, old.manifest, new.manifest)
     unit = old.cost_unit if old.cost_unit == new.cost_unit else ""
     if old.cost_unit != new.cost_unit:
         notes.append(
@@ -134,7 +136,17 @@ def _inside(name: str, run: FinishedRun, against: str, asked: Sequence[str], see
         raise UserError(f"{name} has no router to compare with {against}; name another with --router or --against")
     made = compare_routers(run.results, run.results, pairs, bool(run.cost_unit), seed)
     title = f"{name}: routers compared with {against}, {len(run.results.items)} items"
-    return Block(name, name, title, (), run.cost_unit, made)
+    notes = _several_trainings([name for pair in pairs for name in pair], run.manifest)
+    return Block(name, name, title, tuple(notes), run.cost_unit, made)
+
+
+def _several_trainings(routers: Sequence[str], *runs: Manifest) -> list[str]:
+    """What is said of routers whose figures are means over several trainings (`run --seeds`)."""
+    of_runs = [Counter(learnt.router for learnt in run.learnt) for run in runs]
+    means = [name for name in dict.fromkeys(routers) if any(learnt[name] > 1 for learnt in of_runs)]
+    if not means:
+        return []
+    return [f"  {', '.join(means)}: means over several trainings; intervals here are over items alone"]
 
 
 def _table(block: Block) -> Grid:

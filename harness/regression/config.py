@@ -67,7 +67,7 @@ class Check:
     max_hops: int | None = None
     """With --update: horizon L."""
     allow_stop: bool | None = None
-    """With --update: whether a router may answer before the last hop."""
+    """With --update: False is run's --no-allow-stop, True its --allow-stop."""
     preset: Literal["default", "paper"] | None = None
     """With --update: paper, HierRouter as the paper has it."""
     cost: str | None = None

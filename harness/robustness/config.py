@@ -30,7 +30,7 @@ class Stress:
     max_hops: int | None = None
     """Horizon L; by default the recording's."""
     encoder: str = "hashing"
-    """Encoder of the routers that learn: hashing, or sentence[:PATH]."""
+    """Encoder of the routers that learn: hashing, surface, sentence[:PATH], two as in hashing+surface, or FILE.py."""
     weights: Path | None = None
     """Folder that holds the sentence encoder's weights."""
     only: tuple[str, ...] = ()

@@ -53,13 +53,13 @@ class Problem:
     max_hops: int | None = None
     """Horizon L; by default the recording's, 3 with --live."""
     allow_stop: bool = True
-    """Whether a router may answer before the last hop."""
+    """Routers may answer before the last hop; with --no-allow-stop every pipeline has all hops."""
     preset: Literal["default", "paper"] = "default"
     """paper: HierRouter as the paper has it: no STOP, so always L hops, and a state of context, hop and cost alone."""
     cost: str = "paper"
     """Cost model: paper, base_rate * (tokens_in + tokens_out); dollars, the pool's prices; or FILE.py with your own."""
     encoder: str = "hashing"
-    """Encoder of the routers that learn: hashing, or sentence[:PATH]."""
+    """Encoder of the routers that learn: hashing, surface, sentence[:PATH], two as in hashing+surface, or FILE.py."""
     seed: int = 1
     """Seed of everything that is drawn: training, sampling and the bootstrap."""
     track: bool = False

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.evaluation.paired import Figures, Results, checked_results
 from harness.evaluation.summary import Cost, Pipeline, RouterSummary, Score, Seconds, Share, Summary
-from harness.runs.kept import FOLDER as UNFINISHED
+from harness.runs.kept import UNFINISHED
 from harness.runs.manifest import Manifest
 from pools.errors import UserError
 from pools.files import finish_moving, holds_nothing, whole_folder
@@ -146,6 +146,8 @@ def load_run(folder: Path | str) -> RunFolder:
         )
     for name in _FILES:
         if not (folder / name).is_file():
+            if (folder / UNFINISHED).is_dir():
+                raise UserError(f"{folder} is of a run that was stopped; finish it, as its command goes on from there")
             raise UserError(
                 f"{folder} is not the folder of a run: it has no {name}; name one that python -m harness run wrote"
             )

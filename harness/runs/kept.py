@@ -21,7 +21,7 @@ from routers import RouterRequest
 from routers.checkpoint import Problem
 from routers.registry import ROUTERS, Taught, load_taught, options_asked, teach
 
-FOLDER = ".trained"
+UNFINISHED = ".trained"
 """In the folder of a run that is not finished; a finished run has none."""
 
 

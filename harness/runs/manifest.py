@@ -104,6 +104,8 @@ class Manifest(Provenance):
     """What it was asked for."""
     suite: str
     """Name of the suite."""
+    max_hops: int | None = None
+    """The horizon L; null: a run of an earlier version."""
     pool: dict[str, Any]
     """The pool, without keys."""
     learnt_from: dict[str, Any] | None = None
@@ -146,16 +148,17 @@ def _decisive(manifest: Manifest) -> dict[str, str]:
         **{f"{name} learnt from": str(h)[:12] for name, h in (manifest.learnt_from or {}).get("sha256", {}).items()},
         "seeds": None if arguments.get("seeds") == 1 else arguments.get("seeds"),  # earlier runs say nothing of it
         "latency weight": arguments.get("latency_weight") or None,  # earlier runs say nothing of it
-        "trained for a range of cost weights": "yes" if _ranges(arguments) else "no",
+        "trained for a range of cost weights": "yes" if _for_a_range(arguments) else "no",
         "commit": commit[:7] + edited + changes,
         **{f"version of {name}": version for name, version in manifest.versions.items()},
     }
     return {name: _text(given) for name, given in facts.items()}
 
 
-def _ranges(arguments: Mapping[str, Any]) -> bool:
+def _for_a_range(arguments: Mapping[str, Any]) -> bool:
     """Whether what was trained was trained for a range of cost weights."""
-    several = "," in str(arguments.get("cost_weight"))
+    weights = arguments.get("cost_weight")
+    several = len(weights) > 1 if isinstance(weights, list | tuple) else "," in str(weights)  # earlier runs wrote text
     return several or any(arguments.get(name) for name in ("frontier", "budget", "cap", "no_worse_than"))
 
 

@@ -26,8 +26,7 @@ from harness.runs.checkpoints import shipped_checkpoint
 from harness.runs.config import LIVE_STORE, TRACKING
 from harness.runs.folder import check_run_target, load_run, new_run
 from harness.runs.goals import AMOUNTS, Reached, check_goals, checked_goals, read_amount, set_and_judge, written_amount
-from harness.runs.kept import FOLDER as UNFINISHED
-from harness.runs.kept import file_name, kept_in
+from harness.runs.kept import UNFINISHED, file_name, kept_in
 from harness.runs.manifest import Arguments, LearntFile, Manifest, provenance, write_json, write_text
 from harness.runs.progress import generation_progress
 from harness.runs.routers import (
@@ -66,6 +65,7 @@ from pools.models.progress import Progress
 from pools.secrets import clean
 from pools.weights import file_hash
 from routers import RouterRequest, load
+from routers.encoders.base import ENCODERS
 from routers.options import parse_arguments
 from routers.registry import Taught, learns, registered_name, row_name
 from routers.router import Log, Training
@@ -248,9 +248,12 @@ def evaluate(
         raise UserError(f"--seeds {shown(seeds)}: expected how many seeds, from --seed on; at most {MAX_SEEDS}")
     if seeds > 1 and goals is not None:
         raise UserError("--budget, --cap and --no-worse-than set one training of a router: omit --seeds")
+    ENCODERS.find(encoder)  # one in a file is known from here on, to checkpoints, too
     asked = named(routers)
     if not asked:
         raise UserError("`--router` is empty; omit it to use hierrouter, or see python -m harness list routers")
+    if seeds > 1 and not any(isinstance(given, Named) and learns(given) for given in asked.values()):
+        raise UserError(f"--seeds {seeds} has no effect: none of {', '.join(asked)} learns; omit it")
     if live:
         choose_sandbox(sandbox, say)
     known = None if train_on is None else open_source(recording=train_on)
@@ -374,7 +377,7 @@ def evaluate(
     )
     asked_for: dict[str, Any] = {
         **{"router": tuple(asked), "pool": pool, "suite": suite, "recording": recording, "task": list(tasks)},
-        **{"train_on": train_on, "seeds": seeds},
+        **{"include_path": include, "train_on": train_on, "seeds": seeds},
         **{"limit": limit, "split": split, "max_hops": max_hops, "allow_stop": allow_stop, "preset": preset},
         **{"cost": cost, "cost_weight": list(lambdas)},
         **{"latency_weight": latency_weight, "encoder": encoder},
@@ -396,6 +399,7 @@ def evaluate(
         seed=seed,
         arguments=_arguments(asked_for),
         suite=source.suite,
+        max_hops=tree.max_hops,
         pool=source.pool.to_dict(),
         learnt_from=None if known is None else lessons.description,
         learnt=[_learnt(each, everyone, asked_for, lessons) for each in everyone if each.from_where],

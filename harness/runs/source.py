@@ -86,6 +86,7 @@ def open_source(
     default the recording's, 3 with live models. cost: name of the cost model. on_batch: is told of each batch.
     Raises UserError for what is not there, or does not fit together.
     """
+    registry.check_folder(include_path)
     if live:
         if recording is not None:
             raise UserError("--live and --recording exclude each other; name one")
@@ -109,10 +110,11 @@ def open_source(
     names = [registry.name_of(task) for task in tasks]
     for name, task in zip(names, tasks, strict=True):
         if name not in there:
-            instead = _instead_of(name, task, there, known.pool, pool, include_path)
+            instead = _instead_of(task, tasks, there, known.pool, pool, include_path)
             raise UserError(f"unknown task {name!r}: the recording {recording} has {', '.join(there)}; {instead}")
-    if include_path is not None or any(task.endswith((".yaml", ".yml")) for task in tasks):
-        _check_same_tasks(chosen_suite(None, tasks, include_path), known, recording)
+    own_suite = asked_suite is not None and suite not in suite_names()
+    if own_suite or include_path is not None or any(registry.is_file(task) for task in tasks):
+        _check_same_tasks(chosen_suite(suite if own_suite else None, tasks, include_path), known, recording)
     source = _recorded(known, recording, max_hops, names, limit)
     if asked_pool is not None and not same_models(asked_pool.models, source.pool.models):
         raise UserError(
@@ -143,13 +145,13 @@ def command_to_record(pool: str, suite: str | None, tasks: Sequence[str], includ
 
 
 def _check_same_tasks(asked: Suite, recorded: Recording, folder: Path) -> None:
-    """Raise UserError if a task that a file describes is not what was recorded under its name."""
-    prints = recorded.manifest.get("tasks", {})
+    """Raise UserError if a task that a file describes is not what was recorded under its name, if anything was."""
+    prints, there = recorded.manifest.get("tasks", {}), {item.task for item in recorded.tree.items}
     for task in asked.load():
-        if prints.get(task.name) != task.fingerprint:
+        if task.name in there and prints.get(task.name) != task.fingerprint:
             raise UserError(
                 f"the recording {folder} is of another task {task.name} than that file describes (items, wording, "
-                "examples or metric); record yours (python -m harness record --task)"
+                "examples, metric or filter); record yours (python -m harness record)"
             )
 
 
@@ -162,24 +164,26 @@ def _how_to_record(pool: str, suite: str | None, tasks: Sequence[str], include_p
 
 
 def _instead_of(
-    name: str, task: str, there: Sequence[str], recorded: Pool, pool: str | None, include_path: Path | None
+    task: str, asked: Sequence[str], there: Sequence[str], recorded: Pool, pool: str | None, include_path: Path | None
 ) -> str:
-    """What to do about a task that a recording has not: how to record it, if there is such a task."""
+    """What to do about a task that a recording has not: how to record all that were asked, if there is such a task."""
     if recorded.billed:
         return "it is a table that was imported, so name one of these"
     with suppress(UserError):
+        registry.check(task, include_path)
         return _how_to_record(
-            pool or (recorded.name if recorded.name in pool_names() else "POOL.yaml"), None, [task], include_path
+            pool or (recorded.name if recorded.name in pool_names() else "POOL.yaml"), None, asked, include_path
         )
-    close = difflib.get_close_matches(name, there, n=1)
-    return f"did you mean {close[0]}?" if close else "name one of these"
+    known = dict.fromkeys([*there, *registry.names(), *registry.lm_eval_names()])
+    close = difflib.get_close_matches(task, known, n=2)
+    return f"did you mean {' or '.join(close)}?" if close else "name one of these"
 
 
 def _recorded(
     recording: Recording, folder: Path, max_hops: int | None, tasks: Sequence[str], limit: int | None
 ) -> Source:
     """The tree of a recording, or the part of it with fewer hops, tasks or items per task."""
-    _check_positive(max_hops=max_hops, limit=limit)
+    check_positive(max_hops=max_hops, limit=limit)
     tree, manifest = recording.tree, recording.manifest
     hops = tree.max_hops if max_hops is None else max_hops
     if hops > tree.max_hops and tree.independent:  # each answer is known, at any hop
@@ -262,22 +266,53 @@ def suite_of(recording: Recording, folder: Path) -> str:
     return str(recording.manifest["suite"])
 
 
-def recorded_with(recording: Recording, folder: Path, what: Literal["pool", "suite"]) -> str:
-    """The pool, or the suite, that a recording was made with: its file if that is where it was, else its name.
+def recorded_pool(recording: Recording, folder: Path) -> str:
+    """The pool that a recording was made with: its file if that is where it was, else its name.
 
     Raises UserError if it was a file, which is gone, and none of that name ships.
     """
-    name, ships = (recording.pool.name, pool_names) if what == "pool" else (suite_of(recording, folder), suite_names)
+    file, name = _file_of("pool", recording, folder), recording.pool.name
+    if file is None and name not in pool_names():
+        raise _gone("pool", name, recording, folder)
+    return file or name
+
+
+def recorded_suite(recording: Recording, folder: Path) -> Suite:
+    """The suite that a recording was made with, or its tasks alone: by their files if these are where they were.
+
+    Raises UserError if they are not, and none of their names is known.
+    """
+    file, name = _file_of("suite", recording, folder), suite_of(recording, folder)
+    if file or name in suite_names():
+        return load_suite(file or name)
+    files: dict[str, str] = recording.manifest.get("files", {})
+    include = folder / files["include_path"] if "include_path" in files else None
+    tasks = dict.fromkeys(item.task for item in recording.tree.items)
+    of_tasks = {task: folder / files[f"task:{task}"] for task in tasks if f"task:{task}" in files}
+    try:
+        return chosen_suite(None, [str(of_tasks.get(task, task)) for task in tasks], include)
+    except UserError:
+        raise _gone("suite", name, recording, folder) from None
+
+
+def _file_of(what: Literal["pool", "suite"], recording: Recording, folder: Path) -> str | None:
     written = recording.manifest.get("files", {}).get(what)
-    if written is not None and (folder / written).is_file():
-        return str(folder / written)
-    if name not in ships():
-        was = f"; its file was {written}, seen from there" if written else ""
-        tasks = "" if what == "pool" or written else ", or its tasks as record was given them (--task)"
-        raise UserError(
-            f"{folder} was recorded with the {what} {name}, which does not ship{was}; name its file (--{what}){tasks}"
+    return str(folder / written) if written is not None and (folder / written).is_file() else None
+
+
+def _gone(what: Literal["pool", "suite"], name: str, recording: Recording, folder: Path) -> UserError:
+    files = recording.manifest.get("files", {})
+    if (written := files.get(what)) is not None:
+        return UserError(
+            f"{folder} was recorded with the {what} {name}, which does not ship; its file was {written}, seen from "
+            f"there; name it (--{what})"
         )
-    return name
+    tasks = ", or its tasks as record was given them (--task)" if what == "suite" else ""
+    of_tasks = [path for key, path in files.items() if key.startswith("task:")]
+    was = "".join(f"; its task's file was {path}, seen from there" for path in of_tasks)
+    return UserError(
+        f"{folder} was recorded with the {what} {name}, which does not ship{was}; name its file (--{what}){tasks}"
+    )
 
 
 def live_source(
@@ -296,7 +331,7 @@ def live_source(
 
     engine: where the models run, as `local` or `ray:ADDRESS`.
     """
-    _check_positive(max_hops=max_hops, limit=limit)
+    check_positive(max_hops=max_hops, limit=limit)
     check_weights_folder(weights_dir)
     pool, loaded = load_pool(pool_name), suite.load()
     items = [item for task in loaded for item in task.items(limit)]
@@ -388,7 +423,8 @@ def scorer(tasks: Sequence[Task]) -> Any:
     return score
 
 
-def _check_positive(**flags: int | None) -> None:
+def check_positive(**flags: int | None) -> None:
+    """Raise UserError for an option below 1."""
     for name, number in flags.items():
         if number is not None and number < 1:
             raise UserError(f"--{name.replace('_', '-')} {number}: expected at least 1")

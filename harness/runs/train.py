@@ -22,9 +22,10 @@ from pools.errors import UserError
 from pools.models.progress import Progress
 from routers import RouterRequest
 from routers.checkpoint import state_beside
+from routers.encoders.base import ENCODERS
 from routers.options import parse_arguments
 from routers.ppo_hierrouter import training_bar
-from routers.registry import Taught, learns, registered_name, router_options, teach
+from routers.registry import Taught, learns, options_asked, registered_name, router_options, row_name, teach
 from routers.router import Training
 from routers.tracking import Tracking, log_checkpoint, tracked, tracking_asked
 
@@ -72,8 +73,11 @@ def train(
     recording, weights, out, include = (None if p is None else Path(p) for p in (recording, weights, out, include_path))
     if not learns(router):
         raise UserError(f"router {router} learns nothing, so there is nothing to train; run it as it is")
+    ENCODERS.find(encoder)  # one in a file is known from here on, to checkpoints, too
     known = {option.name for option in router_options(router)}
     options = {key: given for key, given in (("encoder", encoder), ("preset", preset)) if key in known}
+    asked = {**options, **(router_args or {})}
+    options_asked(router, asked)  # a wrong one is refused before anything is read
     state = state_beside(out, resume)
     if live:
         choose_sandbox(sandbox, say)
@@ -84,9 +88,8 @@ def train(
     prices = prices_of(latency_weight, [cost_weight, *cost_weights], False, source)
     tree = source.tree if prices is None else source.tree.charged(*prices)
     items, validation = tree.select("train"), tree.select("validation")
-    say(f"training {router if isinstance(router, str) else router.__name__} on {len(items.items)} items ...")
     name, facts = registered_name(router), training_facts(source, tasks, limit)
-    asked = {**options, **(router_args or {})}
+    say(f"training {row_name(router) if isinstance(router, str) else name} on {len(items.items)} items ...")
     settings = {
         "router": name,
         "seed": seed,
@@ -153,10 +156,8 @@ def training_command(router: RunRouter, asked_for: Mapping[str, Any]) -> str:
     if asked_for["train_on"] is not None:
         said += ["--recording", asked_for["train_on"]]
     else:
-        chosen = {
-            name: asked_for[name] for name in ("recording", "pool", "suite", "limit") if asked_for[name] is not None
-        }
-        said += [part for name, given in chosen.items() for part in (f"--{name}", given)]
+        chosen = {name: asked_for[name] for name in ("recording", "pool", "suite", "limit", "include_path")}
+        said += [part for name, at in chosen.items() if at is not None for part in (f"--{name.replace('_', '-')}", at)]
         said += ["--task", *asked_for["task"]] if asked_for["task"] else []
     said += ["--max-hops", problem.max_hops, "--cost", asked_for["cost"]]
     said += [] if asked_for["allow_stop"] else ["--no-allow-stop"]

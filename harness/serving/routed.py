@@ -13,7 +13,15 @@ import numpy as np
 from harness.runs.checkpoints import shipped_checkpoint, shipped_path
 from harness.runs.manifest import origin
 from harness.runs.routers import UNTRAINED
-from harness.runs.source import DEFAULT_HOPS, RESULTS, check_weights_folder, lessons_for, open_source, same_models
+from harness.runs.source import (
+    DEFAULT_HOPS,
+    RESULTS,
+    check_positive,
+    check_weights_folder,
+    lessons_for,
+    open_source,
+    same_models,
+)
 from pools.cost import COST_WEIGHT, MAX_RATE, CostModel
 from pools.data.recording import RecordedGenerator
 from pools.data.store import TransitionStore
@@ -107,8 +115,10 @@ def routed(
         raise UserError(f"router {router} learns nothing, so it has no checkpoint; omit --checkpoint")
     if train_on is not None and checkpoint is not None:
         raise UserError("--checkpoint is of a router that has learnt, and --train-on is for one to learn; name one")
+    check_positive(max_hops=max_hops)
     if train_on is not None and registered_name(router) in UNTRAINED:
         raise UserError(f"router {router} learns nothing; omit --train-on")
+    name = row_name(router)
     generator: Generator
     recorded = None if recording is None else open_source(recording=recording, cost=cost)
     if recorded is not None:
@@ -130,8 +140,8 @@ def routed(
     elif registered_name(router) not in UNTRAINED and not explores(router):
         known = recorded or (open_source(recording=shipped) if shipped.is_dir() else None)
         if known is not None and same_models(known.pool.models, of_pool.models):
-            lessons = known if known.tree.max_hops >= (max_hops or hops) else None
-    hops = max_hops or hops
+            lessons = known if known.tree.max_hops >= (hops if max_hops is None else max_hops) else None
+    hops = hops if max_hops is None else max_hops
     cost_model = of_pool.cost_model(cost)
     lessons = None if lessons is None else lessons_for(lessons, of_pool, hops, cost_model)
     request = RouterRequest(
@@ -156,14 +166,14 @@ def routed(
                 "makes"
             )
         items = sum(item.split == "train" for item in lessons.tree.items)
-        say(f"training {router} on {items} items of {lessons.description['recording']} ...")
+        say(f"training {name} on {items} items of {lessons.description['recording']} ...")
     start = time.perf_counter()
     made = load(router, request, checkpoint=checkpoint)
     if isinstance(made, VotingRouter):
         raise UserError(f"{router} asks every model and routes nothing; it is evaluated by python -m harness run")
     if learns(router):
         took = f"trained in {time.perf_counter() - start:.1f} s"
-        say(f"{router}: {took if checkpoint is None else f'the policy {checkpoint}'}")
+        say(f"{name}: {took if checkpoint is None else f'the policy {checkpoint}'}")
     told = [] if recorded is None else [item for item in recorded.tree.items if item.prefill]
     begun = {item.query + item.prefill: (item.query, item.prefill) for item in told}
-    return Routed(row_name(router), made, of_pool, generator, cost_model, hops, begun)
+    return Routed(name, made, of_pool, generator, cost_model, hops, begun)

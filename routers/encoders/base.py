@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pools.errors import UserError
 from pools.registry import Registry
 from pools.types import Context
 from routers.encoders.cache import Vectors
@@ -111,8 +112,13 @@ def save_encoder(encoder: Encoder) -> dict[str, NDArray[Any] | str]:
 
 
 def load_encoder(learnt: Learnt, weights: Path | None = None) -> Encoder:
-    """The encoder that `save_encoder` kept."""
-    _, kind, _ = ENCODERS.find(str(learnt["encoder"]))
+    """The encoder that `save_encoder` kept. Raises UserError if it is of a file that was not named."""
+    name = str(learnt["encoder"])
+    if name not in ENCODERS.names():
+        raise UserError(
+            f"encoder {name} is unknown here: name its file (--encoder FILE.py), or install the package that has it"
+        )
+    _, kind, _ = ENCODERS.find(name)
     own = {n.removeprefix("encoder."): value for n, value in learnt.items() if n.startswith("encoder.")}
     encoder: Encoder = kind.load(own, weights)
     return encoder

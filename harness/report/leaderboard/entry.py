@@ -39,8 +39,8 @@ class Table(Schema):
     """Unit of the costs; empty if none are recorded."""
     cost_weight: Annotated[float, Field(ge=0)]
     """Lambda: quality given up for one unit of cost."""
-    max_hops: int | None
-    """Horizon that was asked for; null: the recording's."""
+    max_hops: Annotated[int, Field(ge=1)]
+    """Horizon L."""
     allow_stop: bool
     """Whether a router may answer before the last hop."""
 
@@ -122,18 +122,15 @@ class Entry(Schema):
     @property
     def keys(self) -> list[ItemKey]:
         """Task and number of each item, in order."""
-        return sorted((task, doc_id) for task, of in self.items.items() for doc_id in of.doc_id)
+        return [(task, doc_id) for task, of in self.items.items() for doc_id in of.doc_id]
 
     @property
     def figures(self) -> Figures:
         """Its figures, in the order of `keys`."""
-        rows = {
-            (task, doc_id): (of.quality[n], 0.0 if of.cost is None else of.cost[n])
-            for task, of in self.items.items()
-            for n, doc_id in enumerate(of.doc_id)
-        }
-        quality, cost = np.array([rows[key] for key in sorted(rows)]).T
-        return Figures(quality, None if self.cost is None else cost)
+        quality = np.array([each for of in self.items.values() for each in of.quality])
+        if self.cost is None:
+            return Figures(quality, None)
+        return Figures(quality, np.array([each for of in self.items.values() for each in of.cost or ()]))
 
     @property
     def file(self) -> Path:
@@ -147,7 +144,7 @@ def entries_of(run: RunFolder, label: str) -> Iterator[tuple[str, Entry]]:
     Raises UserError for a run that cannot be compared with others: of live models, with a latency weight, or of means
     over several trainings, whose spread an entry does not hold.
     """
-    summary, manifest, asked = run.summary, run.manifest, run.manifest.arguments
+    summary, manifest = run.summary, run.manifest
     if summary.latency_weight:
         raise UserError(f"{run.path} has a latency weight; a leaderboard ranks by quality and cost")
     if several := next((name for name, router in run.routers.items() if router.seeds is not None), None):
@@ -155,10 +152,12 @@ def entries_of(run: RunFolder, label: str) -> Iterator[tuple[str, Entry]]:
     recording = manifest.source.get("sha256")
     if not isinstance(recording, dict):
         raise UserError(f"{run.path} is of live models; a leaderboard takes runs on recordings")
+    if manifest.max_hops is None:
+        raise UserError(f"{run.path} does not say its horizon: an earlier version made it; make the run again")
     table = Table(
         title=summary.title, recording=recording, split=summary.split, cost_model=summary.cost_model,
-        cost_unit=summary.cost_unit, cost_weight=summary.cost_weight, max_hops=asked.max_hops,
-        allow_stop=asked.allow_stop,
+        cost_unit=summary.cost_unit, cost_weight=summary.cost_weight, max_hops=manifest.max_hops,
+        allow_stop=manifest.arguments.allow_stop,
     )  # fmt: skip
     made = Made(date=str(manifest.date), command=manifest.command, commit=manifest.commit)
     for name, router in run.routers.items():

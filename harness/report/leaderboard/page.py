@@ -46,7 +46,7 @@ def leaderboard(options: Leaderboard, console: Console) -> None:
     out = options.out or options.entries / "README.md"
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(page, out)
-    said = f"{len(entries)} entries, {len(added)} of them new; written to {out}"
+    said = f"entries: {len(entries)}, new: {len(added)}; written to {out}"
     console.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -85,7 +85,7 @@ def _on_the_same_items(members: Sequence[Entry]) -> Sequence[Entry]:
     keys = members[0].keys
     if other := next((entry for entry in members if entry.keys != keys), None):
         raise UserError(
-            f"{other.file} has other items than {members[0].file}; entries of a table need figures of the same items"
+            f"{other.file} has other items than {members[0].file}, or in another order; those of a table need the same"
         )
     return members
 
@@ -105,7 +105,7 @@ def _is_new(entry: Entry, asked: bool, entries: Mapping[Path, Entry], folder: Pa
 
 
 def _heading(table: Table) -> str:
-    hops = "" if table.max_hops is None else f", at most {counted(table.max_hops, 'hop')}"
+    hops = f", at most {counted(table.max_hops, 'hop')}"
     stop = "" if table.allow_stop else ", no STOP"
     return f"{table.title.partition(':')[0]}, cost weight {table.cost_weight:g}{hops}{stop}"
 

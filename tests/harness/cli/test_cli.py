@@ -44,7 +44,9 @@ def test_help_imports_nothing_heavy() -> None:
         ("run --router random --router-args seed=1", "learns nothing and has none"),
         ("run --router-args knn:k=1", "not among the routers"),
         ("run --task nothing", "unknown task 'nothing': the recording"),
-        ("run --task rekords", "did you mean records?"),
+        ("run --task rekords", "did you mean records"),
+        ("run --task gsm8kk", "did you mean gsm8k or"),
+        ("run --task sums gsm8k", "harness record --pool lightweight --task sums gsm8k) and name that recording"),
         (
             "run --task gsm8k",
             "harness record --pool lightweight --task gsm8k) and name that recording (--recording runs/",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pools.mdp.optimum import path_costs, solve
 from pools.mdp.tree import Tree
 from routers import RouterRequest, RoutingStates, load
 from routers.fixed import FixedRouter
+from routers.registry import teach
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +162,20 @@ def test_what_no_router_may_return_is_refused(tree: Tree, router: Any, message: 
         with pytest.raises(UserError, match=message) as refused:
             run(router, tree)
         assert "\n" not in str(refused.value)
+
+
+def test_a_router_that_is_refused_goes_by_its_registered_name(tree: Tree, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from dataclasses import dataclass\nfrom routers import register\n\n"
+        "class Learnt:\n    def act(self, states):\n        return [99] * len(states.hop)\n\n"
+        "    def save(self):\n        return {}\n\n"
+        "@register('far-off')\n@dataclass\nclass Mine:\n    def fit(self, train, validation, request):\n"
+        "        return Learnt()\n"
+    )
+    router = teach(str(file), RouterRequest(models=tree.models, max_hops=tree.max_hops, train=tree), {}).router
+    with pytest.raises(UserError, match="router far-off: act returned 99; expected"):
+        evaluate(router, tree)
 
 
 def test_actions_and_probabilities_of_other_types_are_read(tree: Tree) -> None:

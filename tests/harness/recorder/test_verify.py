@@ -218,16 +218,23 @@ def test_pool_and_suite_are_found_where_they_were_recorded_from(
     assert harness("verify", "--recording", "project/runs/tiny", "--pool", "project/models/other.yaml") == 0
 
 
-def test_a_recording_of_a_task_without_a_suite_is_verified_with_the_task_named_again(
+def test_a_recording_of_a_task_without_a_suite_is_verified_with_the_file_that_was_recorded(
     tiny_tasks: Path, tiny_pool_file: Path, harness: Run, tmp_path: Path, capsys: Any
 ) -> None:
-    task, out = tiny_tasks / "tiny_text.yaml", tmp_path / "made"
-    named = ("--pool", tiny_pool_file, "--task", task, "--max-hops", 1, "--limit", 2)
-    assert harness("record", *named, "--store", tmp_path / "s.sqlite", "--out", out) == 0
-    assert list(json.loads((out / "manifest.json").read_text())["files"]) == ["pool"]
+    shutil.copytree(tiny_tasks, tmp_path / "tasks")
+    task, out = tmp_path / "tasks" / "tiny_text.yaml", tmp_path / "made"
+    named = ("--pool", tiny_pool_file, "--max-hops", 1, "--limit", 2, "--store", tmp_path / "s.sqlite")
+    assert harness("record", *named, "--task", task, "--out", out) == 0
+    assert json.loads((out / "manifest.json").read_text())["files"]["task:tiny_text"] == "../tasks/tiny_text.yaml"
+    assert harness("verify", "--recording", out) == 0
+    included = ("--task", "tiny_text", "--include-path", task.parent, "--out", tmp_path / "included")
+    assert harness("record", *named, *included) == 0
+    assert harness("verify", "--recording", tmp_path / "included") == 0
+    task.unlink()
     capsys.readouterr()
     assert harness("verify", "--recording", out) == 2
     said = capsys.readouterr().err
-    assert "the suite tiny_text, which does not ship" in said and "as record was given them (--task)" in said
-    assert harness("verify", "--recording", out, "--task", task) == 0
+    assert "the suite tiny_text, which does not ship; its task's file was ../tasks/tiny_text.yaml" in said
+    assert "as record was given them (--task)" in said
+    assert harness("verify", "--recording", out, "--task", tiny_tasks / "tiny_text.yaml") == 0
     assert harness("verify", "--recording", out, "--task", "tiny_text", "--include-path", tiny_tasks) == 0

@@ -47,7 +47,7 @@ def test_runs_become_entries_and_the_page_ranks_them(
     # The page is a function of the entries, and a run that is added again is no new entry.
     capsys.readouterr()
     assert harness("leaderboard", runs[0], "--entries", folder) == 0
-    assert f"{len(files)} entries, 0 of them new" in capsys.readouterr().out
+    assert f"entries: {len(files)}, new: 0" in capsys.readouterr().out
     assert (folder / "README.md").read_text(encoding="utf-8") == page
 
 
@@ -99,6 +99,11 @@ def test_what_cannot_be_ranked_together_is_not(
     assert harness("leaderboard", runs[0], tmp_path / "one-hop", "--entries", folder) == 0
     page = (folder / "README.md").read_text(encoding="utf-8")
     assert page.count("| a bound |") == 2 and "at most 1 hop\n" in page
+    # A horizon that is asked for, and is the recording's own, is the same table.
+    hops = api.load_run(runs[0]).manifest.max_hops
+    api.evaluate("ridge", small_recording, cost_weights=[0.5], max_hops=hops, baselines="no").save(tmp_path / "asked")
+    assert harness("leaderboard", tmp_path / "asked", "--entries", folder) == 0
+    assert (folder / "README.md").read_text(encoding="utf-8").count("## ") == 2
     api.evaluate("knn", small_recording, cost_weights=[0.5], seeds=2, baselines="no").save(tmp_path / "seeds")
     assert harness("leaderboard", tmp_path / "seeds", "--entries", folder) == 2
     assert "knn is a mean over trainings; add a run of each --seed" in capsys.readouterr().err

@@ -243,7 +243,12 @@ def test_the_api_gives_the_same_and_the_other_figures_stay_as_they_are(
     limited = harness_package.evaluate("knn", **given, budget={"cost": 0.02}, cap={"cost": 0.1})
     found, asked = limited.summary, limited.manifest.arguments.model_dump()
     assert (asked["budget"], asked["cap"], asked["no_worse_than"]) == ("cost=0.02", "cost=0.1", None)
-    assert differences(plain.manifest, limited.manifest) == ["trained for a range of cost weights: no -> yes"]
+    ranged = ["trained for a range of cost weights: no -> yes"]
+    assert differences(plain.manifest, limited.manifest) == ranged
+    for weights, lines in (((2.0,), []), ((2.0, 3.0), ranged), ([2.0, 3.0], ranged), ("2,3", ranged)):
+        arguments = plain.manifest.arguments.model_copy(update={"cost_weight": weights})
+        said = differences(plain.manifest, plain.manifest.model_copy(update={"arguments": arguments}))
+        assert [line for line in said if "range" in line] == lines
     of_command = harness_package.load_run(limited_run).manifest
     assert not any("range" in line for line in differences(limited.manifest, of_command)), "the command says the same"
     within = harness_package.load_run(limited_run).summary.budget

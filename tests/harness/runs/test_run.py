@@ -408,7 +408,10 @@ def test_a_task_of_a_file_is_not_mistaken_for_one_of_that_name_that_was_recorded
         "metric_list: [{metric: exact_match}]\n"
     )
     run = ("run", "--recording", small_recording, "--router", "random", "--out", tmp_path / "run")
-    for asked in (("--task", tmp_path / "sums.yaml"), ("--task", "sums", "--include-path", tmp_path)):
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(f"name: {load_recording(small_recording).manifest['suite']}\ntasks: [{{name: sums.yaml}}]\n")
+    of_file = ("--task", tmp_path / "sums.yaml"), ("--task", "sums", "--include-path", tmp_path), ("--suite", suite)
+    for asked in of_file:
         assert harness(*run, *asked) == 2
         assert "is of another task sums than that file describes" in capsys.readouterr().err
     assert harness(*run, "--task", "sums") == 0

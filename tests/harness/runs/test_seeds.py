@@ -36,7 +36,9 @@ def rows(folder: Path) -> dict[str, dict[str, np.ndarray]]:
     return {n: {k: np.array([r[k] for r in table if r["router"] == n]) for k in ("quality", "cost")} for n in names}
 
 
-def test_a_row_is_the_mean_of_the_runs_with_each_seed(small_recording: Path, tmp_path: Path, harness: Harness) -> None:
+def test_a_row_is_the_mean_of_the_runs_with_each_seed(
+    small_recording: Path, tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = asked(small_recording, "--router", "mlp", "query-only", "random", "--cost-weight", "0.5", "2")
     for seed in (4, 5, 6):
         assert harness(*command, "--seed", seed, "--out", tmp_path / str(seed)) == 0
@@ -65,6 +67,11 @@ def test_a_row_is_the_mean_of_the_runs_with_each_seed(small_recording: Path, tmp
     assert tidy.count("query-only,seed ") == 3 and f"query-only,seed 5,68,{alone[1].quality}," in tidy
     tables = (tmp_path / "all" / "tables.md").read_text()
     assert "seeds ±" in tables and "| query-only, seed 5" in tables and "| query-only, mean" in tables
+    capsys.readouterr()
+    assert harness("compare", tmp_path / "all", "--against", "random") == 0
+    assert (
+        "mlp, query-only: means over several trainings; intervals here are over items alone" in capsys.readouterr().out
+    )
 
 
 def test_the_manifest_says_how_each_training_is_made_again(
@@ -119,7 +126,7 @@ def test_a_run_that_is_stopped_keeps_what_was_trained(
     assert harness(*command, out) == 0
     assert trained == [("ridge", 1), ("ridge", 2), ("mlp", 1), ("mlp", 2)]
     assert "as trained before" in capsys.readouterr().out
-    assert not (out / kept.FOLDER).exists()
+    assert not (out / kept.UNFINISHED).exists()
     assert (out / "summary.json").read_bytes() == (tmp_path / "whole" / "summary.json").read_bytes()
     for name in ("ridge-1", "ridge-2", "mlp-1", "mlp-2"):
         file = f"{name}.safetensors"
