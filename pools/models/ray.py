@@ -7,6 +7,7 @@ batches under way.
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections import deque
@@ -77,6 +78,8 @@ class RayEngine:
         self.pool, self.tries, self._progress = pool, tries, progress or (lambda event: None)
         self.weights_dir = None if weights_dir is None else weights_dir.resolve()
         if not ray.is_initialized():
+            # What other actors fail at besides is not printed as a traceback behind our line.
+            os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
             try:
                 _knock(address or "")
                 # Not None, with which Ray joins whatever cluster this machine or RAY_ADDRESS knows of.
