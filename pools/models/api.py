@@ -122,7 +122,7 @@ def _response(reply: Any) -> tuple[str, FinishReason | None]:
     except (AttributeError, KeyError, TypeError, ValueError):
         text = None
     if not isinstance(text, str):
-        raise NoResponse(f"its reply holds no response (one choice with a text): {clean(str(reply))[:100]}")
+        raise NoResponse(f"its reply holds no response (one choice, or blocks, with a text): {clean(str(reply))[:100]}")
     return text, _ENDED.get(ended) if isinstance(ended, str) else None
 
 

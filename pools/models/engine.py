@@ -182,6 +182,10 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
             f"model {model.name} cannot be loaded as lm-eval `{model.lm_eval}`: {shown}; check arguments and weights"
         ) from harmless(error)
     if isinstance(loaded, TemplateAPI):
+        if "chat" in model.lm_eval and not model.chat_template:
+            raise UserError(
+                f"model {model.name}: `{model.lm_eval}` sends messages; set `chat_template: true` in the pool file"
+            )
         attach_usage(loaded, model.name)
         omit_empty_stop(loaded)
         at_once, most = (model.arguments.get(key) for key in ("num_concurrent", "max_retries"))

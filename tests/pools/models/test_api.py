@@ -536,6 +536,14 @@ def test_advice_on_anthropic_s_is_of_its_own_api() -> None:
     assert "template" not in advice(Failure(529, "status 529: Overloaded", "replied"), *of_anthropic)
 
 
+@pytest.mark.parametrize("kind", ["local-chat-completions", "anthropic-chat-completions"])
+def test_a_chat_server_without_a_chat_template_is_refused_when_it_is_loaded(pool: Any, serve: Any, kind: str) -> None:
+    server = serve()
+    with pytest.raises(UserError, match=f"model tiny-a: `{kind}` sends messages; set `chat_template: true`"):
+        LiveGenerator(pool(server, {"lm_eval": kind, "chat_template": False})).generate(0, REQUESTS[:1])
+    assert not server.asked
+
+
 def test_a_prompt_that_fails_alone_in_its_batch_does_not_end_the_others(pool: Any, serve: Any, tmp_path: Path) -> None:
     declared = pool(serve(refuses("Question 0")), {"batch_size": 1}, max_retries=1)
     store = TransitionStore(tmp_path / "s")
