@@ -26,9 +26,12 @@ from harness.serving.routed import Query, routed
 from pools.cost import COST_WEIGHT
 from pools.errors import UserError
 from pools.mdp.tree import Tree
+from pools.models.api import reason
+from pools.models.engine import is_server, no_answer
 from pools.models.generator import LiveGenerator
+from pools.pool import CandidateModel
 from pools.secrets import harmless
-from pools.types import Generation, GenerationSettings
+from pools.types import Generation, GenerationSettings, UpstreamError
 from tasks.lm_eval_task import generation_settings
 
 # Of the hops before a multiple-choice question is scored; the task itself names none.
@@ -145,6 +148,8 @@ class RoutedLM(LM):
             try:
                 found = lm.loglikelihood(instances)
             except Exception as error:
+                if is_server(lm) and not isinstance(error, UserError):
+                    raise _unscored(lm, self.pool.models[model], error) from harmless(error)
                 if harmless(error) is None:  # lm-eval prints the traceback
                     raise UserError(f"model {self.pool.model_names[model]} failed: {error!r}") from None
                 raise
@@ -208,6 +213,17 @@ class RoutedLM(LM):
         with generation_progress(Console(stderr=True)) as generator.progress:
             yield
         generator.progress = None
+
+
+def _unscored(lm: Any, model: CandidateModel, error: Exception) -> UserError:
+    """Why the server behind a model has scored no choices."""
+    instead = "use `local-completions` with a `tokenizer` and a server that has them (vLLM), or tasks that ask for text"
+    if isinstance(error, NotImplementedError | AssertionError):  # lm-eval's, of its model types
+        return UserError(f"model {model.name} gives no likelihoods: {str(error).rstrip('.')}; {instead}")
+    if isinstance(error, LookupError | TypeError):
+        missing = "its reply holds no log-probabilities of the prompt (`echo` and `logprobs`)"
+        return UserError(f"model {model.name} gives no likelihoods: {missing}; {instead}")
+    return UpstreamError(no_answer(lm, model, reason(error)))
 
 
 def figures(bills: Sequence[Bill]) -> dict[str, Any]:

@@ -68,12 +68,12 @@ def attach_usage(lm: Any, name: str) -> None:
     def parse(outputs: Any, **_: Any) -> list[str]:
         if isinstance(outputs, ServerText):  # parsed already
             return [outputs]
-        content, ended = _response(outputs)
+        content, finish_reason = _response(outputs)
         answer = postprocess_generated_text(content, None, getattr(lm, "think_end_token", None))
         # JSON can hold half of a surrogate pair, as of an emoji that was cut in two, and no file can.
         text = ServerText(answer.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
         text.tokens = _tokens(outputs)
-        text.finish_reason = ended if ended in ("stop", "length") else None
+        text.finish_reason = finish_reason
         if text.tokens is None and getattr(lm, "tokenizer", None) is None:
             raise uncounted(name)
         return [text]
@@ -99,23 +99,40 @@ def uncounted(name: str) -> UserError:
     )
 
 
-def _response(reply: Any) -> tuple[str, Any]:
-    """Text and finish reason of a reply in OpenAI's form. Raises NoResponse if it has not one choice with a text."""
+_ENDED: dict[Any, FinishReason] = {
+    **{"stop": "stop", "length": "length"},  # OpenAI's
+    **{"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"},  # Anthropic's
+}
+
+
+def _response(reply: Any) -> tuple[str, FinishReason | None]:
+    """Text and finish reason of a reply in OpenAI's form, which has one choice, or in Anthropic's, which has blocks.
+
+    Raises NoResponse if it has no text, as where a filter withholds it.
+    """
     try:
-        [choice] = reply["choices"]
-        text = choice["message"]["content"] if "message" in choice else choice["text"]
-    except (KeyError, TypeError, ValueError):
+        if reply.get("type") == "message":
+            ended = reply["stop_reason"]
+            texts = [block["text"] for block in reply["content"] if block["type"] == "text"]
+            text = "".join(texts) if texts or ended in _ENDED else None  # without a block: it ended at once, or refused
+        else:
+            [choice] = reply["choices"]
+            text = choice["message"]["content"] if "message" in choice else choice["text"]
+            ended = choice.get("finish_reason")
+    except (AttributeError, KeyError, TypeError, ValueError):
         text = None
     if not isinstance(text, str):
-        raise NoResponse(f"its reply holds no response (one choice with a text): {clean(str(reply))[:100]}")
-    return text, choice.get("finish_reason")
+        raise NoResponse(f"its reply holds no response (one choice, or blocks, with a text): {clean(str(reply))[:100]}")
+    return text, _ENDED.get(ended) if isinstance(ended, str) else None
 
 
 def _tokens(reply: dict[str, Any]) -> tuple[int, int] | None:
     usage = reply.get("usage")
     if not isinstance(usage, dict):
         return None
-    found = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    of_anthropic = reply.get("type") == "message"
+    names = ("input_tokens", "output_tokens") if of_anthropic else ("prompt_tokens", "completion_tokens")
+    found = tuple(usage.get(name) for name in names)
     if not all(isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 2**31 for count in found):
         return None
     return found  # type: ignore[return-value]
@@ -379,6 +396,7 @@ _TOO_LONG = ("context length", "context size", "context window", "maximum contex
 def advice(failure: Failure, lm: Any, lm_eval: str, patience: float) -> str:
     """What to do about it: the option of the pool file that helps, by what servers are known to say."""
     status, said = failure.status, failure.text.lower()
+    anthropic = lm_eval.startswith("anthropic")
     if failure.stage == "unsent" and "key not found" in said:
         return f"set the variable {_key_variable(lm_eval)}"
     if failure.stage == "unsent" and "authorization" in said:
@@ -390,7 +408,7 @@ def advice(failure: Failure, lm: Any, lm_eval: str, patience: float) -> str:
     if status is None:
         return f"check that it runs, and `base_url`; it is asked again for {patience:g} s (`patience` in the pool file)"
     if status in (401, 403):
-        other = "" if lm_eval.startswith("anthropic") else ", or `header` in its arguments"  # ignored there
+        other = "" if anthropic else ", or `header` in its arguments"  # ignored there
         return f"check the key: the variable {_key_variable(lm_eval)}{other}"
     if status == 429:
         return "lower `num_concurrent` in its arguments, or raise `max_retries`"
@@ -400,14 +418,14 @@ def advice(failure: Failure, lm: Any, lm_eval: str, patience: float) -> str:
         return "use `lm_eval: openai-chat-completions`, which says so"
     if getattr(lm, "tokenized_requests", False) and status in (400, 422):
         return "set `tokenized_requests: false` in its arguments: texts are sent in place of numbers"
-    path = "/v1/chat/completions" if "chat" in lm_eval else "/v1/completions"
+    path = "/v1/messages" if anthropic else "/v1/chat/completions" if "chat" in lm_eval else "/v1/completions"
     if status in (200, 404):
         return f"check `base_url`, which ends in {path} for `{lm_eval}`, and `model`"
     if status >= 500 or "template" in said:
         return (
             "its log says more; check `model`, and that it has a chat template: without one use "
             "`lm_eval: local-completions` and .../v1/completions"
-            if "chat" in lm_eval
+            if "chat" in lm_eval and not anthropic
             else "its log says more; check `model` in its arguments"
         )
     return "check `model` and the other arguments in the pool file"

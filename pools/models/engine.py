@@ -88,7 +88,7 @@ class LocalEngine:
         resident: int | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.pool, self.weights_dir, self._progress = pool, weights_dir, progress
+        self.pool, self.weights_dir, self.progress = pool, weights_dir, progress
         self._resident = resident or len(pool.models)
         self._loaded: dict[int, Any] = {}
         self._loading = threading.RLock()
@@ -113,7 +113,7 @@ class LocalEngine:
         """The answers to requests of the same settings."""
         declared, prompts = self.pool.models[model], [self.prompt(model, context) for context, _ in requests]
         lm = self.language_model(model)
-        with under_way(declared.name, self._progress):
+        with under_way(declared.name, self.progress):
             return _run_batch(lm, declared, prompts, requests[0][1])
 
     def prompt(self, model: int, context: Context) -> Any:
@@ -144,7 +144,7 @@ class LocalEngine:
             return self._loaded[model]
 
     def _load(self, model: CandidateModel) -> Any:
-        tell, start = self._progress or (lambda event: None), time.perf_counter()
+        tell, start = self.progress or (lambda event: None), time.perf_counter()
         tell(Loading(model.name))
         loaded = _load(self.pool, model, self.weights_dir)
         tell(Loading(model.name, time.perf_counter() - start))
@@ -182,6 +182,10 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
             f"model {model.name} cannot be loaded as lm-eval `{model.lm_eval}`: {shown}; check arguments and weights"
         ) from harmless(error)
     if isinstance(loaded, TemplateAPI):
+        if "chat" in model.lm_eval and not model.chat_template:
+            raise UserError(
+                f"model {model.name}: `{model.lm_eval}` sends messages; set `chat_template: true` in the pool file"
+            )
         attach_usage(loaded, model.name)
         omit_empty_stop(loaded)
         at_once, most = (model.arguments.get(key) for key in ("num_concurrent", "max_retries"))
@@ -253,7 +257,7 @@ def _run_batch(lm: Any, model: CandidateModel, prompts: list[Any], settings: Gen
     except Exception as error:
         if not hasattr(lm, "base_url") or isinstance(error, UserError):
             raise
-        raise UpstreamError(_no_answer(lm, model, reason(error))) from harmless(error)
+        raise UpstreamError(no_answer(lm, model, reason(error))) from harmless(error)
     seconds = (time.perf_counter() - start) / len(prompts)
     made: list[Generation | Unanswered] = []
     for prompt, response in zip(prompts, responses, strict=True):
@@ -261,12 +265,13 @@ def _run_batch(lm: Any, model: CandidateModel, prompts: list[Any], settings: Gen
         made.append(
             _generation(lm, model, prompt, response, settings, room, seconds)
             if failure is None
-            else Unanswered(_no_answer(lm, model, failure), failure.stage != "replied")
+            else Unanswered(no_answer(lm, model, failure), failure.stage != "replied")
         )
     return made
 
 
-def _no_answer(lm: Any, model: CandidateModel, why: Failure) -> str:
+def no_answer(lm: Any, model: CandidateModel, why: Failure) -> str:
+    """The line of an error: what the server behind a model said or did, and what to do about it."""
     said = f"the server {lm.base_url} {'was not asked' if why.stage == 'unsent' else 'did not answer'}: {why.text}"
     return f"model {model.name}: {said}; {advice(why, lm, model.lm_eval, model.patience)}"
 

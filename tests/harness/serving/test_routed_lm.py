@@ -16,6 +16,7 @@ from shipped import RECORDING
 
 import harness
 import harness.serving.lm  # registers the model
+from chat_server import Handler, chat_server
 from harness.__main__ import main
 from harness.evaluation.rollout import rollout
 from harness.serving.app import create_app
@@ -145,6 +146,36 @@ def test_multiple_choice_is_scored_by_the_last_hops_model(
     calls = {"tiny-a": 3}, {"tiny-a": 4}, {"tiny-a": 3, "tiny-b": 1}
     assert tuple(ledger["calls"] for ledger in ledgers) == calls
     assert [list(ledger["pipelines"]) for ledger in ledgers] == [["tiny-a"], ["tiny-a"], ["tiny-b > tiny-a"]]
+
+
+@pytest.mark.parametrize("concurrent", [1, 4])
+@pytest.mark.parametrize(
+    ("kind", "reply", "said"),
+    [
+        ("local-completions", (500, {"error": "out of memory"}), "did not answer: status 500: out of memory; its log"),
+        ("local-completions", (200, {"choices": [{"index": 0, "logprobs": None}]}), "holds no log-probabilities"),
+        ("local-chat-completions", (200, {}), "Loglikelihood is not supported for chat completions.*; use `local-comp"),
+    ],
+)
+def test_a_server_that_scores_no_choices_is_said_in_a_line(
+    kind: str, reply: Any, said: str, concurrent: int, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    from lm_eval.api.instance import Instance
+
+    def answers(handler: Handler, question: str, before: int) -> bool:
+        handler.reply(*reply)
+        return True
+
+    with chat_server(answers) as server:
+        given = {"model": "any", "base_url": server.url, "tokenizer": str(tiny_model_dir), "num_concurrent": concurrent}
+        given |= {"tokenizer_backend": "huggingface", "max_retries": 1}
+        model = {"name": "far", "lm_eval": kind, "arguments": given, "base_rate": 1, "chat_template": "chat" in kind}
+        pool = tmp_path / "pool.yaml"
+        pool.write_text(json.dumps({"name": "p", "cost_unit": "u", "rates": "r", "models": [model]}))
+        lm = harness.RoutedLM(str(pool), "single:far", max_hops=1, store=str(tmp_path / "s.sqlite"))
+        with pytest.raises(UserError, match=f"model far.*{said}") as error:
+            lm.loglikelihood([Instance("loglikelihood", {}, ("Question 1", " yes"), 0)])
+    assert "\n" not in str(error.value)
 
 
 def test_an_argument_that_is_none_is_told(small_recording: Path) -> None:

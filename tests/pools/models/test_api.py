@@ -81,6 +81,38 @@ def test_the_servers_own_counts_are_billed(
     assert all(type(g.response) is str for g in made)
 
 
+def test_replies_in_anthropic_s_form(pool: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its documentation has them: blocks of content, `stop_reason`, `input_tokens` and `output_tokens`."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "key-of-this-test")
+    text, thought = {"type": "text", "text": "Paris"}, {"type": "thinking", "thinking": "?", "signature": "s"}
+    replies = iter(
+        [
+            ([text], "end_turn"),
+            ([text, {"type": "text", "text": " is"}], "max_tokens"),
+            ([thought, text], "stop_sequence"),
+            ([], "end_turn"),
+            ([], "refusal"),
+        ]
+    )
+
+    def says(handler: Handler, question: str, before: int) -> bool:
+        assert "'type': 'text'" in question and handler.headers["x-api-key"] == "key-of-this-test"
+        content, why = next(replies)
+        usage = {"input_tokens": 12, "output_tokens": 3, "cache_read_input_tokens": 0}
+        message = {"type": "message", "role": "assistant", "content": content, "stop_reason": why, "usage": usage}
+        handler.reply(200, {"id": "msg_1", "model": "any", "stop_sequence": None, **message})
+        return True
+
+    declared = pool(serve(says), {"lm_eval": "anthropic-chat-completions"}, max_retries=1)
+    generator = LiveGenerator(declared)
+    made = generator.generate(0, REQUESTS[:4])
+    assert [g.response for g in made] == ["Paris", "Paris is", "Paris", ""]
+    assert [g.finish_reason for g in made] == ["stop", "length", "stop", "stop"]
+    assert {(g.tokens_in, g.tokens_out) for g in made} == {(12, 3)}
+    with pytest.raises(UpstreamError, match="its reply holds no response"):
+        generator.generate(0, REQUESTS[:1])
+
+
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": -1, "completion_tokens": 2}, {"prompt_tokens": "7"}])
 def test_a_server_that_does_not_count_needs_a_tokenizer(
     pool: Any, serve: Any, tiny_pool_file: Path, usage: Any, capfd: Any
@@ -496,6 +528,20 @@ def test_a_request_that_cannot_be_sent_is_not_tried_again(
 def test_a_key_is_looked_for_where_its_model_type_does(kind: str, said: str) -> None:
     refused = Failure(401, "status 401: invalid key", "replied")
     assert advice(refused, None, kind, 60) == f"check the key: the variable {said}"
+
+
+def test_advice_on_anthropic_s_is_of_its_own_api() -> None:
+    of_anthropic = (None, "anthropic-chat-completions", 60)
+    assert "/v1/messages" in advice(Failure(404, "status 404: not_found_error", "replied"), *of_anthropic)
+    assert "template" not in advice(Failure(529, "status 529: Overloaded", "replied"), *of_anthropic)
+
+
+@pytest.mark.parametrize("kind", ["local-chat-completions", "anthropic-chat-completions"])
+def test_a_chat_server_without_a_chat_template_is_refused_when_it_is_loaded(pool: Any, serve: Any, kind: str) -> None:
+    server = serve()
+    with pytest.raises(UserError, match=f"model tiny-a: `{kind}` sends messages; set `chat_template: true`"):
+        LiveGenerator(pool(server, {"lm_eval": kind, "chat_template": False})).generate(0, REQUESTS[:1])
+    assert not server.asked
 
 
 def test_a_prompt_that_fails_alone_in_its_batch_does_not_end_the_others(pool: Any, serve: Any, tmp_path: Path) -> None:

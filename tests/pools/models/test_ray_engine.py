@@ -20,11 +20,13 @@ from pools.data.store import TransitionStore
 from pools.errors import UserError
 from pools.models.engine import Answers, LocalEngine, Request, build_engine
 from pools.models.generator import LiveGenerator
+from pools.models.progress import Batch, Loading, Silence, UnderWay
 from pools.pool import Pool, Resources, load_pool
 from pools.types import Context, Generation, GenerationSettings
 
 ray = pytest.importorskip("ray")
-from pools.models.ray import RayEngine  # noqa: E402
+import pools.models.ray  # noqa: E402
+from pools.models.ray import RayEngine, _Reports  # noqa: E402
 
 SHORT, LONG = GenerationSettings((), 4), GenerationSettings(("zz",), 12)
 
@@ -35,6 +37,12 @@ def local_ray() -> Iterator[Path]:
     started = ray.init(num_cpus=4, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     yield Path(started.address_info["session_dir"]) / "logs"
     ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that every test asks actors what they have, those that die, too."""
+    monkeypatch.setattr(pools.models.ray, "_BETWEEN_LOOKS", 0.05)
 
 
 @pytest.fixture
@@ -63,6 +71,55 @@ def test_the_responses_are_those_of_this_process(pool: Pool, tmp_path: Path) -> 
     made = there.generate_all(asked)
     assert {model: texts(found) for model, found in made.items()} == {m: texts(found) for m, found in here.items()}
     assert len(store) == 48 and there.generate_all(asked) == made
+
+
+def test_loading_tokens_and_responses_are_told_while_a_batch_runs(pool: Pool) -> None:
+    told: list[Any] = []
+    asked = [(Context(f"Question {n}"), GenerationSettings((), 500)) for n in range(4)]  # one batch
+    made = LiveGenerator(pool, progress=told.append, engine="ray").generate(0, asked)
+    begun, loading, loaded, *under_way, batch = told
+    assert begun == Batch("tiny-a", 0, 4, 0, 0) and loading == Loading("tiny-a") and loaded.seconds > 0
+    assert {type(event) for event in under_way} == {UnderWay} and batch.done == 4
+    tokens = [event.tokens_out for event in under_way]
+    assert tokens == sorted(tokens) and len(set(tokens)) > 2 and tokens[-1] <= sum(g.tokens_out for g in made) + 4
+
+
+def test_the_actors_of_a_model_are_told_of_as_one() -> None:
+    told: list[Any] = []
+    reports, loads, loaded = _Reports(told.append), Loading("a"), Loading("a", 2.0)
+    silence, one, other = Silence("a", "why"), UnderWay("a", 1, 10), UnderWay("a", 2, 30)
+
+    def heard(actor: str, *events: Any, model: str = "a") -> list[Any]:
+        told.clear()
+        reports.hear(model, actor, {type(event): event for event in events})
+        reports.say_under_way(model)
+        return told
+
+    assert heard("first") == []
+    assert heard("first", loads) == [loads]
+    assert heard("second", Loading("a", 3.0), silence) == [Loading("a", 3.0), silence]
+    assert heard("second", Loading("a", 3.0), silence, other) == [other]
+    assert heard("first", loaded, one) == [UnderWay("a", 3, 40)]
+    assert heard("second", Loading("a", 3.0)) == [one], "its batch has ended"
+    assert heard("third", Loading("b", 1.0), model="b") == [Loading("b"), Loading("b", 1.0)]
+
+
+def test_what_an_actor_said_before_its_batch_ended_is_not_told(pool: Pool) -> None:
+    """Or the batch would be counted twice; and nothing is said of an actor that died."""
+    told: list[Any] = []
+    actor = RayEngine(pool)._actor(0)
+    reports = _Reports(told.append)
+    reports.ask([("tiny-a", actor)])
+    reports.ask([("tiny-a", actor)])
+    assert len(reports.asked) == 1, "until it has answered"
+    reports.hear("tiny-a", actor, {})
+    assert not reports.asked
+    ray.kill(actor)
+    reports.ask([("tiny-a", actor)])
+    [question] = reports.asked
+    ray.wait([question])
+    reports.receive(question)
+    assert not told and not reports.asked
 
 
 def test_models_that_do_not_fit_together_take_turns(pool: Pool) -> None:
