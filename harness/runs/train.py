@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,10 +22,10 @@ from pools.cost import COST_WEIGHT
 from pools.errors import UserError
 from pools.models.progress import Progress
 from routers import RouterRequest
-from routers.checkpoint import state_beside
+from routers.checkpoint import check_replaced, state_beside
 from routers.options import parse_arguments
 from routers.ppo_hierrouter import training_bar
-from routers.registry import Taught, learns, registered_name, router_options, teach
+from routers.registry import Taught, header_of, learns, registered_name, router_options, teach
 from routers.router import Training
 from routers.tracking import Tracking, log_checkpoint, tracked, tracking_asked
 
@@ -57,6 +58,7 @@ def train(
     seed: int = 1,
     out: Path | str | None = None,
     resume: bool = False,
+    force: bool = True,
     track: Tracking | None = None,
     say: Callable[[str], None] = lambda text: None,
     on_batch: Progress | None = None,
@@ -64,7 +66,8 @@ def train(
 ) -> Taught:
     """Train a router on the train items of a recording, or of live models, and choose on the validation items.
 
-    The parameters are the options of `python -m harness train`. With `out` the checkpoint is written there. track:
+    The parameters are the options of `python -m harness train`. With `out` the checkpoint is written there; what is
+    there is replaced, unless `force` is False and it is of another training, which is the command's default. track:
     where wandb logs it. say: is told what takes a while; on_batch: of each batch that live models generate; report:
     how far a long training is.
     Raises UserError for a router that learns nothing, and for what is not there.
@@ -84,7 +87,6 @@ def train(
     prices = prices_of(latency_weight, [cost_weight, *cost_weights], False, source)
     tree = source.tree if prices is None else source.tree.charged(*prices)
     items, validation = tree.select("train"), tree.select("validation")
-    say(f"training {router if isinstance(router, str) else router.__name__} on {len(items.items)} items ...")
     name, facts = registered_name(router), training_facts(source, tasks, limit)
     asked = {**options, **(router_args or {})}
     settings = {
@@ -96,31 +98,28 @@ def train(
         **facts,
     }
     usual = f"{name} on {source.description.get('recording', 'live models')}, seed {seed}"
+    request = RouterRequest(
+        models=source.tree.models,
+        max_hops=source.tree.max_hops,
+        allow_stop=allow_stop,
+        cost_model=source.tree.cost_model,
+        cost_weight=cost_weight if prices is None else 1.0,
+        cost_weights=tuple(cost_weights),
+        prices=prices,
+        seed=seed,
+        weights=weights,
+        train=items,
+        validation=validation,
+        training=Training(state=state, resume=resume, report=report, facts=facts),
+    )
+    if out is not None and not (resume or force):
+        check_replaced(out, header_of(router, request, asked))
+    say(f"training {router if isinstance(router, str) else router.__name__} on {len(items.items)} items ...")
     with (
         nullcontext() if track is None else tracked(track, "train", usual, f"{name} on {source.suite}", settings) as run
     ):
-        request = RouterRequest(
-            models=source.tree.models,
-            max_hops=source.tree.max_hops,
-            allow_stop=allow_stop,
-            cost_model=source.tree.cost_model,
-            cost_weight=cost_weight if prices is None else 1.0,
-            cost_weights=tuple(cost_weights),
-            prices=prices,
-            seed=seed,
-            weights=weights,
-            train=items,
-            validation=validation,
-            training=Training(
-                state=state,
-                resume=resume,
-                log=None if run is None else lambda _, step, figures: run.log(dict(figures), step=step),
-                # Over live models the bars are the generator's: two at once would overwrite each other.
-                report=None if live else report,
-                facts=facts,
-            ),
-        )
-        taught = teach(router, request, asked)
+        log = None if run is None else lambda _, step, figures: run.log(dict(figures), step=step)
+        taught = teach(router, replace(request, training=replace(request.training, log=log)), asked)
         if out is not None:
             taught.save(out)
             if run is not None:
