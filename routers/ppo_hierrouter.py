@@ -13,7 +13,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
@@ -35,7 +35,7 @@ from routers.call_bounds import CallBounds, lengths_at, moved
 from routers.checkpoint import check_replaced, read_tensors, state_beside, write_tensors
 from routers.induction import texts_pay
 from routers.options import NonNegative, Positive
-from routers.router import Log, RouterRequest, Training
+from routers.router import Log, Report, RouterRequest, Training
 from routers.states import PARTS, TEXTS, Part, StateFeatures, features_of
 from routers.tracking import log_checkpoint, tracked, tracking_asked
 
@@ -468,7 +468,7 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
         speed = steps / (time.perf_counter() - start_time)
         if training.report is not None:
             said = f"return {logged.get('charts/episodic_return', 0.0):.3f}, {speed:,.0f} steps/s"
-            training.report(iteration, num_iterations, said)
+            training.report(iteration * learn.steps, num_iterations * learn.steps, said)
         if training.log is not None:
             logged |= {"charts/learning_rate": optimizer.param_groups[0]["lr"], "charts/SPS": speed}
             logged |= {f"exact/{name}_{key}": v for name, figures in measured.items() for key, v in figures.items()}
@@ -760,8 +760,8 @@ class Sampled:
 
 
 @contextmanager
-def training_bar(shown: bool) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on standard error: iterations, sampled return, steps per second, time left."""
+def training_bar(shown: bool) -> Iterator[Report]:
+    """A bar on standard error: steps, sampled return, steps per second, time left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -852,7 +852,7 @@ def request_for(
     args: Args,
     train: Tree,
     validation: Tree | None,
-    report: Callable[[int, int, str], None] | None = None,
+    report: Report | None = None,
     facts: Mapping[str, Any] | None = None,
     log: Log | None = None,
 ) -> RouterRequest:

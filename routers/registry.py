@@ -23,6 +23,7 @@ from routers.checkpoint import (
     write_checkpoint,
 )
 from routers.options import Option, options_of, read_options
+from routers.progress import listened_to
 from routers.router import Learner, LearntRouter, Router, RouterRequest, VotingRouter, WeighingRouter
 
 ROUTERS: Registry[Any] = Registry("router", "harness.routers", "routers", skip=("ppo_",))
@@ -128,9 +129,10 @@ def teach(router: str | type, request: RouterRequest, options: Mapping[str, Any]
     name, learner, request = _learner(router, request, options)
     train, validation = items_to_learn_from(request, name, explores=getattr(learner, "explores", False))
     training = replace(request.training, name=f"{router if isinstance(router, str) else name}-{request.seed}")
-    alone = replace(request, train=None, validation=None, evaluation=None, training=training)
-    _check_call(learner.fit, f"router {name}: fit", "train, validation and request", train, validation, alone)
-    learnt: LearntRouter = checked_router(learner.fit(train, validation, alone), name)
+    with listened_to(training) as reporting:
+        alone = replace(request, train=None, validation=None, evaluation=None, training=reporting)
+        _check_call(learner.fit, f"router {name}: fit", "train, validation and request", train, validation, alone)
+        learnt: LearntRouter = checked_router(learner.fit(train, validation, alone), name)
     return Taught(learnt, _header(name, learner, request))
 
 

@@ -24,9 +24,8 @@ from pools.models.progress import Progress
 from routers import RouterRequest
 from routers.checkpoint import check_replaced, state_beside
 from routers.options import parse_arguments
-from routers.ppo_hierrouter import training_bar
 from routers.registry import Taught, header_of, learns, registered_name, router_options, teach
-from routers.router import Training
+from routers.router import Report, Training
 from routers.tracking import Tracking, log_checkpoint, tracked, tracking_asked
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def train(
     track: Tracking | None = None,
     say: Callable[[str], None] = lambda text: None,
     on_batch: Progress | None = None,
-    report: Callable[[int, int, str], None] | None = None,
+    report: Report | None = None,
 ) -> Taught:
     """Train a router on the train items of a recording, or of live models, and choose on the validation items.
 
@@ -175,7 +174,7 @@ def train_command(options: Train, console: Console) -> Path:
     of_the_command = ("task", "router_args", "total_timesteps", "out", *TRACKING)
     steps = {} if options.total_timesteps is None else {"total_timesteps": options.total_timesteps}
     out = options.out or Path("runs") / f"{registered_name(options.router)}.safetensors"
-    with generation_progress(console) as on_batch, training_bar(shown=console.is_terminal and not options.live) as bar:
+    with generation_progress(console) as on_batch:
         train(
             **{key: given for key, given in vars(options).items() if key not in of_the_command},
             tasks=options.task,
@@ -184,6 +183,5 @@ def train_command(options: Train, console: Console) -> Path:
             out=out,
             say=lambda text: console.print(text, highlight=False, markup=False),
             on_batch=on_batch,
-            report=bar,
         )
     return out
