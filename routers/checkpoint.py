@@ -163,8 +163,8 @@ def check_replaced(out: Path, header: Header) -> None:
     before, now = (_decides(each) for each in (there, header))
     if other := [name for name in now if before[name] != now[name]]:
         raise UserError(
-            f"--out {out} holds another training (router {there.router}, seed {there.training.get('seed')}; not the "
-            f"same {', '.join(other)}); name another file, or replace it with --force"
+            f"--out {out} holds another training ({there.router}, seed {there.training.get('seed')}; it differs in "
+            f"{', '.join(other)}); name another file, or replace it with --force"
         )
 
 

@@ -69,9 +69,10 @@ class _Call:
 
 @dataclass
 class _Training:
-    """How far a training is; what it counts is not known before it first says so."""
+    """How far a training is, in steps; before the `first` that it tells of, it prepares."""
 
     task: TaskID
+    first: int = 0
     done: int = 0
     total: int = 0
     said: str = ""
@@ -80,9 +81,10 @@ class _Training:
     def line(self, name: str) -> str:
         """How far it is, and how long the rest takes if it goes on as so far."""
         seconds = time.monotonic() - self.start
-        if not self.done:
+        if self.done == self.first:
             return f"training {name}: {seconds:.0f} s so far"
-        left, said = seconds / self.done * (self.total - self.done), f", {self.said}" if self.said else ""
+        left = seconds / (self.done - self.first) * (self.total - self.done)
+        said = f", {self.said}" if self.said else ""
         return f"training {name}: {self.done:,}/{self.total:,} steps{said}, {left:.0f} s left"
 
 
@@ -153,6 +155,8 @@ def generation_progress(console: Console) -> Iterator[OnBatch]:
         printed[0] = it.start  # who begins a training says so
 
         def report(done: int, total: int, said: str) -> None:
+            if not it.first:
+                it.first, it.start = done, time.monotonic()
             it.done, it.total, it.said = done, total, said
             bar.update(it.task, completed=done, total=total, rate=said)
 
