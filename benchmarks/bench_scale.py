@@ -207,9 +207,9 @@ def main() -> None:
             path, there = folder / f"table-{items}-{models}.csv", folder / f"table-{items}-{models}"
             table(items, models, args.seed, args.texts, path)
             what = f"one hop, {items:,} items, {models} models"
-            show(f"{what}: import", measure(args.repeats, "-m", "harness", "import", path, "--out", there))
+            show(f"{what}: import", measure(args.repeats, "-m", "harness", "import", path, "--out", there, "--force"))
             encoder = ["--encoder", args.encoder, *(["--weights", args.weights] if args.weights else [])]
-            given = ("--recording", there, *encoder, "--out", folder / "o")
+            given = ("--recording", there, *encoder, "--out", folder / "o", "--force")
             measured = measure(args.repeats, *run, *given, "--router", *args.routers)
             show(f"{what}: run, {len(args.routers)} routers trained, encoder {args.encoder}", measured)
         for items, models in sizes if "recorder" in args.parts else []:

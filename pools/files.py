@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pools.errors import UserError
+
 _COMPLETE = ".complete"
 
 
@@ -27,6 +29,16 @@ def whole_file(path: Path) -> Iterator[Path]:
                 partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def check_out_file(out: Path | None, force: bool) -> None:
+    """Raise UserError if `--out` is given and no place for a file, or holds one that only `--force` replaces."""
+    if out is None:
+        return
+    if out.is_dir() or (out.parent.exists() and not out.parent.is_dir()):
+        raise UserError(f"--out {out} is no place for a file; name another")
+    if out.exists() and not force:
+        raise UserError(f"--out {out} is there; name another file, or replace it with --force")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from pools.cost import MAX_COST, RECORDED
 from pools.errors import UserError
-from pools.files import whole_file
+from pools.files import check_out_file, whole_file
 from pools.schema import Schema, parse_json
 from pools.types import content_hash
 from routers.encoders.base import ENCODERS
@@ -148,6 +148,34 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise no_checkpoint(path, error) from None
 
 
+def check_replaced(out: Path, header: Header) -> None:
+    """Raise UserError if a file is there and is no checkpoint of the training that this header would be of.
+
+    The same training is that of the same router, options, problem, seed and items; the versions of packages may differ.
+    """
+    if not out.exists():
+        return
+    try:
+        there = read_checkpoint(out).header
+    except UserError:
+        raise UserError(
+            f"--out {out} is there and is no checkpoint; name another file, or replace it with --force"
+        ) from None
+    before, now = (_decides(each) for each in (there, header))
+    if other := [name for name in now if before[name] != now[name]]:
+        raise UserError(
+            f"--out {out} holds another training ({there.router}, seed {there.training.get('seed')}; it differs in "
+            f"{', '.join(other)}); name another file, or replace it with --force"
+        )
+
+
+def _decides(header: Header) -> dict[str, Any]:
+    """What decides what is learnt, as far as a header says it."""
+    plain = json.loads(header.model_dump_json())
+    of_training = {name: plain["training"].get(name) for name in ("seed", "source", "selection")}
+    return {"router": plain["router"], "options": plain["options"], "problem": plain["problem"], **of_training}
+
+
 def no_checkpoint(path: Path, error: Exception) -> UserError:
     """What to say of a file that is no checkpoint."""
     reason = " ".join(str(error).split())[:200]
@@ -163,8 +191,7 @@ def state_beside(out: Path | None, resume: bool) -> Path | None:
         if resume:
             raise UserError("--resume goes on from the state beside --out; name that checkpoint")
         return None
-    if out.is_dir() or (out.parent.exists() and not out.parent.is_dir()):
-        raise UserError(f"--out {out} is no place for a file; name another")
+    check_out_file(out, force=True)  # of what is there `check_replaced` says more
     state = out.with_name(out.name + ".state")
     if resume and not state.is_file():
         raise UserError(f"nothing to resume: no {state}; omit --resume to start anew")

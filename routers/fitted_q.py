@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -21,9 +21,11 @@ from routers.induction import (
     CONSTANT,
     FOLDS,
     TIE,
+    Arrays,
     Examples,
     ForestRegression,
     HopRegression,
+    Level,
     Regress,
     Seen,
     at_most,
@@ -35,7 +37,7 @@ from routers.induction import (
 )  # fmt: skip
 from routers.options import Positive
 from routers.registry import register
-from routers.router import Learnt, RouterRequest, RoutingStates
+from routers.router import Learnt, Report, RouterRequest, RoutingStates, Training
 from routers.states import Part, StateFeatures, features_of
 
 FloatArray = NDArray[np.float64]
@@ -166,15 +168,21 @@ class FittedQ:
         with one_library_thread():
             examples = examples_of(parts, see, request)
             unit = see.features.cost_scale
-            hops = self._best(examples, fitted * unit, request.cost_weight * unit, request.seed)
+            hops = self._best(examples, fitted * unit, request.cost_weight * unit, request.seed, request.training)
         return FittedQRouter(see, hops, fitted, request.cost_weight, request.allow_stop)
 
-    def _best(self, examples: Examples, cost_weights: FloatArray, asked: float, seed: int) -> tuple[HopRegression, ...]:
+    def _best(
+        self, examples: Examples, cost_weights: FloatArray, asked: float, seed: int, training: Training
+    ) -> tuple[HopRegression, ...]:
         """The regressions of the setting that is best in cross-validation; of equals the one that learns least."""
         weights = np.unique([asked, *cost_weights[:: -(-len(cost_weights) // COMPARED)]])
+        settings = self._settings(examples.kinds, seed, 1)
         few = self._settings(examples.kinds, seed, 4)  # the more trees the better, so fewer are enough to compare
-        best = int(cross_validated(examples, few, weights).mean(axis=1).argmax())
-        found, _, _ = induce(examples, self._settings(examples.kinds, seed, 1)[best], FOLDS, cost_weights)
+        each_hop = FOLDS * sum(map(_steps, few)) + max(map(_steps, settings))
+        counted = _counted(training.report, len(examples.levels) * each_hop)
+        compared = [counted(each, "comparing settings") for each in few]
+        best = int(cross_validated(examples, compared, weights).mean(axis=1).argmax())
+        found, _, _ = induce(examples, counted(settings[best], "fitting the best"), FOLDS, cost_weights)
         return found
 
     def _settings(self, kinds: IntArray, seed: int, fewer: int) -> list[Regress]:
@@ -210,6 +218,29 @@ class FittedQ:
             }
             hops.append(_checked(hop, own, len(see.kinds), outputs))
         return FittedQRouter(see, tuple(hops), fitted, request.cost_weight, request.allow_stop)
+
+
+def _counted(report: Report | None, total: int) -> Callable[[Regress, str], Regress]:
+    """Makes regressions report when they are fitted, of so many `_steps` in all, with a few words."""
+    done = 0
+
+    def counted(regress: Regress, said: str) -> Regress:
+        def fitted(level: Level, target: FloatArray, held_out: int) -> Arrays:
+            nonlocal done
+            arrays = regress(level, target, held_out)
+            done += _steps(regress)
+            if report is not None:
+                report(done, total, said)
+            return arrays
+
+        return fitted
+
+    return counted
+
+
+def _steps(regress: Regress) -> int:
+    """How long it takes: a ridge regression about as long as one tree."""
+    return regress.trees if isinstance(regress, ForestRegression) else 1
 
 
 def _checked(hop: int, arrays: dict[str, NDArray[Any]], width: int, outputs: int) -> HopRegression:

@@ -13,7 +13,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
@@ -32,10 +32,10 @@ from pools.mdp.tree import Tree
 from pools.types import Context, content_hash
 from routers._threads import one_library_thread, one_thread
 from routers.call_bounds import CallBounds, lengths_at, moved
-from routers.checkpoint import read_tensors, state_beside, write_tensors
+from routers.checkpoint import check_replaced, read_tensors, state_beside, write_tensors
 from routers.induction import texts_pay
 from routers.options import NonNegative, Positive
-from routers.router import Log, RouterRequest, Training
+from routers.router import Log, Report, RouterRequest, Training
 from routers.states import PARTS, TEXTS, Part, StateFeatures, features_of
 from routers.tracking import log_checkpoint, tracked, tracking_asked
 
@@ -146,6 +146,8 @@ class Args(Options):
     """Checkpoint to write (safetensors); beside it the state that --resume goes on from. Nothing is written without."""
     resume: bool = False
     """Go on from the state beside `out` where an earlier run of the same arguments was stopped."""
+    force: bool = False
+    """Replace another training's checkpoint of `out`."""
     seed: int = 1
     """Seed of the weights, the items, the actions and the minibatches."""
     track: bool = False
@@ -466,7 +468,7 @@ def train(args: Options, tree: Tree, validation: Tree | None, request: RouterReq
         speed = steps / (time.perf_counter() - start_time)
         if training.report is not None:
             said = f"return {logged.get('charts/episodic_return', 0.0):.3f}, {speed:,.0f} steps/s"
-            training.report(iteration, num_iterations, said)
+            training.report(iteration * learn.steps, num_iterations * learn.steps, said)
         if training.log is not None:
             logged |= {"charts/learning_rate": optimizer.param_groups[0]["lr"], "charts/SPS": speed}
             logged |= {f"exact/{name}_{key}": v for name, figures in measured.items() for key, v in figures.items()}
@@ -758,8 +760,8 @@ class Sampled:
 
 
 @contextmanager
-def training_bar(shown: bool) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on standard error: iterations, sampled return, steps per second, time left."""
+def training_bar(shown: bool) -> Iterator[Report]:
+    """A bar on standard error: steps, sampled return, steps per second, time left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -850,7 +852,7 @@ def request_for(
     args: Args,
     train: Tree,
     validation: Tree | None,
-    report: Callable[[int, int, str], None] | None = None,
+    report: Report | None = None,
     facts: Mapping[str, Any] | None = None,
     log: Log | None = None,
 ) -> RouterRequest:
@@ -895,7 +897,7 @@ def main() -> None:
 
     from pools.data.recording import load_recording
     from pools.numbers import number_arguments
-    from routers.registry import teach
+    from routers.registry import header_of, teach
 
     try:
         args = tyro.cli(Args, prog="python -m routers.ppo_hierrouter", description=__doc__, registry=number_arguments())
@@ -907,8 +909,11 @@ def main() -> None:
             )
         tree = tree if args.max_hops is None else tree.shortened(args.max_hops)
         source = {"recording": args.recording.name, "suite": recording.manifest.get("suite")}
+        parts = tree.select("train"), tree.select("validation")
+        if args.out is not None and not (args.resume or args.force):
+            asked = request_for(args, *parts, facts={"source": source})
+            check_replaced(args.out, header_of("hierrouter", asked, plain(args)))
         with _tracked(args, source) as run, training_bar(shown=sys.stderr.isatty()) as report:
-            parts = tree.select("train"), tree.select("validation")
             log = None if run is None else lambda _, step, figures: run.log(figures, step=step)
             taught = teach("hierrouter", request_for(args, *parts, report, {"source": source}, log), plain(args))
             if args.out is not None:

@@ -23,6 +23,7 @@ from routers.checkpoint import (
     write_checkpoint,
 )
 from routers.options import Option, options_of, read_options
+from routers.progress import listened_to
 from routers.router import Learner, LearntRouter, Router, RouterRequest, VotingRouter, WeighingRouter
 
 ROUTERS: Registry[Any] = Registry("router", "harness.routers", "routers", skip=("ppo_",))
@@ -117,21 +118,38 @@ def load(
     return checked_router(entry(replace(request, argument=argument)), name)
 
 
+def header_of(router: str | type, request: RouterRequest, options: Mapping[str, Any]) -> Header:
+    """What the checkpoint of a router would say of itself, were it taught so. Raises UserError for a wrong option."""
+    name, learner, request = _learner(router, request, options)
+    return _header(name, learner, request)
+
+
 def teach(router: str | type, request: RouterRequest, options: Mapping[str, Any]) -> Taught:
     """Fit a router that learns. Raises UserError if there is nothing to learn from, and for a wrong option."""
+    name, learner, request = _learner(router, request, options)
+    train, validation = items_to_learn_from(request, name, explores=getattr(learner, "explores", False))
+    training = replace(request.training, name=f"{row_name(router) if isinstance(router, str) else name}-{request.seed}")
+    with listened_to(training) as reporting:
+        alone = replace(request, train=None, validation=None, evaluation=None, training=reporting)
+        _check_call(learner.fit, f"router {name}: fit", "train, validation and request", train, validation, alone)
+        learnt: LearntRouter = checked_router(learner.fit(train, validation, alone), name)
+    return Taught(learnt, _header(name, learner, request))
+
+
+def _learner(router: str | type, request: RouterRequest, options: Mapping[str, Any]) -> tuple[str, Any, RouterRequest]:
+    """The registered name, the learner with its options, and the request as these change it."""
     name, entry, argument = _entry(router)
     learner = entry(**{**read_options(entry, options, name), **_variant(entry, name, argument)})
     if hasattr(learner, "adapted"):
         request = learner.adapted(request)
     _check_numbers(request)
-    train, validation = items_to_learn_from(request, name, explores=getattr(learner, "explores", False))
-    training = replace(request.training, name=f"{row_name(router) if isinstance(router, str) else name}-{request.seed}")
-    alone = replace(request, train=None, validation=None, evaluation=None, training=training)
-    _check_call(learner.fit, f"router {name}: fit", "train, validation and request", train, validation, alone)
-    learnt: LearntRouter = checked_router(learner.fit(train, validation, alone), name)
+    return name, learner, request
+
+
+def _header(name: str, learner: Any, request: RouterRequest) -> Header:
     fitted_with = options_as_saved(learner)
     facts = {"options": fitted_with, "seed": request.seed, **request.training.facts}
-    return Taught(learnt, Header(router=name, options=fitted_with, problem=Problem.of(request), training=facts))
+    return Header(router=name, options=fitted_with, problem=Problem.of(request), training=facts)
 
 
 def checked_router(built: Any, name: str) -> Any:

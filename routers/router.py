@@ -36,6 +36,8 @@ class RoutingStates:
 
 Log = Callable[[str, int, Mapping[str, float]], None]
 """Is told the figures of a training: its name, environment steps so far, and the figures by name."""
+Report = Callable[[int, int, str], None]
+"""Is told how far a training is: steps done, steps in all, and a few words."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,15 @@ class Training:
     state: file that a long training may leave what it goes on from in; resume: go on from there.
     name: of the training. log: is told the figures of each iteration, under wandb's usual names, and last those of what
     was kept, `kept/...`.
-    report: is told how far it is: steps done, steps in all, and a few words. facts: kept in the checkpoint, for people.
+    report: is told how far it is, in steps of whatever takes about the same time each. facts: kept in the checkpoint,
+    for people.
     """
 
     state: Path | None = None
     resume: bool = False
     name: str = ""
     log: Log | None = None
-    report: Callable[[int, int, str], None] | None = None
+    report: Report | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 

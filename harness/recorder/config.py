@@ -48,6 +48,8 @@ class Record:
     here, or one of them and no weaker one."""
     out: Path | None = None
     """Folder of the recording; by default one under runs/recordings/. run --recording FOLDER replays it."""
+    force: bool = False
+    """Replace another recording in the folder of --out."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Verify:
     """Folder that holds model folders named as on the Hugging Face hub."""
     out: Path | None = None
     """JSON file to write the comparison to."""
+    force: bool = False
+    """Replace the file of --out."""
 
 
 @dataclass(frozen=True)
@@ -122,4 +126,4 @@ class Import:
     drop_incomplete: bool = False
     """Leave out items that lack an outcome of some model, instead of refusing the table."""
     force: bool = False
-    """Replace a recording that is in the folder of --out."""
+    """Replace the recording in the folder of --out."""

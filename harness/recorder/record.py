@@ -50,6 +50,7 @@ def record(
     engine: str = "local",
     resident: int | None = None,
     ray_address: str | None = None,
+    force: bool = False,
     say: Callable[[str], None] = lambda text: None,
     on_batch: Progress | None = None,
 ) -> Path:
@@ -83,7 +84,8 @@ def record(
     )
     assert source.generator is not None and source.generator.store is not None
     tree, kept, fingerprints = source.tree, source.generator.store, source.description["models"]
-    _check_replaced(folder, source, limit)
+    if not force:
+        _check_replaced(folder, source, limit)
     if reuse is not None:
         say(f"{_reuse(reuse, kept, fingerprints):,} responses taken from {reuse}")
     for depth in range(1, max_hops + 1):
@@ -162,7 +164,8 @@ def _check_replaced(folder: Path, source: Source, limit: int | None) -> None:
     if has != (source.pool.name, source.suite, set(asked), limit, source.tree.max_hops):
         raise UserError(
             f"{folder} holds a recording of pool {there.pool.name} on {', '.join(tasks)} of suite {suite} with "
-            f"--limit {earlier} and {hops} hops, which this one would replace; name another --out, or remove it"
+            f"--limit {earlier} and {hops} hops, and this one is of another; name another --out, or replace it with "
+            "--force"
         )
 
 

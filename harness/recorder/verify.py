@@ -32,6 +32,7 @@ from harness.runs.source import (
 )
 from pools.data.recording import load_recording
 from pools.errors import UserError, shown
+from pools.files import check_out_file
 from pools.mdp.tree import Tree
 from pools.models.generator import LiveGenerator
 from pools.pool import load_pool
@@ -87,8 +88,7 @@ def verify(options: Verify, console: Console) -> bool:
         raise UserError(f"--sample {options.sample}: expected at least 1")
     if not 0 <= options.seed < 2**32:
         raise UserError(f"--seed {shown(options.seed)}: expected a whole number >= 0, and below 2**32")
-    if options.out is not None and options.out.is_dir():
-        raise UserError(f"--out {options.out} is a folder; name a file")
+    check_out_file(options.out, options.force)
     if not 0 <= options.at_least <= 1:
         raise UserError(f"--at-least {options.at_least}: expected a share, from 0 to 1")
     check_weights_folder(options.weights)

@@ -36,6 +36,7 @@ from harness.regression.baseline import (
 from harness.runs.checkpoints import shipped_path
 from harness.runs.folder import FinishedRun, load_run, read_run
 from harness.runs.manifest import Arguments, Manifest, about, differences
+from harness.runs.progress import generation_progress
 from harness.runs.run import Evaluation, evaluate
 from harness.runs.source import DEFAULT_POOL, DEFAULT_SUITE, RESULTS, recording_folder
 from harness.tables.grid import difference_grid
@@ -109,11 +110,13 @@ def check(options: Check, console: Console) -> bool:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     if options.update:
-        _update(path, {**(_asked_of(options.run) if options.run else {}), **given}, options.weights, console)
+        with generation_progress(console):
+            _update(path, {**(_asked_of(options.run) if options.run else {}), **given}, options.weights, console)
         return True
     baseline = read_baseline(path)
     before = baseline.results
-    now = read_run(options.run) if options.run else _evaluated(baseline.run, given, options.weights, console)
+    with generation_progress(console):
+        now = read_run(options.run) if options.run else _evaluated(baseline.run, given, options.weights, console)
     after = _same_items(before, baseline.cost_unit, now, path)
     if options.tolerance_latency and all(figures.seconds is None for figures in before.routers.values()):
         raise UserError(

@@ -21,6 +21,7 @@ from harness.tables.export import csv_cell, markdown
 from harness.tables.grid import Grid, difference_grid
 from harness.tables.terminal import tables
 from pools.errors import UserError, shown
+from pools.files import check_out_file
 
 if TYPE_CHECKING:
     from harness.regression.config import Compare
@@ -56,8 +57,9 @@ def compare_command(options: Compare, console: Console) -> None:
     """Print the differences, and write them to a file if one is named."""
     if not 0 <= options.seed < 2**32:
         raise UserError(f"--seed {shown(options.seed)}: expected a whole number >= 0, and below 2**32")
+    check_out_file(options.out, options.force)
     if options.out is not None:
-        if options.out.suffix not in SUFFIXES or options.out.is_dir():
+        if options.out.suffix not in SUFFIXES:
             raise UserError(f"--out {options.out}: expected a file that ends in {', '.join(SUFFIXES)}")
         options.out.parent.mkdir(parents=True, exist_ok=True)
     needed = 1 if options.against else 2

@@ -19,6 +19,8 @@ class Compare:
     """Compare every router with this one of the same run."""
     out: Path | None = None
     """File to write to: Markdown (.md), CSV (.csv) or JSON (.json)."""
+    force: bool = False
+    """Replace the file of --out."""
     seed: int = 1
     """Seed of the bootstrap and of the sign-flip test."""
 

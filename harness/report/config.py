@@ -17,5 +17,7 @@ class Report:
     """Folders that python -m harness run wrote; or one of python -m harness stress."""
     out: Path | None = None
     """HTML file to write; by default report.html in the first of the folders."""
+    force: bool = False
+    """Replace the file of --out."""
     wandb: bool = False
     """Save a W&B Report that compares the runs, too; they have to be runs made with --track."""

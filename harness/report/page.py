@@ -23,7 +23,7 @@ from harness.robustness.card import RESULT
 from harness.runs.folder import RunFolder, load_runs
 from harness.tables.grid import frontier_grid, latency_grid, limit_grids, overall_grid, task_grid
 from pools.errors import UserError
-from pools.files import whole_folder
+from pools.files import check_out_file, whole_folder
 
 if TYPE_CHECKING:
     from harness.report.config import Report
@@ -38,6 +38,7 @@ CASCADES = (
 
 def report(options: Report, console: Console) -> Path:
     """Write the page and say where it is. Also on W&B, if asked."""
+    check_out_file(options.out, options.force)
     out = write_report(options.runs, options.out)
     folder = _figures_folder(out)
     console.print(f"report written to {out}, its figures to {folder}", highlight=False, markup=False, soft_wrap=True)
@@ -52,7 +53,8 @@ def report(options: Report, console: Console) -> Path:
 def write_report(runs: Sequence[Path | str], out: Path | str | None = None) -> Path:
     """Write a page on runs or on a card of `stress`, its figures as PNG and SVG in a folder beside it; where it is.
 
-    out: by default `report.html` in the first of the folders. The same runs give the same bytes.
+    out: by default `report.html` in the first of the folders; a file that is there is replaced, as the command does
+    with --force. The same runs give the same bytes.
     Raises UserError for what is no run, and if the page cannot be put.
     """
     folders = [Path(run) for run in runs]
@@ -65,8 +67,7 @@ def write_report(runs: Sequence[Path | str], out: Path | str | None = None) -> P
         )
     found = [] if cards else load_runs(folders)
     out = folders[0] / "report.html" if out is None else Path(out)
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; name a file, as in --out {out / 'report.html'}")
+    check_out_file(out, force=True)
     folder = _figures_folder(out)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, and the figures' folder has to be there; name another --out")

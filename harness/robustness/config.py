@@ -41,3 +41,5 @@ class Stress:
     """How many trainings run at the same time; by default one on each core."""
     out: Path | None = None
     """Folder to write to, or to go on in; by default a new one under runs/, which is named at the start."""
+    force: bool = False
+    """Replace another card in the folder of --out."""

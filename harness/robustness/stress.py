@@ -224,12 +224,12 @@ def _write(path: Path, came: Trial | str) -> None:
 
 def stress_command(options: Stress, console: Console) -> Path:
     """Ask, print the card and write its folder; where it is."""
-    given = {name: value for name, value in vars(options).items() if name not in ("processes", "out")}
+    given = {name: value for name, value in vars(options).items() if name not in ("processes", "out", "force")}
     texts = {n: " ".join(v) if isinstance(v, tuple) else str(v) for n, v in given.items() if v not in (None, ())}
     asked = {name: clean(text) for name, text in texts.items()}
     was_there = options.out is not None and options.out.exists()
     out = options.out or new_folder("stress")
-    check_card_target(out, asked)
+    check_card_target(out, None if options.force else asked)
     out.mkdir(parents=True, exist_ok=True)
     again = f"--out {shlex.quote(str(out))}"
     try:
@@ -266,16 +266,16 @@ def stress_command(options: Stress, console: Console) -> Path:
     return out
 
 
-def check_card_target(folder: Path, asked: Mapping[str, str]) -> None:
+def check_card_target(folder: Path, asked: Mapping[str, str] | None) -> None:
     """Raise UserError for a file, for a folder that holds something else, and for one that holds another card.
 
-    asked: the options that decide the card.
+    asked: the options that decide the card; None: any card may be replaced.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file; name a folder")
     finish_moving(folder, RESULT)
-    if (folder / RESULT).is_file() and read_card(folder).asked != asked:
-        raise UserError(f"{folder} holds a card with other options; name another --out, or delete that folder")
+    if asked is not None and (folder / RESULT).is_file() and read_card(folder).asked != asked:
+        raise UserError(f"{folder} holds a card with other options; name another --out, or replace it with --force")
     of_mine = (RESULT, TRIALS, f".{RESULT}.partial")
     if folder.exists() and any(folder.iterdir()) and not any((folder / name).exists() for name in of_mine):
         raise UserError(f"{folder} is there and holds no card; name a new folder, or one that holds a card")

@@ -157,5 +157,7 @@ class Train(Problem):
     """Environment steps; by default the trainer's own."""
     out: Path | None = None
     """Checkpoint to write; by default runs/ROUTER.safetensors."""
+    force: bool = False
+    """Replace another training's checkpoint of --out."""
     resume: bool = False
     """Go on from the checkpoint where an earlier run was stopped."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from threading import Event, Thread
 
@@ -24,6 +23,8 @@ from pools.models.progress import Batch, Loading, Silence, UnderWay
 from pools.models.progress import Progress as OnBatch
 from pools.numbers import counted
 from routers.encoders.cache import embedding_progress
+from routers.progress import training_progress
+from routers.router import Report
 
 # Where standard output is not a terminal there is nothing to redraw: a line this often instead.
 _SECONDS_BETWEEN_LINES = 20.0
@@ -67,12 +68,34 @@ class _Call:
         return f"{model}: {self.responses}/{self.total} responses, {tokens}{rest}"
 
 
+@dataclass
+class _Training:
+    """How far a training is, in steps; before the `first` that it tells of, it prepares."""
+
+    task: TaskID
+    first: int = 0
+    done: int = 0
+    total: int = 0
+    said: str = ""
+    start: float = field(default_factory=time.monotonic)
+
+    def line(self, name: str) -> str:
+        """How far it is, and how long the rest takes if it goes on as so far."""
+        seconds = time.monotonic() - self.start
+        if self.done == self.first:
+            return f"training {name}: {seconds:.0f} s so far"
+        left = seconds / (self.done - self.first) * (self.total - self.done)
+        said = f", {self.said}" if self.said else ""
+        return f"training {name}: {self.done:,}/{self.total:,} steps{said}, {left:.0f} s left"
+
+
 @contextmanager
 def generation_progress(console: Console) -> Iterator[OnBatch]:
     """A bar for every call of a model: responses made of those asked for, tokens per second, time left for the call.
 
-    One more for every model while it is loaded, and for every long encoding of texts by a router's encoder. If the
-    console is no terminal, a line where a bar would begin or end, and every 20 seconds one on what is under way.
+    One more for every model while it is loaded, for every router while it is trained, and for every long encoding of
+    texts by a router's encoder. If the console is no terminal, a line where a call's bar would begin or end, and every
+    20 seconds one on what is under way.
     """
     bar = Progress(
         TextColumn("{task.description}"),
@@ -86,7 +109,8 @@ def generation_progress(console: Console) -> Iterator[OnBatch]:
     )
     calls: dict[str, _Call] = {}
     loading: dict[str, _Call] = {}
-    printed, ended = [time.monotonic()], threading.Event()
+    trainings: dict[str, _Training] = {}
+    printed = [time.monotonic()]
 
     def say(line: str) -> None:
         printed[0] = time.monotonic()
@@ -126,15 +150,32 @@ def generation_progress(console: Console) -> Iterator[OnBatch]:
                 if bar.disable:
                     say(call.line(event.model))
 
-    def say_now_and_then() -> None:
-        while not ended.wait(1.0):
-            if time.monotonic() - printed[0] < _SECONDS_BETWEEN_LINES:
-                continue
-            for model, call in list(loading.items()):
-                say(f"loading {model}: {time.monotonic() - call.start:.0f} s so far")
-            begun = {model: call for model, call in calls.items() if call.under_way is not None or call.done}
-            for model, call in begun.items():
-                say(call.line(model))
+    @contextmanager
+    def on_training(name: str) -> Iterator[Report]:
+        it = trainings[name] = _Training(bar.add_task(f"training {name}", total=None, rate=""))
+        printed[0] = it.start  # who begins a training says so
+
+        def report(done: int, total: int, said: str) -> None:
+            if not it.first:
+                it.first, it.start = done, time.monotonic()
+            it.done, it.total, it.said = done, total, said
+            bar.update(it.task, completed=done, total=total, rate=said)
+
+        try:
+            yield report
+        finally:
+            bar.remove_task(trainings.pop(name).task)
+
+    def say_what_is_under_way() -> None:
+        if time.monotonic() - printed[0] < _SECONDS_BETWEEN_LINES:
+            return
+        for model, call in list(loading.items()):
+            say(f"loading {model}: {time.monotonic() - call.start:.0f} s so far")
+        begun = {model: call for model, call in calls.items() if call.under_way is not None or call.done}
+        for model, call in begun.items():
+            say(call.line(model))
+        for name, training in list(trainings.items()):
+            say(training.line(name))
 
     encodings: list[_Call] = []
 
@@ -148,16 +189,9 @@ def generation_progress(console: Console) -> Iterator[OnBatch]:
         if bar.disable and shown and time.monotonic() - printed[0] > _SECONDS_BETWEEN_LINES:
             say(f"{done}/{total} texts embedded, {seconds / done * (total - done):.0f} s left")
 
-    talking = threading.Thread(target=say_now_and_then, daemon=True)
-    with bar, embedding_progress(on_texts):
-        if bar.disable:
-            talking.start()
-        try:
-            yield on_batch
-        finally:
-            ended.set()
-            if bar.disable:
-                talking.join()
+    talking = _by_the_clock(say_what_is_under_way, 1.0) if bar.disable else nullcontext()
+    with bar, embedding_progress(on_texts), training_progress(on_training), talking:
+        yield on_batch
 
 
 @contextmanager
@@ -175,7 +209,7 @@ def trial_progress(console: Console, first: str = "") -> Iterator[Callable[[int,
         console=console,
         disable=not console.is_terminal,
     )
-    task, start, over = bar.add_task("trials", total=None, visible=False), time.monotonic(), Event()
+    task, start = bar.add_task("trials", total=None, visible=False), time.monotonic()
     now = ["0", ""]  # how many of how many, and which came last
 
     def say() -> None:
@@ -190,18 +224,24 @@ def trial_progress(console: Console, first: str = "") -> Iterator[Callable[[int,
         if bar.disable and done == of:
             say()
 
+    # By the clock, not when a trial comes: the first may take minutes.
+    with bar, _by_the_clock(say, _SECONDS_BETWEEN_TRIALS) if bar.disable else nullcontext():
+        yield on_trial
+
+
+@contextmanager
+def _by_the_clock(say: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call it every so many seconds, whatever goes on meanwhile."""
+    over = Event()
+
     def say_again() -> None:
-        # By the clock, not when a trial comes: the first may take minutes.
-        while not over.wait(_SECONDS_BETWEEN_TRIALS):
+        while not over.wait(seconds):
             say()
 
-    lines = Thread(target=say_again, daemon=True)
-    with bar:
-        if bar.disable:
-            lines.start()
-        try:
-            yield on_trial
-        finally:
-            over.set()
-            if bar.disable:
-                lines.join()
+    thread = Thread(target=say_again, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,12 +22,20 @@ from pools.cost import COST_WEIGHT
 from pools.errors import UserError
 from pools.models.progress import Progress
 from routers import RouterRequest
-from routers.checkpoint import state_beside
+from routers.checkpoint import check_replaced, state_beside
 from routers.encoders.base import ENCODERS
 from routers.options import parse_arguments
-from routers.ppo_hierrouter import training_bar
-from routers.registry import Taught, learns, options_asked, registered_name, router_options, row_name, teach
-from routers.router import Training
+from routers.registry import (
+    Taught,
+    header_of,
+    learns,
+    options_asked,
+    registered_name,
+    router_options,
+    row_name,
+    teach,
+)
+from routers.router import Report, Training
 from routers.tracking import Tracking, log_checkpoint, tracked, tracking_asked
 
 if TYPE_CHECKING:
@@ -58,14 +67,16 @@ def train(
     seed: int = 1,
     out: Path | str | None = None,
     resume: bool = False,
+    force: bool = True,
     track: Tracking | None = None,
     say: Callable[[str], None] = lambda text: None,
     on_batch: Progress | None = None,
-    report: Callable[[int, int, str], None] | None = None,
+    report: Report | None = None,
 ) -> Taught:
     """Train a router on the train items of a recording, or of live models, and choose on the validation items.
 
-    The parameters are the options of `python -m harness train`. With `out` the checkpoint is written there. track:
+    The parameters are the options of `python -m harness train`. With `out` the checkpoint is written there; what is
+    there is replaced, unless `force` is False and it is of another training, which is the command's default. track:
     where wandb logs it. say: is told what takes a while; on_batch: of each batch that live models generate; report:
     how far a long training is.
     Raises UserError for a router that learns nothing, and for what is not there.
@@ -89,7 +100,6 @@ def train(
     tree = source.tree if prices is None else source.tree.charged(*prices)
     items, validation = tree.select("train"), tree.select("validation")
     name, facts = registered_name(router), training_facts(source, tasks, limit)
-    say(f"training {row_name(router) if isinstance(router, str) else name} on {len(items.items)} items ...")
     settings = {
         "router": name,
         "seed": seed,
@@ -99,31 +109,28 @@ def train(
         **facts,
     }
     usual = f"{name} on {source.description.get('recording', 'live models')}, seed {seed}"
+    request = RouterRequest(
+        models=source.tree.models,
+        max_hops=source.tree.max_hops,
+        allow_stop=allow_stop,
+        cost_model=source.tree.cost_model,
+        cost_weight=cost_weight if prices is None else 1.0,
+        cost_weights=tuple(cost_weights),
+        prices=prices,
+        seed=seed,
+        weights=weights,
+        train=items,
+        validation=validation,
+        training=Training(state=state, resume=resume, report=report, facts=facts),
+    )
+    if out is not None and not (resume or force):
+        check_replaced(out, header_of(router, request, asked))
+    say(f"training {row_name(router) if isinstance(router, str) else name} on {len(items.items)} items ...")
     with (
         nullcontext() if track is None else tracked(track, "train", usual, f"{name} on {source.suite}", settings) as run
     ):
-        request = RouterRequest(
-            models=source.tree.models,
-            max_hops=source.tree.max_hops,
-            allow_stop=allow_stop,
-            cost_model=source.tree.cost_model,
-            cost_weight=cost_weight if prices is None else 1.0,
-            cost_weights=tuple(cost_weights),
-            prices=prices,
-            seed=seed,
-            weights=weights,
-            train=items,
-            validation=validation,
-            training=Training(
-                state=state,
-                resume=resume,
-                log=None if run is None else lambda _, step, figures: run.log(dict(figures), step=step),
-                # Over live models the bars are the generator's: two at once would overwrite each other.
-                report=None if live else report,
-                facts=facts,
-            ),
-        )
-        taught = teach(router, request, asked)
+        log = None if run is None else lambda _, step, figures: run.log(dict(figures), step=step)
+        taught = teach(router, replace(request, training=replace(request.training, log=log)), asked)
         if out is not None:
             taught.save(out)
             if run is not None:
@@ -177,7 +184,7 @@ def train_command(options: Train, console: Console) -> Path:
     of_the_command = ("task", "router_args", "total_timesteps", "out", *TRACKING)
     steps = {} if options.total_timesteps is None else {"total_timesteps": options.total_timesteps}
     out = options.out or Path("runs") / f"{registered_name(options.router)}.safetensors"
-    with generation_progress(console) as on_batch, training_bar(shown=console.is_terminal and not options.live) as bar:
+    with generation_progress(console) as on_batch:
         train(
             **{key: given for key, given in vars(options).items() if key not in of_the_command},
             tasks=options.task,
@@ -186,6 +193,5 @@ def train_command(options: Train, console: Console) -> Path:
             out=out,
             say=lambda text: console.print(text, highlight=False, markup=False),
             on_batch=on_batch,
-            report=bar,
         )
     return out

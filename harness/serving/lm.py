@@ -97,21 +97,22 @@ class RoutedLM(LM):
             raise UserError(f"model routed: allow_stop={allow_stop}: expected True or False")
         if not isinstance(cost_weight, int | float):
             raise UserError(f"model routed: cost_weight={cost_weight}: expected a number")
-        self._routed = routed(
-            router,
-            pool,
-            recording=None if recording is None else Path(recording),
-            train_on=None if train_on is None else Path(train_on),
-            weights=None if weights is None else Path(weights),
-            store=Path(store),
-            checkpoint=None if checkpoint is None else Path(checkpoint),
-            max_hops=max_hops,
-            allow_stop=allow_stop,
-            cost=cost,
-            cost_weight=float(cost_weight),
-            seed=seed,
-            say=log.info,
-        )
+        with generation_progress(Console(stderr=True)):  # a router may learn, for minutes
+            self._routed = routed(
+                router,
+                pool,
+                recording=None if recording is None else Path(recording),
+                train_on=None if train_on is None else Path(train_on),
+                weights=None if weights is None else Path(weights),
+                store=Path(store),
+                checkpoint=None if checkpoint is None else Path(checkpoint),
+                max_hops=max_hops,
+                allow_stop=allow_stop,
+                cost=cost,
+                cost_weight=float(cost_weight),
+                seed=seed,
+                say=log.info,
+            )
         self.pool, self._seed = self._routed.pool, seed
         self._bills: list[Bill] = []
 

@@ -43,3 +43,5 @@ class Estimate:
     """Seed of the folds that the model of the outcomes is fitted on, and of a router that draws."""
     out: Path | None = None
     """JSON file to write the estimates to."""
+    force: bool = False
+    """Replace the file of --out."""

@@ -34,6 +34,7 @@ from harness.tables.terminal import tables
 from pools.cost import COST_WEIGHT, MAX_RATE, read_prices, recorded_cost
 from pools.data.traffic import LoggedCall, read_log
 from pools.errors import UserError, shown
+from pools.files import check_out_file
 from pools.names import check_distinct, check_name
 from pools.types import Context
 from pools.weights import file_hash
@@ -139,9 +140,8 @@ def estimate(
 
 def estimate_command(options: Estimate, console: Console) -> None:
     """Print the estimates, and write them if a file is named."""
-    if options.out is not None and options.out.is_dir():
-        raise UserError(f"--out {options.out} is a folder; name a JSON file")
-    of_the_command = ("router", "out")
+    check_out_file(options.out, options.force)
+    of_the_command = ("router", "out", "force")
     given = {key: value for key, value in vars(options).items() if key not in of_the_command}
     summary = estimate(**given, routers=options.router)
     for what, number in summary.left_out.items():

@@ -184,7 +184,9 @@ def cases(
             "manifest.json",
             load_recording,
         ),
-        "report": Case(["report", runs[0], "--out"], ["report", runs[1], "--out"], "r.html", _page),
+        "report": Case(
+            ["report", runs[0], "--force", "--out"], ["report", runs[1], "--force", "--out"], "r.html", _page
+        ),
     }
 
 

@@ -20,6 +20,7 @@ from pools.types import Context, Generation, GenerationSettings, Item
 from routers import RouterRequest, load
 from routers.checkpoint import read_checkpoint, write_checkpoint
 from routers.registry import teach
+from routers.router import Training
 from routers.states import PARTS
 
 SETTINGS = GenerationSettings((), 8)
@@ -231,6 +232,23 @@ def test_it_is_deterministic_and_the_number_of_threads_decides_nothing(
             files.append(tmp_path / f"{threads}.safetensors")
             teach("fitted-q", agreeing, {"regression": regression}).save(files[-1])
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("regression", ["extra-trees", "auto"])
+def test_it_says_how_far_it_is_and_learns_the_same(surface: RouterRequest, regression: str) -> None:
+    said: list[tuple[int, int, str]] = []
+    training = Training(report=lambda *words: said.append(words))
+    options = {"regression": regression, "trees": 8, "leaves": (20, 10)}
+    told, silent = (teach("fitted-q", replace(surface, training=t), options).router for t in (training, Training()))
+    done, total, words = zip(*said, strict=True)
+    # Five folds of two hops with two small forests, and a large one; linear ones count as a tree each.
+    linear = 0 if regression == "extra-trees" else 1 + 4 * 3
+    assert set(total) == {2 * (5 * (linear + 2 + 2) + 8)}
+    assert list(done) == sorted(set(done)) and done[-1] <= total[0]
+    assert regression == "auto" or done[-1] == total[0]
+    assert list(dict.fromkeys(words)) == ["comparing settings", "fitting the best"]
+    learnt = [router.save() for router in (told, silent)]
+    assert all(np.array_equal(learnt[0][name], learnt[1][name]) for name in learnt[1])
 
 
 def test_of_many_states_a_sample_is_learnt_from(surface: RouterRequest) -> None:

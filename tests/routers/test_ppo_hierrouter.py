@@ -331,11 +331,18 @@ def test_logs_under_the_usual_names_and_what_was_kept(planted: Tree, advantages:
     args = replace(SHORT, advantages=advantages)
     tree = planted
     parts = tree.select("train"), tree.select("validation")
-    request = request_for(args, *parts, log=lambda name, step, figures: rows.append((name, step, dict(figures))))
+    said: list[tuple[int, int, str]] = []
+    request = request_for(
+        args,
+        *parts,
+        report=lambda *words: said.append(words),
+        log=lambda name, step, figures: rows.append((name, step, dict(figures))),
+    )
     router = teach("hierrouter", request, plain(args)).router
     logged = {key: figure for _, _, figures in rows for key, figure in figures.items()}
     assert {name for name, _, _ in rows} == {"hierrouter-1"}
     assert [step for _, step, _ in rows] == sorted(step for _, step, _ in rows)
+    assert {done: total for done, total, _ in said} == {step: rows[-1][1] for _, step, _ in rows}
     losses: tuple[str, ...] = ("policy_loss", "entropy", "approx_kl", "clipfrac")
     of_one = {"exact": ("entropy_coef",), "sampled": ("value_loss", "old_approx_kl", "explained_variance")}
     losses += of_one[advantages]
@@ -370,6 +377,9 @@ def test_runs_alone_on_a_recording_and_leaves_a_wandb_folder(small_recording: Pa
     (artifact,) = (found for found in logged.artifacts.values() if found["type"] == "model")
     assert list(artifact["files"]) == ["policy.safetensors"] and artifact["metadata"]["router"] == "hierrouter"
     assert logged.summary["kept/step"] > 0
+    other = subprocess.run([*command, "--seed", "2"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert other.returncode == 2 and "holds another training (hierrouter, seed 1; it differs in seed)" in other.stderr
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -25,3 +25,5 @@ class Leaderboard:
     """Put behind the name of each router that the runs were asked for, as in 'hierrouter (seed 2)'."""
     out: Path | None = None
     """Markdown file of the page; by default README.md in the folder of the entries."""
+    force: bool = False
+    """Replace another file of --out."""

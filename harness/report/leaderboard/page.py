@@ -15,6 +15,7 @@ from harness.runs.manifest import write_text
 from harness.tables.export import markdown
 from harness.tables.grid import standings_grid
 from pools.errors import UserError
+from pools.files import check_out_file
 from pools.numbers import counted
 
 INTRODUCTION = """# Leaderboard
@@ -27,7 +28,9 @@ which the figures here are made.
 
 
 def leaderboard(options: Leaderboard, console: Console) -> None:
-    """Add what is named, check all entries, and write the page."""
+    """Add what is named, check all entries, and write the page; an earlier page of the same entries is replaced."""
+    command, out = _command(options), options.out or options.entries / "README.md"
+    check_out_file(options.out, options.force or _is_made_by(command, out))
     entries = read_entries(options.entries)
     added = [
         entry
@@ -38,12 +41,11 @@ def leaderboard(options: Leaderboard, console: Console) -> None:
     entries |= {entry.file: entry for entry in added}
     if not entries:
         raise UserError(f"{options.entries} holds no entries; name runs, whose routers become entries")
-    page = page_of(entries, _command(options))
+    page = page_of(entries, command)
     for entry in added:
         file = options.entries / entry.file
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(entry.model_dump_json() + "\n", file)
-    out = options.out or options.entries / "README.md"
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(page, out)
     said = f"entries: {len(entries)}, new: {len(added)}; written to {out}"
@@ -108,6 +110,11 @@ def _heading(table: Table) -> str:
     hops = f", at most {counted(table.max_hops, 'hop')}"
     stop = "" if table.allow_stop else ", no STOP"
     return f"{table.title.partition(':')[0]}, cost weight {table.cost_weight:g}{hops}{stop}"
+
+
+def _is_made_by(command: str, page: Path) -> bool:
+    """Whether a file is a page that the same command made."""
+    return page.is_file() and page.read_bytes().startswith(INTRODUCTION.format(command=command).encode())
 
 
 def _command(options: Leaderboard) -> str:

@@ -124,7 +124,7 @@ def test_other_models_and_tasks_are_refused(what: str, edited: Callable[..., Pat
     [
         ("verify --sample 0", "--sample 0"),
         ("verify --seed -1", "--seed -1"),
-        ("verify --out {tmp}", "is a folder"),
+        ("verify --out {tmp}", "is no place for a file"),
         ("verify --at-least 2", "--at-least 2"),
         ("verify --recording {recorded} --pool lightweight", "is not what"),
         ("record --max-hops 0", "--max-hops 0"),
@@ -190,8 +190,12 @@ def test_another_pools_recording_is_not_replaced(
     pool = pool_with(tiny_pool_file, "^name: .*", "name: another")
     places = ("--store", tmp_path / "s.sqlite", "--out", recorded)
     assert harness("record", "--pool", pool, *names[2:], "--max-hops", 2, *places) == 2
-    assert "holds a recording of pool tiny" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "holds a recording of pool tiny" in said and "--force" in said
     assert load_recording(recorded).pool.name == "tiny"
+    copy = Path(shutil.copytree(recorded, tmp_path / "copy"))
+    assert harness("record", "--pool", pool, *names[2:], "--max-hops", 2, *places[:-1], copy, "--force") == 0
+    assert load_recording(copy).pool.name == "another"
 
 
 def test_pool_and_suite_are_found_where_they_were_recorded_from(

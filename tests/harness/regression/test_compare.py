@@ -125,7 +125,10 @@ def test_routers_of_one_run(runs: Path, tmp_path: Path, harness: Run) -> None:
     expected = np.mean([mine[1][item]["quality"] - mine[0][item]["quality"] for item in mine[0]])
     [row] = [r for r in found if (r["before"], r["router"], r["task"]) == ("one", CALCULATOR, "")]
     assert float(row["quality_difference"]) == pytest.approx(expected)
-    assert harness("compare", runs / "one", "--against", READER, "--router", CALCULATOR, "--out", out) == 0
+    again = ("compare", runs / "one", "--against", READER, "--router", CALCULATOR, "--out", out)
+    before = out.read_bytes()
+    assert harness(*again) == 2 and out.read_bytes() == before
+    assert harness(*again, "--force") == 0
     assert {r["router"] for r in csv.DictReader(io.StringIO(out.read_text()))} == {CALCULATOR}
 
 

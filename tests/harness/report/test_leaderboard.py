@@ -121,3 +121,16 @@ def test_the_page_in_the_documents_is_of_the_entries_that_ship(tmp_path: Path, h
     page = Path("docs/results/leaderboard.md")
     assert harness("leaderboard", "--entries", "results/leaderboard", "--out", page) == 0
     assert page.read_text(encoding="utf-8") == (root / page).read_text(encoding="utf-8")
+
+
+def test_a_page_is_made_again_and_no_other_file_is_replaced(
+    runs: tuple[Path, Path], tmp_path: Path, harness: Run, capsys: Any
+) -> None:
+    first, second, page = tmp_path / "first", tmp_path / "second", tmp_path / "page.md"
+    assert harness("leaderboard", runs[0], "--entries", first, "--out", page) == 0
+    assert harness("leaderboard", runs[1], "--entries", first, "--label", "seed 2", "--out", page) == 0
+    assert "seed 2" in (made := page.read_text())
+    assert harness("leaderboard", runs[0], "--entries", second, "--out", page) == 2
+    assert "--force" in capsys.readouterr().err and page.read_text() == made and not second.exists()
+    assert harness("leaderboard", runs[0], "--entries", second, "--out", page, "--force") == 0
+    assert "seed 2" not in page.read_text()

@@ -292,7 +292,7 @@ def test_places_that_cannot_be_written_are_refused(
     plain_run: Path, tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert harness("report", plain_run, "--out", tmp_path) == 2
-    assert "is a folder" in capsys.readouterr().err
+    assert "is no place for a file" in capsys.readouterr().err
     (tmp_path / "page-figures").write_text("mine")
     assert harness("report", plain_run, "--out", tmp_path / "page.html") == 2
     assert "is a file" in capsys.readouterr().err

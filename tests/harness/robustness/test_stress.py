@@ -15,7 +15,7 @@ from rich.console import Console
 
 import harness as api
 from harness.evaluation.metrics import told_apart
-from harness.robustness.card import Card, Cell, words
+from harness.robustness.card import Card, Cell, read_card, words
 from harness.robustness.scenarios import QUESTIONS, Trees, scenarios
 from harness.robustness.stress import as_markdown
 from harness.robustness.tables import signed, stress_grids
@@ -268,7 +268,10 @@ def test_another_card_is_not_overwritten_and_the_page_on_the_same_goes(
     assert harness(*command, "--only", "wording") == 2
     assert "holds a card with other options" in capsys.readouterr().err
     assert (tmp_path / "c" / "report.html").is_file()
-    assert harness(*command, "--only", "seeds") == 0
+    assert harness(*command, "--only", "wording", "--force") == 0
+    assert {cell.question for cell in read_card(tmp_path / "c").routers["random"].cells} == {"as trained", "wording"}
+    assert harness("report", tmp_path / "c") == 0
+    assert harness(*command, "--only", "wording") == 0
     assert not (tmp_path / "c" / "report.html").exists() and not (tmp_path / "c" / "report-figures").exists()
     assert harness("compare", tmp_path / "c", tmp_path / "c") == 2
     assert "is a card of python -m harness stress" in capsys.readouterr().err

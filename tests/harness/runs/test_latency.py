@@ -126,7 +126,7 @@ def test_a_policy_without_a_latency_weight_is_not_passed_off_as_one_with(
     for other in ((), ("--latency-weight", 0.3), ("--cost-weight", 0.2, "--latency-weight", 0.2)):
         assert harness(*run, *other, "--force") == 2
         assert "was trained with --cost-weight 0.1 --latency-weight 0.2" in capsys.readouterr().err
-    assert harness(*train, "--cost-weight", 0.1, "--out", policy, "--latency-weight", 0) == 0
+    assert harness(*train, "--cost-weight", 0.1, "--out", policy, "--latency-weight", 0, "--force") == 0
     assert harness(*run, "--cost-weight", 0.1, "--latency-weight", 0.2) == 2
     assert "was trained with no latency weight" in capsys.readouterr().err
 

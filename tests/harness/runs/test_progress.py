@@ -11,6 +11,8 @@ from rich.console import Console
 
 from harness.runs import progress
 from pools.models.progress import Batch, Loading, Silence, UnderWay
+from routers.progress import listened_to
+from routers.router import Training
 
 
 def test_no_model_is_silent_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,3 +44,27 @@ def test_no_model_is_silent_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
         "first: 4/4 responses, 80 tokens, N , N left",
         "",
     ]
+
+
+def test_no_training_is_silent_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one that says nothing, nor one between two of its steps; its time left is that of its steps alone."""
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.5)
+    out = io.StringIO()
+    told: list[int] = []
+    with progress.generation_progress(Console(file=out, width=40)):
+        with listened_to(Training(name="mute-1")):
+            time.sleep(1.2)
+        with listened_to(Training(name="slow-1")) as training:
+            assert training.report is not None
+            training.report(1000, 5000, "warm")
+            time.sleep(0.2)
+            training.report(2000, 5000, "hot")
+            time.sleep(1.2)
+        with listened_to(Training(report=lambda done, *_: told.append(done))) as mine:
+            assert mine.report is not None
+            mine.report(1, 2, "")
+    with listened_to(Training()) as outside:
+        assert outside.report is None
+    lines = [re.sub(r"\d+ s ", "N ", line) for line in out.getvalue().splitlines()]
+    assert set(lines) == {"training mute-1: N so far", "training slow-1: 2,000/5,000 steps, hot, N left"}
+    assert told == [1]

@@ -94,7 +94,7 @@ def test_the_manifest_says_how_each_training_is_made_again(
     for of in learnt:
         assert of.command is not None and of.file is not None
         said = shlex.split(of.command)
-        again = [*said[3:-1], str(tmp_path / "again.safetensors")]
+        again = [*said[3:-1], str(tmp_path / "again.safetensors"), "--force"]
         assert harness(*again) == 0
         assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "run" / of.file).read_bytes()
     assert [of.file for of in learnt] == [f"{name}-{seed}.safetensors" for name in ("knn", "mlp") for seed in (1, 2)]

@@ -93,7 +93,8 @@ def test_routers_are_estimated_by_name_from_a_checkpoint_and_as_objects(
     assert abs(mine.routers["mine"].quality.doubly_robust.mean - 0.85) < 0.04
     # Of a fixed seed the numbers are fixed.
     before = out.read_text()
-    assert harness(*command) == 0
+    assert harness(*command) == 2 and out.read_text() == before
+    assert harness(*command, "--force") == 0
     again = json.loads(out.read_text())
     assert again["routers"] == json.loads(before)["routers"]
 
