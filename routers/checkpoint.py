@@ -182,6 +182,11 @@ def no_checkpoint(path: Path, error: Exception) -> UserError:
     return UserError(f"{path} is not the checkpoint of a router ({reason}); train one with python -m harness train")
 
 
+def state_path(out: Path) -> Path:
+    """Where the state is that a training of this checkpoint goes on from."""
+    return out.with_name(out.name + ".state")
+
+
 def state_beside(out: Path | None, resume: bool) -> Path | None:
     """The file beside a checkpoint that a training leaves what it goes on from in; None without a checkpoint.
 
@@ -192,7 +197,7 @@ def state_beside(out: Path | None, resume: bool) -> Path | None:
             raise UserError("--resume goes on from the state beside --out; name that checkpoint")
         return None
     check_out_file(out, force=True)  # of what is there `check_replaced` says more
-    state = out.with_name(out.name + ".state")
+    state = state_path(out)
     if resume and not state.is_file():
         raise UserError(f"nothing to resume: no {state}; omit --resume to start anew")
     if state.is_file() and not resume and not out.is_file():

@@ -174,11 +174,18 @@ def provenance() -> dict[str, Any]:
     """Date, command, commit, versions and machine."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "harness", *clean_command(sys.argv[1:])]),
+        "command": _command(*sys.argv),
         "commit": git_commit(),
         "versions": package_versions(),
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
     }
+
+
+def _command(program: str, *given: str) -> str:
+    """What this process was started with: a command of ours, or the script or program that calls the Python API."""
+    path = Path(program)
+    ours = path.name == "harness" or (path.name, path.parent.name) == ("__main__.py", "harness")
+    return shlex.join(["python", *(("-m", "harness") if ours else (program,)), *clean_command(given)])
 
 
 def origin(pool: Pool) -> dict[str, Any]:

@@ -135,16 +135,18 @@ class Evaluation:
         with tempfile.TemporaryDirectory() as scratch:
             return harness.write_report([self.save(Path(scratch) / Path(path).stem)], path)
 
-    def save(self, folder: Path | str) -> Path:
-        """Write the run's folder, whole or not at all; an earlier run in it is replaced. Where it is.
+    def save(self, folder: Path | str, force: bool = False) -> Path:
+        """Write the run's folder, whole or not at all; where it is.
 
         It holds `summary.json`, `items.parquet`, `manifest.json`, the tables as `.md`, `.tex` and `.csv`, and the
         checkpoints of routers that were asked for and trained, those of `no_worse_than` as `NAME.no-worse-than`. Raises
-        UserError if the folder holds something else.
+        UserError if the folder holds something else, or, without `force`, a run that was asked for something else.
         """
         import pyarrow.parquet as pq
 
         folder = Path(folder)
+        if not force:
+            _check_not_another(folder, self.manifest.arguments)
         with new_run(folder) as to:
             taught = [(each.name, _checkpoint_name(each, self.routers), each.taught) for each in self.routers]
             taught += [(name, f"{file_name(name)}.no-worse-than.safetensors", it) for name, it in self.taught.items()]
@@ -413,7 +415,7 @@ def run(options: Run, console: Console, log: Log | None = None) -> Path:
     out = options.out or new_folder("run")
     check_run_target(out)
     if not options.force:
-        _check_not_another(out, options)
+        _check_not_another(out, _arguments(vars(options)))
     out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before anything is computed
     of_the_command = ("router", "task", "cost_weight", "router_args", *AMOUNTS, "out", "force", *TRACKING)
     amounts: dict[str, Any] = {name: read_amount(name, getattr(options, name)) for name in AMOUNTS}
@@ -432,7 +434,7 @@ def run(options: Run, console: Console, log: Log | None = None) -> Path:
                 on_batch=on_batch,
                 log=log,
             )
-        evaluation.save(out)
+        evaluation.save(out, force=True)
     except BaseException:
         with suppress(OSError):  # something is kept there, or nothing ever was
             (out / UNFINISHED).rmdir()
@@ -455,13 +457,13 @@ def _arguments(given: Mapping[str, Any]) -> Arguments:
     )
 
 
-def _check_not_another(out: Path, options: Run) -> None:
+def _check_not_another(out: Path, asked: Arguments) -> None:
     """Raise UserError if the folder holds a run that was asked for something else."""
     try:
         there = load_run(out).manifest
     except UserError:  # none, or a damaged one
         return
-    before, now = there.arguments.model_dump(mode="json"), _arguments(vars(options)).model_dump(mode="json")
+    before, now = there.arguments.model_dump(mode="json"), asked.model_dump(mode="json")
     compared = now.keys() & before.keys() - {"out", "force", "rows", *TRACKING}
     if any(before[name] != now[name] for name in compared):
         raise UserError(f"{out} holds another run ({there.command}); name a new folder, or replace it with --force")

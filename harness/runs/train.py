@@ -22,7 +22,7 @@ from pools.cost import COST_WEIGHT
 from pools.errors import UserError
 from pools.models.progress import Progress
 from routers import RouterRequest
-from routers.checkpoint import check_replaced, state_beside
+from routers.checkpoint import check_replaced, state_beside, state_path
 from routers.encoders.base import ENCODERS
 from routers.options import parse_arguments
 from routers.registry import (
@@ -67,7 +67,7 @@ def train(
     seed: int = 1,
     out: Path | str | None = None,
     resume: bool = False,
-    force: bool = True,
+    force: bool = False,
     track: Tracking | None = None,
     say: Callable[[str], None] = lambda text: None,
     on_batch: Progress | None = None,
@@ -75,11 +75,11 @@ def train(
 ) -> Taught:
     """Train a router on the train items of a recording, or of live models, and choose on the validation items.
 
-    The parameters are the options of `python -m harness train`. With `out` the checkpoint is written there; what is
-    there is replaced, unless `force` is False and it is of another training, which is the command's default. track:
+    The parameters are the options of `python -m harness train`. With `out` the checkpoint is written there. track:
     where wandb logs it. say: is told what takes a while; on_batch: of each batch that live models generate; report:
     how far a long training is.
-    Raises UserError for a router that learns nothing, and for what is not there.
+    Raises UserError for a router that learns nothing, for what is not there, and, without `force`, for a checkpoint of
+    another training that is at `out`.
     """
     recording, weights, out, include = (None if p is None else Path(p) for p in (recording, weights, out, include_path))
     if not learns(router):
@@ -139,7 +139,7 @@ def train(
             attained, unit = evaluate(taught.router, validation), validation.cost_model.unit
             figures = f"quality {attained.quality.mean():.3f}"
             figures += f", cost {attained.cost.mean():.3g} {unit} per item" if unit else ""
-            say(f"on {len(validation.items)} validation items, on which it was chosen: {figures}")
+            say(f"on {len(validation.items)} validation items, which it may have been chosen on: {figures}")
             if run is not None:
                 run.summary["validation/quality"] = float(attained.quality.mean())
                 run.summary.update({"validation/cost": float(attained.cost.mean())} if unit else {})
@@ -184,14 +184,19 @@ def train_command(options: Train, console: Console) -> Path:
     of_the_command = ("task", "router_args", "total_timesteps", "out", *TRACKING)
     steps = {} if options.total_timesteps is None else {"total_timesteps": options.total_timesteps}
     out = options.out or Path("runs") / f"{registered_name(options.router)}.safetensors"
-    with generation_progress(console) as on_batch:
-        train(
-            **{key: given for key, given in vars(options).items() if key not in of_the_command},
-            tasks=options.task,
-            track=tracking_asked(options),
-            router_args={**steps, **parse_arguments(options.router_args)},
-            out=out,
-            say=lambda text: console.print(text, highlight=False, markup=False),
-            on_batch=on_batch,
-        )
+    try:
+        with generation_progress(console) as on_batch:
+            train(
+                **{key: given for key, given in vars(options).items() if key not in of_the_command},
+                tasks=options.task,
+                track=tracking_asked(options),
+                router_args={**steps, **parse_arguments(options.router_args)},
+                out=out,
+                say=lambda text: console.print(text, highlight=False, markup=False),
+                on_batch=on_batch,
+            )
+    except KeyboardInterrupt:
+        state = state_path(out)
+        how = f"--resume goes on from {state}" if state.is_file() else "nothing was written yet, so start it again"
+        raise KeyboardInterrupt(how) from None
     return out

@@ -18,6 +18,7 @@ from shipped import POLICY, RECORDING
 
 import harness as harness_package
 from harness.evaluation.summary import Summary
+from harness.runs.manifest import provenance
 from harness.tables.grid import overall_grid
 from pools.cost import COST_WEIGHT
 from pools.data.recording import load_recording
@@ -396,6 +397,29 @@ def test_what_was_trained_is_evaluated_tabulated_and_drawn(small_recording: Path
     on_records = harness_package.evaluate("random", small_recording, tasks=["records"], baselines="no")
     with pytest.raises(harness_package.UserError, match="not evaluated on the same items"):
         harness_package.plot([made.save(tmp_path / "all"), on_records.save(tmp_path / "records")])
+    made.save(tmp_path / "all")  # the same again
+    with pytest.raises(harness_package.UserError, match="all holds another run"):
+        on_records.save(tmp_path / "all")
+    replaced = harness_package.load_run(on_records.save(tmp_path / "all", force=True))
+    assert replaced.summary == on_records.summary
+    harness_package.train("knn", small_recording, out=tmp_path / "knn.safetensors")
+    with pytest.raises(harness_package.UserError, match="it differs in seed"):
+        harness_package.train("knn", small_recording, seed=2, out=tmp_path / "knn.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["harness", "run", "--seed", "2"], "python -m harness run --seed 2"),
+        (["/a/harness/__main__.py", "run"], "python -m harness run"),
+        (["study.py", "--api-key", "secret"], "python study.py --api-key '***'"),
+    ],
+)
+def test_the_command_of_a_manifest_is_what_was_typed(
+    argv: list[str], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", argv)
+    assert provenance()["command"] == command
 
 
 def test_a_task_of_a_file_is_not_mistaken_for_one_of_that_name_that_was_recorded(

@@ -133,6 +133,28 @@ def test_a_run_that_is_stopped_keeps_what_was_trained(
         assert (out / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
+def test_a_training_that_is_stopped_says_how_it_goes_on(
+    small_recording: Path, tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    out = tmp_path / "one.safetensors"
+    command = ("train", "--recording", small_recording, "--router-args", "total_trees=3000,save_every=1", "--out", out)
+
+    def stop(*parts: Any) -> None:
+        if not before:
+            real(*parts)
+        raise KeyboardInterrupt
+
+    before, real = True, ppo_hierrouter._save
+    monkeypatch.setattr(ppo_hierrouter, "_save", stop)
+    assert harness(*command) == STOPPED
+    assert "stopped; nothing was written yet, so start it again" in capsys.readouterr().err
+    before = False
+    assert harness(*command) == STOPPED
+    assert f"stopped; --resume goes on from {out}.state" in capsys.readouterr().err
+    monkeypatch.setattr(ppo_hierrouter, "_save", real)
+    assert harness(*command, "--resume") == 0
+
+
 def test_a_training_that_is_stopped_goes_on_where_it_was(
     small_recording: Path, tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
