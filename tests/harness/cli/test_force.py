@@ -70,7 +70,7 @@ def test_a_checkpoint_of_another_training_is_kept(
         assert "--force" in said.err and "training knn" not in said.out
     assert train("--force", seed=2) == 0
     assert read_checkpoint(out).header.training["seed"] == 2
-    api.train("knn", small_recording, seed=3, out=out)  # from Python it is replaced
+    api.train("knn", small_recording, seed=3, out=out, force=True)
     assert read_checkpoint(out).header.training["seed"] == 3
     out.write_text("a letter")
     assert train() == 2 and out.read_text() == "a letter"
