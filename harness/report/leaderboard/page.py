@@ -18,19 +18,21 @@ from pools.errors import UserError
 from pools.files import check_out_file
 from pools.numbers import counted
 
-INTRODUCTION = """# Leaderboard
-
+TITLE = "# Leaderboard\n"
+INTRODUCTION = f"""{TITLE}
 Routers on recordings, best value first. Each row is an entry: a JSON file with the router's figures on each item, of
 which the figures here are made.
 
-    {command}
+    {{command}}
 """
 
 
 def leaderboard(options: Leaderboard, console: Console) -> None:
     """Add what is named, check all entries, and write the page; an earlier page of the same entries is replaced."""
     command, out = _command(options), options.out or options.entries / "README.md"
-    check_out_file(options.out, options.force or _is_made_by(command, out))
+    # What lies among the entries may be called by another path, but is their page.
+    ours = TITLE if options.out is None else INTRODUCTION.format(command=command)
+    check_out_file(out, options.force or (out.is_file() and out.read_bytes().startswith(ours.encode())))
     entries = read_entries(options.entries)
     added = [
         entry
@@ -110,11 +112,6 @@ def _heading(table: Table) -> str:
     hops = f", at most {counted(table.max_hops, 'hop')}"
     stop = "" if table.allow_stop else ", no STOP"
     return f"{table.title.partition(':')[0]}, cost weight {table.cost_weight:g}{hops}{stop}"
-
-
-def _is_made_by(command: str, page: Path) -> bool:
-    """Whether a file is a page that the same command made."""
-    return page.is_file() and page.read_bytes().startswith(INTRODUCTION.format(command=command).encode())
 
 
 def _command(options: Leaderboard) -> str:

@@ -90,6 +90,16 @@ def test_entries_that_contradict_themselves_or_others_are_refused_and_nothing_is
     assert "is there with other figures; give a --label" in capsys.readouterr().err
 
 
+def test_a_page_of_ones_own_is_kept(runs: tuple[Path, Path], tmp_path: Path, harness: Run, capsys: Any) -> None:
+    (tmp_path / "README.md").write_text("# My project\n")
+    assert harness("leaderboard", runs[0], "--entries", tmp_path) == 2
+    assert "README.md is there; name another file, or replace it with --force" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    (tmp_path / "README.md").unlink()
+    assert harness("leaderboard", runs[0], "--entries", tmp_path) == 0
+    assert harness("leaderboard", runs[0], "--entries", tmp_path / ".." / tmp_path.name) == 0
+
+
 def test_what_cannot_be_ranked_together_is_not(
     runs: tuple[Path, Path], small_recording: Path, tmp_path: Path, harness: Run, capsys: Any
 ) -> None:
