@@ -27,8 +27,8 @@ class Serve:
     recording: Path | None = None
     """Answer from this recording instead of the models: only its items, for tests of clients and of load."""
     train_on: Path | None = None
-    """Recording that the router learns from at the start, of models of the same names as the pool's; by default, if
-    nothing that has learnt ships, the pool's own, if it ships."""
+    """Recording that the router learns from at the start, with the defaults of its options, of models of the same names
+    as the pool's; by default, if nothing that has learnt ships, the pool's own, if it ships."""
     checkpoint: Path | None = None
     """Checkpoint of a trained router."""
     seed: int = 1
