@@ -22,6 +22,7 @@ from routers.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from routers.encoders.base import check_encoder
 from routers.options import Option, options_of, read_options
 from routers.progress import listened_to
 from routers.router import Learner, LearntRouter, Router, RouterRequest, VotingRouter, WeighingRouter
@@ -198,12 +199,11 @@ def load_taught(router: str | type, path: Path, request: RouterRequest) -> Taugh
     problem.check(request, path)
     known = {f.name for f in fields(entry)}
     options = {key: value for key, value in header.options.items() if key in known}
+    check_encoder(found.learnt)
     try:
         learner: Learner = entry(**{**read_options(entry, options, name), **variant})
         learnt: Any = learner.load(found.learnt, problem.request(request.weights))
-    except UserError as error:
-        raise UserError(f"{path} cannot be loaded: {error}") from None
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+    except (UserError, KeyError, TypeError, RuntimeError, ValueError) as error:
         raise no_checkpoint(path, error) from None
     # Without models there is no run whose cost weight would count: the router is used by itself.
     if request.models and isinstance(learnt, WeighingRouter):

@@ -111,14 +111,17 @@ def save_encoder(encoder: Encoder) -> dict[str, NDArray[Any] | str]:
     return {"encoder": encoder.name, **{f"encoder.{name}": value for name, value in encoder.save().items()}}
 
 
-def load_encoder(learnt: Learnt, weights: Path | None = None) -> Encoder:
-    """The encoder that `save_encoder` kept. Raises UserError if it is of a file that was not named."""
-    name = str(learnt["encoder"])
-    if name not in ENCODERS.names():
+def check_encoder(learnt: Learnt) -> None:
+    """Raise UserError if the encoder that `save_encoder` kept is of a file that was not named."""
+    if "encoder" in learnt and (name := str(learnt["encoder"])) not in ENCODERS.names():
         raise UserError(
             f"encoder {name} is unknown here: name its file (--encoder FILE.py), or install the package that has it"
         )
-    _, kind, _ = ENCODERS.find(name)
+
+
+def load_encoder(learnt: Learnt, weights: Path | None = None) -> Encoder:
+    """The encoder that `save_encoder` kept."""
+    _, kind, _ = ENCODERS.find(str(learnt["encoder"]))
     own = {n.removeprefix("encoder."): value for n, value in learnt.items() if n.startswith("encoder.")}
     encoder: Encoder = kind.load(own, weights)
     return encoder
