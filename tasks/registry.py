@@ -100,7 +100,7 @@ def get(
     from lm_eval.tasks._yaml_loader import load_yaml
 
     from tasks.code.code_eval import sandboxed_code_eval, uses_code_eval
-    from tasks.lm_eval_task import LmEvalTask, check_config
+    from tasks.lm_eval_task import LmEvalTask, check_config, check_filters
 
     ours = FOLDER in path.resolve().parents
     try:
@@ -109,6 +109,7 @@ def get(
             check_name(config["task"], f"task file {path}: task")
         if "class" not in config:
             check_config(name, config)
+            check_filters(name, config)
     except UserError:
         raise
     except Exception as error:  # lm-eval's reader and YAML's raise whatever Python does
@@ -119,7 +120,7 @@ def get(
             f"task '{name}' executes what models write, through lm-eval and outside of this project's sandbox: "
             "set HF_ALLOW_CODE_EVAL=1 to accept that, or use human_eval"
         )
-    with _only_errors(logging.getLogger("lm_eval")), sandboxed_code_eval() if sandboxed else contextlib.nullcontext():
+    with _silenced(logging.getLogger("lm_eval")), sandboxed_code_eval() if sandboxed else contextlib.nullcontext():
         try:
             [task] = TaskManager(include_defaults=False).load(str(path))["tasks"].values()
         except ImportError as error:
@@ -179,10 +180,10 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _only_errors(logger: logging.Logger) -> Iterator[None]:
-    """lm-eval warns of every default it takes; here they are all chosen."""
+def _silenced(logger: logging.Logger) -> Iterator[None]:
+    """lm-eval warns of every default it takes, which are all chosen here; what it calls an error is said in a line."""
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
