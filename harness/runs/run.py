@@ -68,7 +68,7 @@ from routers import RouterRequest, load
 from routers.encoders.base import ENCODERS
 from routers.options import parse_arguments
 from routers.registry import Taught, learns, registered_name, row_name
-from routers.router import Log, Training
+from routers.router import Log, Training, callable_models
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -326,6 +326,9 @@ def evaluate(
     of_seeds = range(seed, seed + seeds)
     rows = assemble(with_them, options, checkpoint_of, checkpoint is None, request, of_seeds, kept, say)
     assembled = [row[0] for row in rows.values()]
+    if source.generator is not None:
+        for each in assembled:
+            source.generator.expect(callable_models(each.router, len(tree.models)))
     swept: list[dict[str, Outcome]] = []
     trainings: list[dict[str, dict[int, Outcome]]] = []  # of the rows with several, at each cost weight
     below_single: dict[str, list[float]] = {name: [] for name in rows}
