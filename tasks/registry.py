@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pools.errors import UserError, shown
+from pools.extras import installing
 from pools.names import check_name
 from pools.yaml_file import top_level
 
@@ -126,7 +127,7 @@ def get(
         except ImportError as error:
             raise UserError(
                 f"task '{name}' needs a package that is not installed: {_first_line(error)}; install it "
-                '(for lm-eval\'s mathematics: pip install "lm-eval[math]")'
+                f"(for lm-eval's mathematics: {installing('math')})"
             ) from error
         except Exception as error:
             if ours and "dataset_path" not in config:
@@ -170,7 +171,7 @@ def _declared(folder: Path) -> dict[str, Path]:
 def _lm_eval_folder() -> Path:
     spec = find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("lm-eval is not installed: `pip install -c constraints.txt -e .`")
+        raise UserError(f"lm-eval is not installed: {installing()}")
     return Path(spec.submodule_search_locations[0]) / "tasks"
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pools.errors import QueryError, UserError, shown
+from pools.extras import installing
 from pools.models.api import (
     Failure,
     ServerText,
@@ -192,8 +193,10 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
         loaded = model_class(**arguments)
     except Exception as error:  # whatever a library says of weights and arguments that the user named
         shown = " ".join(str(error).split()) or type(error).__name__
+        no_vllm = isinstance(error, ModuleNotFoundError) and error.name == "vllm"
+        advice = installing("vllm") if no_vllm else "check arguments and weights"
         raise UserError(
-            f"model {model.name} cannot be loaded as lm-eval `{model.lm_eval}`: {shown}; check arguments and weights"
+            f"model {model.name} cannot be loaded as lm-eval `{model.lm_eval}`: {shown}; {advice}"
         ) from harmless(error)
     if isinstance(loaded, TemplateAPI):
         if "chat" in model.lm_eval and not model.chat_template:
