@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.evaluation.evaluate import evaluate as outcome_of
 from harness.evaluation.evaluate import mean_outcome
 from harness.evaluation.metrics import value
-from harness.evaluation.rollout import rollout
+from harness.evaluation.rollout import draw_actions, rollout, states_at
 from harness.runs.checkpoints import has_options
 from harness.runs.kept import Kept, teach_once
 from pools.errors import UserError
@@ -270,9 +272,14 @@ def _try_out(router: Router, request: RouterRequest) -> None:
     Raises what it raises, and UserError for an invalid action.
     """
     tree = request.evaluation
-    if tree is not None and not isinstance(router, VotingRouter):
-        first = tree.subset([0])
-        rollout(router, first if tree.complete else first.shortened(1), request.seed, answer_last=False)
+    if tree is None or isinstance(router, VotingRouter):
+        return
+    first, root = tree.subset([0]), np.zeros(1, np.int64)
+    if first.complete:
+        rollout(router, first, request.seed)
+    else:
+        states = states_at(first, root, root, np.zeros(1), first.pipelines())
+        draw_actions(router, states, len(tree.models), np.random.default_rng(request.seed))
 
 
 def items_apart(request: RouterRequest) -> tuple[Tree, Tree] | None:
