@@ -129,6 +129,7 @@ def test_what_is_best_and_what_is_significant(summary: dict[str, Any]) -> None:
     ]
     assert [cell.lines for cell in rows["items"].cells] == [("8",), ("4",), ("3",), ("9",), ("",), ("",)]
     assert [row.name for row in grid.rows if row.rule] == ["oracle", "items"]
+    assert "bold: best but for bounds" in grid.caption
     # In value, quality - 0.1 x cost over all 24 items, `bad_100%` loses 16 of 18 scores and saves little.
     assert (rows["single:bad_100%"].mark, rows["single:good"].mark, rows["oracle"].mark) == ("-", "", "+")
 
