@@ -200,11 +200,14 @@ def check_config(name: str, config: Mapping[str, Any]) -> None:
 
 
 def check_filters(name: str, config: Mapping[str, Any]) -> None:
-    """Raise UserError if lm-eval has no filter of a name in its configuration; functions stand there as their paths."""
+    """Raise UserError if lm-eval has no filter of a name in its configuration; functions stand there as their paths.
+
+    To be called once the task's own modules are imported, which may register some.
+    """
     from lm_eval.api.registry import filter_registry
 
-    functions = [step["function"] for ensemble in config.get("filter_list") or [] for step in ensemble["filter"]]
-    for function in functions:
+    steps = [step for ensemble in config.get("filter_list") or [] for step in ensemble.get("filter") or []]
+    for function in (step["function"] for step in steps if "function" in step):
         if function not in filter_registry and "/" not in str(function):
             known = ", ".join(sorted(filter_registry))
             hint = did_you_mean(str(function), filter_registry)

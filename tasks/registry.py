@@ -110,7 +110,6 @@ def get(
             check_name(config["task"], f"task file {path}: task")
         if "class" not in config:
             check_config(name, config)
-            check_filters(name, config)
     except UserError:
         raise
     except Exception as error:  # lm-eval's reader and YAML's raise whatever Python does
@@ -132,6 +131,8 @@ def get(
         except Exception as error:
             if ours and "dataset_path" not in config:
                 raise
+            if isinstance(error, KeyError):
+                check_filters(name, config)
             raise UserError(
                 f"task '{name}' could not be loaded: {type(error).__name__}: {_first_line(error)}; expected its data "
                 "on the Hugging Face hub or in the local cache (check the network, HF_HOME and HF_HUB_OFFLINE), or in "

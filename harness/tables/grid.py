@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.evaluation.frontier_metrics import KEPT, AgainstTwoModels, AgainstZeroRouter, FrontierMetrics, Parity
@@ -85,7 +85,7 @@ def overall_grid(summary: Summary) -> Grid:
         o = entry.overall
         cost, form = Cell(("-",)), ""
         if o.cost is not None and o.cost_interval is not None:
-            form = _cost_form([o.cost_interval[1]])
+            form = _cost_form(o.cost_interval[1])
             cost = _estimate(o.cost, o.cost_interval, o.cost_ratio, form)
         quality = _estimate(o.quality, o.quality_interval, o.quality_ratio, ".3f")
         if entry.seeds is not None:
@@ -146,14 +146,14 @@ def seeds_grid(summary: Summary) -> Grid | None:
         for seed, each in of.trainings.items():
             cells = [_estimate(each.quality, each.quality_interval, None, ".3f")]
             if each.cost is not None and each.cost_interval is not None:
-                cells.append(_estimate(each.cost, each.cost_interval, None, _cost_form([each.cost_interval[1]])))
+                cells.append(_estimate(each.cost, each.cost_interval, None, _cost_form(each.cost_interval[1])))
             interval = each.value_ahead_of_bar_interval
             cells.append(ahead(each.value_ahead_of_bar, interval, interval))
             rows.append(Row(f"{name}, seed {seed}", tuple(cells), rule=bool(rows) and seed == next(iter(of.trainings))))
         overall = summary.routers[name].overall
         cells = [_estimate(overall.quality, of.quality.both_interval, None, ".3f")]
         if of.cost is not None and overall.cost is not None:
-            form = _cost_form([of.cost.both_interval[1]])
+            form = _cost_form(of.cost.both_interval[1])
             cells.append(_estimate(overall.cost, of.cost.both_interval, None, form))
         both = None if of.value_ahead_of_bar is None else of.value_ahead_of_bar.both_interval
         cells.append(ahead(overall.value_ahead_of_bar, both, both))
@@ -337,7 +337,7 @@ def _no_worse_grid(at_risk: NoWorseThan, unit: str) -> Grid:
 
 
 def _attained(figures: Attained) -> list[Cell]:
-    form = _cost_form([figures.cost_interval[1]])
+    form = _cost_form(figures.cost_interval[1])
     quality = _estimate(figures.quality, figures.quality_interval, None, ".3f")
     return [quality, _estimate(figures.cost, figures.cost_interval, None, form)]
 
@@ -422,7 +422,7 @@ def _traffic_row(name: str, entry: RouterEstimate, summary: TrafficSummary) -> R
     if summary.cost_unit:
         cost = entry.cost.doubly_robust
         cells += [
-            _with_interval(cost, _cost_form([cost.high])),
+            _with_interval(cost, _cost_form(cost.high)),
             _with_interval(entry.value.doubly_robust, ".3f"),
         ]
     ahead = entry.value_ahead
@@ -444,7 +444,7 @@ def standings_grid(
     for each in ranked:
         cells = [_with_interval(each.value, ".3f"), _with_interval(each.quality, ".3f")]
         if each.cost is not None:
-            cells.append(_with_interval(each.cost, _cost_form([each.cost.high])))
+            cells.append(_with_interval(each.cost, _cost_form(each.cost.high)))
         cells.append(Cell((each.groups or "a bound",)))
         first_bound = not each.groups and not any(row.rule for row in rows)
         rows.append(Row(each.router, tuple(cells), notes=tuple(notes[each.router]), rule=first_bound))
@@ -477,7 +477,7 @@ def _without_empty_columns(grid: Grid) -> Grid:
 
 def _lines(figures: QualityCost) -> tuple[str, ...]:
     """Quality and, where it was recorded, below it cost."""
-    cost = [] if figures.cost is None else [format(figures.cost, _cost_form([figures.cost]))]
+    cost = [] if figures.cost is None else [format(figures.cost, _cost_form(figures.cost))]
     return (f"{figures.quality:.3f}", *cost)
 
 
@@ -625,10 +625,9 @@ def _times(ratio: float | None) -> str:
     return f"{ratio:.2g}x" if 0.001 <= ratio < 0.1 else f"{ratio:.1g}x" if 0 < ratio < 0.001 else f"{ratio:.2f}x"
 
 
-def _cost_form(costs: Iterable[float | None]) -> str:
-    """How these costs are shown: with four decimals, fewer if they are large, more if two digits take them."""
-    highest = max((cost or 0 for cost in costs), default=0)
-    exponent = math.floor(math.log10(highest)) if highest > 0 else 0
+def _cost_form(cost: float) -> str:
+    """How a cost, and what stands with it, is shown: four decimals, fewer if it is large, more if two digits take them."""
+    exponent = math.floor(math.log10(cost)) if cost > 0 else 0
     decimals = max(4 - max(exponent, 0), 1 - exponent, 0)
     return f".{decimals}f" if decimals <= 6 else ".1e"
 

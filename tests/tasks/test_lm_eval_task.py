@@ -285,12 +285,14 @@ def test_a_metric_or_filter_that_lm_eval_has_not_is_refused_at_once(
 
 
 def test_metrics_and_filters_may_be_functions_of_ones_own(sums: Path) -> None:
-    """And of a task that computes all of its metrics itself, lm-eval knows none by its name."""
+    """By their functions, and filters by the name that the task's own module registers them by."""
     with (sums.parent / "sums.py").open("a") as file:
-        file.write("from lm_eval.filters.selection import TakeFirstFilter\ndef close(items): return 0.5\n")
-    sums.write_text(FEWSHOT.replace("exact_match", "!function sums.close").replace("take_first", "!function sums.Take"))
-    sums.write_text(sums.read_text().replace("sums.Take", "sums.TakeFirstFilter"))
-    assert get(str(sums)).score([(0, "1")]) == [0.5]
+        file.write("from lm_eval.api.registry import register_filter\n")
+        file.write("from lm_eval.filters.selection import TakeFirstFilter\n")
+        file.write("@register_filter('mine')\nclass Mine(TakeFirstFilter): pass\ndef close(items): return 0.5\n")
+    for own in ("!function sums.TakeFirstFilter", "mine"):
+        sums.write_text(FEWSHOT.replace("exact_match", "!function sums.close").replace("take_first", own))
+        assert get(str(sums)).score([(0, "1")]) == [0.5]
 
 
 @pytest.mark.parametrize(
