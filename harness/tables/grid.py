@@ -626,7 +626,7 @@ def _times(ratio: float | None) -> str:
 
 
 def _cost_form(cost: float) -> str:
-    """How a cost, and what stands with it, is shown: four decimals, fewer if it is large, more if two digits take them."""
+    """How a cost, and what stands with it, is shown: four decimals, fewer if it is large, more for two digits."""
     exponent = math.floor(math.log10(cost)) if cost > 0 else 0
     decimals = max(4 - max(exponent, 0), 1 - exponent, 0)
     return f".{decimals}f" if decimals <= 6 else ".1e"
