@@ -13,7 +13,6 @@ from shipped import POLICY, RECORDING
 
 from harness.runs import checkpoints
 from pools.data.recording import seal_recording
-from pools.pool import load_pool
 from routers.encoders.base import ENCODERS
 
 Harness = Callable[..., int]
@@ -89,14 +88,9 @@ def test_a_changed_recording_has_no_shipped_policy(
 
 
 def test_live_models_of_the_recording_use_the_shipped_policy(
-    tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, harness: Harness, stand_in_weights: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # The specialists ship, and on this task no other model is worth its cost: its weights only have to be there.
-    declared = load_pool("lightweight").models[-1].weights
-    assert declared is not None and declared.repository and declared.file
-    (tmp_path / declared.repository).mkdir(parents=True)
-    (tmp_path / declared.repository / declared.file).touch()
-    monkeypatch.setenv("HARNESS_WEIGHTS", str(tmp_path))
+    # The specialists ship, and on this task no other model is worth its cost.
     asked = ("--task", "records", "--limit", 4, "--split", "all", "--baselines", "no")
     live = ("--live", "--store", tmp_path / "s.sqlite")
     assert harness("run", *live, *asked, "--out", tmp_path / "live") == 0
