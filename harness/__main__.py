@@ -14,7 +14,6 @@ from harness.neighbours import check_neighbours
 _AFTER_STOP = {
     "record": "what was stored stays, the same command goes on from there",
     "train": "--resume goes on from the last state that was written",
-    "run": "run it again; what live models answered is kept in the store",
 }
 
 MAX_CHARACTERS = 2000  # characters of an error

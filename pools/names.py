@@ -1,10 +1,11 @@
-"""Names of pools, models, suites, tasks, items and routers: what may be one, and which two are too alike."""
+"""Names of pools, models, suites, tasks, items and routers: what may be one, which are too alike, which is meant."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 from pools.errors import UserError, shown
 
@@ -27,6 +28,12 @@ def check_name(name: str, what: str) -> str:
     if name != " ".join(name.split()):
         raise UserError(f"{what} {shown(name)} has spaces at an end, or several in a row; write it without them")
     return name
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error on a name that is not known: the nearest that is; empty if none comes close."""
+    close = get_close_matches(name, [*known], 1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def check_distinct(names: Iterable[str], what: str) -> None:

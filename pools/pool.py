@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -12,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from pools.cost import COST_MODELS, MAX_RATE, CostModel, recorded_cost
 from pools.errors import UserError, shown
-from pools.names import check_distinct, check_name
+from pools.names import check_distinct, check_name, did_you_mean
 from pools.schema import WRITTEN, Schema, from_plain
 from pools.secrets import identity, masked
 from pools.template import CONCATENATION, check_template
@@ -167,8 +166,7 @@ def load_pool(name_or_path: str) -> Pool:
     if path.suffix not in {".yaml", ".yml"}:
         path = FOLDER / f"{name_or_path}.yaml"
         if name_or_path not in pool_names():
-            close = get_close_matches(name_or_path, pool_names(), 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = did_you_mean(name_or_path, pool_names())
             raise UserError(
                 f"unknown pool {shown(name_or_path)}: known are {', '.join(pool_names())}, or a YAML file{hint}"
             )

@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from pools.errors import UserError
-from pools.names import check_name
+from pools.names import check_name, did_you_mean
 
 T = TypeVar("T")
 _E = TypeVar("_E")
@@ -67,8 +67,9 @@ class Registry(Generic[T]):
                     f"{self.kind} {name} of another package ({entry.value}) cannot be imported: "
                     f"{type(error).__name__}: {error}; fix or remove that package"
                 ) from error
-        close = get_close_matches(name, self.names(), 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        if os.path.isfile(name):
+            raise UserError(f"{name} is no {self.kind}: a file that registers one ends in .py")
+        hint = did_you_mean(name, self.names())
         raise UserError(f"unknown {self.kind} {text!r}: known are {', '.join(self.names())}{hint}")
 
     def entry(self, given: str | type) -> tuple[str, T, str]:

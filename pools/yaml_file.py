@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from pools.errors import UserError
+from pools.names import did_you_mean
 
 MAX_BYTES = 256_000
 # To YAML 1.1 `1:30` is 90, and `010` is 8.
@@ -23,6 +24,15 @@ def read_yaml(path: Path, what: str) -> Any:
     Raises UserError if it cannot be read, is not YAML, uses anchors, or names a key twice.
     """
     return _read(path, what, _Loader.get_single_data)
+
+
+def did_you_mean_file(path: Path) -> str:
+    """The end of an error on a file that is not there: the one beside it whose name is nearest, if one comes close."""
+    try:
+        beside = [each.name for each in path.parent.iterdir()]
+    except (OSError, ValueError):  # no such folder; a name with a NUL
+        return ""
+    return did_you_mean(path.name, beside)
 
 
 def top_level(path: Path, what: str) -> dict[str, str | None]:
@@ -62,7 +72,8 @@ def _read(path: Path, what: str, read: Callable[[_Loader], Any]) -> Any:
             content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"cannot read {what} file {path}: {reason}") from None
+        hint = did_you_mean_file(path) if isinstance(error, FileNotFoundError) else ""
+        raise UserError(f"cannot read {what} file {path}: {reason}{hint}") from None
     if len(content) > MAX_BYTES:
         raise UserError(f"{what} file {path} has more than {MAX_BYTES:,} bytes; expected a short file in YAML")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pools.errors import UserError, shown
 from pools.secrets import clean
 
 PROJECT = "hierrouter-harness"
+LOG_IN = "wandb login, or WANDB_MODE=offline"
 LONGEST = 128  # characters that wandb takes of a name, of a project's, of a group's and of an artifact's
 LONGEST_TAG = 64
 NOT_IN_PROJECTS = "/\\#?%:"
@@ -39,16 +41,34 @@ class Asked(Protocol):
 
 
 def tracking_asked(options: Asked) -> Tracking | None:
-    """Where to log, if it is asked for. Raises UserError if only where is said, and for what wandb does not take."""
+    """Where to log, if it is asked for.
+
+    Raises UserError if only where is said, for what wandb does not take, and if there is no login.
+    """
     given = {field.name: getattr(options, f"wandb_{field.name}") for field in fields(Tracking)}
     given = {name: value for name, value in given.items() if value not in (None, ())}
     if options.track:
         tracking = Tracking(**given)
         _check_names(tracking)
+        if not way_to_wandb():
+            raise UserError(f"--track: wandb has no login here; {LOG_IN}")
         return tracking
     if given:
         raise UserError(f"--wandb-{next(iter(given))} says where --track logs to; add --track, or leave it out")
     return None
+
+
+def way_to_wandb() -> str:
+    """What `--track` goes by, WANDB_MODE or a login; empty without either. No server is asked."""
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode != "online":
+        return f"WANDB_MODE={mode}"
+    import wandb
+
+    try:
+        return "a login" if wandb.login(prompt=False, verify=False) else ""
+    except wandb.errors.Error:  # a key that can be none
+        return ""
 
 
 def _check_names(tracking: Tracking) -> None:

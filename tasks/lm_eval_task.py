@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast, get_args
 
 from pools.errors import UserError, shown
-from pools.names import check_name
+from pools.names import check_name, did_you_mean
 from pools.types import GenerationSettings, Item, Split, content_hash
 from tasks.split import normalised, split_of
 
@@ -54,6 +54,7 @@ class LmEvalTask:
         ensembles = {ensemble.name: ensemble for ensemble in task._filters}
         if filter_name is not None and filter_name not in ensembles:
             raise UserError(f"task '{self.name}' has no filter '{filter_name}': expected one of {sorted(ensembles)}")
+        _check_metrics(task)
         self._filter = ensembles[filter_name] if filter_name is not None else task._filters[0]
         if task.config.num_fewshot is None:  # as in simple_evaluate
             task.set_config(key="num_fewshot", value=0)
@@ -196,6 +197,37 @@ def check_config(name: str, config: Mapping[str, Any]) -> None:
         repeats = shown(config["repeats"])
         raise UserError(f"task '{name}' asks every item {repeats} times (repeats): decoding is greedy here")
     generation_settings(name, config.get("generation_kwargs") or {})
+
+
+def check_filters(name: str, config: Mapping[str, Any]) -> None:
+    """Raise UserError if lm-eval has no filter of a name in its configuration; functions stand there as their paths.
+
+    To be called once the task's own modules are imported, which may register some.
+    """
+    from lm_eval.api.registry import filter_registry
+
+    steps = [step for ensemble in config.get("filter_list") or [] for step in ensemble.get("filter") or []]
+    for function in (step["function"] for step in steps if "function" in step):
+        if function not in filter_registry and "/" not in str(function):
+            known = ", ".join(sorted(filter_registry))
+            hint = did_you_mean(str(function), filter_registry)
+            raise UserError(f"task '{name}' has the filter function {shown(function)}: expected one of {known}{hint}")
+
+
+def _check_metrics(task: Any) -> None:
+    """Raise UserError if lm-eval found no function for a metric that would be computed by one of that name."""
+    from lm_eval.api.registry import metric_registry
+    from lm_eval.api.task import ConfigurableTask
+
+    if task.config.process_results is not None or type(task).process_results is not ConfigurableTask.process_results:
+        return
+    unknown = next((metric for metric, function in task._metric_fn_list.items() if function is None), None)
+    if unknown is not None:
+        known = ", ".join(sorted(metric_registry))
+        raise UserError(
+            f"task '{task.config.task}' has the metric {shown(unknown)}: expected one of {known}, or of Hugging Face's "
+            f"evaluate{did_you_mean(unknown, metric_registry)}"
+        )
 
 
 def generation_settings(name: str, arguments: Mapping[str, Any]) -> GenerationSettings:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pools.errors import UserError, shown
+from pools.extras import installing
 from pools.names import check_name
 from pools.yaml_file import top_level
 
@@ -100,7 +101,7 @@ def get(
     from lm_eval.tasks._yaml_loader import load_yaml
 
     from tasks.code.code_eval import sandboxed_code_eval, uses_code_eval
-    from tasks.lm_eval_task import LmEvalTask, check_config
+    from tasks.lm_eval_task import LmEvalTask, check_config, check_filters
 
     ours = FOLDER in path.resolve().parents
     try:
@@ -119,17 +120,19 @@ def get(
             f"task '{name}' executes what models write, through lm-eval and outside of this project's sandbox: "
             "set HF_ALLOW_CODE_EVAL=1 to accept that, or use human_eval"
         )
-    with _only_errors(logging.getLogger("lm_eval")), sandboxed_code_eval() if sandboxed else contextlib.nullcontext():
+    with _silenced(logging.getLogger("lm_eval")), sandboxed_code_eval() if sandboxed else contextlib.nullcontext():
         try:
             [task] = TaskManager(include_defaults=False).load(str(path))["tasks"].values()
         except ImportError as error:
             raise UserError(
                 f"task '{name}' needs a package that is not installed: {_first_line(error)}; install it "
-                '(for lm-eval\'s mathematics: pip install "lm-eval[math]")'
+                f"(for lm-eval's mathematics: {installing('math')})"
             ) from error
         except Exception as error:
             if ours and "dataset_path" not in config:
                 raise
+            if isinstance(error, KeyError):
+                check_filters(name, config)
             raise UserError(
                 f"task '{name}' could not be loaded: {type(error).__name__}: {_first_line(error)}; expected its data "
                 "on the Hugging Face hub or in the local cache (check the network, HF_HOME and HF_HUB_OFFLINE), or in "
@@ -169,7 +172,7 @@ def _declared(folder: Path) -> dict[str, Path]:
 def _lm_eval_folder() -> Path:
     spec = find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("lm-eval is not installed: `pip install -c constraints.txt -e .`")
+        raise UserError(f"lm-eval is not installed: {installing()}")
     return Path(spec.submodule_search_locations[0]) / "tasks"
 
 
@@ -179,10 +182,10 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _only_errors(logger: logging.Logger) -> Iterator[None]:
-    """lm-eval warns of every default it takes; here they are all chosen."""
+def _silenced(logger: logging.Logger) -> Iterator[None]:
+    """lm-eval warns of every default it takes, which are all chosen here; what it calls an error is said in a line."""
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:

@@ -136,6 +136,21 @@ def build_tiny_model(folder: Path, seed: int, chat_template: str | None = None) 
     return folder
 
 
+@pytest.fixture
+def stand_in_weights(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty file in place of the weights of the code model of `lightweight`, which do not ship.
+
+    For routers that may call it, and do not.
+    """
+    from pools.pool import load_pool
+
+    declared, folder = load_pool("lightweight").models[-1].weights, tmp_path_factory.mktemp("weights")
+    assert declared is not None and declared.repository and declared.file
+    (folder / declared.repository).mkdir(parents=True)
+    (folder / declared.repository / declared.file).touch()
+    monkeypatch.setenv("HARNESS_WEIGHTS", str(folder))
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> Callable[..., Path]:
     """`tiny_model(folder, seed, chat_template=None)`: a tiny random Llama in a folder."""

@@ -180,7 +180,7 @@ def test_the_guide_on_latency_says_what_comes_out(
 
 
 def test_the_guide_on_serving_prints_what_it_says(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stand_in_weights: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     openai = pytest.importorskip("openai")
     testclient = pytest.importorskip("fastapi.testclient")

@@ -120,7 +120,7 @@ def parse(arguments: list[str]) -> Command:
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UserError(f"{_several(_unboxed(said.getvalue()), arguments)}; see {_help(arguments[0])}") from None
+        raise UserError(f"{_clearer(_unboxed(said.getvalue()), arguments)}; see {_help(arguments[0])}") from None
     for name, given in vars(command).items():
         flag = f"--{name.replace('_', '-')}"
         if given == () and flag in named:
@@ -183,8 +183,13 @@ def _unboxed(text: str) -> str:
     return " ".join(takewhile(lambda line: not _across(line), below_title)).rstrip(".")
 
 
-def _several(text: str, arguments: list[str]) -> str:
-    """What the parser says; of an option that takes several numbers, which it shows otherwise than given, in words."""
+def _clearer(text: str, arguments: list[str]) -> str:
+    """What the parser says, with the nearest choice.
+
+    Of an option that takes several numbers, which the parser shows otherwise than given, in words of ours.
+    """
+    if choice := re.search(r"invalid choice '(.+?)'.*Expected one of \((.+)\)", text):
+        return text + _nearest(choice[1], re.findall("'(.+?)'", choice[2]))
     found = re.match(r"Error parsing (--\S+): Could not find valid parse", text)
     if found is None:
         return text

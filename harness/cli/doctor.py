@@ -6,14 +6,12 @@ import http.client
 import importlib.metadata
 import os
 import platform
-import re
 import threading
 import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -21,6 +19,7 @@ from packaging.requirements import Requirement
 from rich.console import Console
 
 from pools.errors import UserError
+from pools.extras import installing
 from pools.numbers import counted
 
 if TYPE_CHECKING:
@@ -28,15 +27,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 NAME = "hierrouter-harness"
-INSTALL = "pip install -c constraints.txt -e"
 EXTRAS = {
-    "serve": ("python -m harness serve", INSTALL),
-    "ray": ("record --engine ray", INSTALL),
-    "workspaces": ("report --wandb", INSTALL),
-    "math": ("minerva_math500 of the suite paper", INSTALL),
-    "vllm": ("models of lm-eval's type vllm", "pip install -e"),
+    "serve": "python -m harness serve",
+    "ray": "record --engine ray",
+    "workspaces": "report --wandb",
+    "math": "minerva_math500 of the suite paper",
+    "vllm": "models of lm-eval's type vllm",
 }
-"""The extras of the commands: what each is for, and how it is installed. vLLM names a version of torch of its own."""
+"""The extras of the commands: what each is for."""
 SHOWN = ("lm-eval", "torch", "transformers", "numpy", "scikit-learn")
 State = Literal["ok", "missing", "fails"]
 
@@ -92,7 +90,7 @@ def installed() -> Finding:
     needed, _ = requirements()
     lacking = sorted({text for one in needed if _applies(one, "") for text in missing(one)})
     if lacking:
-        return Finding("packages", "fails", f"not installed: {', '.join(lacking)}", f"{INSTALL} .", needed=True)
+        return Finding("packages", "fails", f"not installed: {', '.join(lacking)}", installing(), needed=True)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in SHOWN)
     return Finding("packages", "ok", f"all {len(needed)}, {versions}", needed=True)
 
@@ -100,11 +98,11 @@ def installed() -> Finding:
 def extras() -> Iterator[Finding]:
     """The packages that only some commands take."""
     _, optional = requirements()
-    for name, (purpose, install) in EXTRAS.items():
+    for name, purpose in EXTRAS.items():
         lacking = sorted({text for one in optional.get(name, []) for text in missing(one)})
         if lacking:
             said = f"for {purpose}; not installed: {', '.join(lacking)}"
-            yield Finding(f"extra {name}", "missing", said, f"{install} '.[{name}]'")
+            yield Finding(f"extra {name}", "missing", said, installing(name))
         else:
             yield Finding(f"extra {name}", "ok", f"for {purpose}")
 
@@ -204,17 +202,10 @@ def _set(name: str) -> bool:
 
 def tracking() -> Finding:
     """Whether `--track` finds a login of wandb."""
-    mode = os.environ.get("WANDB_MODE", "online")
-    if mode != "online":
-        return Finding("wandb", "ok", f"WANDB_MODE={mode}")
-    host = re.sub("^https?://|/.*", "", os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
-    try:
-        known = host in netrc().hosts
-    except (OSError, NetrcParseError):
-        known = False
-    if known or os.environ.get("WANDB_API_KEY"):
-        return Finding("wandb", "ok", f"a login for {host}")
-    return Finding("wandb", "missing", "no login, for --track", "wandb login, or WANDB_MODE=offline")
+    from routers.tracking import LOG_IN, way_to_wandb
+
+    way = way_to_wandb()
+    return Finding("wandb", "ok", way) if way else Finding("wandb", "missing", "no login, for --track", LOG_IN)
 
 
 def folder() -> Finding:

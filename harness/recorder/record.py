@@ -26,6 +26,7 @@ from pools.data.recording import check_recording_target, load_recording, save_re
 from pools.data.store import TransitionStore, transition_key
 from pools.errors import UserError
 from pools.models.progress import Progress
+from pools.pool import load_pool
 from pools.template import visible
 from pools.types import SHARE, Generation, Timing
 from tasks import chosen_suite, registry
@@ -63,7 +64,7 @@ def record(
     out, store, weights, reuse, include = (
         None if p is None else Path(p) for p in (out, store, weights, reuse, include_path)
     )
-    chosen = chosen_suite(suite, tasks, include)
+    chosen, candidates = chosen_suite(suite, tasks, include), load_pool(pool)
     name = recording_name(pool, suite or chosen.name)
     folder = out or Path("runs") / "recordings" / name
     if max_hops < 1:
@@ -79,7 +80,7 @@ def record(
     say(f"loading tasks and models of {name}; data and weights that are not here come from the Hugging Face hub")
     start = time.monotonic()
     source = live_source(
-        *(pool, chosen, max_hops, limit, weights),
+        *(candidates, chosen, max_hops, limit, weights),
         *(store or Path("runs") / "stores" / f"{name}.sqlite", on_batch, resident, engine),
     )
     assert source.generator is not None and source.generator.store is not None

@@ -39,14 +39,16 @@ CASCADES = (
 def report(options: Report, console: Console) -> Path:
     """Write the page and say where it is. Also on W&B, if asked."""
     check_out_file(options.out, options.force)
+    if options.wandb:
+        from harness.report.wandb_report import publish, tracked_runs
+
+        runs = load_runs(options.runs)
+        tracked = tracked_runs(runs)  # what keeps wandb from it is said before anything is drawn
     out = write_report(options.runs, options.out)
     folder = _figures_folder(out)
     console.print(f"report written to {out}, its figures to {folder}", highlight=False, markup=False, soft_wrap=True)
     if options.wandb:
-        from harness.report.wandb_report import publish
-
-        groups = group(load_runs(options.runs))
-        console.print(f"W&B Report: {publish(groups)}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"W&B Report: {publish(group(runs), tracked)}", highlight=False, markup=False, soft_wrap=True)
     return out
 
 

@@ -16,6 +16,7 @@ from harness.runs.folder import RunFolder
 from harness.tables.export import markdown
 from harness.tables.grid import grids
 from pools.errors import UserError
+from pools.extras import installing
 from pools.schema import Schema, parse_json
 from pools.secrets import clean
 
@@ -28,7 +29,6 @@ IDENTITY = "wandb.json"
 """The file, in a run's folder, that says where wandb keeps the run."""
 TABLES = ("overall", "tasks")
 """The tables that every tracked run has."""
-INSTALL = "pip install wandb-workspaces"
 # W&B's grid of panels is 24 units wide.
 _WIDTH = 24
 
@@ -44,15 +44,29 @@ class Tracked(Schema):
     """Its identifier in the project."""
 
 
-def publish(groups: Sequence[Group]) -> str:
-    """Save a W&B Report on these groups of runs, in the project of the first run; its address.
+def tracked_runs(runs: Sequence[RunFolder]) -> dict[str, Tracked]:
+    """Where wandb keeps each of these runs, by their names.
 
-    Raises UserError for a run that was not tracked, and if wandb takes no report: no login, no connection, offline.
+    Raises UserError if no W&B Report can be made on them: a run that was not tracked, no package for it, offline.
     """
-    tracked = {run.name: identity(run) for each in groups for run in each.runs}
-    wandb = _library()
+    tracked = {run.name: identity(run) for run in runs}
+    try:
+        import wandb_workspaces  # noqa: F401
+    except ImportError:
+        install = installing("workspaces")
+        raise UserError(f"a W&B Report needs a package that is not installed: {install}") from None
     if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         raise UserError("a W&B Report is kept on the server: unset WANDB_MODE, and sync offline runs with wandb sync")
+    return tracked
+
+
+def publish(groups: Sequence[Group], tracked: Mapping[str, Tracked]) -> str:
+    """Save a W&B Report on these groups of runs, in the project of the first run; its address.
+
+    Raises UserError if wandb takes no report: no login, no connection.
+    """
+    import wandb
+
     try:
         entity = next(iter(tracked.values())).entity or wandb.Api().default_entity
         if not entity:
@@ -148,12 +162,3 @@ def _panels(group: Group) -> list[Any]:
         ]
         top += height
     return panels
-
-
-def _library() -> Any:
-    try:
-        import wandb
-        import wandb_workspaces  # noqa: F401
-    except ImportError:
-        raise UserError(f"a W&B Report needs a package that is not installed: {INSTALL}") from None
-    return wandb

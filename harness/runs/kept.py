@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,12 @@ def teach_once(router: str | type, request: RouterRequest, options: Mapping[str,
     taught.save(path)
     state.unlink(missing_ok=True)
     return taught
+
+
+def any_kept(folder: Path, routers: Sequence[str]) -> bool:
+    """Whether a folder of trained routers has one of these, or the state of its training."""
+    names = "|".join(re.escape(file_name(router)) for router in routers)
+    return any(re.match(rf"({names})-\d+-[0-9a-f]{{16}}\.", path.name) for path in folder.glob("*"))
 
 
 def file_name(router: str) -> str:

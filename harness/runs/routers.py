@@ -7,9 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.evaluation.evaluate import evaluate as outcome_of
 from harness.evaluation.evaluate import mean_outcome
 from harness.evaluation.metrics import value
+from harness.evaluation.rollout import draw_actions, rollout, states_at
 from harness.runs.checkpoints import has_options
 from harness.runs.kept import Kept, teach_once
 from pools.errors import UserError
@@ -28,7 +31,7 @@ from routers.registry import (
     router_options,
     row_name,
 )
-from routers.router import NotedRouter, WeighingRouter
+from routers.router import NotedRouter, VotingRouter, WeighingRouter
 
 Named = str | type
 RouterLike = Named | Router
@@ -222,22 +225,27 @@ def assemble(
 ) -> dict[str, list[RunRouter]]:
     """Build every router, training what learns and is not loaded; before the first is evaluated.
 
+    What learns nothing is built first, and every router is tried out as soon as it is built: one that somebody wrote
+    may fail, and that is to be known before others are trained.
     By row: of one that learns a training for each of the seeds, else one. options: of those that learn. checkpoint_of:
     where one of these is loaded from for a seed, if anywhere; ships: whether that is one of ours. kept: where trained
     routers are kept until the run is finished. say: is told what takes a while.
     """
-    rows: dict[str, list[RunRouter]] = {}
+    rows: dict[str, list[RunRouter]] = {name: [] for name in routers}
+    learners: dict[str, Named] = {n: r for n, r in routers.items() if isinstance(r, Named) and n in options}
     for name, given in routers.items():
-        row = rows.setdefault(name, [])
-        if not isinstance(given, Named) or name not in options:
+        if name not in learners:
             router = load(given, request) if isinstance(given, Named) else given
-            row.append(RunRouter(name, router, given, seed=request.seed))
-            continue
+            _try_out(router, request)
+            rows[name].append(RunRouter(name, router, given, seed=request.seed))
+    for name, given in learners.items():
+        row = rows[name]
         for seed in seeds:
             with_seed = replace(request, seed=seed)
             which = name if len(seeds) == 1 else f"{name}, seed {seed}"
             if path := checkpoint_of(given, options[name], seed):
                 taught = load_taught(given, path, with_seed)
+                _try_out(taught.router, request)
                 row.append(RunRouter(name, taught.router, given, options[name], None, path, ships, seed, kept))
                 if not ships:
                     break  # one training, whatever the seeds
@@ -253,8 +261,25 @@ def assemble(
             else:
                 say(f"training {which} on {len(request.train.items) if request.train else 0} items ...")
             taught = teach_once(given, with_seed, options[name], kept)
+            _try_out(taught.router, request)
             row.append(RunRouter(name, taught.router, given, options[name], taught, seed=seed, kept=kept))
     return rows
+
+
+def _try_out(router: Router, request: RouterRequest) -> None:
+    """Run a router on the first item; with live models, which are not asked for it, for one decision.
+
+    Raises what it raises, and UserError for an invalid action.
+    """
+    tree = request.evaluation
+    if tree is None or isinstance(router, VotingRouter):
+        return
+    first, root = tree.subset([0]), np.zeros(1, np.int64)
+    if first.complete:
+        rollout(router, first, request.seed)
+    else:
+        states = states_at(first, root, root, np.zeros(1), first.pipelines())
+        draw_actions(router, states, len(tree.models), np.random.default_rng(request.seed))
 
 
 def items_apart(request: RouterRequest) -> tuple[Tree, Tree] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from harness.runs.checkpoints import shipped_checkpoint
 from harness.runs.config import LIVE_STORE, TRACKING
 from harness.runs.folder import check_run_target, load_run, new_run
 from harness.runs.goals import AMOUNTS, Reached, check_goals, checked_goals, read_amount, set_and_judge, written_amount
-from harness.runs.kept import UNFINISHED, file_name, kept_in
+from harness.runs.kept import UNFINISHED, any_kept, file_name, kept_in
 from harness.runs.manifest import Arguments, LearntFile, Manifest, provenance, write_json, write_text
 from harness.runs.progress import generation_progress
 from harness.runs.routers import (
@@ -68,7 +69,7 @@ from routers import RouterRequest, load
 from routers.encoders.base import ENCODERS
 from routers.options import parse_arguments
 from routers.registry import Taught, learns, registered_name, row_name
-from routers.router import Log, Training
+from routers.router import Log, Training, callable_models
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -328,6 +329,9 @@ def evaluate(
     of_seeds = range(seed, seed + seeds)
     rows = assemble(with_them, options, checkpoint_of, checkpoint is None, request, of_seeds, kept, say)
     assembled = [row[0] for row in rows.values()]
+    if source.generator is not None:
+        for each in assembled:
+            source.generator.expect(callable_models(each.router, len(tree.models)))
     swept: list[dict[str, Outcome]] = []
     trainings: list[dict[str, dict[int, Outcome]]] = []  # of the rows with several, at each cost weight
     below_single: dict[str, list[float]] = {name: [] for name in rows}
@@ -413,6 +417,8 @@ def run(options: Run, console: Console, log: Log | None = None) -> Path:
     """Evaluate, print the tables and write the run's folder; where it is. log: as of `evaluate`."""
     was_there = options.out is not None and options.out.exists()
     out = options.out or new_folder("run")
+    kept = out / UNFINISHED
+    kept_before = kept.exists()
     check_run_target(out)
     if not options.force:
         _check_not_another(out, _arguments(vars(options)))
@@ -429,20 +435,26 @@ def run(options: Run, console: Console, log: Log | None = None) -> Path:
                 router_args=read_router_args(options.router_args, options.router),
                 **amounts,
                 arguments=vars(options),
-                keep=out / UNFINISHED,
+                keep=kept,
                 say=lambda text: console.print(text, highlight=False, markup=False),
                 on_batch=on_batch,
                 log=log,
             )
         evaluation.save(out, force=True)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, UserError) and not kept_before and not any_kept(kept, options.router):
+            shutil.rmtree(kept, ignore_errors=True)  # baselines alone
         with suppress(OSError):  # something is kept there, or nothing ever was
-            (out / UNFINISHED).rmdir()
-        if (out / UNFINISHED).is_dir():
-            console.print(f"what was trained is kept: --out {out} goes on from there", highlight=False, markup=False)
+            kept.rmdir()
+        next_step = [f"what was trained is kept: --out {out} goes on from there"] if kept.is_dir() else []
         if not was_there:
             with suppress(OSError):  # another program wrote there meanwhile, or it is gone
                 out.rmdir()
+        if isinstance(error, KeyboardInterrupt):
+            next_step += [f"what live models answered is kept in {options.store}"] if options.live else []
+            raise KeyboardInterrupt("; ".join(next_step)) from None
+        for text in next_step:
+            console.print(text, highlight=False, markup=False)
         raise
     for table in (table for grid in evaluation.grids for table in tables(grid, console.width)):
         console.print(table, end="\n\n")

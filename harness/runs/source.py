@@ -92,7 +92,7 @@ def open_source(
             raise UserError("--live and --recording exclude each other; name one")
         hops = DEFAULT_HOPS if max_hops is None else max_hops
         chosen = chosen_suite(suite, tasks, include_path)
-        return live_source(pool or DEFAULT_POOL, chosen, hops, limit, weights, store, on_batch, cost=cost)
+        return live_source(load_pool(pool or DEFAULT_POOL), chosen, hops, limit, weights, store, on_batch, cost=cost)
     if recording is None:
         pool = pool or DEFAULT_POOL
     asked_pool = None if pool is None else load_pool(pool)
@@ -316,7 +316,7 @@ def _gone(what: Literal["pool", "suite"], name: str, recording: Recording, folde
 
 
 def live_source(
-    pool_name: str,
+    pool: Pool,
     suite: Suite,
     max_hops: int,
     limit: int | None,
@@ -333,7 +333,7 @@ def live_source(
     """
     check_positive(max_hops=max_hops, limit=limit)
     check_weights_folder(weights_dir)
-    pool, loaded = load_pool(pool_name), suite.load()
+    loaded = suite.load()
     items = [item for task in loaded for item in task.items(limit)]
     # An engine of one's own may obtain seconds as it likes.
     timing = {m.name: timing_of(m) if engine.partition(":")[0] in ("local", "ray") else SHARE for m in pool.models}

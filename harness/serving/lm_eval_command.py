@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from pools.errors import UserError
+from tasks import registry
 
 if TYPE_CHECKING:
     from harness.serving.config import LmEval
 
 _OPTIONS = ("evaluate_config.py", "evaluator.py", "registry.py")
 """Files of lm-eval whose errors are of what was asked for: options, names of tasks and models."""
+_MISSING = "Tasks not found: "
 
 
 def lm_eval_command(options: LmEval, console: Console) -> None:
@@ -29,7 +31,14 @@ def lm_eval_command(options: LmEval, console: Console) -> None:
         cli_evaluate()
     except ValueError as error:
         if Path(traceback.extract_tb(error.__traceback__)[-1].filename).name in _OPTIONS:
-            raise UserError(f"lm-eval: {error}") from None
+            raise UserError(f"lm-eval: {error}{_where_ours_are(str(error))}") from None
         raise
     finally:
         sys.argv = given
+
+
+def _where_ours_are(error: str) -> str:
+    """The end of an error on tasks that lm-eval does not know, if some of them are this project's."""
+    missing = error.removeprefix(_MISSING).split(", ") if error.startswith(_MISSING) else []
+    ours = [task for task in missing if task in registry.names()]
+    return f"; this project has {', '.join(ours)}: add --include_path {registry.FOLDER}" if ours else ""

@@ -176,4 +176,6 @@ def routed(
         say(f"{name}: {took if checkpoint is None else f'the policy {checkpoint}'}")
     told = [] if recorded is None else [item for item in recorded.tree.items if item.prefill]
     begun = {item.query + item.prefill: (item.query, item.prefill) for item in told}
+    if isinstance(generator, LiveGenerator):
+        generator.expect(callable_models(made, len(of_pool.models)))
     return Routed(name, made, of_pool, generator, cost_model, hops, begun)

@@ -17,6 +17,7 @@ from rich.console import Console
 from harness.runs.progress import generation_progress
 from harness.runs.routers import UNTRAINED
 from pools.errors import UserError
+from pools.extras import installing
 from pools.models.generator import LiveGenerator
 from pools.names import check_name
 from pools.secrets import remember
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "HARNESS_API_KEY"
 MAX_SECONDS = 86_400  # seconds that a query may take: a day
-INSTALL = "pip install fastapi prometheus-client uvicorn"
 ENDING = 5.0  # seconds that models may go on working once everybody has an answer
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -47,7 +47,9 @@ def serve(options: Serve, console: Console) -> None:
         from harness.serving.traffic_log import ShadowProcess, TrafficLog, router_shadow
         from routers.registry import row_name
     except ImportError as error:
-        raise UserError(f"serving needs packages that are not installed ({error.name}): {INSTALL}") from None
+        raise UserError(
+            f"serving needs packages that are not installed ({error.name}): {installing('serve')}"
+        ) from None
 
     for flag in ("batch_size", "waiting", "max_tokens", "max_body_bytes"):
         if getattr(options, flag) < 1:

@@ -6,9 +6,10 @@ LaTeX and CSV; what is best and which difference is significant is decided here,
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.evaluation.frontier_metrics import KEPT, AgainstTwoModels, AgainstZeroRouter, FrontierMetrics, Parity
@@ -84,7 +85,7 @@ def overall_grid(summary: Summary) -> Grid:
         o = entry.overall
         cost, form = Cell(("-",)), ""
         if o.cost is not None and o.cost_interval is not None:
-            form = _cost_form([o.cost_interval[1]])
+            form = _cost_form(o.cost_interval[1])
             cost = _estimate(o.cost, o.cost_interval, o.cost_ratio, form)
         quality = _estimate(o.quality, o.quality_interval, o.quality_ratio, ".3f")
         if entry.seeds is not None:
@@ -98,7 +99,7 @@ def overall_grid(summary: Summary) -> Grid:
         )
         rows.append(Row(name, cells, _name_mark(entry), tuple(row_notes(o))))
     headers = ("quality", "cost", "hops", "regret", "gap closed")
-    return Grid(summary.title, headers, tuple(rows), _overall_caption(summary))
+    return _without_empty_columns(Grid(summary.title, headers, tuple(rows), _overall_caption(summary)))
 
 
 def task_grid(summary: Summary) -> Grid:
@@ -107,15 +108,14 @@ def task_grid(summary: Summary) -> Grid:
     figures = {name: [*columns_of(entry).values(), entry.macro] for name, entry in routers.items()}
     columns = columns_of(next(iter(routers.values())))
     bounds = {name for name, entry in routers.items() if entry.overall.bound}
-    form = _cost_form((f.cost for of_router in figures.values() for f in of_router), digits=3)
-    contenders = [[_lines(f, form)[0] for f in of_router] for name, of_router in figures.items() if name not in bounds]
+    contenders = [[_lines(f)[0] for f in of_router] for name, of_router in figures.items() if name not in bounds]
     # Where all are alike none is best.
     best = [max(c) if len(set(c)) > 1 else None for c in zip(*contenders, strict=True)] or [None] * (len(columns) + 1)
     rows: list[Row] = []
     for name, of_router in figures.items():
         cells = []
         for f, top in zip(of_router, best, strict=True):
-            lines = _lines(f, form)
+            lines = _lines(f)
             mark = _mark(f.quality_ahead_of_bar_interval)
             cells.append(Cell(lines, mark, best=name not in bounds and lines[0] == top))
         ratios = of_router[-1].quality_ratio, of_router[-1].cost_ratio
@@ -125,7 +125,8 @@ def task_grid(summary: Summary) -> Grid:
     counts = [Cell((str(f.items),)) for f in columns.values()]
     rows.append(Row("items", (*counts, Cell(), Cell()), rule=True))
     compared = any(f.quality_ratio is not None for f in columns.values())
-    return Grid("by task", (*columns, MEAN, RATIOS), tuple(rows), _caption(summary, compared))
+    caption = _caption(summary, compared, any(best))
+    return _without_empty_columns(Grid("by task", (*columns, MEAN, RATIOS), tuple(rows), caption))
 
 
 def seeds_grid(summary: Summary) -> Grid | None:
@@ -145,14 +146,14 @@ def seeds_grid(summary: Summary) -> Grid | None:
         for seed, each in of.trainings.items():
             cells = [_estimate(each.quality, each.quality_interval, None, ".3f")]
             if each.cost is not None and each.cost_interval is not None:
-                cells.append(_estimate(each.cost, each.cost_interval, None, _cost_form([each.cost_interval[1]])))
+                cells.append(_estimate(each.cost, each.cost_interval, None, _cost_form(each.cost_interval[1])))
             interval = each.value_ahead_of_bar_interval
             cells.append(ahead(each.value_ahead_of_bar, interval, interval))
             rows.append(Row(f"{name}, seed {seed}", tuple(cells), rule=bool(rows) and seed == next(iter(of.trainings))))
         overall = summary.routers[name].overall
         cells = [_estimate(overall.quality, of.quality.both_interval, None, ".3f")]
         if of.cost is not None and overall.cost is not None:
-            form = _cost_form([of.cost.both_interval[1]])
+            form = _cost_form(of.cost.both_interval[1])
             cells.append(_estimate(overall.cost, of.cost.both_interval, None, form))
         both = None if of.value_ahead_of_bar is None else of.value_ahead_of_bar.both_interval
         cells.append(ahead(overall.value_ahead_of_bar, both, both))
@@ -211,11 +212,11 @@ def frontier_grid(summary: Summary) -> Grid | None:
         headers += ["APGR", "CPT 50%", "CPT 80%"]
     if not headers:
         return None
-    form = _cost_form((figures.cost for point in points for figures in point.routers.values()), digits=3)
+    gaps = any(figures.gap_closed is not None for point in points for figures in point.routers.values())
     rows: list[Row] = []
     for name, entry in summary.routers.items():
         at_weights = [point.routers[name] for point in points]
-        cells = [Cell((*_lines(f, form), _known(f.gap_closed, "z.0%"))) for f in at_weights]
+        cells = [Cell((*_lines(f), *([_known(f.gap_closed, "z.0%")] if gaps else []))) for f in at_weights]
         cells += [_aiq(metrics.routers[name])] if zero is not None else []
         cells += _parity(metrics.parity.get(name)) if at_parity else []
         cells += _of_two(two.routers[name]) if two is not None and not two.undefined else []
@@ -227,7 +228,7 @@ def frontier_grid(summary: Summary) -> Grid | None:
         cells += [Cell()] * (len(headers) - len(cells))
         rows.append(Row("zero router", tuple(cells), notes=("hull of the single models",), rule=True))
     title = "by cost weight" if points else "over all cost weights"
-    caption = _frontier_caption(summary.cost_unit, metrics, bool(points))
+    caption = _frontier_caption(summary.cost_unit, metrics, bool(points), gaps)
     return Grid(title, tuple(headers), tuple(rows), caption)
 
 
@@ -336,7 +337,7 @@ def _no_worse_grid(at_risk: NoWorseThan, unit: str) -> Grid:
 
 
 def _attained(figures: Attained) -> list[Cell]:
-    form = _cost_form([figures.cost_interval[1]])
+    form = _cost_form(figures.cost_interval[1])
     quality = _estimate(figures.quality, figures.quality_interval, None, ".3f")
     return [quality, _estimate(figures.cost, figures.cost_interval, None, form)]
 
@@ -421,7 +422,7 @@ def _traffic_row(name: str, entry: RouterEstimate, summary: TrafficSummary) -> R
     if summary.cost_unit:
         cost = entry.cost.doubly_robust
         cells += [
-            _with_interval(cost, _cost_form([cost.high])),
+            _with_interval(cost, _cost_form(cost.high)),
             _with_interval(entry.value.doubly_robust, ".3f"),
         ]
     ahead = entry.value_ahead
@@ -443,7 +444,7 @@ def standings_grid(
     for each in ranked:
         cells = [_with_interval(each.value, ".3f"), _with_interval(each.quality, ".3f")]
         if each.cost is not None:
-            cells.append(_with_interval(each.cost, _cost_form([each.cost.high])))
+            cells.append(_with_interval(each.cost, _cost_form(each.cost.high)))
         cells.append(Cell((each.groups or "a bound",)))
         first_bound = not each.groups and not any(row.rule for row in rows)
         rows.append(Row(each.router, tuple(cells), notes=tuple(notes[each.router]), rule=first_bound))
@@ -466,9 +467,18 @@ def wrapped(name: str, width: int) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def _lines(figures: QualityCost, form: str) -> tuple[str, ...]:
+def _without_empty_columns(grid: Grid) -> Grid:
+    """The grid without the columns in which no router has a figure."""
+    columns = zip(*(row.cells for row in grid.rows), strict=True)
+    filled = [any(cell.text not in (("",), ("-",)) for cell in cells) for cells in columns]
+    rows = (replace(row, cells=tuple(itertools.compress(row.cells, filled))) for row in grid.rows)
+    return replace(grid, headers=tuple(itertools.compress(grid.headers, filled)), rows=tuple(rows))
+
+
+def _lines(figures: QualityCost) -> tuple[str, ...]:
     """Quality and, where it was recorded, below it cost."""
-    return (f"{figures.quality:.3f}", *([] if figures.cost is None else [format(figures.cost, form)]))
+    cost = [] if figures.cost is None else [format(figures.cost, _cost_form(figures.cost))]
+    return (f"{figures.quality:.3f}", *cost)
 
 
 def _known(figure: float | None, form: str) -> str:
@@ -530,10 +540,10 @@ def _share(share: float | None, interval: Sequence[float] | None) -> Cell:
     return Cell((f"{share:.0%}", *([] if interval is None else ["..".join(f"{end:.0%}" for end in interval)])))
 
 
-def _caption(summary: Summary, compared: bool) -> tuple[str, ...]:
+def _caption(summary: Summary, compared: bool, best: bool) -> tuple[str, ...]:
     unit, formula = summary.cost_unit, summary.value_formula
     below = f"quality, below it cost per item in {unit}" if unit else "quality, no costs were recorded"
-    said = [below, f"{MEAN}: over tasks, each counts the same"]
+    said = [below, f"{MEAN}: over tasks, each counts the same", *(["bold: best but for bounds"] if best else [])]
     if any(router.new_wording is not None for router in summary.routers.values()):
         said.append(f"{NEW_WORDING}: the items of all tasks that are worded as no train item is")
     if compared:
@@ -547,9 +557,9 @@ def _caption(summary: Summary, compared: bool) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _frontier_caption(unit: str, metrics: FrontierMetrics, points: bool) -> tuple[str, ...]:
-    cost = f"cost per item in {unit} and " if unit else ""
-    said = [f"quality, below it {cost}the gap closed at that cost weight"] if points else []
+def _frontier_caption(unit: str, metrics: FrontierMetrics, points: bool, gaps: bool) -> tuple[str, ...]:
+    below = [*([f"cost per item in {unit}"] if unit else []), *(["the gap closed"] if gaps else [])]
+    said = [f"quality, below it {' and '.join(below)} at that cost weight" if below else "quality"] if points else []
     if metrics.cost_range is not None:
         low, high = metrics.cost_range
         said += [
@@ -581,12 +591,14 @@ def _frontier_caption(unit: str, metrics: FrontierMetrics, points: bool) -> tupl
 
 def _overall_caption(summary: Summary) -> tuple[str, ...]:
     unit, formula, bar = summary.cost_unit, summary.value_formula, summary.best_bar
-    said = ["no costs were recorded; (x): how many times that of the best single model"]
-    if unit:
-        said = [f"cost per item in {unit}; (x): how many times that of the best single model"]
+    every = [router.overall for router in summary.routers.values()]
+    said = [f"cost per item in {unit}" if unit else "no costs were recorded"]
+    if any(overall.quality_ratio is not None for overall in every):
+        said[0] += "; (x): how many times that of the best single model"
     if unit or formula != "quality":
-        said.append(f"value = {formula}; regret: the optimum's value minus the router's")
-    if any(router.overall.gap_closed is not None for router in summary.routers.values()):
+        regret = any(overall.regret is not None for overall in every)
+        said.append(f"value = {formula}" + ("; regret: the optimum's value minus the router's" if regret else ""))
+    if any(overall.gap_closed is not None for overall in every):
         said.append("gap closed: how far from the best single model to the optimum")
     if bar not in (None, summary.best_single):
         said.append(f"below it: how far from {bar} to there")
@@ -613,14 +625,10 @@ def _times(ratio: float | None) -> str:
     return f"{ratio:.2g}x" if 0.001 <= ratio < 0.1 else f"{ratio:.1g}x" if 0 < ratio < 0.001 else f"{ratio:.2f}x"
 
 
-def _cost_form(costs: Iterable[float | None], digits: int = 2) -> str:
-    """How these costs are shown: with four decimals, fewer if they are large, more if they are small.
-
-    digits: so many of the highest are seen at least.
-    """
-    highest = max((cost or 0 for cost in costs), default=0)
-    exponent = math.floor(math.log10(highest)) if highest > 0 else 0
-    decimals = max(4 - max(exponent, 0), digits - 1 - exponent, 0)
+def _cost_form(cost: float) -> str:
+    """How a cost, and what stands with it, is shown: four decimals, fewer if it is large, more for two digits."""
+    exponent = math.floor(math.log10(cost)) if cost > 0 else 0
+    decimals = max(4 - max(exponent, 0), 1 - exponent, 0)
     return f".{decimals}f" if decimals <= 6 else ".1e"
 
 

@@ -9,13 +9,14 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from pools.errors import QueryError, UserError, shown
+from pools.extras import installing
 from pools.models.api import (
     Failure,
     ServerText,
@@ -32,7 +33,7 @@ from pools.registry import Registry
 from pools.secrets import clean_logs, harmless, remember
 from pools.template import render
 from pools.types import SHARE, Context, FinishReason, Generation, GenerationSettings, Timing, UpstreamError
-from pools.weights import find_weights
+from pools.weights import find_here, find_weights
 
 Request = tuple[Context, GenerationSettings]
 
@@ -91,6 +92,7 @@ class LocalEngine:
         self.pool, self.weights_dir, self.progress = pool, weights_dir, progress
         self._resident = resident or len(pool.models)
         self._loaded: dict[int, Any] = {}
+        self._expected: set[int] = set()
         self._loading = threading.RLock()
         for model in pool.models:
             remember(model.arguments)
@@ -103,8 +105,13 @@ class LocalEngine:
             raise UserError(f"engine local takes no argument, got {shown(argument)}; name it alone")
         return local
 
+    def expect(self, models: Iterable[int]) -> None:
+        """Models that may be asked from now on: before the next one is loaded, the weights of all are looked for."""
+        self._expected |= {*models}
+
     def run(self, batches: Mapping[int, Sequence[Sequence[Request]]]) -> Iterator[tuple[int, int, Answers]]:
         """The batches one after the other, model by model."""
+        self.expect(batches)
         for model, of_model in batches.items():
             for number, batch in enumerate(of_model):
                 yield model, number, self.run_batch(model, batch)
@@ -137,11 +144,19 @@ class LocalEngine:
         """The lm-eval model, loaded now if need be. Raises UserError if its weights or its type are missing."""
         with self._loading:
             if model not in self._loaded:
+                self._find_expected()
                 while len(self._loaded) >= self._resident:
                     self._loaded.pop(next(iter(self._loaded)))
                 self._loaded[model] = self._load(self.pool.models[model])
             self._loaded[model] = self._loaded.pop(model)  # moved to the end: used last
             return self._loaded[model]
+
+    def _find_expected(self) -> None:
+        """Raise UserError if the weights of a model that may be asked are nowhere; the hub's are fetched now."""
+        for model in (self.pool.models[number] for number in sorted(self._expected)):
+            if model.weights is not None and find_here(model.weights, self.pool.folder, self.weights_dir) is None:
+                find_weights(model.weights, model.name, self.pool.folder, self.weights_dir)
+        self._expected.clear()
 
     def _load(self, model: CandidateModel) -> Any:
         tell, start = self.progress or (lambda event: None), time.perf_counter()
@@ -178,8 +193,10 @@ def _load(pool: Pool, model: CandidateModel, weights_dir: Path | None) -> Any:
         loaded = model_class(**arguments)
     except Exception as error:  # whatever a library says of weights and arguments that the user named
         shown = " ".join(str(error).split()) or type(error).__name__
+        no_vllm = isinstance(error, ModuleNotFoundError) and error.name == "vllm"
+        advice = installing("vllm") if no_vllm else "check arguments and weights"
         raise UserError(
-            f"model {model.name} cannot be loaded as lm-eval `{model.lm_eval}`: {shown}; check arguments and weights"
+            f"model {model.name} cannot be loaded as lm-eval `{model.lm_eval}`: {shown}; {advice}"
         ) from harmless(error)
     if isinstance(loaded, TemplateAPI):
         if "chat" in model.lm_eval and not model.chat_template:

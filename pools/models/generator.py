@@ -113,6 +113,10 @@ class LiveGenerator:
         """Whether each of the models is a server's, so that none of them works in this process; loads them."""
         return all([is_server(self.language_model(model)) for model in models])
 
+    def expect(self, models: Iterable[int]) -> None:
+        """Models of this process that may be asked: the weights of all are looked for before one is loaded."""
+        self._local.expect(models)
+
     def text(self, model: int, context: Context) -> str:
         """What the model reads: its template, and its tokenizer's chat template if the pool file asks for that."""
         prompt = self._local.prompt(model, context)

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from pools.errors import UserError
+from pools.extras import installing
 from pools.models.engine import Answers, LocalEngine, Request, register_engine
 from pools.models.progress import Batch, Loading, Progress, Silence, UnderWay
 from pools.pool import CandidateModel, Pool
 from pools.secrets import clean, harmless
 
-INSTALL = "pip install ray"
 # Of an actor: the one that it runs, and one that is there when it has ended.
 _IN_FLIGHT = 2
 _PATIENCE = 5.0  # seconds until a cluster's machine has to be there
@@ -74,7 +74,7 @@ class RayEngine:
         try:
             import ray
         except ImportError:
-            raise UserError(f"the Ray engine needs a package that is not installed: {INSTALL}") from None
+            raise UserError(f"the Ray engine needs a package that is not installed: {installing('ray')}") from None
         self.pool, self.tries, self._progress = pool, tries, progress or (lambda event: None)
         self.weights_dir = None if weights_dir is None else weights_dir.resolve()
         if not ray.is_initialized():

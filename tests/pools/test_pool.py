@@ -122,6 +122,9 @@ def test_no_such_pool(tmp_path):
         load_pool("lightwait")
     with pytest.raises(UserError, match=r"cannot read pool file .*No such file"):
         load_pool(str(tmp_path / "none.yaml"))
+    (tmp_path / "buttons.yaml").touch()
+    with pytest.raises(UserError, match=r"No such file or directory; did you mean buttons\.yaml\?"):
+        load_pool(str(tmp_path / "buton.yml"))
     (tmp_path / "latin.yaml").write_bytes("name: ü".encode("latin-1"))
     with pytest.raises(UserError, match="not YAML"):
         load_pool(str(tmp_path / "latin.yaml"))

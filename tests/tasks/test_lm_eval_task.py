@@ -269,6 +269,33 @@ def test_what_is_not_greedy_text_is_refused(sums: Path, old: str, new: str, comp
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("metric: exact_match", "metric: exact_mtch", "metric 'exact_mtch': .*; did you mean exact_match"),
+        ("function: take_first", "function: take_frst", "filter function 'take_frst': .*; did you mean take_first"),
+    ],
+)
+def test_a_metric_or_filter_that_lm_eval_has_not_is_refused_at_once(
+    sums: Path, old: str, new: str, complaint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sums.write_text(FEWSHOT.replace(old, new))
+    with pytest.raises(UserError, match=complaint):
+        get(str(sums))
+    assert not caplog.records
+
+
+def test_metrics_and_filters_may_be_functions_of_ones_own(sums: Path) -> None:
+    """By their functions, and filters by the name that the task's own module registers them by."""
+    with (sums.parent / "sums.py").open("a") as file:
+        file.write("from lm_eval.api.registry import register_filter\n")
+        file.write("from lm_eval.filters.selection import TakeFirstFilter\n")
+        file.write("@register_filter('mine')\nclass Mine(TakeFirstFilter): pass\ndef close(items): return 0.5\n")
+    for own in ("!function sums.TakeFirstFilter", "mine"):
+        sums.write_text(FEWSHOT.replace("exact_match", "!function sums.close").replace("take_first", own))
+        assert get(str(sums)).score([(0, "1")]) == [0.5]
+
+
+@pytest.mark.parametrize(
     ("arguments", "settings"),
     [
         ({}, GenerationSettings((), 256)),

@@ -84,7 +84,8 @@ def test_help_imports_nothing_heavy() -> None:
         ("--hlep", "did you mean --help?"),
         ("", "no command: expected one of run, train"),
         ("list", "{routers,models,tasks,suites,pools} What to list"),
-        ("list pool", "invalid choice 'pool'"),
+        ("list pool", "'suites', 'pools') (did you mean pools?)"),
+        ("run --router {tmp}/broken.yaml", "broken.yaml is no router: a file that registers one ends in .py"),
         ("run --router random --no-allow-stop --max-hops 1", "--no-allow-stop has no effect with one hop"),
         ("check --tolerance-quality 5", "expected a number from 0 to 1, as quality"),
         ("run --cost dollars", "no price for registry-north"),
@@ -135,6 +136,25 @@ def test_bad_input_is_told_and_the_exit_code_is_2(
     assert message in error
     assert error.startswith("harness: ") and error.count("\n") == 1
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("run-*"))
+
+
+def test_record_refuses_a_pool_before_it_says_what_it_does(
+    tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "two.yaml").touch()
+    assert harness("record", "--pool", tmp_path / "two.yml", "--task", "sums") == 2
+    said = capsys.readouterr()
+    assert not said.out and said.err.endswith("No such file or directory; did you mean two.yaml?\n")
+
+
+@pytest.mark.parametrize("command", ["run --live --task sums --limit 4 --store {tmp}/s --out {tmp}", "serve --port 0"])
+def test_missing_weights_are_told_before_a_model_is_loaded(
+    command: str, tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HARNESS_WEIGHTS", raising=False)
+    assert harness(*command.format(tmp=tmp_path).split()) == 2
+    said = capsys.readouterr()
+    assert "no weights for model qwen2.5-coder-0.5b" in said.err and "loading " not in said.out
 
 
 def test_wrong_weights_are_refused_with_both_hashes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -170,3 +171,29 @@ def test_the_hub_is_asked_for_no_longer_than_is_said(server: Hub, monkeypatch: p
 def test_no_patience_below_zero(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
     assert harness("doctor", "--patience", -1) == 2
     assert "--patience -1: expected seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "command", "extra"),
+    [
+        ("fastapi", "serve", "serve"),
+        ("ray", "record --task sums --engine ray", "ray"),
+        ("wandb_workspaces", "report {run} --wandb", "workspaces"),
+    ],
+)
+def test_commands_name_the_extra_that_they_lack_as_doctor_does(
+    module: str, command: str, extra: str, tmp_path: Path, small_recording: Path, harness: Harness,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """And before they have worked: no page is written."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    if extra == "workspaces":
+        assert harness("run", "--recording", small_recording, "--router", "random", "--out", run) == 0
+        (run / "wandb.json").write_text('{"entity": null, "project": "p", "id": "1"}')
+    for name in [name for name in sys.modules if name.partition(".")[0] == module or name == "harness.serving.app"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert harness(*command.format(run=run).split()) == 2
+    assert capsys.readouterr().err.endswith(f": pip install -c constraints.txt -e '.[{extra}]'\n")
+    assert not (run / "report.html").exists()

@@ -138,6 +138,11 @@ def test_a_narrow_window_shows_quality_and_cost_and_what_scrolls_is_reached_with
         && (e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1)
         && e.tabIndex < 0 && e != document.scrollingElement).map(e => e.outerHTML.slice(0, 80))"""
     reachable = """document.querySelectorAll('.scroll[tabindex="0"][aria-label]').length"""
-    found, lost, reached = measured(page, f"[{OPEN}, {ends}, {unreachable}, {reachable}].slice(1)", 400)
+    broken = "[...document.querySelectorAll('td small')].filter(e => e.offsetHeight > 24).map(e => e.textContent)"
+    bold = "[...document.querySelectorAll('td')].filter(e => getComputedStyle(e).fontWeight > 400).length"
+    found, lost, reached, *wrong = measured(
+        page, f"[{OPEN}, {ends}, {unreachable}, {reachable}, {broken}, {bold}].slice(1)", 400
+    )
+    assert wrong == [[], 0], "an interval is one line, and bold is for what is best, in the cell"
     assert len(found) == 4 and max(found) <= 400  # of two runs
     assert lost == [] and reached >= 4

@@ -17,7 +17,7 @@ import routers.ppo_hierrouter as trainer
 from harness.report.wandb_report import IDENTITY
 from harness.runs.folder import load_run
 from routers.checkpoint import read_checkpoint
-from routers.tracking import Tracking, flat, tracking_asked
+from routers.tracking import Tracking, flat, tracking_asked, way_to_wandb
 from wandb_file import read_offline
 
 wandb = pytest.importorskip("wandb")
@@ -194,6 +194,31 @@ def test_what_wandb_would_refuse_is_refused_before_the_run(
     tracking = Tracking(project="p" * 128, tags=("t" * 64,))
     options = {f"wandb_{field.name}": getattr(tracking, field.name) for field in fields(tracking)}
     assert tracking_asked(SimpleNamespace(track=True, **options)) == tracking
+
+
+def test_without_a_login_nothing_is_run(
+    tmp_path: Path,
+    small_recording: Path,
+    harness: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wandb.teardown()  # it reads its variables once
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    for command in ("run", "train"):
+        out = tmp_path / command
+        assert harness(command, "--recording", small_recording, "--track", "--out", out) == 2
+        assert "--track: wandb has no login here; wandb login, or WANDB_MODE=offline" in capsys.readouterr().err
+        assert not out.exists()
+    (tmp_path / "netrc").write_text(f"machine 127.0.0.1:9 login user password {40 * '0'}\n")
+    (tmp_path / "netrc").chmod(0o600)
+    assert way_to_wandb() == "a login"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert way_to_wandb() == "WANDB_MODE=disabled"
+    wandb.teardown()
 
 
 def test_nested_settings_become_dotted_keys() -> None:

@@ -88,7 +88,7 @@ def test_a_changed_recording_has_no_shipped_policy(
 
 
 def test_live_models_of_the_recording_use_the_shipped_policy(
-    tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, harness: Harness, stand_in_weights: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # The specialists ship, and on this task no other model is worth its cost.
     asked = ("--task", "records", "--limit", 4, "--split", "all", "--baselines", "no")

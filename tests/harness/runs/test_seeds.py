@@ -121,7 +121,9 @@ def test_a_run_that_is_stopped_keeps_what_was_trained(
     monkeypatch.setattr(kept, "teach", taught)
     out = tmp_path / "stopped"
     assert harness(*command, out) == STOPPED
-    assert "kept: --out" in " ".join(capsys.readouterr().out.split())
+    said = capsys.readouterr()
+    assert said.err == f"harness: stopped; what was trained is kept: --out {out} goes on from there\n"
+    assert "kept" not in said.out
     assert trained == [("ridge", 1), ("ridge", 2), ("mlp", 1)]
     assert harness(*command, out) == 0
     assert trained == [("ridge", 1), ("ridge", 2), ("mlp", 1), ("mlp", 2)]
@@ -153,6 +155,51 @@ def test_a_training_that_is_stopped_says_how_it_goes_on(
     assert f"stopped; --resume goes on from {out}.state" in capsys.readouterr().err
     monkeypatch.setattr(ppo_hierrouter, "_save", real)
     assert harness(*command, "--resume") == 0
+
+
+BAD = """
+import numpy as np
+from routers import register
+
+@register("bad")
+class Bad:
+    def __init__(self, request): pass
+    def act(self, states):
+        {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return np.full(len(states.contexts), 99)", "act returned 99"),
+        ("return np.where(states.hop == 1, 99, 0)", "act returned 99"),
+        ("return states.queri", "an error in a router"),
+    ],
+)
+def test_a_router_that_fails_does_so_before_others_are_trained(
+    body: str, said: str, small_recording: Path, tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.py").write_text(BAD.format(body))
+    out = tmp_path / "out"
+    command = ("run", "--recording", small_recording, "--router", "knn", tmp_path / "bad.py", "--out", out)
+    assert harness(*command) == 2
+    seen = capsys.readouterr()
+    assert said in seen.err and not seen.out and not out.exists()
+
+
+def test_after_bad_input_baselines_alone_are_not_kept_and_after_a_crash_they_are(
+    small_recording: Path, tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that is right on the first item, and wrong when all are evaluated."""
+    many = "return np.full(len(states.contexts), 0 if len(states.contexts) == 1 else {})"
+    for number, (wrong, asked_for, keeps) in enumerate([("99", [], False), ("99", ["knn"], True), ("1 / 0", [], True)]):
+        file, out = tmp_path / f"bad-{number}.py", tmp_path / f"out-{number}"
+        file.write_text(BAD.format(many.format(wrong)))
+        assert harness("run", "--recording", small_recording, "--router", file, *asked_for, "--out", out) == 2
+        said = " ".join(capsys.readouterr().out.split())
+        assert "training query-only" in said
+        assert (f"kept: --out {out} goes on" in said) == (out / kept.UNFINISHED).is_dir() == out.exists() == keeps
 
 
 def test_a_training_that_is_stopped_goes_on_where_it_was(

@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[3]
     ("arguments", "said"),
     [
         (("--model", "routed"), "harness: lm-eval: No tasks specified"),
+        (("--model", "routed", "--tasks", "sums,smus"), f"sums: add --include_path {ROOT / 'tasks'}\n"),
+        (("--model", "routed", "--tasks", "smus"), "lm-eval: Tasks not found: smus\n"),
         (("--model", "routed", "--nothing"), "unrecognized arguments: --nothing"),
     ],
 )

@@ -281,3 +281,20 @@ def fails(pool, said):
     with pytest.raises(UserError, match=f"model tiny-a.*{said}") as error:
         LiveGenerator(pool).generate(0, REQUESTS[:1])
     assert "\n" not in str(error.value)
+
+
+def test_weights_of_all_that_may_be_asked_are_looked_for_before_one_is_loaded(pool):
+    """But not of models that are known not to be, and not where the store has the answers."""
+    told = []
+    nowhere = replace(pool.models[1], weights=replace(pool.models[1].weights, path="nowhere"))
+    lacking = replace(pool, models=(pool.models[0], nowhere))
+    with pytest.raises(UserError, match=f"no weights for model {nowhere.name}"):
+        LiveGenerator(lacking, progress=told.append).generate_all({0: REQUESTS[:1], 1: REQUESTS[:1]})
+    expecting = LiveGenerator(lacking, progress=told.append)
+    expecting.expect([0, 1])
+    with pytest.raises(UserError, match=f"no weights for model {nowhere.name}"):
+        expecting.generate(0, REQUESTS[:1])
+    assert not [event for event in told if isinstance(event, Loading)]
+    expecting = LiveGenerator(lacking)
+    expecting.expect([0])
+    assert expecting.generate(0, REQUESTS[:1])
