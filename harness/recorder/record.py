@@ -53,12 +53,12 @@ def record(
     ray_address: str | None = None,
     force: bool = False,
     say: Callable[[str], None] = lambda text: None,
-    on_batch: Progress | None = None,
+    on_progress: Progress | None = None,
 ) -> Path:
     """Generate every node, breadth-first over hops and model by model, and write the recording; where it is.
 
-    The parameters are the options of `python -m harness record`. say: is told what takes a while; on_batch: of each
-    batch. Every batch is in the store before the next begins: after Ctrl-C or `kill -9` the same call goes on from
+    The parameters are the options of `python -m harness record`. say: is told what takes a while; on_progress: of
+    models as `pools.models.progress` has it. Every batch is in the store before the next begins: after Ctrl-C or `kill -9` the same call goes on from
     there. Raises UserError, before anything is generated, for a target that holds something else.
     """
     out, store, weights, reuse, include = (
@@ -81,7 +81,7 @@ def record(
     start = time.monotonic()
     source = live_source(
         *(candidates, chosen, max_hops, limit, weights),
-        *(store or Path("runs") / "stores" / f"{name}.sqlite", on_batch, resident, engine),
+        *(store or Path("runs") / "stores" / f"{name}.sqlite", on_progress, resident, engine),
     )
     assert source.generator is not None and source.generator.store is not None
     tree, kept, fingerprints = source.tree, source.generator.store, source.description["models"]
@@ -136,12 +136,12 @@ def record(
 def record_command(options: Record, console: Console) -> Path:
     """Record with a bar; where the recording is."""
     given = {key: value for key, value in vars(options).items() if key != "task"}
-    with generation_progress(console) as on_batch:
+    with generation_progress(console) as on_progress:
         return record(
             **given,
             tasks=options.task,
             say=lambda text: console.print(text, highlight=False, markup=False),
-            on_batch=on_batch,
+            on_progress=on_progress,
         )
 
 

@@ -109,8 +109,8 @@ def verify(options: Verify, console: Console) -> bool:
     _check_same("task", {tree.items[i].task for i, _ in sample}, now["tasks"], recording.manifest.get("tasks", {}))
     _check_same("model", pool.model_names, now["models"], recording.manifest.get("models", {}))
     choose_sandbox(options.sandbox, lambda text: console.print(text, highlight=False, markup=False))
-    with generation_progress(console) as on_batch:
-        generated = regenerate(tree, sample, LiveGenerator(pool, options.weights, resident=1, progress=on_batch))
+    with generation_progress(console) as on_progress:
+        generated = regenerate(tree, sample, LiveGenerator(pool, options.weights, resident=1, progress=on_progress))
     score = scorer(tasks)
     recorded = [tree.generation(i, n) for i, n in sample]
     items = [tree.items[i] for i, _ in sample]

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from pools.models.progress import Batch, Loading, Silence, UnderWay
-from pools.models.progress import Progress as OnBatch
+from pools.models.progress import Progress as OnProgress
 from pools.numbers import counted
 from routers.encoders.cache import embedding_progress
 from routers.progress import training_progress
@@ -90,7 +90,7 @@ class _Training:
 
 
 @contextmanager
-def generation_progress(console: Console) -> Iterator[OnBatch]:
+def generation_progress(console: Console) -> Iterator[OnProgress]:
     """A bar for every call of a model: responses made of those asked for, tokens per second, time left for the call.
 
     One more for every model while it is loaded, for every router while it is trained, and for every long encoding of
@@ -128,7 +128,7 @@ def generation_progress(console: Console) -> Iterator[OnBatch]:
         bar.remove_task(loading.pop(event.model).task)
         say(f"{event.model}: loaded in {event.seconds:.1f} s")
 
-    def on_batch(event: Loading | Silence | UnderWay | Batch) -> None:
+    def on_progress(event: Loading | Silence | UnderWay | Batch) -> None:
         if isinstance(event, Loading):
             on_loading(event)
         elif isinstance(event, Silence):
@@ -191,7 +191,7 @@ def generation_progress(console: Console) -> Iterator[OnBatch]:
 
     talking = _by_the_clock(say_what_is_under_way, 1.0) if bar.disable else nullcontext()
     with bar, embedding_progress(on_texts), training_progress(on_training), talking:
-        yield on_batch
+        yield on_progress
 
 
 @contextmanager

@@ -206,7 +206,7 @@ def evaluate(
     keep: Path | str | None = None,
     arguments: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda text: None,
-    on_batch: Progress | None = None,
+    on_progress: Progress | None = None,
     log: Log | None = None,
 ) -> Evaluation:
     """Evaluate routers: quality and cost with intervals, beside baselines and the exact optimum.
@@ -231,8 +231,8 @@ def evaluate(
     seeds: with how many seeds, from `seed` on, each router that learns is trained; its figures are means over these,
     and how far they lie apart is said beside. keep: folder that keeps every trained router, so that a call that was
     stopped goes on from there.
-    arguments: what the manifest keeps besides of how this was called. say: is told what takes a while; on_batch: of
-    each batch that live models generate; log: of each iteration of a training. The others are the options of
+    arguments: what the manifest keeps besides of how this was called. say: is told what takes a while; on_progress: of
+    live models, as `pools.models.progress` has it; log: of each iteration of a training. The others are the options of
     `python -m harness run`.
     Raises UserError for what is not there, or does not fit together.
     """
@@ -264,7 +264,7 @@ def evaluate(
         max_hops = known.tree.max_hops
     source = open_source(
         pool=pool, suite=suite, tasks=tasks, include_path=include, recording=recording, live=live, weights=weights,
-        store=Path(store), limit=limit, max_hops=max_hops, cost=cost, on_batch=on_batch,
+        store=Path(store), limit=limit, max_hops=max_hops, cost=cost, on_progress=on_progress,
     )  # fmt: skip
     if goals is not None and latency_weight:
         raise UserError("--budget, --cap and --no-worse-than set routers by cost weights alone: omit --latency-weight")
@@ -426,7 +426,7 @@ def run(options: Run, console: Console, log: Log | None = None) -> Path:
     of_the_command = ("router", "task", "cost_weight", "router_args", *AMOUNTS, "out", "force", *TRACKING)
     amounts: dict[str, Any] = {name: read_amount(name, getattr(options, name)) for name in AMOUNTS}
     try:
-        with generation_progress(console) as on_batch:
+        with generation_progress(console) as on_progress:
             evaluation = evaluate(
                 **{key: given for key, given in vars(options).items() if key not in of_the_command},
                 routers=options.router,
@@ -437,7 +437,7 @@ def run(options: Run, console: Console, log: Log | None = None) -> Path:
                 arguments=vars(options),
                 keep=kept,
                 say=lambda text: console.print(text, highlight=False, markup=False),
-                on_batch=on_batch,
+                on_progress=on_progress,
                 log=log,
             )
         evaluation.save(out, force=True)

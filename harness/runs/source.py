@@ -77,13 +77,14 @@ def open_source(
     limit: int | None = None,
     max_hops: int | None = None,
     cost: str = "paper",
-    on_batch: Progress | None = None,
+    on_progress: Progress | None = None,
 ) -> Source:
     """A recording, by default the shipped one of the pool and suite; or, with `live`, the models themselves.
 
     tasks: only these, by default all; with live models and no suite, any tasks. include_path: folder of further task
     files. store: keeps what live models answer. limit: only the first so many documents of each task. max_hops: by
-    default the recording's, 3 with live models. cost: name of the cost model. on_batch: is told of each batch.
+    default the recording's, 3 with live models. cost: name of the cost model. on_progress: is told of
+    live models, as `pools.models.progress` has it.
     Raises UserError for what is not there, or does not fit together.
     """
     registry.check_folder(include_path)
@@ -92,7 +93,7 @@ def open_source(
             raise UserError("--live and --recording exclude each other; name one")
         hops = DEFAULT_HOPS if max_hops is None else max_hops
         chosen = chosen_suite(suite, tasks, include_path)
-        return live_source(load_pool(pool or DEFAULT_POOL), chosen, hops, limit, weights, store, on_batch, cost=cost)
+        return live_source(load_pool(pool or DEFAULT_POOL), chosen, hops, limit, weights, store, on_progress, cost=cost)
     if recording is None:
         pool = pool or DEFAULT_POOL
     asked_pool = None if pool is None else load_pool(pool)

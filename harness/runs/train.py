@@ -70,14 +70,14 @@ def train(
     force: bool = False,
     track: Tracking | None = None,
     say: Callable[[str], None] = lambda text: None,
-    on_batch: Progress | None = None,
+    on_progress: Progress | None = None,
     report: Report | None = None,
 ) -> Taught:
     """Train a router on the train items of a recording, or of live models, and choose on the validation items.
 
     The parameters are the options of `python -m harness train`. With `out` the checkpoint is written there. track:
-    where wandb logs it. say: is told what takes a while; on_batch: of each batch that live models generate; report:
-    how far a long training is.
+    where wandb logs it. say: is told what takes a while; on_progress: of live models, as
+    `pools.models.progress` has it; report: how far a long training is.
     Raises UserError for a router that learns nothing, for what is not there, and, without `force`, for a checkpoint of
     another training that is at `out`.
     """
@@ -94,7 +94,7 @@ def train(
         choose_sandbox(sandbox, say)
     source = open_source(
         pool=pool, suite=suite, tasks=tasks, include_path=include, recording=recording, live=live, weights=weights,
-        store=Path(store), limit=limit, max_hops=max_hops, cost=cost, on_batch=on_batch,
+        store=Path(store), limit=limit, max_hops=max_hops, cost=cost, on_progress=on_progress,
     )  # fmt: skip
     prices = prices_of(latency_weight, [cost_weight, *cost_weights], False, source)
     tree = source.tree if prices is None else source.tree.charged(*prices)
@@ -185,7 +185,7 @@ def train_command(options: Train, console: Console) -> Path:
     steps = {} if options.total_timesteps is None else {"total_timesteps": options.total_timesteps}
     out = options.out or Path("runs") / f"{registered_name(options.router)}.safetensors"
     try:
-        with generation_progress(console) as on_batch:
+        with generation_progress(console) as on_progress:
             train(
                 **{key: given for key, given in vars(options).items() if key not in of_the_command},
                 tasks=options.task,
@@ -193,7 +193,7 @@ def train_command(options: Train, console: Console) -> Path:
                 router_args={**steps, **parse_arguments(options.router_args)},
                 out=out,
                 say=lambda text: console.print(text, highlight=False, markup=False),
-                on_batch=on_batch,
+                on_progress=on_progress,
             )
     except KeyboardInterrupt:
         state = state_path(out)

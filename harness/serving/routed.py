@@ -96,7 +96,7 @@ def routed(
     cost_weight: float = COST_WEIGHT,
     seed: int = 1,
     say: Callable[[str], None] = lambda text: None,
-    on_batch: Progress | None = None,
+    on_progress: Progress | None = None,
 ) -> Routed:
     """A router over a pool by their names.
 
@@ -105,8 +105,8 @@ def routed(
     recording of models of the same names; without either it is what ships for the pool and `seed`, and if nothing does,
     one that learns in moments does so from `recording`, or from the pool's that ships.
     max_hops: by default those of the checkpoint, of what is learnt from or of the recording, else 3. cost: the cost
-    model's name. say: is told what is learnt from, and how long that took. on_batch: is told of models
-    that are loaded, and of what they answer.
+    model's name. say: is told what is learnt from, and how long that took. on_progress: of live models,
+    as `pools.models.progress` has it.
     Raises UserError for what is not there, or does not fit together.
     """
     if not 0 <= cost_weight <= MAX_RATE:
@@ -127,7 +127,7 @@ def routed(
         check_weights_folder(weights)
         of_pool, hops = load_pool(pool), DEFAULT_HOPS
         kept = None if store is None else TransitionStore(store, origin(of_pool))
-        generator = LiveGenerator(of_pool, weights, kept, progress=on_batch)
+        generator = LiveGenerator(of_pool, weights, kept, progress=on_progress)
     shipped = RESULTS / "recordings" / f"{of_pool.name}-offline"
     if learns(router) and train_on is None:
         checkpoint = checkpoint or shipped_path(shipped.name, router, seed)

@@ -86,8 +86,8 @@ def serve(options: Serve, console: Console) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     bound = _bound(options.host, options.port)  # first: models may take minutes to load
-    with generation_progress(console) as on_batch:
-        opened = routed(options.router, store=options.store, say=say, on_batch=on_batch, **of_router, **shared)
+    with generation_progress(console) as on_progress:
+        opened = routed(options.router, store=options.store, say=say, on_progress=on_progress, **of_router, **shared)
         opened.warm_up()
     if isinstance(opened.generator, LiveGenerator):
         opened.generator.progress = None  # from now on answers are no news

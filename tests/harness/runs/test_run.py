@@ -329,12 +329,12 @@ def test_record_goes_on_after_an_interruption_and_replays_as_live(
 
     @contextmanager
     def interrupted(_: Any) -> Iterator[Any]:
-        def on_batch(event: Any) -> None:
+        def on_progress(event: Any) -> None:
             batches.extend([event] if isinstance(event, Batch) and event.done else [])
             if len(batches) == 5:
                 raise KeyboardInterrupt
 
-        yield on_batch
+        yield on_progress
 
     command = ("record", *selection, "--store", tmp_path / "b.sqlite", "--out", tmp_path / "resumed")
     with monkeypatch.context() as patched:
