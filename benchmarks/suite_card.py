@@ -428,7 +428,8 @@ PAGE = """# What the suite `offline` tells of routers
 Who closes how much of the gap on version 2 of the suite, what reading and stopping are worth, and which model is right
 on what. This page is made by
 
-    python benchmarks/suite_card.py --out docs/results/suite.md --pipelines docs/results/suite-pipelines.csv
+    python benchmarks/suite_card.py --out docs/results/suite.md \\
+        --pipelines docs/results/suite-pipelines.csv
 
 What it is made of, and why, is in [its design](../reference/offline-suite.md), written before. On {tested} test items,
 cost weight {weight:g}. Gap: from the value of the best single model ({best_single}, {single:.3f}) to the exact
