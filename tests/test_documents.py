@@ -49,6 +49,15 @@ def test_a_command_is_one_that_is_taken(command: str) -> None:
     parse([re.sub(r"^N$", "1", argument) for argument in arguments])
 
 
+def test_guides_can_be_typed_one_after_another() -> None:
+    """What is written by a guide is written by no other, and not twice: it would be refused, as it is there already."""
+    guides = [README, *sorted((ROOT / "docs" / "guides").glob("*.md"))]
+    made = re.compile(r"(?:--out |\.save\(\")([^\s\"]+)")
+    written = [(out, page.name) for page in guides for out in made.findall(read(page))]
+    outs = [out for out, _ in written]
+    assert [each for each in written if outs.count(each[0]) > 1] == []
+
+
 def python_of(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
