@@ -31,8 +31,7 @@ from tables_page import Chapter, write_page
 
 from harness.evaluation.evaluate import Outcome, evaluate
 from harness.evaluation.sweep import calls_at_least_once
-from harness.recorder.config import Import
-from harness.recorder.import_table import import_outcomes
+from harness.recorder.import_table import import_table
 from pools.data.recording import load_recording
 from pools.errors import UserError
 from pools.mdp.optimum import path_costs
@@ -175,12 +174,11 @@ def tables_in(folder: Path, chosen: Sequence[str]) -> list[Table]:
 def imported(table: Table, options: Options) -> Tree:
     """The table's tree."""
     out = options.work / table.name / "recording"
-    given = Import(
-        files=tuple(options.folder / file for file in table.files), out=out, name=table.name, hops=table.hops,
+    import_table(
+        [options.folder / file for file in table.files], out, name=table.name, hops=table.hops,
         prices=table.prices, tokenizer=_tokenizer(options) if table.prices else None,
-        drop_incomplete=table.drop_incomplete, force=True,
+        drop_incomplete=table.drop_incomplete, force=True, say=print,
     )  # fmt: skip
-    import_outcomes(given, Console())
     return load_recording(out).tree
 
 

@@ -56,7 +56,7 @@ def _execute() -> None:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a full disk, a folder that may not be written
-        said = f"{error.filename or 'the file system'}: {error.strerror or error}"
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         _end(f"{said}; make room, then: {_next_step()}" if full else said)
     except Exception:

@@ -78,7 +78,7 @@ COMMANDS: dict[type, str] = {
     Run: "harness.cli.run_command:run",
     Train: "harness.runs.train:train_command",
     Record: "harness.recorder.record:record_command",
-    Import: "harness.recorder.import_table:import_outcomes",
+    Import: "harness.recorder.import_table:import_command",
     Estimate: "harness.traffic.estimate:estimate_command",
     Verify: "harness.recorder.verify:verify",
     Compare: "harness.regression.compare:compare_command",

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from packaging.requirements import Requirement
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from pools.errors import UserError
 from pools.numbers import counted
@@ -59,19 +57,13 @@ class Finding:
 
 
 def doctor(options: Doctor, console: Console) -> bool:
-    """Print what was found, a row each; whether `python -m harness run` works."""
+    """Print what was found, a line each; whether `python -m harness run` works."""
     if not 0 <= options.patience <= 600:
         raise UserError(f"--patience {options.patience:g}: expected seconds from 0, which asks no hub, to 600")
     found = list(examine(options.weights, options.patience))
-    if console.is_terminal:
-        table = Table("", "what", "found", "fix")
-        for f in found:
-            table.add_row(*map(escape, (f.state, f.what, f.said, f.fix)))
-        console.print(table)
-    else:
-        for f in found:
-            line = f"{f.state:7}  {f.what}: {f.said}" + (f"; {f.fix}" if f.fix else "")
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for f in found:  # no table: a command has to stay whole
+        line = f"{f.state:7}  {f.what}: {f.said}" + (f"; {f.fix}" if f.fix else "")
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     broken = [f.what for f in found if f.needed and f.state != "ok"]
     verdict = f"python -m harness run fails: see {', '.join(broken)}" if broken else "python -m harness run works"
     console.print(verdict, highlight=False, markup=False, soft_wrap=True)

@@ -39,7 +39,11 @@ def show(options: List, console: Console) -> None:
             table.add_row(known, escape(describe(known)))
     elif what == "models":
         declared = load_pool(pool)
-        table = Table("name", "what it is", "lm-eval", f"base rate ({declared.cost_unit} per token)", "weights")
+        table = Table()
+        table.add_column("name", overflow="fold")
+        for column in ("what it is", "lm-eval", f"base rate ({declared.cost_unit} per token)"):
+            table.add_column(column)
+        table.add_column("weights", overflow="fold")
         for m in declared.models:
             weights = "-" if m.weights is None else m.weights.repository or m.weights.path or "-"
             table.add_row(m.name, escape(m.description), m.lm_eval, f"{m.base_rate:g}", weights)

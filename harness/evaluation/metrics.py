@@ -18,6 +18,8 @@ COLLAPSED = 0.99
 SMALLEST_GAP = 0.005
 # Differences up to this size are of floating-point arithmetic.
 NOISE = 1e-9
+# What is smaller is 0.000 in print: it has no mark, and nothing is said of it.
+SHOWN = 0.0005
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,11 @@ def verdict(interval: Sequence[float] | None) -> str:
         return ""
     low, high = interval
     return "better" if low > NOISE else "worse" if high < -NOISE else "no"
+
+
+def told_apart(mean: float | None, interval: Sequence[float] | None) -> str:
+    """`better` or `worse` if a difference is told apart from 0, not in digits alone that are not shown; else `no`."""
+    return "no" if abs(mean or 0.0) < SHOWN else verdict(interval) or "no"
 
 
 def sign_flip_p(differences: FloatArray, seed: int, draws: int = 4999, one_sided: bool = False) -> float:

@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -20,7 +21,7 @@ from harness.runs.manifest import provenance
 from harness.runs.source import INDEPENDENT
 from pools.answers import answer_reader, guess_answers
 from pools.cost import MAX_COST, CostModel, read_prices, recorded_cost
-from pools.data.recording import check_recording_target, save_recording
+from pools.data.recording import check_recording, check_recording_target, save_recording
 from pools.data.traffic import logged_calls
 from pools.errors import UserError, shown
 from pools.json_file import read_objects
@@ -155,38 +156,61 @@ class Row(Schema):
 FIELDS = tuple(field for field in Row.model_fields if field not in ("where", "missing"))
 
 
-def import_outcomes(options: Import, console: Console) -> Path:
-    """Read tables, check them, and write the recording; where it is. Raises UserError for a table that is not whole."""
-    files = options.files
+def import_table(
+    files: Path | str | Sequence[Path | str],
+    out: Path | str | None = None,
+    *,
+    format: Literal["auto", "csv", "parquet", "routellm", "routerbench", "json", "traffic"] = "auto",
+    splits: Sequence[Split] = (),
+    name: str | None = None,
+    quality_only: bool = False,
+    cost_unit: str | None = None,
+    prices: Sequence[str] = (),
+    tokenizer: str | None = None,
+    hops: int = 1,
+    answers: str = "auto",
+    drop_incomplete: bool = False,
+    force: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Read tables of outcomes, check them, and write the recording; its folder.
+
+    files: CSV, Parquet or JSON files, or logs; of several, each is of one split. out: by default a folder under
+    runs/recordings. The others are the options of `python -m harness import`; say: is told what was imported.
+    Raises UserError for a table that is not whole, and, without `force`, for a folder that holds another recording.
+    """
+    files = tuple(map(Path, [files] if isinstance(files, Path | str) else files))
     if not files:
         raise UserError("no file to import; name a CSV, Parquet or JSON file of outcomes")
     if twice := next((file for file in files if files.count(file) > 1), None):
         raise UserError(f"{twice} is given twice; name each file once")
-    if options.hops < 1:
-        raise UserError(f"--hops {options.hops}: expected at least 1")
-    name = common_name(files) if options.name is None else options.name
+    if hops < 1:
+        raise UserError(f"--hops {hops}: expected at least 1")
+    name = common_name(files) if name is None else name
     check_name(name, "the name of the pool and the suite (--name, or else the file's name)")
-    out = options.out or Path("runs") / "recordings" / name
-    check_recording_target(out, replace=options.force)
-    if options.answers != "auto":
-        answer_reader(options.answers)
-    splits = splits_of(files, options.splits)
-    outcomes, forms, unit = read_outcomes(options, name, splits)
+    out = Path("runs") / "recordings" / name if out is None else Path(out)
+    force = force or _same_import(out, name, files)
+    check_recording_target(out, replace=force)
+    if answers != "auto":
+        answer_reader(answers)
+    of_files = splits_of(files, splits)
+    costs = Costs(not quality_only, cost_unit, tuple(prices), tokenizer)
+    outcomes, forms, unit = read_outcomes(files, format, of_files, name, costs)
     logged, again = "traffic" in forms, 0
     if logged:
         outcomes, again = first_answers(outcomes)
         check_shadow_sample(outcomes, files)
     named = ", ".join(file.name for file in files)
-    rates = f"--prices {' '.join(options.prices)}" if options.prices else f"as recorded in {named}"
+    rates = f"--prices {' '.join(prices)}" if prices else f"as recorded in {named}"
     cost_model = recorded_cost(unit, rates)
-    tree, names, left_out = build(outcomes, cost_model, options.drop_incomplete or logged)
+    tree, names, left_out = build(outcomes, cost_model, drop_incomplete or logged)
     responses = [made.response for model in range(len(tree.models)) for _, _, made in tree.generations(model)]
-    tree.answers = guess_answers(responses) if options.answers == "auto" else options.answers
+    tree.answers = guess_answers(responses) if answers == "auto" else answers
     answered = sum(map(bool, map(answer_reader(tree.answers), responses))) / len(responses)
     if any(responses) and not answered:
         raise UserError(f"--answers {shown(tree.answers)}: no response gives such an answer; name another kind")
-    if options.hops > 1:
-        tree = tree.cascade(options.hops)
+    if hops > 1:
+        tree = tree.cascade(hops)
     pool = Pool(
         name=name,
         models=tuple(CandidateModel(name=model, lm_eval="recorded", base_rate=0.0) for model in tree.models),
@@ -201,35 +225,39 @@ def import_outcomes(options: Import, console: Console) -> Path:
         **provenance(),
         "suite": name,
         "single_hop": not tree.independent,
-        "answers_guessed": options.answers == "auto",
+        "answers_guessed": answers == "auto",
         "source": [
             {"file": file.name, "sha256": file_hash(file), "format": form, "split": split}
-            for file, form, split in zip(files, forms, splits, strict=True)
+            for file, form, split in zip(files, forms, of_files, strict=True)
         ],
         "models": {},
         "counts": {"items": len(tree.items), "transitions": len(tree.items) * len(tree.models), **counts, **left_out},
         **({"repeated_calls": again} if logged else {}),
         "item_names": names,
     }
-    save_recording(tree, pool, manifest, out, replace=options.force)
-    for line in _said(tree, counts, left_out, options.answers == "auto", answered if any(responses) else None):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    save_recording(tree, pool, manifest, out, replace=force)
+    for line in _said(tree, counts, left_out, answers == "auto", answered if any(responses) else None):
+        say(line)
     if again:
-        console.print(f"repeated calls of a model for the same request, left out: {again:,}", highlight=False)
+        say(f"repeated calls of a model for the same request, left out: {again:,}")
     return out
 
 
-def import_table(files: Path | str | Sequence[Path | str], out: Path | str, **options: Any) -> Path:
-    """Import tables of outcomes as a recording; its folder, where a recording that is there is replaced.
+def _same_import(folder: Path, name: str, files: Sequence[Path]) -> bool:
+    """Whether a folder holds what this very command made of these very files."""
+    try:
+        there = check_recording(folder).model_dump()
+    except UserError:
+        return False
+    hashes = [source["sha256"] for source in there.get("source", [])]
+    same = (there["suite"], there.get("command")) == (name, provenance()["command"])
+    return same and hashes == [file_hash(file) for file in files if file.is_file()]
 
-    options: those of `python -m harness import` by their names, as in `hops=2, drop_incomplete=True`.
-    Raises UserError for a table that is not whole.
-    """
-    from harness.recorder.config import Import
 
-    named = [files] if isinstance(files, Path | str) else files
-    return import_outcomes(
-        Import(files=tuple(map(Path, named)), out=Path(out), force=True, **options), Console(quiet=True)
+def import_command(options: Import, console: Console) -> Path:
+    """Import, and print what was imported; where the recording is."""
+    return import_table(
+        **vars(options), say=lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
     )
 
 
@@ -256,19 +284,32 @@ def _said(
         yield f"answers compared as {tree.answers} ({how}); {answered:.0%} of the responses give one"
 
 
-def read_outcomes(options: Import, name: str, splits: Sequence[Split | None]) -> tuple[list[Row], list[str], str]:
+@dataclass(frozen=True)
+class Costs:
+    """How what calls cost is known: from the table in `unit`, by default what it says; by `prices`; or not at all."""
+
+    read: bool
+    unit: str | None
+    prices: tuple[str, ...]
+    tokenizer: str | None
+
+
+def read_outcomes(
+    files: Sequence[Path], of_format: str, splits: Sequence[Split | None], name: str, how: Costs
+) -> tuple[list[Row], list[str], str]:
     """The outcomes in all files, the format of each file, and the unit of all costs (none: an empty text).
 
-    name: of the task, for tables that name none. splits: of the files; None: each row's own, or by its prompt.
+    of_format: of the files, or auto. splits: of the files; None: each row's own, or by its prompt. name: of the task,
+    for tables that name none.
     """
-    costs = not options.quality_only
+    costs, prices = how.read, how.prices
     outcomes: list[Row] = []
     forms, units, read = list[str](), list[str](), 0
-    for file, split in zip(options.files, splits, strict=True):
-        table = read_table(file, parquet=options.format == "parquet")
-        form = form_of(table[0], file) if options.format == "auto" else options.format
+    for file, split in zip(files, splits, strict=True):
+        table = read_table(file, parquet=of_format == "parquet")
+        form = form_of(table[0], file) if of_format == "auto" else of_format
         forms.append(form)
-        if options.prices and not (costs and form in ("routellm", "traffic")):
+        if prices and not (costs and form in ("routellm", "traffic")):
             raise UserError(
                 "--prices is for --format routellm or traffic with costs; other tables say what each call cost"
             )
@@ -278,21 +319,21 @@ def read_outcomes(options: Import, name: str, splits: Sequence[Split | None]) ->
         absent |= {"latency"} if not _has_latency(table, form) else set()
         fields = [field for field in FIELDS if field not in absent]
         if form == "traffic":
-            cells = _traffic_cells(table, name, read_prices(options.prices), file)
+            cells = _traffic_cells(table, name, read_prices(prices), file)
         else:
             cells = _cells(table, form, fields, name, file, read)
         rows = list(read_rows(cells, fields, file))
         _check_outcomes(rows, file)
         read += len(table)
         if costs:
-            given = options.cost_unit
-            if form == "traffic" and options.prices:
+            given = how.unit
+            if form == "traffic" and prices:
                 given = "US$" if given is None else given
                 if given != "US$":
                     raise UserError(f"--cost-unit {given}: costs by --prices are in US$; omit one of the two")
             units.append(unit_of(table if form in (*LONG, "traffic") else (), given, units, file))
             if form == "routellm":
-                charge = _charger(dict.fromkeys(row.model for row in rows), options.prices, options.tokenizer)
+                charge = _charger(dict.fromkeys(row.model for row in rows), prices, how.tokenizer)
                 rows = [row.model_copy(update={"cost": charge(row)}) for row in rows]
         outcomes += rows if split is None else [_in_split(row, split) for row in rows]
     untimed = next((row.where for row in outcomes if row.latency is None and not row.missing), None)

@@ -200,7 +200,7 @@ def _show_changes(title: str, comparisons: Sequence[Comparison], now: FinishedRu
     """Every router overall, and the tasks where something differs."""
     shown = [c for c in comparisons if c.task is None or not c.same]
     left_out = len(comparisons) - len(shown)
-    caption = f"{left_out} rows of tasks where nothing differs are left out" if left_out else ""
+    caption = f"left out, as nothing differs: {counted(left_out, 'row')} of tasks" if left_out else ""
     for table in tables(difference_grid(title, shown, now.cost_unit, caption), console.width):
         console.print(table)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.evaluation.metrics import told_apart
 from harness.report.figures.heatmap import draw_leads
 from harness.report.figures.style import COLOURS, Drawing
 from harness.report.html import template_environment
-from harness.robustness.card import Card, read_card, told_apart
+from harness.robustness.card import Card, read_card
 from harness.robustness.tables import stress_grids
 
 

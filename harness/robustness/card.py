@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.evaluation.metrics import NOISE, SMALLEST_GAP, Bootstrap, verdict
+from harness.evaluation.metrics import NOISE, SMALLEST_GAP, Bootstrap, told_apart
 from harness.evaluation.summary import Interval
 from harness.robustness.scenarios import AS_TRAINED, Scenario
 from harness.robustness.trial import Trial
@@ -25,8 +25,6 @@ RESULT = "stress.json"
 TOLD, NOT_TOLD = ", told", ", not told"
 """How the names of the columns of a price end."""
 FloatArray = NDArray[np.float64]
-SHOWN = 0.0005
-"""What is smaller is 0.000 in print: nothing is said of it."""
 LISTED = 3
 """Of the tasks that it loses on, so many are told one by one."""
 ENOUGH = 0.9
@@ -224,11 +222,6 @@ def words(cells: Sequence[Cell]) -> list[str]:
         values = [of[AS_TRAINED][0].value, *(cell.value for cell in seeds)]
         found.append(f"{len(values)} seeds: {min(values):.3f} to {max(values):.3f}")
     return found
-
-
-def told_apart(mean: float | None, interval: Interval | None) -> str:
-    """`better` or `worse` if a difference is told apart from 0, not in digits alone that are not shown; else `no`."""
-    return "no" if abs(mean or 0.0) < SHOWN else verdict(interval) or "no"
 
 
 def _lead(cell: Cell) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.robustness.card import Card, RouterCard, told_apart
+from harness.evaluation.metrics import told_apart
+from harness.robustness.card import Card, RouterCard
 from harness.robustness.card import Cell as Figures
 from harness.robustness.scenarios import AS_TRAINED, QUESTIONS
 from harness.tables.grid import MARKS, Cell, Grid, Row

@@ -146,6 +146,8 @@ def load_run(folder: Path | str) -> RunFolder:
         )
     for name in _FILES:
         if not (folder / name).is_file():
+            if (folder / UNFINISHED).is_dir():
+                raise UserError(f"{folder} is of a run that was stopped; finish it, as its command goes on from there")
             raise UserError(
                 f"{folder} is not the folder of a run: it has no {name}; name one that python -m harness run wrote"
             )

@@ -22,6 +22,7 @@ from rich.progress import (
 
 from pools.models.progress import Batch, Loading, Silence, UnderWay
 from pools.models.progress import Progress as OnBatch
+from pools.numbers import counted
 from routers.encoders.cache import embedding_progress
 
 # Where standard output is not a terminal there is nothing to redraw: a line this often instead.
@@ -111,7 +112,7 @@ def generation_progress(console: Console) -> Iterator[OnBatch]:
         elif isinstance(event, Batch) and not event.done and event.model not in calls:
             calls[event.model] = begin(event.model, event.total)
             if bar.disable:
-                say(f"{event.model}: {event.total} responses to make")
+                say(f"{event.model}: {counted(event.total, 'response')} to make")
         elif (call := calls.get(event.model)) is not None:
             if isinstance(event, UnderWay):
                 if call.under_way is None:  # until now, other models were at work

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from harness.evaluation.frontier_metrics import KEPT, AgainstTwoModels, AgainstZeroRouter, FrontierMetrics, Parity
 from harness.evaluation.limits import Attained, Budget, Limited, NoWorseThan, Setting
-from harness.evaluation.metrics import Estimate, verdict
+from harness.evaluation.metrics import Estimate, told_apart, verdict
 from harness.evaluation.off_policy import RouterEstimate, TrafficSummary
 from harness.evaluation.paired import Change, Comparison
 from harness.evaluation.standings import Standing
@@ -481,10 +481,11 @@ def _mark(interval: Sequence[float] | None) -> str:
 
 def _name_mark(entry: RouterSummary) -> str:
     """Against the best bar, in value: over items; of several trainings over items and trainings."""
+    interval: Sequence[float] | None = entry.overall.value_ahead_of_bar_interval
     if entry.seeds is not None:
         ahead = entry.seeds.value_ahead_of_bar
-        return _mark(None if ahead is None else ahead.both_interval)
-    return _mark(entry.overall.value_ahead_of_bar_interval)
+        interval = None if ahead is None else ahead.both_interval
+    return MARKS.get(told_apart(entry.overall.value_ahead_of_bar, interval), "")
 
 
 def _with_spread(cell: Cell, spread: Spread, form: str) -> Cell:

@@ -50,7 +50,7 @@ class Manifest(Schema):
     suite: str | None = None
     pool: dict[str, Any]
     files: dict[str, str] = Field(default_factory=dict)
-    """Of `pool` and `suite`, if they were YAML files: where these are, seen from the recording's folder."""
+    """Of `pool`, `suite`, `task:NAME`: where their YAML files are, if they were some, seen from the folder."""
     max_hops: int
     independent_answers: bool = False
     """Whether the models do not read earlier answers; its tables then hold the first hop alone."""

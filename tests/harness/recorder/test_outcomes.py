@@ -70,13 +70,16 @@ def test_from_python_a_table_is_imported_as_by_the_command_and_nothing_is_printe
     path = written(table(), tmp_path / "t.csv")
     assert harness("import", path, "--out", tmp_path / "there", "--hops", 2) == 0
     capsys.readouterr()
-    for _ in range(2):  # a recording that is there is replaced
+    for _ in range(2):  # of the same files it is the same again
         out = harness_package.import_table(path, tmp_path / "here", hops=2)
     assert capsys.readouterr().out == "" and out == tmp_path / "here"
     for name in ("items.parquet", "transitions.parquet"):
         assert (out / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
     found = harness_package.load_recording(out).tree
     assert found.max_hops == 2 and found.independent
+    written(table(6), path)
+    with pytest.raises(harness_package.UserError, match="holds a recording"):
+        harness_package.import_table(path, out, hops=2)
     assert len(harness_package.load_recording().tree.items) == 1744, "without a folder the one that ships"
 
 

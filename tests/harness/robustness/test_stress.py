@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 import harness as api
-from harness.robustness.card import Card, Cell, told_apart, words
+from harness.evaluation.metrics import told_apart
+from harness.robustness.card import Card, Cell, words
 from harness.robustness.scenarios import QUESTIONS, Trees, scenarios
 from harness.robustness.stress import as_markdown
 from harness.robustness.tables import signed, stress_grids

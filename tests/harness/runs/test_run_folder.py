@@ -82,9 +82,16 @@ def no_checksum_of_the_items(folder: Path) -> None:
     with_json(folder, "manifest.json", lambda manifest: manifest["sha256"].pop("items.parquet"))
 
 
+def stopped(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / ".trained").mkdir()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (stopped, "is of a run that was stopped; finish it"),
         (another_figure, "summary.json is not of this run"),
         (lambda folder: with_json(folder, "manifest.json", lambda m: m.pop("seed")), "`seed` is missing"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json has not the form"),

@@ -157,6 +157,13 @@ def test_without_a_single_model_nothing_is_compared(summary: dict[str, Any]) -> 
     assert all(len(row.cells[-1].lines) == 1 and not row.mark for row in overall_grid(typed(alone)).rows)
 
 
+def test_a_difference_that_prints_as_nothing_has_no_mark(summary: dict[str, Any]) -> None:
+    for ahead, mark in ((0.0004, ""), (0.0006, "+"), (-0.0004, ""), (-0.0006, "-")):
+        overall = summary["routers"]["random"]["overall"]
+        overall["value_ahead_of_bar"], overall["value_ahead_of_bar_interval"] = ahead, sorted((ahead, ahead * 0.9))
+        assert {row.name: row.mark for row in overall_grid(typed(summary)).rows}["random"] == mark
+
+
 def test_the_csv_file_is_tidy(folder: Path) -> None:
     with (folder / "tables.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
