@@ -485,9 +485,10 @@ class Chapter:
 
 
 RULES = """\
-Each row names the rule by which it is judged. *figure*: the figure itself has to be within the bound. *Met, interval too*
-says that its whole 95% interval is; where it says only *met*, the interval crosses the bound. *interval*: if the goal is
-to be above or better, the lower end of the 95% interval has to be above 0; if it is *not* to be, not above 0."""
+Each row names the rule by which it is judged. *figure*: the figure itself has to be within the bound. There *met* alone
+says that its 95% interval crosses the bound, *met, interval too* that the whole interval is within it. *interval*: if
+the goal is to be above or better, the lower end of the 95% interval has to be above 0; if it is *not* to be above, not
+above 0."""
 
 READING = f"""\
 What the columns say:
