@@ -25,6 +25,8 @@ from pools.mdp.tree import Tree
 from pools.models.generator import LiveGenerator
 from pools.types import Context, GenerationSettings
 
+Requests = dict[tuple[Context, GenerationSettings], str]
+
 
 @dataclass(frozen=True)
 class Args:
@@ -54,14 +56,21 @@ def sampled(tree: Tree, tasks: tuple[str, ...], items: int, seed: int) -> list[i
     return [number for numbers in of_task.values() for number in rng.sample(numbers, min(items, len(numbers)))]
 
 
-def requests(tree: Tree, items: list[int], model: int, hop: int) -> dict[tuple[Context, GenerationSettings], str]:
-    """The distinct requests of a model at a hop, with the recorded responses."""
-    nodes = [node for node in tree.level(hop).tolist() if tree.action(node) == model]
-    return {
-        (tree.context(item, int(tree.parent(node))), tree.items[item].settings): tree.generation(item, node).response
-        for item in items
-        for node in nodes
-    }
+def requests(live: LiveGenerator, tree: Tree, items: list[int], model: int, hops: tuple[int, ...]) -> list[Requests]:
+    """A model's requests, hop by hop, with the recorded responses; contexts that it reads alike are one request."""
+    seen: set[tuple[str, GenerationSettings]] = set()
+    made: list[Requests] = []
+    for hop in hops:
+        made.append({})
+        nodes = [node for node in tree.level(hop).tolist() if tree.action(node) == model]
+        for item in items:
+            settings = tree.items[item].settings
+            for node in nodes:
+                context = tree.context(item, int(tree.parent(node)))
+                if (read := (live.text(model, context), settings)) not in seen:
+                    seen.add(read)
+                    made[-1][context, settings] = tree.generation(item, node).response
+    return [of_hop for of_hop in made if of_hop]
 
 
 def checked(args: Args, tree: Tree) -> Args:
@@ -102,7 +111,7 @@ def measure(args: Args) -> None:
     for model, name in enumerate(tree.models):
         if args.model and name not in args.model:
             continue
-        hops = [requests(tree, items, model, hop) for hop in args.hops or range(1, tree.max_hops + 1)]
+        hops = requests(live, tree, items, model, args.hops or tuple(range(1, tree.max_hops + 1)))
         recorded = [response for hop in hops for response in hop.values()]
         live.generate(model, list(hops[0])[:1])
         took: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
