@@ -1,7 +1,7 @@
-"""What mkdocs.yml cannot say: the README as the first page, notebooks as pages, and the navigation.
+"""What mkdocs.yml cannot say: the README as the first page, notebooks as pages, the navigation, and what is not broken.
 
-docs/README.md is the one list of all pages: the navigation has them in its order. A page that it lacks makes the
-strict build fail, since the navigation omits it.
+docs/README.md is the one list of all pages: the navigation has its headings, and below them its pages in its order. A
+page that it lacks makes the strict build fail, since the navigation omits it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 INDEX = "pages.md"
-SECTIONS = {"notebooks": "Notebooks", "guides": "Guides", "reference": "Reference", "results": "Results"}
+MANY_COLUMNS = 10
+"""A page with a table of so many columns gives it the room of the page's own list of headings."""
+SHORT = re.compile(r"<code>([^<]*[- ][^<]*)</code>")
+SHORTEST_LINE = 34
+"""Characters of code that fit into a line of a telephone's screen, 400 pixels wide."""
+WHOLE = re.compile(r"\[[^\][<>]{1,40}\]|[\w.]+(?:-[\w.]+)+")
+"""An interval, or a name with hyphens."""
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -33,10 +39,23 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Point links to the README and to notebooks at their pages."""
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Point links to the README and to notebooks at their pages; make room for wide tables."""
+    if any(line.count("|") > MANY_COLUMNS for line in re.findall(r"^\|[-|: ]+$", markdown, re.M)):
+        page.meta["hide"] = ["toc"]
     markdown = markdown.replace("](../../README.md", "](../index.md")
     return re.sub(r"\]\((?!https?:)([^)\s]+)\.ipynb\)", r"](\1.md)", markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Mark what a browser shall not break at a hyphen or a space: short code; in tables also intervals and names."""
+    html = SHORT.sub(
+        lambda code: code[0] if len(code[1]) > SHORTEST_LINE else f'<code class="whole">{code[1]}</code>', html
+    )
+    cell = re.compile(r"<td[^>]*>.*?</td>", re.S)
+    text = re.compile(r"(?<=>)[^<>]+(?=<)")
+    whole = r'<span class="whole">\g<0></span>'
+    return cell.sub(lambda found: text.sub(lambda words: WHOLE.sub(whole, words[0]), found[0]), html)
 
 
 def _moved(text: str) -> str:
@@ -48,11 +67,18 @@ def _moved(text: str) -> str:
 
 
 def navigation(index: str) -> list[dict[str, Any]]:
-    """The navigation: a section for each folder, with its pages in the order in which the index names them first."""
-    linked = dict.fromkeys(re.findall(r"\]\(\s*([\w/.-]+)\.(?:md|ipynb)", index))
-    pages = {folder: [f"{page}.md" for page in linked if page.startswith(f"{folder}/")] for folder in SECTIONS}
-    sections = [{SECTIONS[folder]: found} for folder, found in pages.items() if found]
-    return [{"Start": ["index.md"]}, *sections, {"About": ["design.md", "contributing.md", INDEX]}]
+    """The navigation: the headings of the index, as sections and groups within them, with the pages that each lists."""
+    sections: list[dict[str, Any]] = []
+    pages: list[Any] = []
+    for level, title, page in re.findall(
+        r"^(?:(##+) ([^:\n]+).*|- \[.*?\]\(([\w/.-]+)\.(?:md|ipynb)\).*)$", index, re.M
+    ):
+        if page:
+            pages.append(f"{page}.md")
+            continue
+        within = sections if level == "##" else next(iter(sections[-1].values()))
+        within.append({title: (pages := [])})
+    return [{"Start": ["index.md", INDEX]}, *sections, {"About": ["design.md", "contributing.md"]}]
 
 
 def notebook_page(notebook: dict[str, Any]) -> str:

@@ -172,3 +172,20 @@ def test_real_tables_refuses_wrong_input_in_one_line(tmp_path: Path, given: list
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert said in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--model", "nobody"], "--model nobody: not of "),
+        (["--task", "sums", "nothing"], "--task nothing: not of "),
+        (["--hops", "4"], "--hops 4: not of "),
+        (["--items", "0"], "--items 0: no request would be made"),
+    ],
+)
+def test_bench_hf_refuses_what_the_recording_does_not_hold_in_one_line(given: list[str], said: str) -> None:
+    command = [sys.executable, "benchmarks/bench_hf.py", *given]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert said in done.stderr and done.stderr.count("\n") == 1

@@ -28,7 +28,16 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMAND = re.compile(r"^ {4}(?:.*&& )?python -m harness (.*)$", re.MULTILINE)
-COMMANDS = [command for page in PAGES for command in COMMAND.findall(page.read_text(encoding="utf-8"))]
+WIDEST = 100
+"""Characters of a line of code that the site shows beside its two lists of links, on a screen of 1,400 pixels."""
+
+
+def read(page: Path) -> str:
+    """A page, with commands that go on in the next line as one line."""
+    return re.sub(r" \\\n +", " ", page.read_text(encoding="utf-8"))
+
+
+COMMANDS = [command for page in PAGES for command in COMMAND.findall(read(page))]
 
 
 @pytest.mark.parametrize("command", dict.fromkeys(COMMANDS))
@@ -38,6 +47,15 @@ def test_a_command_is_one_that_is_taken(command: str) -> None:
     if arguments[0] == "lm-eval":
         HarnessCLI()._parser.parse_args(["run", *arguments[1:]])
     parse([re.sub(r"^N$", "1", argument) for argument in arguments])
+
+
+def test_guides_can_be_typed_one_after_another() -> None:
+    """What is written by a guide is written by no other, and not twice: it would be refused, as it is there already."""
+    guides = [README, *sorted((ROOT / "docs" / "guides").glob("*.md"))]
+    made = re.compile(r"(?:--out |\.save\(\")([^\s\"]+)")
+    written = [(out, page.name) for page in guides for out in made.findall(read(page))]
+    outs = [out for out, _ in written]
+    assert [each for each in written if outs.count(each[0]) > 1] == []
 
 
 def python_of(page: Path) -> list[str]:
@@ -55,7 +73,7 @@ def test_the_readme_is_short_and_explains_its_table_before_it() -> None:
 def test_the_commands_of_the_readme_make_its_table_and_its_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = README.read_text(encoding="utf-8")
+    text = read(README)
     run, report, *_ = COMMAND.findall(text)
     monkeypatch.chdir(tmp_path)
     for command in (run, report):
@@ -90,8 +108,9 @@ def test_the_python_of_the_api_page_runs(
     assert printed[0].startswith("hierrouter ") and "T param-tokens" in printed[0]
     assert re.search(r"hierrouter +records +0\.", printed[1])
     assert printed[2].startswith("[(0.0, ")
-    assert printed[3].startswith("hierrouter: quality ") and (tmp_path / "runs" / "before" / "report.html").is_file()
-    assert printed[4] == "" and names["again"].summary.routers["hierrouter"].overall.notes == ["from mine.safetensors"]
+    assert printed[3].startswith("hierrouter: quality ") and (tmp_path / "runs" / "by-length" / "report.html").is_file()
+    notes = names["again"].summary.routers["hierrouter"].overall.notes
+    assert printed[4] == "" and notes == ["from stories.safetensors"]
 
 
 class Followed:
@@ -110,7 +129,7 @@ class Followed:
     def __init__(
         self, page: Path, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], but: str = "$"
     ) -> None:
-        self.text = page.read_text(encoding="utf-8")
+        self.text = read(page)
         self.names: dict[str, Any] = {}
         self.runs: list[Any] = []
         self.printed: set[str] = set()
@@ -179,6 +198,30 @@ def test_the_guide_on_latency_says_what_comes_out(
     assert high["overall"]["calls"] == {"small": 1, "large": 0}
 
 
+def test_the_guide_on_tables_prints_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = Followed(ROOT / "docs" / "guides" / "outcomes.md", monkeypatch, capsys, but="import arc_")
+    assert page.prints_what_it_says()
+    one_hop, cascades = (run["routers"] for run in page.runs)
+    large, learnt = (one_hop[name]["overall"] for name in ("single:large", "hierrouter"))
+    assert learnt["quality"] == large["quality"] and learnt["cost"] == pytest.approx(0.525 * large["cost"])
+    for name, figures in page.rows().items():
+        overall = cascades[name]["overall"]
+        assert [overall[key] for key in ("quality", "cost", "hops")] == pytest.approx(figures), name
+
+
+@pytest.mark.parametrize("name", ["guides/budgets", "reference/frontier", "reference/recordings", "reference/stress"])
+def test_the_python_of_a_page_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shared in ("results", "tasks"):
+        (tmp_path / shared).symlink_to(ROOT / shared)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for example in python_of(ROOT / "docs" / f"{name}.md"):
+        exec(compile(example, f"docs/{name}.md", "exec"), names)
+
+
 def test_the_guide_on_serving_prints_what_it_says(
     stand_in_weights: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,7 +273,7 @@ def test_the_guide_on_a_gpu_computes_what_it_says(capsys: pytest.CaptureFixture[
 
 
 def test_the_guide_on_training_runs_on_the_pool_that_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (ROOT / "docs" / "guides" / "training.md").read_text(encoding="utf-8")
+    page = read(ROOT / "docs" / "guides" / "training.md")
     (pool,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     (tmp_path / "three.yaml").write_text(pool, encoding="utf-8")
     for shared in ("results", "tasks"):
@@ -285,11 +328,14 @@ def test_what_a_page_links_to_is_there(page: Path) -> None:
         assert not anchor or anchor in anchors(found), f"{page.name} links to {target}"
 
 
-def test_the_index_has_every_page_once_and_says_what_is_on_it() -> None:
+def test_the_index_has_every_page_once_by_its_title_and_says_what_is_on_it() -> None:
     index = ROOT / "docs" / "README.md"
-    listed = re.findall(r"^(?:- )?\[[^\]]+\]\(([^)]+\.md)\): \w.*$", index.read_text(encoding="utf-8"), re.MULTILINE)
-    pages = [str(page.relative_to(index.parent)) for page in index.parent.rglob("*.md") if page != index]
-    assert sorted(listed) == sorted(pages)
+    listed = re.findall(r"^(?:- )?\[(.+?)\]\(([^)]+\.md)\): \w.*$", index.read_text(encoding="utf-8"), re.MULTILINE)
+    pages = [page for page in index.parent.rglob("*.md") if page != index]
+    titles = [
+        (page.read_text(encoding="utf-8").partition("\n")[0], str(page.relative_to(index.parent))) for page in pages
+    ]
+    assert sorted((f"# {title}", page) for title, page in listed) == sorted(titles)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -297,3 +343,26 @@ def test_a_file_that_a_page_names_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"\b(?:benchmarks|harness|pools|routers|tasks|tests)/[\w/]+\.(?:py|yaml|json)\b", text):
         assert (ROOT / name).is_file(), f"{page.name} names {name}"
+
+
+def code_of(text: str) -> list[str]:
+    """The lines of code of a page, and not what programs print: its indented blocks and its fences with a language."""
+    language: str | None
+    lines, language, text_before, in_list = [], None, False, False
+    for line in text.splitlines():
+        if mark := re.match(r"\s*(?:```|~~~~)(\w*)", line):
+            language = (mark[1] or "text") if language is None else None
+        elif language is not None:
+            lines += [line] * (language != "text")
+        elif line.startswith("    ") and not text_before and not in_list:
+            lines.append(line.removeprefix("    "))
+            continue
+        elif line and not line.startswith(" "):
+            in_list = line.startswith("- ") or (in_list and text_before)
+        text_before = bool(line.strip())
+    return lines
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_line_of_code_is_wider_than_the_site_shows(page: Path) -> None:
+    assert [line for line in code_of(page.read_text(encoding="utf-8")) if len(line) > WIDEST] == []

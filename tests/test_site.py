@@ -52,3 +52,23 @@ def test_a_notebook_shows_its_table_and_its_figure(site: Path) -> None:
     page = (site / "notebooks" / "quickstart" / "index.html").read_text(encoding="utf-8")
     assert "<td>0.9491</td>" in page, "the optimum's quality, of a DataFrame"
     assert 'src="data:image/png;base64,' in page and "<style scoped>" not in page
+
+
+def test_guides_stand_in_groups_as_in_the_index(site: Path) -> None:
+    page = (site / "guides" / "run" / "index.html").read_text(encoding="utf-8")
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    groups = re.findall("^### (.*)$", index, re.MULTILINE)
+    places = [page.index(f">{title}<" if f">{title}<" in page else f"\n    {title}\n") for title in groups]
+    assert groups and places == sorted(places)
+
+
+def test_options_intervals_and_names_are_not_broken_and_long_code_is(site: Path) -> None:
+    guide = (site / "guides" / "run" / "index.html").read_text(encoding="utf-8")
+    assert '<code class="whole">--latency-weight</code>' in guide
+    assert '<pre><span></span><code class="whole">' not in guide
+    long = (site / "reference" / "installation" / "index.html").read_text(encoding="utf-8")
+    assert '<code>python -c "import harness; print(harness.__file__)"</code>' in long
+    table = (site / "results" / "real-tables" / "index.html").read_text(encoding="utf-8")
+    assert re.search(r'<span class="whole">\[[\d., ]+\]</span></td>', table)
+    assert '<span class="whole">gpt-4-1106-preview</span>' in table
+    assert 'data-md-type="toc" hidden' in table and 'data-md-type="toc" hidden' not in guide

@@ -59,8 +59,8 @@ def record(
 
     The parameters are the options of `python -m harness record`. say: is told what takes a while; on_progress: of
     models, as `pools.models.progress` has it. Every batch is in the store before the next begins: after Ctrl-C or
-    `kill -9` the same call goes on from there. Raises UserError, before anything is generated, for what is not there and
-    for a folder that holds something else.
+    `kill -9` the same call goes on from there. Raises UserError, before anything is generated, for what is not there,
+    and for a folder that holds something else.
     """
     out, store, weights, reuse, include = (
         None if p is None else Path(p) for p in (out, store, weights, reuse, include_path)

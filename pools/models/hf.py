@@ -3,7 +3,7 @@
 Requests of a recording share much: the system prompt, a task's instructions, a query that several pipelines have
 answered. What the requests of a batch begin with alike is read once; padding is skipped, not read; and a response
 that has come to its end leaves the batch, which lm-eval's would carry on until the last one ends. The responses are
-the same, up to the rounding of floating-point sums, in less than two thirds of the time (docs/results/performance.md).
+the same, up to the rounding of floating-point sums, in less time (docs/results/performance.md says how much).
 """
 
 from __future__ import annotations
