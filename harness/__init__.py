@@ -5,9 +5,9 @@
     evaluation = harness.evaluate(["hierrouter", "knn"])
     print(evaluation.summary.routers["hierrouter"].overall.quality)
 
-Each function takes what the command of its name takes, prints nothing, and raises `harness.UserError` for bad input.
+Each function takes what its command takes, prints nothing, and raises `harness.UserError` for bad input.
 `RoutedLM` is a model of lm-eval (docs/guides/lm-eval.md).
-docs/guides/python.md shows them at work.
+docs/guides/python.md shows them at work, and names the command of each.
 """
 
 import sys

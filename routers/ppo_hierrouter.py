@@ -910,7 +910,7 @@ def main() -> None:
         tree = tree if args.max_hops is None else tree.shortened(args.max_hops)
         source = {"recording": args.recording.name, "suite": recording.manifest.get("suite")}
         parts = tree.select("train"), tree.select("validation")
-        if args.out is not None and not (args.resume or args.force):
+        if args.out is not None and not args.force:
             asked = request_for(args, *parts, facts={"source": source})
             check_replaced(args.out, header_of("hierrouter", asked, plain(args)))
         with _tracked(args, source) as run, training_bar(shown=sys.stderr.isatty()) as report:

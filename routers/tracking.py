@@ -66,6 +66,8 @@ def way_to_wandb() -> str:
     import wandb
 
     try:
+        if (mode := wandb.setup().settings.mode) != "online":  # of its file of settings: `wandb offline`
+            return f"its mode {mode}"
         return "a login" if wandb.login(prompt=False, verify=False) else ""
     except wandb.errors.Error:  # a key that can be none
         return ""

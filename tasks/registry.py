@@ -75,6 +75,12 @@ def check(name: str, include_path: Path | None = None) -> Path:
     )
 
 
+def ships(name: str, include_path: Path | None = None) -> bool:
+    """Whether a task's file is of this project or of lm-eval. Raises UserError as `check`."""
+    parents = check(name, include_path).resolve().parents
+    return FOLDER.resolve() in parents or _lm_eval_folder().resolve() in parents
+
+
 def check_folder(include_path: Path | None) -> None:
     """Raise UserError if the folder of further task files is not there."""
     if include_path is not None and not include_path.is_dir():

@@ -189,7 +189,12 @@ def import_table(
     name = common_name(files) if name is None else name
     check_name(name, "the name of the pool and the suite (--name, or else the file's name)")
     out = Path("runs") / "recordings" / name if out is None else Path(out)
-    force = force or _same_import(out, name, files)
+    asked = {
+        **{"format": format, "splits": list(splits), "quality_only": quality_only, "cost_unit": cost_unit},
+        **{"prices": list(prices), "tokenizer": tokenizer, "hops": hops, "answers": answers},
+        "drop_incomplete": drop_incomplete,
+    }
+    force = force or _same_import(out, name, files, asked)
     check_recording_target(out, replace=force)
     if answers != "auto":
         answer_reader(answers)
@@ -223,6 +228,7 @@ def import_table(
     counts = {split: of_split[split] for split in get_args(Split)}
     manifest = {
         **provenance(),
+        "asked": asked,
         "suite": name,
         "single_hop": not tree.independent,
         "answers_guessed": answers == "auto",
@@ -243,15 +249,15 @@ def import_table(
     return out
 
 
-def _same_import(folder: Path, name: str, files: Sequence[Path]) -> bool:
-    """Whether a folder holds what this very command made of these very files."""
+def _same_import(folder: Path, name: str, files: Sequence[Path], asked: Mapping[str, Any]) -> bool:
+    """Whether a folder holds what was made of these very files with these options."""
     try:
         there = check_recording(folder).model_dump()
     except UserError:
         return False
     hashes = [source["sha256"] for source in there.get("source", [])]
-    same = (there["suite"], there.get("command")) == (name, provenance()["command"])
-    return same and hashes == [file_hash(file) for file in files if file.is_file()]
+    of_files = [file_hash(file) for file in files if file.is_file()]
+    return (there["suite"], there.get("asked"), hashes) == (name, asked, of_files)
 
 
 def import_command(options: Import, console: Console) -> Path:

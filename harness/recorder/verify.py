@@ -101,10 +101,10 @@ def verify(options: Verify, console: Console) -> bool:
     if pool.model_names != recording.pool.model_names:
         raise UserError(f"pool {pool.name} is not what {folder} was recorded with; name that pool's file (--pool)")
     sample = draw(tree, options.sample, options.seed)
-    if options.suite or options.task or options.include_path:
+    if options.suite or options.task:
         tasks = chosen_suite(options.suite, options.task, options.include_path).load()
     else:
-        tasks = recorded_suite(recording, folder).load()
+        tasks = recorded_suite(recording, folder, options.include_path).load()
     now = fingerprints(pool, tasks, options.weights)
     _check_same("task", {tree.items[i].task for i, _ in sample}, now["tasks"], recording.manifest.get("tasks", {}))
     _check_same("model", pool.model_names, now["models"], recording.manifest.get("models", {}))

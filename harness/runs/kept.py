@@ -19,6 +19,7 @@ from pools.mdp.tree import Tree
 from pools.types import content_hash
 from routers import RouterRequest
 from routers.checkpoint import Problem
+from routers.encoders.base import ENCODERS
 from routers.registry import ROUTERS, Taught, load_taught, options_asked, teach
 
 UNFINISHED = ".trained"
@@ -38,8 +39,11 @@ class Kept:
     def path(self, router: str, request: RouterRequest, options: Mapping[str, Any]) -> Path:
         """Where a router is kept: another file for whatever decides what it learns."""
         problem = Problem.of(request).model_dump(mode="json")
-        decides = (router, options_asked(router, options), problem, request.frontier, str(request.weights))
-        code = Path(inspect.getfile(ROUTERS.entry(router)[1])).read_bytes()  # of a file of the user's own
+        asked = options_asked(router, options)
+        decides = (router, asked, problem, request.frontier, str(request.weights))
+        # Of files of the user's own.
+        kinds = [ROUTERS.entry(router)[1], *([ENCODERS.find(asked["encoder"])[1]] if "encoder" in asked else [])]
+        code = b"".join(Path(inspect.getfile(kind)).read_bytes() for kind in kinds)
         of = content_hash(*decides, self.learnt_from, hashlib.sha256(code).hexdigest())
         return self.folder / f"{file_name(router)}-{request.seed}-{of[:16]}.safetensors"
 

@@ -156,9 +156,9 @@ def generation_progress(console: Console) -> Iterator[OnProgress]:
         printed[0] = it.start  # who begins a training says so
 
         def report(done: int, total: int, said: str) -> None:
+            it.done, it.total, it.said = done, total, said  # before `first`: another thread reads them
             if not it.first:
                 it.first, it.start = done, time.monotonic()
-            it.done, it.total, it.said = done, total, said
             bar.update(it.task, completed=done, total=total, rate=said)
 
         try:
@@ -171,7 +171,7 @@ def generation_progress(console: Console) -> Iterator[OnProgress]:
             return
         for model, call in list(loading.items()):
             say(f"loading {model}: {time.monotonic() - call.start:.0f} s so far")
-        begun = {model: call for model, call in calls.items() if call.under_way is not None or call.done}
+        begun = {model: call for model, call in list(calls.items()) if call.under_way is not None or call.done}
         for model, call in begun.items():
             say(call.line(model))
         for name, training in list(trainings.items()):

@@ -64,12 +64,13 @@ from pools.errors import UserError, shown
 from pools.mdp.tree import Tree
 from pools.models.progress import Progress
 from pools.secrets import clean
+from pools.types import UpstreamError
 from pools.weights import file_hash
 from routers import RouterRequest, load
 from routers.encoders.base import ENCODERS
 from routers.options import parse_arguments
 from routers.registry import Taught, learns, registered_name, row_name
-from routers.router import Log, Training, callable_models
+from routers.router import Log, Training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,7 +148,9 @@ class Evaluation:
 
         folder = Path(folder)
         if not force:
-            _check_not_another(folder, self.manifest.arguments)
+            # Of a router that is no name nothing says what it is but its figures.
+            named = all(isinstance(each.given, str) for each in self.routers)
+            _check_not_another(folder, self.manifest.arguments, None if named else self.summary)
         with new_run(folder) as to:
             taught = [(each.name, _checkpoint_name(each, self.routers), each.taught) for each in self.routers]
             taught += [(name, f"{file_name(name)}.no-worse-than.safetensors", it) for name, it in self.taught.items()]
@@ -329,9 +332,6 @@ def evaluate(
     of_seeds = range(seed, seed + seeds)
     rows = assemble(with_them, options, checkpoint_of, checkpoint is None, request, of_seeds, kept, say)
     assembled = [row[0] for row in rows.values()]
-    if source.generator is not None:
-        for each in assembled:
-            source.generator.expect(callable_models(each.router, len(tree.models)))
     swept: list[dict[str, Outcome]] = []
     trainings: list[dict[str, dict[int, Outcome]]] = []  # of the rows with several, at each cost weight
     below_single: dict[str, list[float]] = {name: [] for name in rows}
@@ -384,6 +384,7 @@ def evaluate(
     asked_for: dict[str, Any] = {
         **{"router": tuple(asked), "pool": pool, "suite": suite, "recording": recording, "task": list(tasks)},
         **{"include_path": include, "train_on": train_on, "seeds": seeds},
+        **{"live": live, "weights": weights, "store": store, "baselines": baselines, "retrain": retrain},
         **{"limit": limit, "split": split, "max_hops": max_hops, "allow_stop": allow_stop, "preset": preset},
         **{"cost": cost, "cost_weight": list(lambdas)},
         **{"latency_weight": latency_weight, "encoder": encoder},
@@ -442,7 +443,8 @@ def run(options: Run, console: Console, log: Log | None = None) -> Path:
             )
         evaluation.save(out, force=True)
     except BaseException as error:
-        if isinstance(error, UserError) and not kept_before and not any_kept(kept, options.router):
+        bad_input = isinstance(error, UserError) and not isinstance(error, UpstreamError)
+        if bad_input and not kept_before and not any_kept(kept, options.router):
             shutil.rmtree(kept, ignore_errors=True)  # baselines alone
         with suppress(OSError):  # something is kept there, or nothing ever was
             kept.rmdir()
@@ -469,15 +471,16 @@ def _arguments(given: Mapping[str, Any]) -> Arguments:
     )
 
 
-def _check_not_another(out: Path, asked: Arguments) -> None:
-    """Raise UserError if the folder holds a run that was asked for something else."""
+def _check_not_another(out: Path, asked: Arguments, summary: Summary | None = None) -> None:
+    """Raise UserError if the folder holds a run that was asked for something else, or has another summary than this."""
     try:
-        there = load_run(out).manifest
+        run = load_run(out)
     except UserError:  # none, or a damaged one
         return
+    there = run.manifest
     before, now = there.arguments.model_dump(mode="json"), asked.model_dump(mode="json")
     compared = now.keys() & before.keys() - {"out", "force", "rows", *TRACKING}
-    if any(before[name] != now[name] for name in compared):
+    if any(before[name] != now[name] for name in compared) or summary not in (None, run.summary):
         raise UserError(f"{out} holds another run ({there.command}); name a new folder, or replace it with --force")
 
 

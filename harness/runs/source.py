@@ -146,10 +146,18 @@ def command_to_record(pool: str, suite: str | None, tasks: Sequence[str], includ
 
 
 def _check_same_tasks(asked: Suite, recorded: Recording, folder: Path) -> None:
-    """Raise UserError if a task that a file describes is not what was recorded under its name, if anything was."""
+    """Raise UserError if a task that a file describes is not what was recorded under its name, if anything was.
+
+    Tasks of lm-eval and of this project are known by their names, so that their data need not be there.
+    """
     prints, there = recorded.manifest.get("tasks", {}), {item.task for item in recorded.tree.items}
-    for task in asked.load():
-        if task.name in there and prints.get(task.name) != task.fingerprint:
+    of_files = tuple(
+        task
+        for task in asked.tasks
+        if registry.name_of(task.name) in there and not registry.ships(task.name, asked.include_path)
+    )
+    for task in replace(asked, tasks=of_files).load() if of_files else ():
+        if prints.get(task.name) != task.fingerprint:
             raise UserError(
                 f"the recording {folder} is of another task {task.name} than that file describes (items, wording, "
                 "examples, metric or filter); record yours (python -m harness record)"
@@ -278,20 +286,22 @@ def recorded_pool(recording: Recording, folder: Path) -> str:
     return file or name
 
 
-def recorded_suite(recording: Recording, folder: Path) -> Suite:
+def recorded_suite(recording: Recording, folder: Path, include_path: Path | None = None) -> Suite:
     """The suite that a recording was made with, or its tasks alone: by their files if these are where they were.
 
-    Raises UserError if they are not, and none of their names is known.
+    include_path: folder of further task files, by default the one that the recording was made with. Raises UserError if
+    they are not, and none of their names is known.
     """
     file, name = _file_of("suite", recording, folder), suite_of(recording, folder)
     if file or name in suite_names():
-        return load_suite(file or name)
+        return load_suite(file or name, include_path)
     files: dict[str, str] = recording.manifest.get("files", {})
-    include = folder / files["include_path"] if "include_path" in files else None
+    if include_path is None and "include_path" in files:
+        include_path = folder / files["include_path"]
     tasks = dict.fromkeys(item.task for item in recording.tree.items)
     of_tasks = {task: folder / files[f"task:{task}"] for task in tasks if f"task:{task}" in files}
     try:
-        return chosen_suite(None, [str(of_tasks.get(task, task)) for task in tasks], include)
+        return chosen_suite(None, [str(of_tasks.get(task, task)) for task in tasks], include_path)
     except UserError:
         raise _gone("suite", name, recording, folder) from None
 

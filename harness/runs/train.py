@@ -123,7 +123,7 @@ def train(
         validation=validation,
         training=Training(state=state, resume=resume, report=report, facts=facts),
     )
-    if out is not None and not (resume or force):
+    if out is not None and not force:
         check_replaced(out, header_of(router, request, asked))
     say(f"training {row_name(router) if isinstance(router, str) else name} on {len(items.items)} items ...")
     with (
@@ -184,6 +184,8 @@ def train_command(options: Train, console: Console) -> Path:
     of_the_command = ("task", "router_args", "total_timesteps", "out", *TRACKING)
     steps = {} if options.total_timesteps is None else {"total_timesteps": options.total_timesteps}
     out = options.out or Path("runs") / f"{registered_name(options.router)}.safetensors"
+    state = state_path(out)
+    before = state.stat().st_mtime_ns if state.exists() else None
     try:
         with generation_progress(console) as on_progress:
             train(
@@ -196,7 +198,8 @@ def train_command(options: Train, console: Console) -> Path:
                 on_progress=on_progress,
             )
     except KeyboardInterrupt:
-        state = state_path(out)
-        how = f"--resume goes on from {state}" if state.is_file() else "nothing was written yet, so start it again"
+        written = state.exists() and state.stat().st_mtime_ns != before
+        again = "the same command" if options.resume else "start it again"
+        how = f"--resume goes on from {state}" if written else f"nothing was written yet: {again}"
         raise KeyboardInterrupt(how) from None
     return out

@@ -130,12 +130,16 @@ def _tokens(reply: dict[str, Any]) -> tuple[int, int] | None:
     usage = reply.get("usage")
     if not isinstance(usage, dict):
         return None
-    of_anthropic = reply.get("type") == "message"
-    names = ("input_tokens", "output_tokens") if of_anthropic else ("prompt_tokens", "completion_tokens")
-    found = tuple(usage.get(name) for name in names)
-    if not all(isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 2**31 for count in found):
-        return None
-    return found  # type: ignore[return-value]
+    names = ["prompt_tokens", "completion_tokens"]
+    if reply.get("type") == "message":  # Anthropic's; what its cache held is read, and counted beside the others
+        cached = [name for name in ("cache_creation_input_tokens", "cache_read_input_tokens") if usage.get(name)]
+        names = ["input_tokens", *cached, "output_tokens"]
+    counts: list[int] = []
+    for said in map(usage.get, names):
+        if not isinstance(said, int) or isinstance(said, bool) or not 0 <= said < 2**31:
+            return None
+        counts.append(said)
+    return sum(counts[:-1]), counts[-1]
 
 
 TRIES = 8

@@ -153,10 +153,10 @@ class LocalEngine:
 
     def _find_expected(self) -> None:
         """Raise UserError if the weights of a model that may be asked are nowhere; the hub's are fetched now."""
-        for model in (self.pool.models[number] for number in sorted(self._expected)):
+        expected, self._expected = sorted(self._expected), set()
+        for model in (self.pool.models[number] for number in expected):
             if model.weights is not None and find_here(model.weights, self.pool.folder, self.weights_dir) is None:
                 find_weights(model.weights, model.name, self.pool.folder, self.weights_dir)
-        self._expected.clear()
 
     def _load(self, model: CandidateModel) -> Any:
         tell, start = self.progress or (lambda event: None), time.perf_counter()

@@ -113,9 +113,11 @@ def save_encoder(encoder: Encoder) -> dict[str, NDArray[Any] | str]:
 
 def check_encoder(learnt: Learnt) -> None:
     """Raise UserError if the encoder that `save_encoder` kept is of a file that was not named."""
-    if "encoder" in learnt and (name := str(learnt["encoder"])) not in ENCODERS.names():
+    name = learnt.get("encoder")
+    if isinstance(name, str) and name not in ENCODERS.names():
         raise UserError(
-            f"encoder {name} is unknown here: name its file (--encoder FILE.py), or install the package that has it"
+            f"encoder {name} is unknown here: run and train take its file (--encoder FILE.py), all else knows those of "
+            "installed packages"
         )
 
 

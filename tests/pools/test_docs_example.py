@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,13 +21,13 @@ ROOT = Path(__file__).parents[2]
 def test_a_pool_is_a_short_file(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "guides" / "pools.md").read_text(encoding="utf-8")
     found = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
-    command = re.search(r"^    python (-m harness run .*)$", text, re.MULTILINE)
+    command = re.search(r"^    python (-m harness run (?:.*\\\n)*.*)$", text, re.MULTILINE)
     assert found is not None and command is not None
     assert found[1].count("\n") < 15
     (tmp_path / "two-registries.yaml").write_text(found[1], encoding="utf-8")
     (tmp_path / "results").symlink_to(ROOT / "results")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    words = [*command[1].split(), "--split", "all", "--out", "run", "--store", "s.sqlite"]
+    words = [*shlex.split(command[1]), "--split", "all", "--out", "run", "--store", "s.sqlite"]
     subprocess.run([sys.executable, *words], env=environment, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
     rows = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["routers"]
     # It knows the people of its registry, and nobody else.

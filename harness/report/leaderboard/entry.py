@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -131,6 +131,12 @@ class Entry(Schema):
         if self.cost is None:
             return Figures(quality, None)
         return Figures(quality, np.array([each for of in self.items.values() for each in of.cost or ()]))
+
+    def figures_of(self, keys: Sequence[ItemKey]) -> Figures:
+        """Its figures on the items of these keys, in their order."""
+        place = {key: number for number, key in enumerate(self.keys)}
+        order, of = [place[key] for key in keys], self.figures
+        return Figures(of.quality[order], None if of.cost is None else of.cost[order])
 
     @property
     def file(self) -> Path:

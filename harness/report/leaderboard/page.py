@@ -75,7 +75,7 @@ def page_of(entries: Mapping[Path, Entry], command: str) -> str:
         table = members[0].table
         found = {entry.router: entry for entry in members}
         ranked = standings(
-            {entry.router: entry.figures for entry in _on_the_same_items(members)},
+            {entry.router: entry.figures_of(members[0].keys) for entry in _on_the_same_items(members)},
             frozenset(entry.router for entry in members if entry.bound),
             table.cost_weight,
         )
@@ -86,10 +86,10 @@ def page_of(entries: Mapping[Path, Entry], command: str) -> str:
 
 
 def _on_the_same_items(members: Sequence[Entry]) -> Sequence[Entry]:
-    keys = members[0].keys
-    if other := next((entry for entry in members if entry.keys != keys), None):
+    keys = {*members[0].keys}
+    if other := next((entry for entry in members if {*entry.keys} != keys), None):
         raise UserError(
-            f"{other.file} has other items than {members[0].file}, or in another order; those of a table need the same"
+            f"{other.file} has other items than {members[0].file}; entries of a table need figures of the same items"
         )
     return members
 

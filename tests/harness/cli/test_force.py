@@ -68,6 +68,12 @@ def test_a_checkpoint_of_another_training_is_kept(
         said = capsys.readouterr()
         assert f"holds another training (knn, seed 1; it differs in {differs})" in said.err
         assert "--force" in said.err and "training knn" not in said.out
+    # Nor is it replaced by one that resumes beside the state of another.
+    state = out.with_name("p.safetensors.state")
+    state.touch()
+    assert train("--resume", router="ridge") == 2 and out.read_bytes() == made
+    assert "holds another training (knn, seed 1" in capsys.readouterr().err
+    state.unlink()
     assert train("--force", seed=2) == 0
     assert read_checkpoint(out).header.training["seed"] == 2
     api.train("knn", small_recording, seed=3, out=out, force=True)

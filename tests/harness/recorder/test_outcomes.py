@@ -77,6 +77,8 @@ def test_from_python_a_table_is_imported_as_by_the_command_and_nothing_is_printe
         assert (out / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
     found = harness_package.load_recording(out).tree
     assert found.max_hops == 2 and found.independent
+    with pytest.raises(harness_package.UserError, match="holds a recording"):
+        harness_package.import_table(path, out, hops=1)
     written(table(6), path)
     with pytest.raises(harness_package.UserError, match="holds a recording"):
         harness_package.import_table(path, out, hops=2)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from own_encoder import LETTERS
 from shipped import POLICY, RECORDING
 
 from harness.runs import checkpoints
@@ -88,7 +89,7 @@ def test_a_changed_recording_has_no_shipped_policy(
 
 
 def test_live_models_of_the_recording_use_the_shipped_policy(
-    tmp_path: Path, harness: Harness, stand_in_weights: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # The specialists ship, and on this task no other model is worth its cost.
     asked = ("--task", "records", "--limit", 4, "--split", "all", "--baselines", "no")
@@ -98,37 +99,6 @@ def test_live_models_of_the_recording_use_the_shipped_policy(
     assert harness("run", "--checkpoint", POLICY, *asked, "--out", tmp_path / "recorded") == 0
     found = [pq.read_table(tmp_path / name / "items.parquet").to_pylist() for name in ("live", "recorded")]
     assert found[0] == found[1] and len(found[0]) == 4
-
-
-LETTERS = """
-import string
-
-import numpy as np
-from routers.encoders.base import register_encoder
-
-
-@register_encoder("letters")
-class Letters:
-    name, dimension, base_rate = "letters", 26, 0.0
-
-    @classmethod
-    def build(cls, argument, texts, seed, weights):
-        return cls()
-
-    @classmethod
-    def load(cls, learnt, weights):
-        return cls()
-
-    def encode(self, texts):
-        shares = [[text.count(letter) / (1 + len(text)) for letter in string.ascii_lowercase] for text in texts]
-        return np.array(shares, np.float32)
-
-    def count_tokens(self, texts):
-        return np.zeros(len(texts), np.int64)
-
-    def save(self):
-        return {}
-"""
 
 
 def test_a_router_with_an_encoder_of_a_file_is_loaded_with_that_file(
@@ -148,7 +118,7 @@ def test_a_router_with_an_encoder_of_a_file_is_loaded_with_that_file(
     ENCODERS._entries.pop("letters")  # as in a new process
     ENCODERS._of_files.clear()
     assert harness(*loaded) == 2
-    assert "encoder letters is unknown here: name its file (--encoder FILE.py)" in capsys.readouterr().err
+    assert "encoder letters is unknown here: run and train take its file (--encoder FILE.py)" in capsys.readouterr().err
     assert harness(*loaded, "--encoder", file) == 0
     rows = [pq.read_table(tmp_path / name / "items.parquet").to_pylist() for name in ("trained", "loaded")]
     assert rows[0] == rows[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pools.data.store import TransitionStore
 from pools.models.progress import Batch
 from pools.pool import load_pool
 from routers import load, ppo_hierrouter
+from routers.fixed import FixedRouter
 from tasks import load_suite
 
 Harness = Callable[..., int]
@@ -400,6 +401,12 @@ def test_what_was_trained_is_evaluated_tabulated_and_drawn(small_recording: Path
     made.save(tmp_path / "all")  # the same again
     with pytest.raises(harness_package.UserError, match="all holds another run"):
         on_records.save(tmp_path / "all")
+    one, other = FixedRouter((0,), 6), FixedRouter((1,), 6)
+    for router, said in ((one, None), (one, None), (other, "all2 holds another run")):
+        with nullcontext() if said is None else pytest.raises(harness_package.UserError, match=said):
+            harness_package.evaluate({"mine": router}, small_recording, baselines="no").save(tmp_path / "all2")
+    with pytest.raises(harness_package.UserError, match="all2 holds another run"):
+        harness_package.evaluate({"mine": one}, small_recording, baselines="yes").save(tmp_path / "all2")
     replaced = harness_package.load_run(on_records.save(tmp_path / "all", force=True))
     assert replaced.summary == on_records.summary
     harness_package.train("knn", small_recording, out=tmp_path / "knn.safetensors")

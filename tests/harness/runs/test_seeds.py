@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from own_encoder import LETTERS
 
 import harness as api
 from harness.runs import kept, manifest
@@ -149,7 +150,7 @@ def test_a_training_that_is_stopped_says_how_it_goes_on(
     before, real = True, ppo_hierrouter._save
     monkeypatch.setattr(ppo_hierrouter, "_save", stop)
     assert harness(*command) == STOPPED
-    assert "stopped; nothing was written yet, so start it again" in capsys.readouterr().err
+    assert "stopped; nothing was written yet: start it again" in capsys.readouterr().err
     before = False
     assert harness(*command) == STOPPED
     assert f"stopped; --resume goes on from {out}.state" in capsys.readouterr().err
@@ -250,6 +251,10 @@ def test_what_is_kept_is_of_whatever_decides_it(small_recording: Path, tmp_path:
     ]
     file.write_text(file.read_text() + "\n# edited\n")
     paths.append(kept.kept_in(tmp_path, request).path(str(file), request, {}))
+    encoder = tmp_path / "letters.py"
+    for text in (LETTERS, LETTERS + "\n# edited\n"):
+        encoder.write_text(text)
+        paths.append(kept.kept_in(tmp_path, request).path("knn", request, {"encoder": str(encoder)}))
     assert len(set(paths)) == len(paths)
     assert kept.kept_in(tmp_path, request).path("knn", request, {}) == paths[0]
 
