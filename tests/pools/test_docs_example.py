@@ -27,7 +27,7 @@ def test_a_pool_is_a_short_file(tmp_path: Path) -> None:
     (tmp_path / "two-registries.yaml").write_text(found[1], encoding="utf-8")
     (tmp_path / "results").symlink_to(ROOT / "results")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    words = [*shlex.split(command[1]), "--split", "all", "--out", "run", "--store", "s.sqlite"]
+    words = [*shlex.split(command[1].replace("\\\n", " ")), "--split", "all", "--out", "run", "--store", "s.sqlite"]
     subprocess.run([sys.executable, *words], env=environment, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
     rows = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["routers"]
     # It knows the people of its registry, and nobody else.
