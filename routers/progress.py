@@ -1,4 +1,4 @@
-"""Who is told how far trainings are, where no other is named."""
+"""Who is told how far trainings are, if no other is named."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def verdict(interval: Sequence[float] | None) -> str:
 
 
 def told_apart(mean: float | None, interval: Sequence[float] | None) -> str:
-    """`better` or `worse` if a difference is told apart from 0, not in digits alone that are not shown; else `no`."""
+    """`better` or `worse` if a difference is told apart from 0 and does not print as 0.000; else `no`."""
     return "no" if abs(mean or 0.0) < SHOWN else verdict(interval) or "no"
 
 

@@ -179,7 +179,8 @@ def _instead_of(
     if recorded.billed:
         return "it is a table that was imported, so name one of these"
     with suppress(UserError):
-        registry.check(task, include_path)
+        for name in asked:
+            registry.check(name, include_path)
         return _how_to_record(
             pool or (recorded.name if recorded.name in pool_names() else "POOL.yaml"), None, asked, include_path
         )

@@ -78,7 +78,7 @@ class RayEngine:
         self.pool, self.tries, self._progress = pool, tries, progress or (lambda event: None)
         self.weights_dir = None if weights_dir is None else weights_dir.resolve()
         if not ray.is_initialized():
-            # What other actors fail at besides is not printed as a traceback behind our line.
+            # Or the failures of other actors are printed as tracebacks after our line.
             os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
             try:
                 _knock(address or "")
