@@ -75,6 +75,15 @@ def check(name: str, include_path: Path | None = None) -> Path:
     )
 
 
+def exists(name: str, include_path: Path | None = None) -> bool:
+    """Whether there is such a task."""
+    try:
+        check(name, include_path)
+    except UserError:
+        return False
+    return True
+
+
 def ships(name: str, include_path: Path | None = None) -> bool:
     """Whether a task's file is of this project or of lm-eval. Raises UserError as `check`."""
     parents = check(name, include_path).resolve().parents

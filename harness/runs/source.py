@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -109,10 +108,12 @@ def open_source(
     known = load_recording(recording, cost)
     there = list(dict.fromkeys(item.task for item in known.tree.items))
     names = [registry.name_of(task) for task in tasks]
-    for name, task in zip(names, tasks, strict=True):
-        if name not in there:
-            instead = _instead_of(task, tasks, there, known.pool, pool, include_path)
-            raise UserError(f"unknown task {name!r}: the recording {recording} has {', '.join(there)}; {instead}")
+    if unknown := [task for name, task in zip(names, tasks, strict=True) if name not in there]:
+        task = next((task for task in unknown if not registry.exists(task, include_path)), unknown[0])
+        instead = _instead_of(task, tasks, there, known.pool, pool, include_path)
+        raise UserError(
+            f"unknown task {registry.name_of(task)!r}: the recording {recording} has {', '.join(there)}; {instead}"
+        )
     own_suite = asked_suite is not None and suite not in suite_names()
     if own_suite or include_path is not None or any(registry.is_file(task) for task in tasks):
         _check_same_tasks(chosen_suite(suite if own_suite else None, tasks, include_path), known, recording)
@@ -178,12 +179,9 @@ def _instead_of(
     """What to do about a task that a recording has not: how to record all that were asked, if there is such a task."""
     if recorded.billed:
         return "it is a table that was imported, so name one of these"
-    with suppress(UserError):
-        for name in asked:
-            registry.check(name, include_path)
-        return _how_to_record(
-            pool or (recorded.name if recorded.name in pool_names() else "POOL.yaml"), None, asked, include_path
-        )
+    if registry.exists(task, include_path):
+        of_pool = pool or (recorded.name if recorded.name in pool_names() else "POOL.yaml")
+        return _how_to_record(of_pool, None, asked, include_path)
     known = dict.fromkeys([*there, *registry.names(), *registry.lm_eval_names()])
     close = difflib.get_close_matches(task, known, n=2)
     return f"did you mean {' or '.join(close)}?" if close else "name one of these"
