@@ -90,7 +90,7 @@ class Options:
     num_trees: PositiveInt = 64
     """Exact advantages: trees of an iteration."""
     total_timesteps: PositiveInt = 600_000
-    """Sampled advantages: environment steps (hops) in all."""
+    """Sampled advantages: environment steps (hops) in all. With exact ones it has no effect: `total_trees` has."""
     num_envs: PositiveInt = 1024
     """Sampled advantages: episodes that run side by side."""
     num_steps: PositiveInt = 8

@@ -204,6 +204,11 @@ def load_taught(router: str | type, path: Path, request: RouterRequest) -> Taugh
         learner: Learner = entry(**{**read_options(entry, options, name), **variant})
         learnt: Any = learner.load(found.learnt, problem.request(request.weights))
     except (UserError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        if not entry.__module__.startswith("routers.") and not isinstance(error, UserError):
+            raise UserError(
+                f"{path}: the load of router {name} failed ({type(error).__name__}: {error}); it is given what its "
+                "save gave"
+            ) from None
         raise no_checkpoint(path, error) from None
     # Without models there is no run whose cost weight would count: the router is used by itself.
     if request.models and isinstance(learnt, WeighingRouter):

@@ -110,6 +110,20 @@ class LmEvalTask:
         by_answer = dict(zip(distinct, scores, strict=True))
         return [by_answer[answer] for answer in answers]
 
+    def try_out(self) -> None:
+        """Score the first item's own target, before any model is asked. Raises UserError if that fails."""
+        for item in self.items(1):
+            target = str(self._task.doc_to_target(self._instances[item.doc_id].doc))
+            try:
+                self.score([(item.doc_id, target)])
+            except UserError:
+                raise
+            except Exception as error:  # whatever a filter or a metric, of lm-eval or of the user's, raises
+                raise UserError(
+                    f"task '{self.name}': its filters or its metric fail at the first target "
+                    f"({type(error).__name__}: {error}); correct its file"
+                ) from None
+
     def _score_one(self, instance: Any) -> float:
         results = self._task.process_results(instance.doc, [instance.filtered_resps[self._filter.name]])
         metric = next(iter(results), None) if self._metric is None else self._metric

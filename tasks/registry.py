@@ -148,13 +148,20 @@ def get(
                 raise
             if isinstance(error, KeyError):
                 check_filters(name, config)
+            said = f"task '{name}' could not be loaded: {type(error).__name__}: {_first_line(error)}"
+            if not isinstance(error, OSError) and not re.search("hub|cache|offline", str(error), re.IGNORECASE):
+                raise UserError(
+                    f"{said}; correct its file: a key, a split or a field of its documents is none that there is"
+                ) from error
             raise UserError(
-                f"task '{name}' could not be loaded: {type(error).__name__}: {_first_line(error)}; expected its data "
-                "on the Hugging Face hub or in the local cache (check the network, HF_HOME and HF_HUB_OFFLINE), or in "
-                "files of its own, whose paths are from the folder that the command runs in"
+                f"{said}; expected its data on the Hugging Face hub or in the local cache (check the network, HF_HOME "
+                "and HF_HUB_OFFLINE), or in files of its own, whose paths are from the folder that the command runs in"
             ) from error
         parallel = ours and (config.get("metadata") or {}).get("scores_in_threads", False)
-        return LmEvalTask(task, metric, filter_name, limit, len(os.sched_getaffinity(0)) if parallel else 1)
+        made = LmEvalTask(task, metric, filter_name, limit, len(os.sched_getaffinity(0)) if parallel else 1)
+    if not ships(name, include_path):
+        made.try_out()
+    return made
 
 
 def _read_file(path: Path) -> str:

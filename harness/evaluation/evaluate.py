@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from harness.evaluation import router_output
 from harness.evaluation.latency import Waits, mean_waits, waits_of
-from harness.evaluation.rollout import STOPPED_AT_ONCE, rollout, states_at
-from pools.errors import UserError
+from harness.evaluation.rollout import rollout, states_at
 from pools.mdp.policy_value import expectation
 from pools.mdp.tree import IntArray, Tree
 from routers.router import Router, RoutingStates, StochasticRouter, VotingRouter
@@ -136,5 +135,5 @@ def action_probabilities(router: Router, states: RoutingStates, models: int) -> 
     else:
         chance[np.arange(len(chance)), router_output.actions(router, states, models)] = 1.0
     if chance[states.hop == 0, models].any():
-        raise UserError(STOPPED_AT_ONCE)
+        raise router_output.stopped_at_once(router)
     return chance

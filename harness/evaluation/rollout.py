@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.evaluation import router_output
-from pools.errors import UserError
 from pools.mdp.tree import IntArray, Tree
 from routers.router import Router, RoutingStates, StochasticRouter
 
-STOPPED_AT_ONCE = "the router stopped before any model was asked; STOP is open from the first response on"
 ALONE = nullcontext()  # one thread decides
 FloatArray = NDArray[np.float64]
 
@@ -61,7 +59,7 @@ def rollout(
         chance[going] *= chance_of
         asked = action < models
         if depth == 0 and not asked.all():
-            raise UserError(STOPPED_AT_ONCE)
+            raise router_output.stopped_at_once(router)
         going, action = going[asked], action[asked]
         if not len(going):
             break

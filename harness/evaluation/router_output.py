@@ -60,6 +60,13 @@ def own_cost(router: Router, states: RoutingStates) -> FloatArray:
     return cost
 
 
+def stopped_at_once(router: object) -> UserError:
+    """What to raise of a router that stopped before any model was asked."""
+    return UserError(
+        f"router {ROUTERS.name_of(router)} stopped before any model was asked; STOP is open from the first response on"
+    )
+
+
 def _indices(router: object, method: str, given: Any, count: int, highest: int, expected: str) -> NDArray[np.int64]:
     indices = _numbers(router, method, given, expected, (count,))
     good = (indices >= 0) & (indices <= highest) & (indices == np.floor(indices))

@@ -137,13 +137,15 @@ def verify(options: Verify, console: Console) -> bool:
     scores_equal = total - sum(one.score_differs for one in differ)
     counts_equal = total - sum(one.tokens_differ for one in differ)
     holds = equal >= options.at_least and scores_equal == counts_equal == total
+    only_texts = not holds and scores_equal == counts_equal == total
+    why = "; only texts differ, as other batches can make them: see --at-least" if only_texts else ""
     console.print(_per_model(tree.models, compared))
     if differ:
         console.print(_listed(differ))
     console.print(
         f"{folder}: {equal:.1%} of {total} responses equal (asked for: {options.at_least:.0%}), "
         f"{scores_equal} of {total} scores re-computed equal, {counts_equal} of {total} token counts: "
-        f"the recording {'holds' if holds else 'does NOT hold'}",
+        f"the recording {'holds' if holds else 'does NOT hold'}{why}",
         highlight=False,
         markup=False,
         soft_wrap=True,

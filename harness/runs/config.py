@@ -154,7 +154,7 @@ class Train(Problem):
     latency_weight: float = 0.0
     """Quality given up for a second that a user waits; of recordings that hold latency, with one cost weight."""
     total_timesteps: int | None = None
-    """Environment steps; by default the trainer's own."""
+    """Environment steps of a training with sampled advantages; with exact ones total_trees is (list routers ROUTER)."""
     out: Path | None = None
     """Checkpoint to write; by default runs/ROUTER.safetensors."""
     force: bool = False

@@ -182,8 +182,8 @@ def _instead_of(
     if registry.exists(task, include_path):
         of_pool = pool or (recorded.name if recorded.name in pool_names() else "POOL.yaml")
         return _how_to_record(of_pool, None, asked, include_path)
-    known = dict.fromkeys([*there, *registry.names(), *registry.lm_eval_names()])
-    close = difflib.get_close_matches(task, known, n=2)
+    elsewhere = difflib.get_close_matches(task, [*registry.names(), *registry.lm_eval_names()], n=2, cutoff=0.8)
+    close = difflib.get_close_matches(task, there, n=1) or elsewhere
     return f"did you mean {' or '.join(close)}?" if close else "name one of these"
 
 

@@ -125,7 +125,9 @@ def train(
     )
     if out is not None and not force:
         check_replaced(out, header_of(router, request, asked))
-    say(f"training {row_name(router) if isinstance(router, str) else name} on {len(items.items)} items ...")
+    going_on = f", going on from {state}" if resume else ""
+    called = row_name(router) if isinstance(router, str) else name
+    say(f"training {called} on {len(items.items)} items{going_on} ...")
     with (
         nullcontext() if track is None else tracked(track, "train", usual, f"{name} on {source.suite}", settings) as run
     ):

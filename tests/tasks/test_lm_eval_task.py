@@ -207,11 +207,9 @@ def test_a_split_or_wording_that_no_document_has_is_refused_in_one_line(
     sums: Path, key: str, field: str, said: str
 ) -> None:
     sums.write_text(f"{FEWSHOT}metadata: {{{key}: {field}}}\n")
-    task = get(str(sums))
-    for use in (task.items, lambda: task.fingerprint):
-        with pytest.raises(UserError, match=f"task 'fewshot_sums'.*{said}") as error:
-            use()
-        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=f"task 'fewshot_sums'.*{said}") as error:
+        get(str(sums))
+    assert "\n" not in str(error.value)
 
 
 def test_scores_keep_the_order_of_the_answers(sums: Path) -> None:
@@ -273,9 +271,11 @@ def test_what_is_not_greedy_text_is_refused(sums: Path, old: str, new: str, comp
     [
         ("metric: exact_match", "metric: exact_mtch", "metric 'exact_mtch': .*; did you mean exact_match"),
         ("function: take_first", "function: take_frst", "filter function 'take_frst': .*; did you mean take_first"),
+        ("function: take_first", 'function: regex, regex_pattern: "("', "fail at the first target"),
+        ("metric: exact_match", "metric: bleu", "metric 'bleu' gave .*, expected a number in"),
     ],
 )
-def test_a_metric_or_filter_that_lm_eval_has_not_is_refused_at_once(
+def test_a_metric_or_filter_that_cannot_be_used_is_refused_at_once(
     sums: Path, old: str, new: str, complaint: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     sums.write_text(FEWSHOT.replace(old, new))
