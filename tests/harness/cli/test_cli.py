@@ -45,7 +45,7 @@ def test_help_imports_nothing_heavy() -> None:
         ("run --router-args knn:k=1", "not among the routers"),
         ("run --task nothing", "unknown task 'nothing': the recording"),
         ("run --task rekords", "did you mean records"),
-        ("run --task gsm8kk", "did you mean gsm8k or"),
+        ("run --task gsm8kk", "did you mean gsm8k?"),
         ("run --task sums gsm8k", "harness record --pool lightweight --task sums gsm8k) and name that recording"),
         (
             "run --task gsm8k",
