@@ -12,6 +12,8 @@ docs/guides/python.md shows them at work, and names the command of each.
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if sys.version_info < (3, 11):  # noqa: UP036 - pip looks at it, a checkout on the path does not
@@ -20,8 +22,6 @@ if sys.version_info < (3, 11):  # noqa: UP036 - pip looks at it, a checkout on t
         raise ImportError(_said)
     print(f"harness: {_said}", file=sys.stderr)  # of `python -m harness`, which passes here first
     sys.exit(2)
-
-from harness.neighbours import check_neighbours
 
 if TYPE_CHECKING:
     from harness.recorder.import_table import import_table
@@ -74,6 +74,26 @@ _FROM = {
     "tree_text": "harness.tables.tree_text",
     "write_report": "harness.report.page",
 }
+
+NEIGHBOURS = ("pools", "routers", "tasks")
+"""The packages that are installed beside this one, whose names others may use, too."""
+
+
+def check_neighbours() -> None:
+    """Raise ImportError, whose text is one line, if Python finds others of these names before ours.
+
+    Imports nothing of theirs: what an error says of a name that is missing in a strange `tasks` helps nobody.
+    """
+    here = Path(__file__).resolve().parents[1]
+    for name in NEIGHBOURS:
+        spec = find_spec(name)
+        places = [] if spec is None else [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
+        if here / name / "__init__.py" not in [Path(place).resolve() for place in places if place]:
+            found = f"finds {places[0]}" if places else "finds nothing"
+            raise ImportError(
+                f"`import {name}` {found} and not {here / name}, which belongs to harness: go to a folder without it "
+                "(python -m looks in the current one first, the command `harness` does not), or rename or uninstall it"
+            )
 
 
 def __getattr__(name: str) -> Any:

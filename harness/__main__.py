@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import NoReturn
 
-from harness.neighbours import check_neighbours
+from harness import check_neighbours
 
 _AFTER_STOP = {
     "record": "what was stored stays, the same command goes on from there",
