@@ -98,7 +98,9 @@ def test_replies_in_anthropic_s_form(pool: Any, serve: Any, monkeypatch: pytest.
     def says(handler: Handler, question: str, before: int) -> bool:
         assert "'type': 'text'" in question and handler.headers["x-api-key"] == "key-of-this-test"
         content, why = next(replies)
-        usage = {"input_tokens": 12, "output_tokens": 3, "cache_read_input_tokens": 0}
+        # What its cache held is not among the tokens of its input.
+        cached = {"cache_creation_input_tokens": 3, "cache_read_input_tokens": 4}
+        usage = {"input_tokens": 5, "output_tokens": 3, **cached}
         message = {"type": "message", "role": "assistant", "content": content, "stop_reason": why, "usage": usage}
         handler.reply(200, {"id": "msg_1", "model": "any", "stop_sequence": None, **message})
         return True
