@@ -292,11 +292,11 @@ def recorded_suite(recording: Recording, folder: Path, include_path: Path | None
     they are not, and none of their names is known.
     """
     file, name = _file_of("suite", recording, folder), suite_of(recording, folder)
-    if file or name in suite_names():
-        return load_suite(file or name, include_path)
     files: dict[str, str] = recording.manifest.get("files", {})
     if include_path is None and "include_path" in files:
         include_path = folder / files["include_path"]
+    if file or name in suite_names():
+        return load_suite(file or name, include_path)
     tasks = dict.fromkeys(item.task for item in recording.tree.items)
     of_tasks = {task: folder / files[f"task:{task}"] for task in tasks if f"task:{task}" in files}
     try:

@@ -234,6 +234,10 @@ def test_a_recording_of_a_task_without_a_suite_is_verified_with_the_file_that_wa
     included = ("--task", "tiny_text", "--include-path", task.parent, "--out", tmp_path / "included")
     assert harness("record", *named, *included) == 0
     assert harness("verify", "--recording", tmp_path / "included") == 0
+    (tmp_path / "mine.yaml").write_text("name: mine\ntasks: [{name: tiny_text}]\n")
+    of_suite = ("--suite", tmp_path / "mine.yaml", "--include-path", task.parent, "--out", tmp_path / "of-suite")
+    assert harness("record", *named, *of_suite) == 0
+    assert harness("verify", "--recording", tmp_path / "of-suite") == 0
     elsewhere = task.parent.rename(tmp_path / "moved")
     assert harness("verify", "--recording", tmp_path / "included", "--include-path", elsewhere) == 0
     elsewhere.rename(task.parent)
