@@ -26,7 +26,7 @@ def read_yaml(path: Path, what: str) -> Any:
     return _read(path, what, _Loader.get_single_data)
 
 
-def did_you_mean_file(path: Path) -> str:
+def _did_you_mean_file(path: Path) -> str:
     """The end of an error on a file that is not there: the one beside it whose name is nearest, if one comes close."""
     try:
         beside = [each.name for each in path.parent.iterdir()]
@@ -72,7 +72,7 @@ def _read(path: Path, what: str, read: Callable[[_Loader], Any]) -> Any:
             content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         reason = error.strerror if isinstance(error, OSError) else error
-        hint = did_you_mean_file(path) if isinstance(error, FileNotFoundError) else ""
+        hint = _did_you_mean_file(path) if isinstance(error, FileNotFoundError) else ""
         raise UserError(f"cannot read {what} file {path}: {reason}{hint}") from None
     if len(content) > MAX_BYTES:
         raise UserError(f"{what} file {path} has more than {MAX_BYTES:,} bytes; expected a short file in YAML")

@@ -82,8 +82,8 @@ def open_source(
 
     tasks: only these, by default all; with live models and no suite, any tasks. include_path: folder of further task
     files. store: keeps what live models answer. limit: only the first so many documents of each task. max_hops: by
-    default the recording's, 3 with live models. cost: name of the cost model. on_progress: is told of
-    live models, as `pools.models.progress` has it.
+    default the recording's, 3 with live models. cost: name of the cost model. on_progress: is
+    told of live models, as `pools.models.progress` has it.
     Raises UserError for what is not there, or does not fit together.
     """
     registry.check_folder(include_path)
